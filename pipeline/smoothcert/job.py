@@ -49,7 +49,7 @@ class DataSection(Section):
     """Which pairs."""
 
     format: Literal["parquet", "webdataset", "manifest"]
-    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths and captions."""
+    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths."""
     uri: str | tuple[str, ...]
     """Path, directory or glob, or a list of them; any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
@@ -72,9 +72,9 @@ class EncoderSection(Section):
     revision: str | None = None
     """Hub revision (commit hash) to pin; ignored for directories."""
     feature: Literal["projection", "pooled"] = "projection"
-    """projection: the joint image-text space. pooled: the vision tower before projection (no captions or labels then)."""
+    """projection: the joint image-text space. pooled: the vision tower before projection (no texts then)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic inside the encoder; a property of the encoder that is certified. Normalisation is always float32."""
+    """Arithmetic inside the encoder, a property of what is certified. Normalisation is always float32."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     slots: PositiveInt = 8
@@ -96,7 +96,8 @@ class Target(Section):
     """A statement to decide for every pair; drawing stops when all targets are decided."""
 
     certificate: CertificateName
-    """fcsb, angular: cosine at a radius. class: prediction unchanged. caption: similarity at a radius. retrieval: rank at most k."""
+    """fcsb, angular: cosine at a radius. class: prediction unchanged. caption: similarity at a radius.
+    retrieval: rank of the own caption at most k."""
     radius: Radius
     """l2 radius in units of [0,1] pixels."""
     cosine: Annotated[float, Field(ge=-1, lt=1)] | None = None
@@ -143,7 +144,7 @@ class CertifySection(Section):
     """Cosine thresholds for which certified radii are stored."""
     targets: tuple[Target, ...] = ()
     rivals: PositiveInt = 8
-    """Rival classes (or captions) whose margins are measured directly; the others are bounded through the pilot direction."""
+    """Rival classes (or captions) whose margins are measured; the pilot direction bounds the others."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Root of all noise keys of this job."""
 
@@ -287,7 +288,7 @@ class Job(Section):
         return self
 
     def science(self) -> dict[str, Any]:
-        """The parts that determine every number: what a fingerprint covers (not where or how fast it runs)."""
+        """The parts that determine every number: what a fingerprint covers, not where or how fast it runs."""
         resolved = self.model_dump(mode="json")
         for section in ("executor", "output", "tracking"):
             del resolved[section]

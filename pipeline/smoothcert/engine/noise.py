@@ -1,0 +1,115 @@
+"""Keyed Gaussian noise, added to the canonical input without rounding error.
+
+Noise is a function of (seed, pair id, stream, chunk index) and of nothing else: not of the batch, the worker,
+the resume, nor of what the other slots hold. Streams are disjoint because the stream's name is part of the key.
+
+Floating point (theory.md 4.8; Voráček and Hein, 2207.07209): the canonical input is an 8-bit image, so in units
+of grey levels it is an integer k in 0..255. Noise is drawn as sigma x 255 x N(0, 1) and rounded to the grid
+2^-8; k + noise is then exact in float32 as long as it stays below 2^16, which ``sigma <= 30`` ensures. All
+later arithmetic, the division by 255 included, is a function of that exact sum and belongs to the base encoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+
+import torch
+
+GRID = 256.0
+"""Noise is a multiple of 1/GRID grey levels."""
+
+
+class Stream(StrEnum):
+    """What a draw is for; draws of different streams are independent."""
+
+    PILOT = "pilot"
+    CERTIFY = "certify"
+    ATTACK = "attack"
+    EVALUATE = "evaluate"
+
+
+def noise_seed(seed: int, pair_id: str, stream: Stream, chunk: int) -> int:
+    """The 64-bit generator seed of one chunk of one pair's draws."""
+    key = f"{seed}\x1f{stream.value}\x1f{chunk}\x1f{pair_id}".encode()
+    # torch accepts seeds in [0, 2^64) but keeps only a signed view on some devices: stay within 63 bits
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+
+def generator_name(device: torch.device) -> str:
+    """Names the generator, which differs between device kinds; stored with every row."""
+    return f"torch-{device.type}-normal-v1"
+
+
+class NoiseSource:
+    """Writes ``x + noise`` for many slots at once.
+
+    On a CPU the slots' chunks are drawn in parallel by a small thread pool: each has its own generator, so the
+    threads share nothing. On an accelerator the draws are queued on the device's stream.
+
+    Args:
+        sigma: standard deviation in units of [0,1] pixels, at most 30.
+        seed: root of all keys.
+        device: where the batch lives.
+        threads: pool size on a CPU.
+    """
+
+    def __init__(self, sigma: float, seed: int, device: torch.device, threads: int = 1) -> None:
+        self._scale = sigma * 255.0 * GRID
+        self._seed = seed
+        self._device = device
+        self._threads = max(1, threads) if device.type == "cpu" else 1
+        self._pool = (
+            ThreadPoolExecutor(self._threads, "noise", initializer=torch.set_num_threads, initargs=(1,))
+            if self._threads > 1
+            else None
+        )
+
+    def fill(
+        self,
+        batch: torch.Tensor,
+        pixels: torch.Tensor,
+        keys: Sequence[tuple[int, str, Stream, int]],
+    ) -> None:
+        """Overwrite ``batch[slot]`` with noisy copies of ``pixels[slot]`` for every key.
+
+        Args:
+            batch: (slots, chunk, 3, H, W) float32, in units of [0,1] pixels afterwards.
+            pixels: (slots, 3, H, W) uint8.
+            keys: (slot, pair id, stream, chunk index); the first draw of the first pilot chunk is the clean
+                input itself, without noise.
+        """
+        if self._pool is None or len(keys) < 2:
+            for key in keys:
+                self._fill_slot(batch, pixels, key)
+        else:
+            for done in [self._pool.submit(self._fill_slot, batch, pixels, key) for key in keys]:
+                done.result()
+
+    def _fill_slot(
+        self, batch: torch.Tensor, pixels: torch.Tensor, key: tuple[int, str, Stream, int]
+    ) -> None:
+        slot, pair_id, stream, chunk = key
+        generator = torch.Generator(device=self._device)
+        generator.manual_seed(noise_seed(self._seed, pair_id, stream, chunk))
+        grey = pixels[slot].to(torch.float32)
+        if self._device.type == "cpu":
+            # one image at a time stays in the cache through all four passes
+            for draw in batch[slot]:
+                self._perturb(draw, grey, generator)
+        else:
+            self._perturb(batch[slot], grey, generator)
+        if stream is Stream.PILOT and chunk == 0:
+            batch[slot, 0] = grey.mul_(1.0 / 255.0)
+
+    def _perturb(self, out: torch.Tensor, grey: torch.Tensor, generator: torch.Generator) -> None:
+        torch.randn(out.shape, generator=generator, out=out)
+        # multiples of 1/GRID and integers below 2^16: the sum is exact
+        out.mul_(self._scale).round_().mul_(1.0 / GRID).add_(grey).mul_(1.0 / 255.0)
+
+    def close(self) -> None:
+        """Stop the pool."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
