@@ -1,0 +1,50 @@
+"""Encoders: from an image to x, and from noisy x to a unit feature (torch, transformers).
+
+Names are resolved on first use, so that importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smoothcert.encoders.base import Encoder
+    from smoothcert.encoders.contract import check_encoder
+    from smoothcert.encoders.known import KnownEncoder
+    from smoothcert.encoders.loading import load_encoder
+    from smoothcert.encoders.locate import bundled_models
+    from smoothcert.encoders.pretrained import PretrainedEncoder
+    from smoothcert.encoders.registry import model_types, register_encoder
+
+__all__ = [
+    "Encoder",
+    "KnownEncoder",
+    "PretrainedEncoder",
+    "bundled_models",
+    "check_encoder",
+    "load_encoder",
+    "model_types",
+    "register_encoder",
+]
+
+_HOME = {
+    "Encoder": "base",
+    "KnownEncoder": "known",
+    "PretrainedEncoder": "pretrained",
+    "bundled_models": "locate",
+    "check_encoder": "contract",
+    "load_encoder": "loading",
+    "model_types": "registry",
+    "register_encoder": "registry",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

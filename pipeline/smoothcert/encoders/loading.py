@@ -1,0 +1,163 @@
+"""From a job's encoder section to an encoder that is ready and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smoothcert.encoders.base import Encoder
+from smoothcert.encoders.contract import check_encoder
+from smoothcert.encoders.locate import files_digest, has_tokenizer, locate, read_config, weight_files
+from smoothcert.encoders.preparation import Preparation
+from smoothcert.encoders.quiet import quiet
+from smoothcert.encoders.registry import encoder_class
+from smoothcert.errors import EncoderError
+from smoothcert.job import EncoderSection
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_encoder(section: EncoderSection) -> Encoder:
+    """Load, check and return the encoder that a job names.
+
+    ``section.threads`` sets torch's threads for the whole process. Weights are read from safetensors only,
+    and a repository's own code runs only with ``section.trust_remote_code``.
+
+    Raises:
+        EncoderError: it does not exist, is incomplete or damaged, is of an unknown family, does not fit its
+            image processor, the device is not there, or the encoder breaks its contract. The message names
+            field, value and remedy.
+    """
+    device = resolve_device(section.device)
+    if section.threads is not None:
+        torch.set_num_threads(section.threads)
+    code = section.trust_remote_code
+    directory = locate(section.model, section.revision, code=code)
+    config = read_config(directory, model=section.model)
+    family = encoder_class(config["model_type"], model=section.model)
+    weights = weight_files(directory, model=section.model)
+    with quiet():
+        preparation = Preparation(_image_processor(directory, section), model=section.model)
+        tokenizer = _tokenizer(directory, section) if section.feature == "projection" else None
+        model = _model(directory, section).to(device)
+        _refuse_other_grid(model, preparation, section)
+        encoder = family(
+            name=section.model if section.revision is None else f"{section.model}@{section.revision}",
+            digest=files_digest(directory, weights, section.feature, section.dtype, code=code),
+            model=model,
+            preparation=preparation,
+            tokenizer=tokenizer,
+            feature=section.feature,
+        )
+        check_encoder(encoder)
+        if section.compile:
+            encoder.compile()
+            _warm_up(encoder, section)
+    return encoder
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``encoder.device`` names; ``auto`` is a CUDA device where there is one.
+
+    Raises:
+        EncoderError: no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, colon, index = name.partition(":")
+    if (kind != "cuda" or (colon and not index.isdecimal())) and name != "cpu":
+        raise EncoderError(f"encoder.device='{name}' is not a device", remedy="use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise EncoderError(
+            f"encoder.device='{name}': torch sees {torch.cuda.device_count()} CUDA devices here",
+            remedy="use auto or cpu, or install a CUDA build of torch and check nvidia-smi",
+        )
+    return torch.device(name)
+
+
+def _image_processor(directory: Path, section: EncoderSection) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        # Always PIL: torchvision resizes differently, and x would depend on what is installed.
+        return AutoImageProcessor.from_pretrained(
+            directory, backend="pil", local_files_only=True, trust_remote_code=section.trust_remote_code
+        )
+    except Exception as exc:
+        raise _unreadable("image processor", section, exc, "preprocessor_config.json") from exc
+
+
+def _tokenizer(directory: Path, section: EncoderSection) -> Any:
+    from transformers import AutoTokenizer
+
+    if not has_tokenizer(directory):
+        raise EncoderError(
+            f"encoder.model='{section.model}' has no tokenizer, which encoder.feature='projection' needs",
+            remedy="add tokenizer.json and tokenizer_config.json, or use encoder.feature: pooled",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=section.trust_remote_code
+        )
+    except Exception as exc:
+        raise _unreadable("tokenizer", section, exc, "tokenizer.json") from exc
+
+
+def _model(directory: Path, section: EncoderSection) -> Any:
+    from transformers import AutoModel
+
+    try:
+        model, info = AutoModel.from_pretrained(
+            directory,
+            dtype=_DTYPES[section.dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=section.trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as exc:
+        raise _unreadable("model", section, exc, "config.json and model.safetensors") from exc
+    if info["missing_keys"]:
+        # transformers fills these with random numbers and goes on.
+        missing = sorted(info["missing_keys"])
+        raise EncoderError(
+            f"encoder.model='{section.model}': the weights lack {len(missing)} of the model's "
+            f"tensors, e.g. {missing[0]}",
+            remedy="fetch the weights again, or check that config.json belongs to them",
+        )
+    return model
+
+
+def _unreadable(part: str, section: EncoderSection, exc: Exception, where: str) -> EncoderError:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return EncoderError(
+        f"encoder.model='{section.model}': its {part} cannot be loaded: {type(exc).__name__}: "
+        f"{lines[0] if lines else 'no message'}",
+        remedy=f"check {where} in the model's directory; models with their own code need "
+        "encoder.trust_remote_code: true",
+    )
+
+
+def _refuse_other_grid(model: Any, preparation: Preparation, section: EncoderSection) -> None:
+    size = model.config.vision_config.image_size
+    expected = (size, size) if isinstance(size, int) else tuple(size)
+    if expected != preparation.input_size:
+        raise EncoderError(
+            f"encoder.model='{section.model}': its image processor makes {preparation.input_size} images, "
+            f"but the vision tower reads {expected}",
+            remedy="correct size and crop_size in preprocessor_config.json",
+        )
+
+
+def _warm_up(encoder: Encoder, section: EncoderSection) -> None:
+    batch = torch.zeros((section.slots * section.chunk, 3, *encoder.input_size), device=encoder.device)
+    try:
+        with torch.inference_mode():
+            encoder.encode_images(batch)
+    except Exception as exc:
+        raise EncoderError(
+            f"encoder.compile=true: torch.compile failed: {type(exc).__name__}: {str(exc).splitlines()[0]}",
+            remedy="set encoder.compile: false, or install the C++ compiler that torch.compile needs",
+        ) from exc

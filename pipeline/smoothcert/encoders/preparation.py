@@ -1,0 +1,124 @@
+"""From an image to x: the model's own image processor, split where the noise goes in.
+
+A transformers image processor resizes, crops, rescales and normalises in one call. Noise belongs between the
+crop and the normalisation (theory.md section 4, item 7), so the call is split: the processor itself makes the
+8-bit grid, and what follows is an affine map that the encoder applies to noisy pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from smoothcert.errors import DecodeError, EncoderError
+
+_MAX_RESIZED_PIXELS = 2**26
+"""A 1 x 100,000 image, resized to a shortest edge of 224, would need 15 GB; panoramas stay far below."""
+
+
+class Preparation:
+    """An image processor, as ``prepare`` (image to 8-bit x) and an affine map (x to what the network reads).
+
+    The network's input is ``x * scale + shift``, per channel, with x in units of [0,1].
+
+    Args:
+        processor: a transformers image processor of the PIL backend.
+        model: the encoder's name, for messages.
+
+    Attributes:
+        input_size: (H, W) of x.
+        scale: float64 (3,).
+        shift: float64 (3,).
+
+    Raises:
+        EncoderError: the processor has no fixed output size, or does something between crop and network
+            that is not this affine map.
+    """
+
+    def __init__(self, processor: Any, *, model: str) -> None:
+        self._processor = processor
+        self._model = model
+        factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
+        mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+        deviation = np.broadcast_to(np.asarray(std, dtype=np.float64), 3)
+        self.scale: NDArray[np.float64] = 255.0 * factor / deviation
+        self.shift: NDArray[np.float64] = -np.broadcast_to(np.asarray(mean, dtype=np.float64), 3) / deviation
+        self.input_size = self._verify()
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Canonical input times 255: uint8 (3, H, W).
+
+        Raises:
+            DecodeError: the image is too elongated to resize, or the processor refuses it.
+        """
+        grid = self._grid(image)
+        if grid.shape != (3, *self.input_size):
+            raise DecodeError(
+                f"the image processor of '{self._model}' made shape {grid.shape} of a "
+                f"{image.width}x{image.height} {image.mode} image; expected {(3, *self.input_size)}"
+            )
+        return grid
+
+    def _grid(self, image: Image.Image) -> NDArray[np.uint8]:
+        self._refuse_elongated(image)
+        if not self._processor.do_convert_rgb and image.mode != "RGB":
+            image = image.convert("RGB")
+        try:
+            out = self._processor(images=image, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        except (ValueError, TypeError, OSError) as exc:
+            raise DecodeError(
+                f"the image processor of '{self._model}' refuses a {image.width}x{image.height} {image.mode} "
+                f"image: {exc}"
+            ) from exc
+        grid = np.asarray(out)
+        if grid.dtype != np.uint8:
+            raise EncoderError(
+                f"the image processor of '{self._model}' made {grid.dtype} where 8-bit pixels were expected",
+                remedy="use a model whose image processor resizes and crops 8-bit images",
+            )
+        return np.ascontiguousarray(grid)
+
+    def _refuse_elongated(self, image: Image.Image) -> None:
+        edge = getattr(self._processor.size, "shortest_edge", None)
+        if not (self._processor.do_resize and edge):
+            return
+        short, long = sorted(image.size)
+        if edge * edge * long > _MAX_RESIZED_PIXELS * max(short, 1):
+            raise DecodeError(
+                f"a {image.width}x{image.height} image is too elongated: resized to a shortest edge of "
+                f"{edge} it would have more than {_MAX_RESIZED_PIXELS} pixels",
+                remedy="crop it or leave it out",
+            )
+
+    def _verify(self) -> tuple[int, int]:
+        """Compare with the unsplit processor on noise of several shapes; returns (H, W)."""
+        noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+        sizes = set()
+        for probe in (noise, noise.transpose(1, 0, 2), noise[:, :97]):
+            image = Image.fromarray(np.ascontiguousarray(probe))
+            try:
+                grid = self._grid(image)
+                whole = np.asarray(self._processor(images=image)["pixel_values"][0], dtype=np.float64)
+            except DecodeError as exc:
+                raise EncoderError(f"encoder.model='{self._model}': {exc.message}") from exc
+            sizes.add(grid.shape)
+            ours = grid / 255.0 * self.scale[:, None, None] + self.shift[:, None, None]
+            if whole.shape != ours.shape or not np.allclose(
+                whole, ours, rtol=0, atol=1e-4 * np.max(self.scale)
+            ):
+                raise EncoderError(
+                    f"encoder.model='{self._model}': its image processor does more after the crop than "
+                    "rescale and normalise, so the place of the noise is unknown",
+                    remedy="use a model whose preprocessing ends with a mean/std normalisation",
+                )
+        if len(sizes) != 1:
+            raise EncoderError(
+                f"encoder.model='{self._model}': its image processor has no fixed output size "
+                f"({sorted(sizes)}), and a radius needs one grid",
+                remedy="set do_center_crop and crop_size, or a height and width, in preprocessor_config.json",
+            )
+        _, height, width = sizes.pop()
+        return int(height), int(width)

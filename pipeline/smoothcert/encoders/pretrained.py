@@ -1,0 +1,119 @@
+"""What image-text models of transformers share; a family adds only what differs (clip.py, siglip.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from smoothcert.encoders.base import Encoder
+from smoothcert.encoders.preparation import Preparation
+from smoothcert.errors import EncoderError
+
+_TEXTS_PER_BATCH = 128
+
+
+class PretrainedEncoder(Encoder):
+    """A transformers model with ``get_image_features``, ``vision_model`` and ``get_text_features``.
+
+    Args:
+        name: what the user called it.
+        digest: see ``Encoder``.
+        model: the loaded model, already on its device and in its dtype.
+        preparation: its image processor.
+        tokenizer: its tokenizer; None only with ``feature='pooled'``.
+        feature: ``projection`` is the joint image-text space, ``pooled`` the vision tower's pooled output
+            before it (for families without projections both are the same numbers).
+    """
+
+    text_padding: ClassVar[Literal["longest", "max_length"]] = "longest"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        model: Any,
+        preparation: Preparation,
+        tokenizer: Any,
+        feature: Literal["projection", "pooled"],
+    ) -> None:
+        model.eval().requires_grad_(False)
+        self._model = model
+        self._preparation = preparation
+        self._tokenizer = tokenizer
+        self._feature = feature
+        device, dtype = model.device, model.dtype
+        affine = {"device": device, "dtype": torch.float32}
+        self._scale = torch.tensor(preparation.scale, **affine).view(1, 3, 1, 1)
+        self._shift = torch.tensor(preparation.shift, **affine).view(1, 3, 1, 1)
+        self._tower = self._image_tower
+        with torch.no_grad():
+            probe = torch.zeros((1, 3, *preparation.input_size), device=device, dtype=dtype)
+            feature_dim = int(self._tower(probe).shape[-1])
+        super().__init__(
+            name=name,
+            digest=digest,
+            feature_dim=feature_dim,
+            input_size=preparation.input_size,
+            device=device,
+            dtype=dtype,
+            modules=(model,),
+        )
+
+    def compile(self) -> None:
+        """Compile the image tower; every batch size that is used later is compiled once, at its first use."""
+        self._tower = torch.compile(self._image_tower, dynamic=False)
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """See ``Encoder.prepare``."""
+        return self._preparation.prepare(image)
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        normalised = torch.addcmul(self._shift, pixels.float(), self._scale)
+        return self._tower(normalised.to(self.dtype))
+
+    def _image_tower(self, normalised: torch.Tensor) -> torch.Tensor:
+        if self._feature == "pooled":
+            output = self._model.vision_model(pixel_values=normalised)
+        else:
+            output = self._model.get_image_features(pixel_values=normalised)
+        features: torch.Tensor = output.pooler_output
+        return features
+
+    def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        if self._feature == "pooled":
+            raise EncoderError(
+                f"encoder '{self.name}' with encoder.feature='pooled' has no text space",
+                remedy="use encoder.feature: projection",
+            )
+        parts = []
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
+            tokens = self._tokenize(texts[start : start + _TEXTS_PER_BATCH])
+            on_device = {key: value.to(self.device) for key, value in tokens.items()}
+            parts.append(self._model.get_text_features(**on_device).pooler_output)
+        return torch.cat(parts)
+
+    def _tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``attention_mask`` (k, length), cut at the text tower's length."""
+        text_config = self._model.config.text_config
+        tokens = self._tokenizer(
+            list(texts),
+            padding=self.text_padding,
+            truncation=True,
+            max_length=text_config.max_position_embeddings,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        if int(ids.max()) >= text_config.vocab_size:
+            raise EncoderError(
+                f"encoder '{self.name}': its tokenizer makes token {int(ids.max())}, but the text tower "
+                f"knows only {text_config.vocab_size}",
+                remedy="put the tokenizer that belongs to the weights into the model's directory",
+            )
+        return {"input_ids": ids, "attention_mask": mask}

@@ -1,0 +1,70 @@
+"""Random-weight model directories, as save_pretrained writes them, small enough to build in every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
+
+WORDS = ("a", "an", "photo", "of", "the", "cat", "dog", "seven", "in", "tall", "red", "house")
+TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def build_clip(directory: Path, *, size: int = 24, seed: int = 0, **processor: object) -> Path:
+    torch.manual_seed(seed)
+    vocabulary = len(WORDS) + 3
+    config = CLIPConfig(
+        text_config={
+            **TOWER,
+            "vocab_size": vocabulary,
+            "max_position_embeddings": 12,
+            # 2 makes CLIP pool the largest token id, so the end token comes last in the vocabulary.
+            "eos_token_id": 2,
+            "bos_token_id": 1,
+            "pad_token_id": 1,
+        },
+        vision_config={**TOWER, "image_size": size, "patch_size": 8},
+        projection_dim=20,
+    )
+    CLIPModel(config).save_pretrained(directory)
+    settings = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    CLIPImageProcessorPil(**{**settings, **processor}).save_pretrained(directory)
+    _tokenizer(("<unk>", "<pad>", *WORDS, "<eos>"), length=12).save_pretrained(directory)
+    return directory
+
+
+def build_siglip(directory: Path, *, size: int = 24, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    config = SiglipConfig(
+        text_config={**TOWER, "vocab_size": len(WORDS) + 3, "max_position_embeddings": 16},
+        vision_config={**TOWER, "image_size": size, "patch_size": 8},
+    )
+    SiglipModel(config).save_pretrained(directory)
+    SiglipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(directory)
+    _tokenizer(("<unk>", "<pad>", *WORDS, "<eos>"), length=16).save_pretrained(directory)
+    return directory
+
+
+def _tokenizer(words: tuple[str, ...], *, length: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", words.index("<eos>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        eos_token="<eos>",
+        model_max_length=length,
+    )
