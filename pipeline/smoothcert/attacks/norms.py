@@ -1,0 +1,131 @@
+"""l2 and l-infinity balls inside the box [0,1]^n, exact to the last bit.
+
+A budget is a promise: the norm of x' - x, measured in float64, never exceeds it, and x' is in [0,1]. (The
+box is part of an attack's threat model, not of a certificate's, which covers every delta in the ball.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from smoothcert.attacks.noise import NoiseKey, normals, uniforms
+
+Norm = Literal["l2", "linf"]
+NORMS: tuple[Norm, ...] = ("l2", "linf")
+
+
+def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(B,) values shaped (B, 1, ..., 1) to scale a batch of ``like``'s rank."""
+    return values.reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def measured_norm(delta: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """Norms of a batch of perturbations, computed in float64: (B,)."""
+    flat = delta.flatten(1).double()
+    order = 2 if norm == "l2" else float("inf")
+    lengths: torch.Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
+    return lengths
+
+
+def difference(points: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Perturbations x' - x in float64, where the subtraction of float32 pixels does not round."""
+    return points.double() - images.double()
+
+
+@dataclass(frozen=True, slots=True)
+class Ball:
+    """All images within a budget of a clean image: a batch of them, one budget a pair.
+
+    Attributes:
+        images: clean images, float32 (B, 3, H, W) in [0,1].
+        budget: float64 (B,), units of [0,1] pixels.
+        norm: ``l2`` or ``linf``.
+    """
+
+    images: torch.Tensor
+    budget: torch.Tensor
+    norm: Norm
+
+    def select(self, rows: torch.Tensor) -> Ball:
+        """The balls of some pairs."""
+        return Ball(self.images[rows], self.budget[rows], self.norm)
+
+    def project(self, points: torch.Tensor) -> torch.Tensor:
+        """Nearest points (Euclidean) of ball and box together; float32, norms rounded down.
+
+        For l2 the nearest point is clamp(x + t (z - x)) for one t in [0,1] (the optimality conditions of both
+        constraints), the largest that keeps the budget. The norm over t falls with t, so that
+        t <- t * budget / norm(t) climbs to it and every iterate is feasible.
+        """
+        if self.norm == "linf":
+            low, high = self._sides()
+            return torch.minimum(torch.maximum(points, low), high)
+        step = points - self.images
+        length = measured_norm(step, "l2")
+        t = (self.budget / length.clamp_min(1e-300)).clamp_max(1.0)
+        projected = self._along(step, t)
+        for _ in range(16):
+            length = measured_norm(difference(projected, self.images), "l2")
+            growth = (self.budget / length.clamp_min(1e-300)).clamp_min(1.0)
+            wider = torch.minimum(t * growth, torch.ones_like(t))
+            # Growth below float32's resolution cannot be seen in the pixels.
+            if not bool(((wider > t * (1 + 1e-7)) & (t < 1)).any()):
+                break
+            t = wider
+            projected = self._along(step, t)
+        return self._shrink_to_fit(projected, step, t)
+
+    def _along(self, step: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return (self.images + column(t, step).to(step.dtype) * step).clamp_(0.0, 1.0)
+
+    def _shrink_to_fit(self, projected: torch.Tensor, step: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Undo what rounding to float32 added, until the float64 norm is within the budget."""
+        # Just inside, so that summing in another order still finds at most the budget.
+        allowed = self.budget * (1 - 1e-12)
+        slack = 1e-7
+        for _ in range(40):
+            length = measured_norm(difference(projected, self.images), "l2")
+            over = length > allowed
+            if not bool(over.any()):
+                return projected
+            t = torch.where(over, t * (allowed / length.clamp_min(1e-300)) * (1 - slack), t)
+            projected = torch.where(column(over, step), self._along(step, t), projected)
+            slack *= 2
+        # A budget near float32's resolution of the pixels themselves: nothing smaller than x is left.
+        return torch.where(column(over, step), self.images, projected)
+
+    def _sides(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest float32 pixels within an l-infinity budget, box included."""
+        centre, reach = self.images.double(), column(self.budget, self.images)
+        low, high = (centre - reach).float(), (centre + reach).float()
+        infinity = torch.tensor(float("inf"), device=low.device)
+        low = torch.where((centre - low.double()) > reach, torch.nextafter(low, infinity), low)
+        high = torch.where((high.double() - centre) > reach, torch.nextafter(high, -infinity), high)
+        return low.clamp_min_(0.0), high.clamp_max_(1.0)
+
+    def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Direction of unit norm along which a linear function rises fastest; 0 where it is flat."""
+        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        if self.norm == "linf":
+            return gradient.sign()
+        flat: torch.Tensor = gradient.flatten(1)
+        # Scale first: gradients of saturated losses square to zero in float32.
+        flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(1e-38)
+        flat = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
+        direction: torch.Tensor = flat.view_as(gradient)
+        return direction
+
+    def random_points(self, keys: list[NoiseKey]) -> torch.Tensor:
+        """Uniform in the ball, then clamped to the box; one key a pair."""
+        shape = tuple(self.images.shape[1:])
+        device = self.images.device
+        if self.norm == "linf":
+            step = 2 * uniforms(keys, shape, device) - 1
+        else:
+            direction = self.steepest(normals([key.at("direction") for key in keys], shape, device))
+            radius = uniforms([key.at("radius") for key in keys], (), device)
+            step = direction * column(radius ** (1.0 / self.images[0].numel()), direction)
+        return self.project(self.images + step * column(self.budget, step).float())

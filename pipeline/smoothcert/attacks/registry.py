@@ -1,0 +1,91 @@
+"""Attacks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from smoothcert.attacks.apgd import APGD, APGDSettings
+from smoothcert.attacks.base import Attack, AttackSettings
+from smoothcert.attacks.norms import Norm
+from smoothcert.attacks.pgd import PGD, PGDSettings
+from smoothcert.errors import JobError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class AttackEntry:
+    """How to make one attack.
+
+    Attributes:
+        factory: (name, settings) -> attack.
+        settings: its settings dataclass.
+        defaults: settings that differ from the dataclass's own defaults.
+        summary: one line for people.
+        norm: the norm of the published setting, where there is one.
+        budget: the budget of the published setting, units of [0,1] pixels, where there is one.
+    """
+
+    factory: Callable[[str, Any], Attack[Any]]
+    settings: type[AttackSettings]
+    summary: str
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    norm: Norm | None = None
+    budget: float | None = None
+
+
+ATTACKS: Mapping[str, AttackEntry] = MappingProxyType(
+    {
+        "apgd": AttackEntry(APGD, APGDSettings, "Auto-PGD on the objective's own loss"),
+        "apgd-ce": AttackEntry(
+            APGD, APGDSettings, "Auto-PGD on the cross-entropy", MappingProxyType({"loss": "ce"})
+        ),
+        "apgd-dlr": AttackEntry(
+            APGD,
+            APGDSettings,
+            "Auto-PGD on the difference of logits ratio",
+            MappingProxyType({"loss": "dlr"}),
+        ),
+        "apgd-t": AttackEntry(
+            APGD,
+            APGDSettings,
+            "Auto-PGD on the targeted difference of logits ratio",
+            MappingProxyType({"loss": "dlr-targeted"}),
+        ),
+        "pgd": AttackEntry(PGD, PGDSettings, "projected gradient descent"),
+    }
+)
+
+
+def make_attack(name: str, **settings: Any) -> Attack[Any]:
+    """The attack of that name.
+
+    Args:
+        name: a key of ``ATTACKS``.
+        settings: fields of its settings dataclass.
+
+    Raises:
+        JobError: the name, a setting's name or a value is wrong.
+    """
+    if name not in ATTACKS:
+        raise JobError(
+            f"attack '{name}' is unknown{did_you_mean(name, ATTACKS)}",
+            remedy=f"use one of: {', '.join(ATTACKS)}",
+        )
+    entry = ATTACKS[name]
+    known = [field.name for field in fields(entry.settings)]
+    for key in settings:
+        if key not in known:
+            raise JobError(
+                f"attack '{name}' has no setting '{key}'{did_you_mean(key, known)}",
+                remedy=f"use some of: {', '.join(known)}",
+            )
+    try:
+        made = entry.settings(**{**entry.defaults, **settings})
+    except TypeError as exc:
+        raise JobError(
+            f"attack '{name}': a setting has the wrong type: {exc}",
+            remedy="compare with the documented defaults",
+        ) from exc
+    return entry.factory(name, made)
