@@ -8,6 +8,7 @@
     │   ├── ReadError                the pair's bytes cannot be read (cut archive, unreadable path)
     │   ├── DecodeError              the bytes are not an image we accept
     │   ├── CaptionError             the caption is missing or is not text
+    │   ├── EncodeError              the encoder raised on this pair alone
     │   ├── NonFiniteError           the encoder returned NaN or infinity for this pair
     │   ├── OutOfMemoryError         the encoder ran out of memory on this pair alone
     │   ├── WorkerKilledError        this pair killed the process that worked on it
@@ -97,6 +98,12 @@ class CaptionError(PairError):
     """The pair's caption is missing or is not valid text."""
 
     stage = "caption"
+
+
+class EncodeError(PairError):
+    """The encoder raised on this pair alone."""
+
+    stage = "encode"
 
 
 class NonFiniteError(PairError):

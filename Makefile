@@ -1,0 +1,34 @@
+# Everything here works on a fresh machine with Python 3.11 or newer: `make demo`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check schemas clean
+
+demo: $(INSTALLED)
+	$(BIN)/smoothcert demo-data demo/digits --format parquet
+	$(BIN)/smoothcert certify jobs/digits.yaml
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m smoothcert.store.contract --check
+	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
+
+schemas: $(INSTALLED)
+	$(BIN)/python -m smoothcert.store.contract
+
+clean:
+	rm -rf demo runs
+
+# torch comes first: constraints.txt pins it, so that nothing pulls another build
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

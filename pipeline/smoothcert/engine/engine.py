@@ -1,0 +1,351 @@
+"""Continuous batching: from decoded pairs to scores, on one device that is never idle.
+
+A fixed device batch of slots x chunk images. Each step every busy slot contributes one chunk of draws; features
+are projected at once on the slot's few directions, so only scalars are kept. A pair that stops frees its slot
+at once, and the next decoded pair takes it, across unit borders.
+
+Slots are divided into lanes. On an accelerator there are two: while the device works on one lane's batch, the
+host absorbs the other's results, so neither waits for the other. On a CPU there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smoothcert.encoders import Encoder
+from smoothcert.engine.decoding import DecodeAhead, DecodedPair
+from smoothcert.engine.layout import Layout, plan_layout
+from smoothcert.engine.noise import NoiseSource, Stream
+from smoothcert.engine.question import Question, Questioner
+from smoothcert.engine.records import Failure, Measurement, Outcome, StopReason
+from smoothcert.engine.targets import TargetTracker
+from smoothcert.engine.texts import CaptionFeatures, Texts
+from smoothcert.errors import EncodeError, EncoderError, NonFiniteError, OutOfMemoryError, PairError
+from smoothcert.job import CertifySection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Slot:
+    """One active pair: where it is, and what it has given so far."""
+
+    pair: DecodedPair
+    pilot_sum: NDArray[np.float64]
+    clean: NDArray[np.float64] | None = None
+    question: Question | None = None
+    chunk: int = 0
+    pilot_draws: int = 0
+    draws: int = 0
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
+
+    @property
+    def stream(self) -> Stream:
+        """Pilot until the question is fixed."""
+        return Stream.PILOT if self.question is None else Stream.CERTIFY
+
+
+@dataclass
+class Lane:
+    """Slots whose draws share one device batch."""
+
+    slots: list[Slot | None]
+    pixels: torch.Tensor
+    batch: torch.Tensor
+    directions: torch.Tensor
+    tracker: TargetTracker
+    launched: list[int] = field(default_factory=list)
+    features: torch.Tensor | PairwiseFailure | None = None
+
+    @property
+    def busy(self) -> list[int]:
+        """Indices of slots that hold a pair."""
+        return [index for index, slot in enumerate(self.slots) if slot is not None]
+
+
+@dataclass(frozen=True)
+class PairwiseFailure:
+    """Features computed slot by slot after the batch as a whole failed; failed slots carry the reason."""
+
+    features: torch.Tensor
+    errors: dict[int, PairError]
+
+
+class Engine:
+    """Certifies pairs on one device.
+
+    Args:
+        encoder: the base encoder.
+        certify: noise, statistics and targets.
+        texts: class, pool and caption references.
+        slots: pairs in work at once.
+        chunk: draws that one pair contributes to a step.
+        threads: CPU threads for noise.
+        lanes: halves the slots into so many batches; default 2 on an accelerator, else 1.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        certify: CertifySection,
+        texts: Texts,
+        *,
+        slots: int = 8,
+        chunk: int = 16,
+        threads: int | None = None,
+        lanes: int | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.certify = certify
+        self.texts = texts
+        self.chunk = chunk
+        self.layout: Layout = plan_layout(
+            certify,
+            classes=len(texts.labels),
+            pool=len(texts.pool_captions),
+            captions=texts.captions,
+            retrieval_k=texts.retrieval_k,
+        )
+        self.draws_done = 0
+        self._questioner = Questioner(self.layout, texts, certify.sigma)
+        self._captions = CaptionFeatures(encoder)
+        self._noise = NoiseSource(
+            certify.sigma, certify.seed, encoder.device, threads or torch.get_num_threads()
+        )
+        # full shapes always where shapes are expensive to change; on a CPU idle slots are left out
+        self._static = encoder.device.type != "cpu"
+        lane_count = min(slots, lanes or (2 if self._static else 1))
+        sizes = [len(part) for part in np.array_split(np.arange(slots), lane_count)]
+        self._lanes = [self._new_lane(size) for size in sizes]
+
+    def _new_lane(self, size: int) -> Lane:
+        height, width = self.encoder.input_size
+        device = self.encoder.device
+        return Lane(
+            slots=[None] * size,
+            pixels=torch.zeros((size, 3, height, width), dtype=torch.uint8, device=device),
+            batch=torch.zeros((size, self.chunk, 3, height, width), dtype=torch.float32, device=device),
+            directions=torch.zeros(
+                (size, self.encoder.feature_dim, self.layout.directions), dtype=torch.float64, device=device
+            ),
+            tracker=TargetTracker(self.layout, self.certify, size, device),
+        )
+
+    def run(self, feed: DecodeAhead) -> Iterator[Outcome]:
+        """Certify all pairs of the feed; outcomes come in the order in which pairs stop.
+
+        Raises:
+            EncoderError: the encoder fails on every pair.
+            SourceError: the feed's source failed as a whole; outcomes before it were delivered.
+        """
+        while True:
+            active = False
+            for lane in self._lanes:
+                if lane.launched:
+                    yield from self._absorb(lane)
+                others_busy = any(other.launched for other in self._lanes if other is not lane)
+                yield from self._admit(lane, feed, may_wait=not others_busy)
+                if lane.busy:
+                    self._launch(lane)
+                    active = True
+            if not active and feed.exhausted:
+                return
+
+    def close(self) -> None:
+        """Release threads."""
+        self._noise.close()
+
+    def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[Outcome]:
+        for index, held in enumerate(lane.slots):
+            while held is None and not feed.exhausted:
+                # wait for the first pair only: as long as any slot is busy the device has work
+                pair = feed.take(block=may_wait and not lane.busy)
+                if pair is None:
+                    return
+                if pair.error is not None or pair.pixels is None:
+                    yield Failure(pair.unit_id, pair.pair, pair.error or NonFiniteError("no pixels"))
+                    continue
+                lane.pixels[index].copy_(torch.from_numpy(pair.pixels))
+                held = Slot(pair, np.zeros(self.encoder.feature_dim))
+                lane.slots[index] = held
+
+    @torch.no_grad()
+    def _launch(self, lane: Lane) -> None:
+        """Draw noise for every busy slot and start the encoder on it."""
+        lane.launched = lane.busy
+        keys = []
+        for index in lane.launched:
+            slot = lane.slots[index]
+            assert slot is not None
+            keys.append((index, slot.pair.pair.pair_id, slot.stream, slot.chunk))
+        self._noise.fill(lane.batch, lane.pixels, keys)
+        full = self._static or len(lane.launched) == len(lane.slots)
+        batch = lane.batch if full else lane.batch[lane.launched]
+        try:
+            lane.features = self._encode(batch)
+        except torch.OutOfMemoryError:
+            lane.features = self._one_by_one(lane)
+        except EncoderError:
+            raise
+        except Exception as exc:
+            log.warning("the encoder failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc)
+            lane.features = self._one_by_one(lane)
+
+    def _encode(self, batch: torch.Tensor) -> torch.Tensor:
+        """(s, chunk, 3, H, W) to float64 unit features (s, chunk, d)."""
+        flat = self.encoder.encode_images(batch.flatten(0, 1)).to(torch.float64)
+        # rounding of the float32 normalisation removed; a zero feature becomes NaN, hence an error row
+        flat = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        return flat.unflatten(0, batch.shape[:2])
+
+    def _one_by_one(self, lane: Lane) -> PairwiseFailure:
+        """Find the pairs on which the encoder fails; the others lose nothing."""
+        rows: list[torch.Tensor] = []
+        errors: dict[int, PairError] = {}
+        shape = (1, self.chunk, self.encoder.feature_dim)
+        for index in lane.launched:
+            try:
+                rows.append(self._encode(lane.batch[index : index + 1]))
+                continue
+            except torch.OutOfMemoryError as exc:
+                errors[index] = OutOfMemoryError(
+                    f"out of memory on {self.chunk} draws of this pair alone: {exc}"
+                )
+            except Exception as exc:
+                errors[index] = EncodeError(f"{type(exc).__name__} in the encoder: {exc}")
+            rows.append(torch.full(shape, torch.nan, dtype=torch.float64, device=self.encoder.device))
+        if len(errors) == len(lane.launched) > 1:
+            first = next(iter(errors.values()))
+            raise EncoderError(
+                f"the encoder fails on every pair of a batch: {first}",
+                remedy="lower encoder.chunk if it is out of memory; else check the model with `smoothcert doctor`",
+            )
+        return PairwiseFailure(torch.cat(rows), errors)
+
+    @torch.no_grad()
+    def _absorb(self, lane: Lane) -> Iterator[Outcome]:
+        """Take in the lane's last step: advance pilots, store scores, test targets, free slots."""
+        launched, features, errors = lane.launched, lane.features, {}
+        lane.launched, lane.features = [], None
+        if isinstance(features, PairwiseFailure):
+            features, errors = features.features, features.errors
+            positions = list(range(len(launched)))
+        else:
+            assert features is not None
+            positions = launched if len(features) == len(lane.slots) else list(range(len(launched)))
+        certifying: list[tuple[int, int]] = []
+        ready: list[int] = []
+        for index, position in zip(launched, positions, strict=True):
+            slot = lane.slots[index]
+            assert slot is not None
+            if index in errors:
+                yield self._fail(lane, index, errors[index])
+            elif slot.question is None:
+                self._absorb_pilot(slot, features[position])
+                if slot.pilot_draws >= self.certify.pilot_draws:
+                    ready.append(index)
+            else:
+                certifying.append((index, position))
+        if certifying:
+            yield from self._absorb_scores(lane, features, certifying)
+        if ready:
+            yield from self._fix_questions(lane, ready)
+
+    def _absorb_pilot(self, slot: Slot, features: torch.Tensor) -> None:
+        first = 0
+        if slot.chunk == 0:
+            slot.clean = features[0].cpu().numpy()
+            first = 1
+        stop = min(self.chunk, first + self.certify.pilot_draws - slot.pilot_draws)
+        slot.pilot_sum += features[first:stop].sum(dim=0).cpu().numpy()
+        slot.pilot_draws += stop - first
+        slot.chunk += 1
+        self.draws_done += stop - first
+
+    def _fix_questions(self, lane: Lane, ready: list[int]) -> Iterator[Outcome]:
+        slots = [(index, slot) for index in ready if (slot := lane.slots[index]) is not None]
+        captions: list[NDArray[np.float64]] | list[None] = [None] * len(slots)
+        if self.layout.caption:
+            captions = self._captions.of([slot.pair.pair.captions for _, slot in slots])
+        for (index, slot), caption in zip(slots, captions, strict=True):
+            assert slot.clean is not None
+            mean = slot.pilot_sum / slot.pilot_draws
+            try:
+                slot.question = self._questioner.ask(
+                    mean, slot.pilot_draws, slot.clean, caption, slot.pair.pair.captions
+                )
+            except PairError as exc:
+                yield self._fail(lane, index, exc)
+                continue
+            slot.chunk = 0
+            directions = torch.from_numpy(np.ascontiguousarray(slot.question.directions.T))
+            lane.directions[index].copy_(directions)
+            lane.tracker.start(index, slot.question.thresholds)
+
+    def _absorb_scores(
+        self, lane: Lane, features: torch.Tensor, certifying: list[tuple[int, int]]
+    ) -> Iterator[Outcome]:
+        slots = [index for index, _ in certifying]
+        positions = [position for _, position in certifying]
+        products = torch.bmm(features[positions], lane.directions[slots])
+        scores = ((1.0 + products) / 2.0).clamp_(0.0, 1.0)  # clamp keeps NaN
+        counts = np.array([self._take(lane, index) for index in slots])
+        lane.tracker.update(slots, scores, counts)
+        decided = lane.tracker.decided(slots)
+        on_host = scores[:, :, : self.layout.reported].cpu().numpy()
+        for row, index in enumerate(slots):
+            slot = lane.slots[index]
+            assert slot is not None
+            taken = on_host[row, : counts[row]]
+            if not np.isfinite(taken).all():
+                yield self._fail(
+                    lane, index, NonFiniteError("the encoder returned a NaN, infinite or zero feature")
+                )
+                continue
+            slot.scores.append(taken.T)
+            slot.draws += int(counts[row])
+            slot.chunk += 1
+            self.draws_done += int(counts[row])
+            if decided[row] or slot.draws >= self.certify.max_draws:
+                yield self._finish(lane, index, bool(decided[row]))
+
+    def _take(self, lane: Lane, index: int) -> int:
+        slot = lane.slots[index]
+        assert slot is not None
+        return min(self.chunk, self.certify.max_draws - slot.draws)
+
+    def _finish(self, lane: Lane, index: int, decided: bool) -> Measurement:
+        slot = lane.slots[index]
+        assert slot is not None and slot.question is not None
+        reason: StopReason = "budget"
+        if not self.layout.targets:
+            reason = "fixed"
+        elif decided:
+            reason = "decided"
+        decisions, log_e_values = lane.tracker.result(index)
+        lane.slots[index] = None
+        return Measurement(
+            slot.pair.unit_id,
+            slot.pair.pair,
+            slot.question,
+            np.concatenate(slot.scores, axis=1),
+            slot.draws,
+            slot.pilot_draws,
+            reason,
+            decisions,
+            log_e_values,
+        )
+
+    def _fail(self, lane: Lane, index: int, error: PairError) -> Failure:
+        slot = lane.slots[index]
+        assert slot is not None
+        lane.slots[index] = None
+        return Failure(slot.pair.unit_id, slot.pair.pair, error)
+
+

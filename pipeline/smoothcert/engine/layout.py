@@ -1,0 +1,104 @@
+"""What one job measures for every pair: a fixed set of directions, and fixed tests on them.
+
+The number of directions and tests is the same for all pairs of a job, so that batches keep their shape; which
+vectors they are is decided for each pair on its pilot draws (``question.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smoothcert.job import CertifySection, Target
+
+PILOT, CLEAN, CAPTION = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class TargetTests:
+    """The tests that decide one target.
+
+    The target is certified when ``must`` holds entirely and at most ``allowed`` of ``rivals`` are not certified.
+    For a prediction (``allowed`` = 0) every test runs at the full alpha: the claim is false only if the test of
+    one rival, fixed before the draws, errs. For rank at most k, k rivals would have to err together with one of
+    them deciding, so each test runs at alpha / k (``allowed`` = k - 1).
+    """
+
+    target: Target
+    must: tuple[int, ...]
+    rivals: tuple[int, ...] = ()
+    allowed: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Positions of directions and tests.
+
+    Directions, in order: pilot, clean feature, caption (if any), class rivals, pool rivals; then one for each
+    test that needs its own.
+
+    Attributes:
+        caption: whether a caption direction exists.
+        class_rivals: number of rival classes measured directly.
+        pool_rivals: number of rival captions measured directly.
+        reported: how many directions have their draws kept for the row's bounds.
+        directions: how many there are in all.
+        test_direction: for each test the direction it looks at.
+        targets: the tests of each target, in the job's order.
+    """
+
+    caption: bool
+    class_rivals: int
+    pool_rivals: int
+    reported: int
+    directions: int
+    test_direction: tuple[int, ...]
+    targets: tuple[TargetTests, ...]
+
+    @property
+    def first_class_rival(self) -> int:
+        """Position of the first rival class."""
+        return CAPTION + int(self.caption)
+
+    @property
+    def first_pool_rival(self) -> int:
+        """Position of the first rival caption."""
+        return self.first_class_rival + self.class_rivals
+
+
+def plan_layout(
+    certify: CertifySection, *, classes: int, pool: int, captions: bool, retrieval_k: int
+) -> Layout:
+    """The layout of a job with so many classes and retrieval candidates."""
+    class_rivals = min(certify.rivals, classes - 1) if classes else 0
+    pool_rivals = min(max(certify.rivals, retrieval_k), pool) if pool else 0
+    reported = CAPTION + int(captions) + class_rivals + pool_rivals
+    directions = reported
+    test_direction: list[int] = []
+    targets: list[TargetTests] = []
+
+    def test(direction: int) -> int:
+        test_direction.append(direction)
+        return len(test_direction) - 1
+
+    def own_direction() -> int:
+        nonlocal directions
+        directions += 1
+        return directions - 1
+
+    for target in certify.targets:
+        match target.certificate:
+            case "fcsb":
+                targets.append(TargetTests(target, (test(CLEAN),)))
+            case "angular":
+                targets.append(TargetTests(target, (test(PILOT),)))
+            case "caption":
+                targets.append(TargetTests(target, (test(own_direction()),)))
+            case "class":
+                rivals = tuple(test(own_direction()) for _ in range(class_rivals))
+                targets.append(TargetTests(target, (test(PILOT), *rivals)))
+            case "retrieval":
+                rivals = tuple(test(own_direction()) for _ in range(pool_rivals))
+                targets.append(TargetTests(target, (test(PILOT),), rivals, retrieval_k - 1))
+    return Layout(
+        captions, class_rivals, pool_rivals, reported, directions, tuple(test_direction), tuple(targets)
+    )

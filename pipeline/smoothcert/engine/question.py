@@ -1,0 +1,221 @@
+"""From pilot draws to a fixed question: which directions are measured, and what each test must show.
+
+Everything here is decided on the pilot draws, which are then thrown away, so the certify draws are independent
+of it (theory.md section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.certificates import dual_direction
+from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
+from smoothcert.engine.texts import Texts
+from smoothcert.engine.thresholds import IMPOSSIBLE, TRIVIAL, angular_threshold, fcsb_threshold, score_threshold
+from smoothcert.errors import NonFiniteError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Competitors of one chosen text: the nearest are measured, the others bounded through the pilot direction.
+
+    Attributes:
+        measured: indices into the classes or the pool.
+        directions: (len(measured), d) unit vectors w = (t_c - t_y)/|t_c - t_y|.
+        alignment: (len(measured),) inner products of the pilot direction with w.
+        others_alignment: the largest such product over the rivals that are not measured (a larger one is easier
+            to attack); None when all are measured.
+    """
+
+    measured: NDArray[np.int64]
+    directions: Array
+    alignment: Array
+    others_alignment: float | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the certify draws of one pair are asked.
+
+    Attributes:
+        directions: (K, d) float64, positions as in ``Layout``.
+        thresholds: (T,) values in [0, 1] that the mean score of each test must exceed.
+        caption_alignment: <v, t> of pilot direction and caption (None without caption).
+        clean_alignment: <v, u(x)>.
+        predicted: index of the predicted class (None without zero-shot).
+        clean_class: index of the class that the bare encoder predicts.
+        classes: rivals of the predicted class.
+        pool: rivals of the pair's own caption in the retrieval pool.
+        rank: rank of the own caption in the pool by the pilot direction, 1 is best.
+    """
+
+    directions: Array
+    thresholds: Array
+    clean_alignment: float
+    caption_alignment: float | None = None
+    predicted: int | None = None
+    clean_class: int | None = None
+    classes: Rivals | None = None
+    pool: Rivals | None = None
+    rank: int | None = None
+
+
+class Questioner:
+    """Builds questions for one job.
+
+    Args:
+        layout: positions.
+        texts: fixed text features.
+        sigma: noise level.
+    """
+
+    def __init__(self, layout: Layout, texts: Texts, sigma: float) -> None:
+        self._layout = layout
+        self._texts = texts
+        self._sigma = sigma
+        self._fixed_thresholds: dict[int, float] = {}
+        for item in layout.targets:
+            target = item.target
+            if target.certificate == "fcsb" and target.cosine is not None:
+                self._fixed_thresholds[item.must[0]] = fcsb_threshold(target.cosine, target.radius, sigma)
+            if target.certificate == "angular" and target.cosine is not None:
+                self._fixed_thresholds[item.must[0]] = angular_threshold(target.cosine, target.radius, sigma)
+
+    def ask(
+        self,
+        pilot_mean: Array,
+        pilot_draws: int,
+        clean: Array,
+        caption: Array | None,
+        own_captions: tuple[str, ...],
+    ) -> Question:
+        """The question for one pair.
+
+        Args:
+            pilot_mean: (d,) mean of the unit features of the pilot draws.
+            pilot_draws: how many there were.
+            clean: (d,) unit feature of the clean input.
+            caption: (d,) unit caption feature.
+            own_captions: the pair's captions, which are no rivals of themselves.
+
+        Raises:
+            NonFiniteError: a feature is NaN, infinite or has no direction.
+        """
+        norm = float(np.linalg.norm(pilot_mean))
+        if not (np.isfinite(pilot_mean).all() and np.isfinite(clean).all() and norm > 1e-9):
+            raise NonFiniteError("the encoder returned a NaN, infinite or zero feature for this image")
+        if caption is not None and not np.isfinite(caption).all():
+            raise NonFiniteError("the encoder returned a NaN, infinite or zero feature for this caption")
+        layout = self._layout
+        pilot = pilot_mean / norm
+        # |mean|^2 overestimates N^2 by (1 - N^2)/n0
+        norm_estimate = float(np.sqrt(max(0.0, (pilot_draws * norm**2 - 1) / (pilot_draws - 1))))
+        directions = np.zeros((layout.directions, pilot.size))
+        directions[PILOT], directions[CLEAN] = pilot, clean
+        question = Question(directions, np.empty(0), float(pilot @ clean))
+        if layout.caption and caption is not None:
+            directions[CAPTION] = caption
+            question = replace(question, caption_alignment=float(pilot @ caption))
+        if layout.class_rivals:
+            features = self._texts.class_features
+            predicted = int(np.argmax(features @ pilot))
+            rivals = _rivals(features, features[predicted], pilot, layout.class_rivals, {predicted})
+            directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
+            clean_class = int(np.argmax(features @ clean))
+            question = replace(question, predicted=predicted, clean_class=clean_class, classes=rivals)
+        if layout.pool_rivals and caption is not None:
+            features = self._texts.pool_features
+            own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
+            rivals = _rivals(features, caption, pilot, layout.pool_rivals, own)
+            directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
+            others = np.delete(features @ pilot, list(own))
+            rank = 1 + int(np.sum(others >= pilot @ caption))
+            question = replace(question, pool=rivals, rank=rank)
+        thresholds = self._thresholds(question, pilot_mean, norm_estimate)
+        return replace(question, thresholds=thresholds)
+
+    def _thresholds(self, question: Question, mean: Array, norm: float) -> Array:
+        """Fill in the tests' own directions (in place) and return all thresholds."""
+        thresholds = np.full(len(self._layout.test_direction), IMPOSSIBLE)  # what is not filled in fails closed
+        for test, value in self._fixed_thresholds.items():
+            thresholds[test] = value
+        for item in self._layout.targets:
+            radius = item.target.radius
+            match item.target.certificate:
+                case "caption" if item.target.cosine is not None and question.caption_alignment is not None:
+                    away = -question.directions[CAPTION]
+                    test, level = item.must[0], -item.target.cosine
+                    thresholds[test] = self._margin_test(question, test, away, mean, norm, radius, level)
+                case "class":
+                    self._rival_tests(question, item, item.must[1:], question.classes, mean, norm, thresholds)
+                case "retrieval":
+                    self._rival_tests(question, item, item.rivals, question.pool, mean, norm, thresholds)
+        return thresholds
+
+    def _rival_tests(
+        self,
+        question: Question,
+        item: TargetTests,
+        tests: tuple[int, ...],
+        rivals: Rivals | None,
+        mean: Array,
+        norm: float,
+        thresholds: Array,
+    ) -> None:
+        radius = item.target.radius
+        if rivals is None:
+            return
+        if rivals.others_alignment is None:
+            thresholds[item.must[0]] = TRIVIAL  # every rival is measured
+        else:
+            gram = np.array([[1.0, rivals.others_alignment], [rivals.others_alignment, 1.0]])
+            weights, needed = dual_direction(gram, np.array([norm]), radius, self._sigma)
+            thresholds[item.must[0]] = score_threshold(float(needed), float(weights[0]))
+        thresholds[list(tests[len(rivals.measured) :])] = TRIVIAL  # this pair has fewer rivals than places
+        for test, away in zip(tests, rivals.directions, strict=False):
+            thresholds[test] = self._margin_test(question, test, away, mean, norm, radius, 0.0)
+
+    def _margin_test(
+        self,
+        question: Question,
+        test: int,
+        away: Array,
+        mean: Array,
+        norm: float,
+        radius: float,
+        level: float,
+    ) -> float:
+        """One scalar test that implies <m(x+delta), away> <= level for all deltas up to the radius."""
+        pilot = question.directions[PILOT]
+        alignment = float(pilot @ away)
+        if not np.isfinite(alignment) or not np.any(away):
+            return IMPOSSIBLE
+        gram = np.array([[1.0, -1.0, alignment], [-1.0, 1.0, -alignment], [alignment, -alignment, 1.0]])
+        estimates = np.array([-float(mean @ away), norm])
+        weights, needed = dual_direction(gram, estimates, radius, self._sigma, level)
+        vector = -weights[0] * away + weights[1] * pilot
+        length = float(np.linalg.norm(vector))
+        if not length > 1e-9:
+            return IMPOSSIBLE
+        question.directions[self._layout.test_direction[test]] = vector / length
+        return score_threshold(float(needed), length)
+
+
+def _rivals(features: Array, own: Array, pilot: Array, count: int, excluded: set[int]) -> Rivals:
+    """The ``count`` rivals with the smallest margin on the pilot direction, and the worst of the others."""
+    difference = features - own
+    length = np.linalg.norm(difference, axis=1, keepdims=True)
+    same = length[:, 0] < 1e-9
+    away = np.divide(difference, length, out=np.zeros_like(difference), where=~same[:, None])
+    # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
+    alignment = np.where(same, 1.0, away @ pilot)
+    candidates = np.array([i for i in range(len(features)) if i not in excluded], dtype=np.int64)
+    order = candidates[np.argsort(-alignment[candidates], kind="stable")]
+    measured, others = order[:count], order[count:]
+    worst = float(alignment[others].max()) if len(others) else None
+    return Rivals(measured, away[measured], alignment[measured], worst)

@@ -1,0 +1,55 @@
+"""What leaves the engine: scores of one pair, or the reason why there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.datasets import Pair
+from smoothcert.engine.question import Question
+from smoothcert.errors import PairError
+
+StopReason = Literal["fixed", "decided", "budget"]
+Decision = Literal["certified", "refuted", "budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The certify draws of one pair, reduced to scalars.
+
+    Attributes:
+        unit_id: the unit that the pair belongs to.
+        pair: the pair, without image bytes.
+        question: what was asked, fixed before these draws.
+        scores: (reported directions, draws) float64 in [0, 1]: (1 + <u(x+eps), direction>)/2.
+        draws: number of certify draws used.
+        pilot_draws: number of pilot draws thrown away.
+        stop_reason: ``fixed`` without targets, ``decided`` when all targets were, else ``budget``.
+        decisions: one per target.
+        log_e_values: one per target: log of an e-value against "the target does not hold".
+    """
+
+    unit_id: str
+    pair: Pair
+    question: Question
+    scores: NDArray[np.float64]
+    draws: int
+    pilot_draws: int
+    stop_reason: StopReason
+    decisions: tuple[Decision, ...]
+    log_e_values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A pair that cannot be certified, and why."""
+
+    unit_id: str
+    pair: Pair
+    error: PairError
+
+
+Outcome = Measurement | Failure

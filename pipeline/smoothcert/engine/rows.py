@@ -1,0 +1,218 @@
+"""From measurements to certificates: the bounds of theory.md section 2, batched over pairs.
+
+Failure probabilities. Every reported certificate holds with probability 1 - alpha by itself:
+
+* one mean (``smooth_norm_lcb``, ``robustness_score_lcb``, ``fcsb``, ``angular``): alpha goes to that mean;
+* two means (``clean_reference``, ``caption_bound``, class and retrieval radii): alpha/2 each;
+* a class radius is the smallest over rivals; it is false only if the bound of the one truly nearest rival is, so
+  rivals need no further split; rank at most k needs alpha/k each;
+* ``large_radius``: alpha split evenly over its thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.certificates import (
+    angular_bound,
+    angular_radius,
+    clean_reference_bound,
+    dual_bound,
+    fcsb,
+    fcsb_radius,
+    large_radius_bound,
+    margin_radius,
+    rank_radius,
+)
+from smoothcert.encoders import Encoder
+from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout
+from smoothcert.engine.noise import generator_name
+from smoothcert.engine.question import Rivals
+from smoothcert.engine.records import Failure, Measurement, Outcome
+from smoothcert.engine.texts import Texts
+from smoothcert.job import CertifySection
+from smoothcert.statistics import lower_bound
+
+Array = NDArray[np.float64]
+
+LARGE_RADIUS_LEVELS = 8
+"""Thresholds of the staircase bound (T6)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateRow:
+    """One pair of the input: its certificates, or why it has none. Columns are documented in ``schemas/``."""
+
+    unit_id: str
+    pair_id: str
+    source_uri: str
+    caption: str | None
+    captions: tuple[str, ...]
+    label: str | None
+    status: str
+    error_stage: str | None = None
+    error_class: str | None = None
+    error_message: str | None = None
+    sigma: float
+    alpha: float
+    input_height: int
+    input_width: int
+    draws: int = 0
+    pilot_draws: int = 0
+    stop_reason: str | None = None
+    smooth_norm: float | None = None
+    smooth_norm_lcb: float | None = None
+    robustness_score: float | None = None
+    robustness_score_lcb: float | None = None
+    fcsb: tuple[float | None, ...] | None = None
+    angular: tuple[float | None, ...] | None = None
+    clean_reference: tuple[float | None, ...] | None = None
+    large_radius: tuple[float | None, ...] | None = None
+    fcsb_radius: tuple[float | None, ...] | None = None
+    angular_radius: tuple[float | None, ...] | None = None
+    caption_similarity: float | None = None
+    caption_similarity_lcb: float | None = None
+    caption_bound: tuple[float | None, ...] | None = None
+    clean_label: str | None = None
+    predicted_label: str | None = None
+    class_margin: float | None = None
+    class_margin_lcb: float | None = None
+    certified_radius: float | None = None
+    retrieval_rank: int | None = None
+    retrieval_radius: float | None = None
+    target_decision: tuple[str, ...] | None = None
+    log_e_value: tuple[float, ...] | None = None
+    encoder_digest: str
+    seed: int
+    noise: str
+    device: str
+    dtype: str
+
+
+class RowMaker:
+    """Turns outcomes of one job into rows.
+
+    Args:
+        encoder: for the columns that describe it.
+        certify: radii, cosines, alpha, method.
+        texts: names behind the indices.
+        layout: positions of the directions.
+    """
+
+    def __init__(self, encoder: Encoder, certify: CertifySection, texts: Texts, layout: Layout) -> None:
+        self._certify = certify
+        self._texts = texts
+        self._layout = layout
+        self._size = encoder.input_size
+        self._described = {
+            "encoder_digest": encoder.digest,
+            "seed": certify.seed,
+            "noise": generator_name(encoder.device),
+            "device": encoder.device.type,
+            "dtype": str(encoder.dtype).removeprefix("torch."),
+        }
+
+    def rows(self, outcomes: Sequence[Outcome]) -> list[CertificateRow]:
+        """One row per outcome, in the same order; certificates are computed for all of them at once."""
+        measured = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
+        certified = iter(self._certified(measured))
+        return [
+            next(certified) if isinstance(outcome, Measurement) else self._quarantined(outcome)
+            for outcome in outcomes
+        ]
+
+    def _base(self, outcome: Outcome) -> dict[str, object]:
+        pair = outcome.pair
+        return {
+            "unit_id": outcome.unit_id,
+            "pair_id": pair.pair_id,
+            "source_uri": pair.source_uri,
+            "caption": pair.captions[0] if pair.captions else None,
+            "captions": pair.captions,
+            "label": pair.label,
+            "sigma": self._certify.sigma,
+            "alpha": self._certify.alpha,
+            "input_height": self._size[0],
+            "input_width": self._size[1],
+            **self._described,
+        }
+
+    def _quarantined(self, failure: Failure) -> CertificateRow:
+        error = failure.error
+        fields = self._base(failure) | {
+            "status": "quarantined",
+            "error_stage": error.stage,
+            "error_class": type(error).__name__,
+            "error_message": str(error),
+        }
+        return CertificateRow(**fields)  # type: ignore[arg-type]  # a dict of columns, checked by the schema
+
+    def _certified(self, batch: Sequence[Measurement]) -> list[CertificateRow]:
+        if not batch:
+            return []
+        c, layout = self._certify, self._layout
+        sigma = c.sigma
+        bounds = self._lower_bounds(batch)
+        means = np.array([m.scores.mean(axis=1) for m in batch])
+        norm = _projection(bounds.whole[:, PILOT])
+        norm_half = _projection(bounds.half[:, PILOT])
+        score = bounds.whole[:, CLEAN]
+        columns: dict[str, Array] = {
+            "fcsb": _grid(lambda r: fcsb(score, r, sigma), c.radii),
+            "angular": _grid(lambda r: angular_bound(norm, r, sigma), c.radii),
+            "clean_reference": _grid(
+                lambda r: clean_reference_bound(
+                    _projection(bounds.half[:, CLEAN]), norm_half, r, sigma
+                ),
+                c.radii,
+            ),
+            "large_radius": self._large_radius(batch),
+            "fcsb_radius": _grid(lambda tau: fcsb_radius(score, tau, sigma), c.cosines),
+            "angular_radius": _grid(lambda tau: angular_radius(norm, tau, sigma), c.cosines),
+        }
+        if layout.caption:
+            columns["caption_bound"] = self._caption_bounds(batch, bounds, norm_half)
+        class_margins, class_radii = self._rival_results(
+            batch, bounds, norm_half, [m.question.classes for m in batch], layout.first_class_rival, 1
+        )
+        _, pool_radii = self._rival_results(
+            batch, bounds, norm_half, [m.question.pool for m in batch], layout.first_pool_rival,
+            self._texts.retrieval_k,
+        )
+        rows = []
+        for i, m in enumerate(batch):
+            q = m.question
+            fields = self._base(m) | {
+                "status": "ok",
+                "draws": m.draws,
+                "pilot_draws": m.pilot_draws,
+                "stop_reason": m.stop_reason,
+                "smooth_norm": _number(_signed(means[i, PILOT])),
+                "smooth_norm_lcb": _number(norm[i]),
+                "robustness_score": _number(means[i, CLEAN]),
+                "robustness_score_lcb": _number(score[i]),
+                "target_decision": m.decisions,
+                "log_e_value": m.log_e_values,
+                **{name: tuple(_number(v) for v in values[i]) for name, values in columns.items()},
+            }
+            if layout.caption:
+                fields["caption_similarity"] = _number(_signed(means[i, CAPTION]))
+                fields["caption_similarity_lcb"] = _number(_signed(bounds.whole[i, CAPTION]))
+            if q.predicted is not None and q.clean_class is not None:
+                first = layout.first_class_rival
+                fields["predicted_label"] = self._texts.labels[q.predicted]
+                fields["clean_label"] = self._texts.labels[q.clean_class]
+                fields["class_margin"] = _number(
+                    min(_signed(v) for v in means[i, first : first + layout.class_rivals])
+                )
+                fields["class_margin_lcb"] = _number(class_margins[i])
+                fields["certified_radius"] = _number(class_radii[i])
+            if q.pool is not None:
+                fields["retrieval_rank"] = q.rank
+                fields["retrieval_radius"] = _number(pool_radii[i])
+            rows.append(CertificateRow(**fields))  # type: ignore[arg-type]  # as above
+        return rows
