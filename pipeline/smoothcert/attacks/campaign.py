@@ -128,7 +128,9 @@ class Campaign:
             objective: whose loss to compute (for the whole batch); default the campaign's.
             gradient: whether its gradient is wanted.
             same_noise: use the same draws in every query, so that answers can be compared with each other.
-            inside: whether the points are within budget and box; others are answered but not kept.
+            inside: whether all points are within the budget. Where not, each is measured: those within are
+                kept, and the nearest success of each pair, at whatever distance, is noted. All are within
+                the box.
         """
         asked = self.objective if objective is None else objective
         keys = [self._keys[row].at("query", 0 if same_noise else self._steps[row]) for row in rows.tolist()]
@@ -143,14 +145,11 @@ class Campaign:
         self._count(rows)
         if inside:
             self._offer(rows, points, margin)
+        else:
+            reached = self._note_distance(rows, points, margin)
+            self._offer(rows[reached], points[reached], margin[reached])
         self._share_time(rows)
         return Answer(features, loss, margin, slope)
-
-    def note_distance(self, rows: torch.Tensor, points: torch.Tensor, margin: torch.Tensor) -> None:
-        """Remember the nearest successful points, whatever the budget."""
-        norms = measured_norm(difference(points, self.images[rows]), self.norm)
-        norms = torch.where(margin < 0, norms, torch.nan)
-        self.distance[rows] = torch.fmin(self.distance[rows], norms)
 
     def settle(self, rows: torch.Tensor, points: torch.Tensor) -> None:
         """End a start of some pairs at ``points``, inside budget and box; keep each pair's best point."""
@@ -226,6 +225,12 @@ class Campaign:
             self._keep(rows[won[again < 0]], points[won[again < 0]], again[again < 0])
             won = won[again < 0]
         self._solved[rows[won]] = True
+
+    def _note_distance(self, rows: torch.Tensor, points: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
+        """Note how near each pair's nearest success is; returns which points are within budget: (k,) bool."""
+        norms = measured_norm(difference(points, self.images[rows]), self.norm)
+        self.distance[rows] = torch.fmin(self.distance[rows], torch.where(margin < 0, norms, torch.nan))
+        return norms <= self.ball.budget[rows] * (1 - 1e-12)
 
     def _keep(self, rows: torch.Tensor, points: torch.Tensor, margin: torch.Tensor) -> None:
         self.best_images[rows] = points.detach()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
 from smoothcert.attacks.apgd import APGD, APGDSettings
+from smoothcert.attacks.autoattack import AutoAttack, AutoAttackSettings
 from smoothcert.attacks.base import Attack, AttackSettings
+from smoothcert.attacks.carlini_wagner import CarliniWagner, CarliniWagnerSettings
+from smoothcert.attacks.fab import FAB, FABSettings
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.pgd import PGD, PGDSettings
+from smoothcert.attacks.square import Square, SquareSettings
 from smoothcert.errors import JobError, did_you_mean
 
 
@@ -30,7 +34,7 @@ class AttackEntry:
     factory: Callable[[str, Any], Attack[Any]]
     settings: type[AttackSettings]
     summary: str
-    defaults: Mapping[str, Any] = MappingProxyType({})
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     norm: Norm | None = None
     budget: float | None = None
 
@@ -38,22 +42,28 @@ class AttackEntry:
 ATTACKS: Mapping[str, AttackEntry] = MappingProxyType(
     {
         "apgd": AttackEntry(APGD, APGDSettings, "Auto-PGD on the objective's own loss"),
-        "apgd-ce": AttackEntry(
-            APGD, APGDSettings, "Auto-PGD on the cross-entropy", MappingProxyType({"loss": "ce"})
-        ),
+        "apgd-ce": AttackEntry(APGD, APGDSettings, "Auto-PGD on the cross-entropy", {"loss": "ce"}),
         "apgd-dlr": AttackEntry(
             APGD,
             APGDSettings,
             "Auto-PGD on the difference of logits ratio",
-            MappingProxyType({"loss": "dlr"}),
+            {"loss": "dlr"},
         ),
         "apgd-t": AttackEntry(
             APGD,
             APGDSettings,
             "Auto-PGD on the targeted difference of logits ratio",
-            MappingProxyType({"loss": "dlr-targeted"}),
+            {"loss": "dlr-targeted"},
         ),
+        "autoattack": AttackEntry(
+            AutoAttack, AutoAttackSettings, "worst case per pair over APGD, FAB and Square, in sequence"
+        ),
+        "cw": AttackEntry(
+            CarliniWagner, CarliniWagnerSettings, "Carlini and Wagner's smallest l2 perturbation"
+        ),
+        "fab": AttackEntry(FAB, FABSettings, "smallest perturbation by steps to the linearised edge"),
         "pgd": AttackEntry(PGD, PGDSettings, "projected gradient descent"),
+        "square": AttackEntry(Square, SquareSettings, "random search without gradients"),
     }
 )
 
@@ -74,7 +84,7 @@ def make_attack(name: str, **settings: Any) -> Attack[Any]:
             remedy=f"use one of: {', '.join(ATTACKS)}",
         )
     entry = ATTACKS[name]
-    known = [field.name for field in fields(entry.settings)]
+    known = [setting.name for setting in fields(entry.settings)]
     for key in settings:
         if key not in known:
             raise JobError(
