@@ -1,5 +1,20 @@
 """Sources of image-text pairs, image decoding, and the bundled and synthetic data."""
 
+from smoothcert.datasets.decode import decode_image
+from smoothcert.datasets.demo import write_demo_data
 from smoothcert.datasets.digits import DIGIT_NAMES, digit_caption, load_digits_pairs
+from smoothcert.datasets.records import Pair, SourceFile, UnitSpec
+from smoothcert.datasets.source import Source, open_source
 
-__all__ = ["DIGIT_NAMES", "digit_caption", "load_digits_pairs"]
+__all__ = [
+    "DIGIT_NAMES",
+    "Pair",
+    "Source",
+    "SourceFile",
+    "UnitSpec",
+    "decode_image",
+    "digit_caption",
+    "load_digits_pairs",
+    "open_source",
+    "write_demo_data",
+]

@@ -1,0 +1,63 @@
+"""Images that data names by path: where a path points, and reading the file."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from smoothcert.errors import ReadError, SourceError
+
+_OF_THE_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
+
+
+def resolve_path(path: str, folder: str) -> str:
+    """Where an image path points: URLs and absolute paths as they are, others below ``folder``."""
+    if "://" in path or path.startswith("/"):
+        return path
+    scheme, mark, below = folder.partition("://")
+    if not mark:
+        return posixpath.join(folder, path)
+    return scheme + mark + posixpath.normpath(posixpath.join(below or "/", path))
+
+
+def read_image_file(path: str, folder: str) -> bytes:
+    """The bytes of an image file.
+
+    Args:
+        path: absolute, relative to ``folder``, or any fsspec URL.
+        folder: where relative paths start.
+
+    Raises:
+        ReadError: this path cannot be read: it does not exist, is a directory, is forbidden, or is no path.
+        SourceError: the store itself fails, which concerns more than this pair.
+    """
+    uri = resolve_path(path, folder)
+    try:
+        fs, inner = url_to_fs(uri)
+    except ImportError as exc:
+        raise SourceError(f"cannot read '{uri}': {exc}", remedy="install the file system's package") from exc
+    except ValueError as exc:
+        raise ReadError(f"'{uri}' cannot be read: {exc}", remedy="correct the path") from exc
+    try:
+        return bytes(fs.cat_file(inner))
+    except FileNotFoundError as exc:
+        raise ReadError(f"'{uri}' does not exist", remedy="correct the path or restore the file") from exc
+    except (PermissionError, IsADirectoryError, NotADirectoryError, ValueError) as exc:
+        raise ReadError(
+            f"'{uri}' cannot be read: {exc}", remedy="correct the path or its permissions"
+        ) from exc
+    except OSError as exc:
+        of_the_disk = exc.errno == errno.EIO and isinstance(fs, LocalFileSystem)
+        if of_the_disk or exc.errno in _OF_THE_PATH:
+            raise ReadError(
+                f"'{uri}' cannot be read: {exc}", remedy="correct the path or restore the file"
+            ) from exc
+        raise SourceError(f"cannot read '{uri}': {exc}", remedy="check that the store is reachable") from exc
+    except Exception as exc:  # file systems are plug-ins with error types of their own
+        reason = f"{type(exc).__name__}: {exc}"
+        raise SourceError(
+            f"cannot read '{uri}': {reason}", remedy="check that the store is reachable"
+        ) from exc

@@ -1,0 +1,121 @@
+"""What sources hand out: files, units of work, and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from smoothcert.errors import PairError
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a data source.
+
+    Attributes:
+        uri: absolute path or fsspec URL; what opens it, from any machine that sees the same store.
+        name: the path below the folder that all files of the source share; part of every ``pair_id``.
+        pairs: how many pairs of it belong to the source (after ``limit``).
+        digest: hex digest of its content identity, the same for a copy of the file.
+    """
+
+    uri: str
+    name: str
+    pairs: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpec:
+    """Consecutive pairs of one file: what is scheduled, retried and committed.
+
+    Complete in itself: ``Source.read`` needs nothing else, so a worker never lists or scans.
+
+    Attributes:
+        unit_id: stable name, ``u<number>-<8 hex>``.
+        source_uri: the file.
+        start: position of the first pair in the file.
+        stop: position after the last pair.
+        offset: byte position in the file (archives and text) where the pair ``offset_pair`` begins.
+        offset_pair: position of the pair that begins at ``offset``; at most ``start``.
+        source_name: the file's name in every ``pair_id``; empty means the last part of ``source_uri``.
+        repeated: positions of pairs whose key an earlier pair of the file has; their ``pair_id`` ends in
+            ``~<position>``.
+    """
+
+    unit_id: str
+    source_uri: str
+    start: int
+    stop: int
+    offset: int = 0
+    offset_pair: int = 0
+    source_name: str = ""
+    repeated: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.offset_pair <= self.start < self.stop:
+            raise ValueError(
+                f"unit '{self.unit_id}' has offset_pair={self.offset_pair}, start={self.start}, "
+                f"stop={self.stop}; 0 <= offset_pair <= start < stop must hold"
+            )
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def name(self) -> str:
+        """The file's part of every ``pair_id``."""
+        return self.source_name or self.source_uri.rstrip("/").rpartition("/")[2]
+
+    def part(self, start: int, stop: int) -> UnitSpec:
+        """The unit of the pairs [start, stop) alone, with the same ``pair_id`` for each.
+
+        Raises:
+            ValueError: the positions are not inside this unit.
+        """
+        if not self.start <= start < stop <= self.stop:
+            raise ValueError(
+                f"[{start}, {stop}) is not inside unit '{self.unit_id}' [{self.start}, {self.stop})"
+            )
+        number = self.unit_id.partition("-")[0]
+        return replace(self, unit_id=unit_id(number, self.name, start, stop), start=start, stop=stop)
+
+
+def unit_id(number: str, name: str, start: int, stop: int) -> str:
+    """``<number>-<8 hex>``: the hex part names the file and the positions, wherever the file is kept."""
+    what = f"{name}\0{start}\0{stop}"
+    return f"{number}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with its captions, or the reason why it cannot be had.
+
+    Attributes:
+        pair_id: ``<file name>#<key>``; the key is the row number, the id column or the archive's member key.
+        source_uri: the file that lists or holds the pair.
+        image: the encoded image, not yet decoded; ``None`` exactly when ``error`` is set.
+        captions: one or more texts; empty when there is an error with them.
+        label: the class name, if the data has one.
+        error: ``ReadError`` or ``CaptionError``; such a pair becomes a quarantined row.
+    """
+
+    pair_id: str
+    source_uri: str
+    image: bytes | None
+    captions: tuple[str, ...]
+    label: str | None
+    error: PairError | None
+
+
+def pair_id(name: str, key: str | int) -> str:
+    """``<name>#<key>``; '#' and '%' in the name are escaped, so that no two pairs share an id."""
+    return f"{name.replace('%', '%25').replace('#', '%23')}#{key}"
+
+
+def broken(
+    identity: str, uri: str, error: PairError, *, captions: tuple[str, ...] = (), label: str | None = None
+) -> Pair:
+    """A pair that carries its error, freed of the frames (and the data in them) where it was raised."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return Pair(identity, uri, None, captions, label, error)

@@ -1,0 +1,159 @@
+"""The contract of data sources, what all of them share, and how a job's data section opens one."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from smoothcert.datasets.files import ListedFile, list_files
+from smoothcert.datasets.layout import Layout
+from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
+from smoothcert.errors import SourceError
+from smoothcert.job import DataSection
+
+SCAN_THREADS = 16
+"""Files scanned at once: opening files of an object store is waiting, not work."""
+
+
+class Source(Protocol):
+    """Image-text pairs in files.
+
+    ``files``, ``units``, ``digest`` and ``captions`` list and scan the files (once, then remembered) and
+    raise ``SourceError`` for anything that is wrong with a file as a whole, before any work. ``read`` needs
+    only the unit: a worker's source never lists.
+    """
+
+    def files(self) -> Iterator[SourceFile]:
+        """Every file with its pairs, in order, up to the job's ``limit``."""
+
+    def units(self, pairs_per_unit: int) -> Iterator[UnitSpec]:
+        """All pairs in units of at most ``pairs_per_unit``, each within one file."""
+
+    def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
+        """The unit's pairs in order: exactly ``len(unit)`` of them, broken ones with their ``error``.
+
+        Args:
+            unit: from ``units`` of a source with the same data section, or a ``part`` of one.
+            only: if given, just the pairs with these ids.
+
+        Raises:
+            SourceError: the file as a whole cannot be read, or is no longer the one that was planned.
+        """
+
+    def captions(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """(pair_id, captions) of every pair whose captions are valid, without reading images."""
+
+    def digest(self) -> str:
+        """Hex digest of names, sizes and contents (sampled cheaply); the same for a copy elsewhere."""
+
+
+def open_source(data: DataSection) -> Source:
+    """The source that a job's data section describes. Touches no file yet."""
+    if data.format == "parquet":
+        from smoothcert.datasets.parquet_source import ParquetSource
+
+        return ParquetSource(data)
+    raise SourceError(f"data.format='{data.format}' has no source", remedy="use parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a look at one file's structure tells: where its pairs are, and its content identity."""
+
+    layout: Layout
+    digest: str
+
+
+class FileSource(ABC):
+    """A source of independent files: the subclass scans and reads one, the rest is here."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """What a directory's files must end in to be taken."""
+    recursive: ClassVar[bool] = True
+    """Whether directories are searched to any depth."""
+
+    def __init__(self, data: DataSection) -> None:
+        self.data = data
+        self._scanned: list[tuple[SourceFile, Layout]] | None = None
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def scan(self, file: ListedFile, at_most: int | None) -> Scan:
+        """Check one file and find its pairs; may stop after ``at_most`` of them."""
+
+    @abstractmethod
+    def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
+        """See ``Source.read``."""
+
+    @abstractmethod
+    def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """``Source.captions`` for one unit."""
+
+    def files(self) -> Iterator[SourceFile]:
+        """See ``Source.files``."""
+        return (file for file, _ in self._scan_all())
+
+    def units(self, pairs_per_unit: int) -> Iterator[UnitSpec]:
+        """See ``Source.units``."""
+        if pairs_per_unit < 1:
+            raise ValueError(f"pairs_per_unit={pairs_per_unit} must be at least 1")
+        number = 0
+        for file, layout in self._scan_all():
+            for cut in layout.cuts(pairs_per_unit, file.pairs):
+                yield UnitSpec(
+                    unit_id=unit_id(f"u{number:06d}", file.name, cut.start, cut.stop),
+                    source_uri=file.uri,
+                    start=cut.start,
+                    stop=cut.stop,
+                    offset=cut.offset,
+                    offset_pair=cut.offset_pair,
+                    source_name=file.name,
+                    repeated=cut.repeated,
+                )
+                number += 1
+
+    def captions(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """See ``Source.captions``."""
+        for unit in self.units(1 << 16):
+            yield from self.read_captions(unit)
+
+    def digest(self) -> str:
+        """See ``Source.digest``."""
+        total = hashlib.sha256(self.data.format.encode())
+        for file in self.files():
+            total.update(f"\0{file.name}\0{file.pairs}\0{file.digest}".encode())
+        return total.hexdigest()
+
+    def _scan_all(self) -> list[tuple[SourceFile, Layout]]:
+        with self._lock:
+            if self._scanned is None:
+                self._scanned = self._scan_files()
+            return self._scanned
+
+    def _scan_files(self) -> list[tuple[SourceFile, Layout]]:
+        listed = list_files(self.data.uris, self.suffixes, recursive=self.recursive)
+        scanned: list[tuple[SourceFile, Layout]] = []
+        if (left := self.data.limit) is None:
+            with ThreadPoolExecutor(min(SCAN_THREADS, len(listed))) as threads:
+                for file, scan in zip(listed, threads.map(lambda f: self.scan(f, None), listed), strict=True):
+                    entry = SourceFile(file.uri, file.name, scan.layout.pairs, scan.digest)
+                    scanned.append((entry, scan.layout))
+        else:
+            for file in listed:
+                scan = self.scan(file, left)
+                pairs = min(scan.layout.pairs, left)
+                scanned.append((SourceFile(file.uri, file.name, pairs, scan.digest), scan.layout))
+                left -= pairs
+                if not left:
+                    break
+        if not any(file.pairs for file, _ in scanned):
+            raise SourceError(
+                f"data.uri {', '.join(self.data.uris)} holds no pairs in {len(listed)} file(s)",
+                remedy="check data.uri and data.format",
+            )
+        return scanned
