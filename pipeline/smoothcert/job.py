@@ -126,14 +126,14 @@ class Target(Section):
 class CertifySection(Section):
     """The noise, the statistics, and what is asked."""
 
-    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    sigma: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
     """Standard deviation of the noise, in units of [0,1] pixels."""
     alpha: Probability = 0.001
     """Failure probability of each certificate of each row."""
     alpha_futility: Probability = 0.01
     """Failure probability of giving up on a target that does hold; costs results, never soundness."""
-    pilot_draws: Annotated[int, Field(ge=2)] = 64
-    """Draws that fix directions and the predicted class, then are thrown away."""
+    pilot_draws: Annotated[int, Field(ge=2)] = 63
+    """Draws that fix directions and the predicted class, then are thrown away (63 and the clean pass make 64)."""
     max_draws: Annotated[int, Field(ge=2)] = 1000
     """Fresh draws per pair: exactly so many without targets, at most so many with them."""
     method: Literal["betting", "empirical_bernstein", "hoeffding"] = "betting"
@@ -232,6 +232,14 @@ class ExecutorSection(Section):
     units_in_flight: PositiveInt = 2
     """Units that one worker holds, so that the tail of one overlaps the head of the next."""
     decode_threads: PositiveInt = 1
+    lease_s: Annotated[float, Field(gt=0)] = 300.0
+    """A worker that makes no draw for so long while it holds units is hung, and is replaced."""
+    grace_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long a stop (SIGTERM, SIGINT) waits for units in flight before it hands them back."""
+    poison_budget: PositiveInt = 2
+    """Workers that one pair may cost before it is quarantined."""
+    preemption_budget: Annotated[int, Field(ge=0)] = 1000
+    """Workers that the cluster may take away before the run gives up."""
     pairs_per_unit: PositiveInt | None = None
     """Default: sized so that a unit is a few minutes of draws."""
 
@@ -292,7 +300,7 @@ class Job(Section):
         resolved = self.model_dump(mode="json")
         for section in ("executor", "output", "tracking"):
             del resolved[section]
-        for speed_only in ("slots", "device", "compile", "threads"):
+        for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]
         return resolved
 

@@ -216,3 +216,92 @@ class RowMaker:
                 fields["retrieval_radius"] = _number(pool_radii[i])
             rows.append(CertificateRow(**fields))  # type: ignore[arg-type]  # as above
         return rows
+
+    def _lower_bounds(self, batch: Sequence[Measurement]) -> _LowerBounds:
+        """Lower confidence bounds of every reported mean, at alpha and at half of it."""
+        c = self._certify
+        k = self._layout.reported
+        counts = np.array([m.draws for m in batch])
+        scores = np.zeros((len(batch), k, int(counts.max())))
+        for i, m in enumerate(batch):
+            scores[i, :, : m.draws] = m.scores
+        repeated = np.repeat(counts[:, None], k, axis=1)
+        whole = lower_bound(scores, c.alpha, c.method, counts=repeated)
+        rival_alpha = c.alpha / 2
+        half = lower_bound(scores, rival_alpha, c.method, counts=repeated)
+        ranked = half
+        if self._texts.retrieval_k > 1 and self._layout.pool_rivals:
+            ranked = lower_bound(scores, rival_alpha / self._texts.retrieval_k, c.method, counts=repeated)
+        return _LowerBounds(whole, half, ranked)
+
+    def _caption_bounds(self, batch: Sequence[Measurement], bounds: _LowerBounds, norm: Array) -> Array:
+        """Lower bounds of <m(x+delta), t>: minus T4's upper bounds for w = -t, from s_t and N."""
+        a = np.array([m.question.caption_alignment for m in batch], dtype=np.float64)
+        one = np.ones_like(a)
+        # (w, v_1, v_2) = (-t, t, pilot)
+        gram = np.array([[one, -one, -a], [-one, one, a], [-a, a, one]]).transpose(2, 0, 1)
+        lower = np.stack([_projection(bounds.half[:, CAPTION]), norm], axis=1)
+        return _grid(lambda r: -dual_bound(gram, lower, r, self._certify.sigma), self._certify.radii)
+
+    def _rival_results(
+        self,
+        batch: Sequence[Measurement],
+        bounds: _LowerBounds,
+        norm: Array,
+        rivals: Sequence[Rivals | None],
+        first: int,
+        k: int,
+    ) -> tuple[Array, Array]:
+        """Smallest certified margin and certified radius of each pair (NaN: none).
+
+        Args:
+            batch: the measurements.
+            bounds: their lower bounds.
+            norm: (P,) lower bounds of N at alpha/2.
+            rivals: competitors of each pair's text.
+            first: position of the first rival direction.
+            k: rank that is certified; 1 is "nearest".
+        """
+        margins = np.full(len(batch), np.nan)
+        radii = np.full(len(batch), np.nan)
+        sigma = self._certify.sigma
+        for i, group in enumerate(rivals):
+            if group is None:
+                continue
+            count = len(group.measured)
+            source = bounds.half if k == 1 else bounds.ranked
+            pilot = norm[i] if k == 1 else _projection(bounds.ranked[i, PILOT])
+            margin = _projection(source[i, first : first + count])
+            each = margin_radius(margin, np.full(count, pilot), group.alignment, sigma)
+            parts = [each]
+            lowest = [float(_signed(v)) for v in bounds.whole[i, first : first + count]]
+            if group.others_alignment is not None:
+                worst = np.array([group.others_alignment])
+                parts.append(np.repeat(margin_radius(None, np.array([pilot]), worst, sigma), k))
+                lowest.append(_margin_from_norm(pilot, group.others_alignment))
+            radii[i] = rank_radius(np.concatenate(parts), k)
+            margins[i] = min(lowest)
+        return margins, radii
+
+    def _large_radius(self, batch: Sequence[Measurement]) -> Array:
+        """T6 on the clean feature: a staircase of exceedance probabilities.
+
+        Thresholds are fixed: they may not depend on the certify draws.
+        """
+        c = self._certify
+        levels = np.linspace(0.0, 0.875, LARGE_RADIUS_LEVELS)
+        method = "clopper_pearson" if not self._layout.targets else "betting"
+        values = np.full((len(batch), LARGE_RADIUS_LEVELS), np.nan)
+        for i, m in enumerate(batch):
+            above = (m.scores[CLEAN][None, :] >= (1.0 + levels[:, None]) / 2.0).astype(np.float64)
+            values[i] = lower_bound(above, c.alpha / LARGE_RADIUS_LEVELS, method)
+        return _grid(lambda r: large_radius_bound(values, levels, r, c.sigma), c.radii)
+
+
+@dataclass(frozen=True)
+class _LowerBounds:
+    """Bounds of mean scores, (P, reported) each: at alpha, alpha/2, and alpha/(2k) for ranks."""
+
+    whole: Array
+    half: Array
+    ranked: Array

@@ -1,0 +1,83 @@
+"""The ``smoothcert`` command: assembles the commands and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from smoothcert import __version__
+from smoothcert.cli import certify, demo_data, doctor, plan, query, status, track
+from smoothcert.errors import SmoothcertError
+
+app = typer.Typer(
+    name="smoothcert",
+    help="Certified robustness of image-text encoders over whole datasets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("plan")(plan.plan)
+app.command("certify")(certify.certify)
+app.command("status")(status.status)
+app.command("query")(query.query)
+app.command("track")(track.track)
+app.command("demo-data")(demo_data.demo_data)
+app.command("doctor")(doctor.doctor)
+
+_debug = False
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks and debug logs."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what happens as it happens."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    """Certified robustness of image-text encoders over whole datasets."""
+    global _debug
+    _debug = debug
+    if version:
+        typer.echo(f"smoothcert {__version__}")
+        raise typer.Exit
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    handler = RichHandler(console=Console(stderr=True), show_path=debug, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]", handlers=[handler])
+    logging.getLogger("smoothcert").setLevel(level)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except SmoothcertError as exc:
+        _explain(exc)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; what was committed is kept")
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output went away (| head); leave quietly, as other tools do
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as exc:
+        _explain(exc)
+        Console(stderr=True).print("This is a bug in smoothcert: run again with --debug and report the traceback.")
+        sys.exit(70)
+
+
+def _explain(error: BaseException) -> None:
+    if _debug:
+        traceback.print_exception(error)
+    else:
+        Console(stderr=True).print(f"[bold red]error:[/] [not bold]{_plain(error)}[/]", soft_wrap=True)
+
+
+def _plain(error: BaseException) -> str:
+    text = str(error) if isinstance(error, SmoothcertError) else f"{type(error).__name__}: {error}"
+    return text.replace("[", r"\[")

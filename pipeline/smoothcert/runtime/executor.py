@@ -1,0 +1,138 @@
+"""The contract of executors, and the one that needs nothing but this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from smoothcert.datasets import UnitSpec
+from smoothcert.errors import EncoderError, ExecutorError
+from smoothcert.runtime.results import UnitResult
+from smoothcert.runtime.session import Progress, WorkerSession
+
+
+@dataclass
+class Monitor:
+    """What an executor tells while it runs, and how it is told to stop.
+
+    Attributes:
+        on_result: called for every unit that is done, in the driver's thread.
+        on_progress: called about once a second with the draws and pairs of units in flight or done.
+        stop: set it to end gracefully: no new unit starts, those in flight may finish.
+    """
+
+    on_result: Callable[[UnitResult], None]
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class ExecutorReport:
+    """How it went.
+
+    Attributes:
+        failed: units that were given up, with the reason; their pairs have no rows.
+        stopped: the run ended because it was told to.
+        losses: workers lost on the way.
+    """
+
+    failed: dict[str, BaseException] = field(default_factory=dict)
+    stopped: bool = False
+    losses: int = 0
+
+
+class Executor(Protocol):
+    """Runs units. Whatever happens, a unit is committed once or named in the report."""
+
+    def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
+        """Run all units.
+
+        Raises:
+            EncoderError: the encoder cannot work at all.
+            ExecutorError: workers or the cluster failed beyond the budget.
+        """
+
+
+class LocalExecutor:
+    """Runs units in this process, on this process's device.
+
+    Args:
+        open_session: makes the worker session.
+        in_flight: units submitted at once, so that the device never waits for the next unit.
+        attempts: tries of a unit that fails with an error of its own.
+        grace_s: how long a stop waits for units in flight.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[], WorkerSession],
+        *,
+        in_flight: int = 2,
+        attempts: int = 3,
+        grace_s: float = 20.0,
+    ) -> None:
+        self._open_session = open_session
+        self._in_flight = in_flight
+        self._attempts = attempts
+        self._grace_s = grace_s
+
+    def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
+        """See ``Executor.run``."""
+        report = ExecutorReport()
+        waiting = iter(units)
+        again: deque[UnitSpec] = deque()
+        tries: dict[str, int] = {}
+        session = self._open_session()
+        running: dict[Future[UnitResult], UnitSpec] = {}
+        try:
+            while not monitor.stop.is_set():
+                while len(running) < self._in_flight:
+                    unit = again.popleft() if again else next(waiting, None)
+                    if unit is None:
+                        break
+                    running[session.submit(unit)] = unit
+                if not running:
+                    break
+                self._collect(running, again, tries, monitor, report, timeout=1.0)
+                monitor.on_progress(session.progress())
+            else:
+                report.stopped = True
+                wait(running, timeout=self._grace_s)
+                self._collect({f: u for f, u in running.items() if f.done()}, again, tries, monitor, report, 0)
+        except BaseException:
+            session.abandon()
+            raise
+        if report.stopped:
+            session.abandon()
+        else:
+            session.close()
+        monitor.on_progress(session.progress())
+        return report
+
+    def _collect(
+        self,
+        running: dict[Future[UnitResult], UnitSpec],
+        again: deque[UnitSpec],
+        tries: dict[str, int],
+        monitor: Monitor,
+        report: ExecutorReport,
+        timeout: float,
+    ) -> None:
+        done, _ = wait(running, timeout=timeout, return_when=FIRST_COMPLETED)
+        for future in done:
+            unit = running.pop(future)
+            error = future.exception()
+            if error is None:
+                monitor.on_result(future.result())
+                continue
+            if isinstance(error, (EncoderError, ExecutorError)) or not isinstance(error, Exception):
+                raise error
+            tries[unit.unit_id] = tries.get(unit.unit_id, 0) + 1
+            if tries[unit.unit_id] < self._attempts:
+                again.append(unit)
+            else:
+                report.failed[unit.unit_id] = error

@@ -1,0 +1,350 @@
+"""Units on a Ray cluster: one actor per GPU (or CPU share), replaced when it dies, hangs or is taken away.
+
+The driver holds unit descriptors and counts; pixels and rows never pass through it. A worker that does not draw for
+``lease_s`` while it holds units is hung: it is killed on its node, and whatever it might still commit loses against
+the commit of its successor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import smoothcert
+from smoothcert.datasets import UnitSpec
+from smoothcert.errors import EncoderError, ExecutorError, JobError, RunDirectoryError, SmoothcertError
+from smoothcert.job import ExecutorSection
+from smoothcert.runtime.executor import ExecutorReport, Monitor
+from smoothcert.runtime.ledger import Assembled, Conviction, Ledger, Loss, Task
+from smoothcert.runtime.results import UnitResult
+from smoothcert.runtime.session import Progress, WorkerSession
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_BEAT_S = 2.0
+_LOSSES_BEFORE_WORK = 5
+"""Workers that may die one after the other without any unit done before the run gives up."""
+
+
+class DriverCommits(Protocol):
+    """What only the driver does for the store."""
+
+    def assemble(self, assembled: Assembled) -> UnitResult:
+        """Commit a split unit over the parts of its segments."""
+
+    def settle(self, result: UnitResult) -> UnitResult:
+        """Commit a unit that its worker could not commit itself."""
+
+    def convict(self, conviction: Conviction) -> UnitResult:
+        """Write the quarantined row of a pair that kills or hangs workers, as a segment."""
+
+
+class RayWorker:
+    """The actor: a worker session, and the calls that the driver makes on it."""
+
+    def __init__(self, open_session: Callable[[], WorkerSession]) -> None:
+        self._open_session = open_session
+        self._session: WorkerSession | None = None
+
+    def start(self) -> tuple[str, int]:
+        """Load the encoder and be ready; returns node id and process id. Errors reach the driver as they are."""
+        self._session = self._open_session()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def run(self, unit: UnitSpec, segment: bool) -> UnitResult:
+        """Certify and write a unit; blocks until it is done."""
+        assert self._session is not None
+        return self._session.submit(unit, commit=not segment).result()
+
+    def progress(self) -> Progress:
+        """Counters; also the sign of life."""
+        assert self._session is not None
+        return self._session.progress()
+
+
+@dataclass
+class _Held:
+    """The driver's view of one actor."""
+
+    name: str
+    actor: Any
+    born: float
+    start_ref: Any
+    place: tuple[str, int] | None = None
+    tasks: dict[Any, Task] = field(default_factory=dict)
+    beat_ref: Any = None
+    beat_sent: float = 0.0
+    progress: Progress = Progress(0, 0, 0)
+    moved: float = 0.0
+
+
+class RayExecutor:
+    """Runs units on Ray actors.
+
+    Args:
+        open_session: makes the worker session, called in the actor; must be picklable.
+        section: workers, resources, leases, budgets.
+        commits: the driver's side of the store.
+        uses_gpu: whether workers ask for a GPU where the job does not say.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[], WorkerSession],
+        section: ExecutorSection,
+        commits: DriverCommits,
+        *,
+        uses_gpu: bool,
+    ) -> None:
+        self._open_session = open_session
+        self._section = section
+        self._commits = commits
+        self._uses_gpu = uses_gpu
+        self._held: dict[str, _Held] = {}
+        self._retired = Progress(0, 0, 0)
+        self._done = 0
+        self._losses_in_a_row = 0
+
+    def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
+        """See ``Executor.run``."""
+        started_here = connect(self._section)
+        ledger = Ledger(
+            units,
+            poison_budget=self._section.poison_budget,
+            preemption_budget=self._section.preemption_budget,
+        )
+        report = ExecutorReport()
+        try:
+            self._loop(ledger, monitor, report)
+        except RayError as exc:
+            raise ExecutorError(
+                f"the Ray cluster failed: {type(exc).__name__}: {exc}",
+                remedy="check `ray status`; run the same command again to resume",
+            ) from exc
+        finally:
+            for held in self._held.values():
+                with contextlib.suppress(RayError):
+                    ray.kill(held.actor, no_restart=True)
+            if started_here:
+                ray.shutdown()
+        report.failed, report.losses = ledger.failed, ledger.losses
+        return report
+
+    def _loop(self, ledger: Ledger, monitor: Monitor, report: ExecutorReport) -> None:
+        worker_count = self._worker_count()
+        grace_until: float | None = None
+        while not ledger.finished():
+            now = time.monotonic()
+            if monitor.stop.is_set():
+                report.stopped = True
+                grace_until = grace_until or now + self._section.grace_s
+                if now > grace_until or not ledger.running:
+                    return
+            else:
+                while len(self._held) < worker_count:
+                    self._hire()
+                self._feed(ledger, now)
+            self._collect(ledger, monitor)
+            self._check_beats(ledger)
+            monitor.on_progress(self._total())
+
+    def _hire(self) -> None:
+        section = self._section
+        gpus = section.gpus_per_worker
+        if gpus is None:
+            gpus = 1.0 if self._uses_gpu and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        name = f"w-{uuid.uuid4().hex[:8]}"
+        actor_class = ray.remote(RayWorker)
+        actor = actor_class.options(
+            num_cpus=section.cpus_per_worker,
+            num_gpus=gpus,
+            max_concurrency=section.units_in_flight + 2,
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote(self._open_session)
+        now = time.monotonic()
+        self._held[name] = _Held(name, actor, now, actor.start.remote(), moved=now)
+
+    def _feed(self, ledger: Ledger, now: float) -> None:
+        # one unit each per round, so that a short queue is shared before anyone gets a second
+        for load in range(self._section.units_in_flight):
+            for held in self._held.values():
+                if held.place is None or len(held.tasks) > load:
+                    continue
+                task = ledger.next_for(held.name, self._section.units_in_flight, now)
+                if task is not None:
+                    held.moved = now if not held.tasks else held.moved
+                    held.tasks[held.actor.run.remote(task.unit, task.segment)] = task
+
+    def _collect(self, ledger: Ledger, monitor: Monitor) -> None:
+        refs = {ref: held for held in self._held.values() for ref in held.tasks}
+        births = {held.start_ref: held for held in self._held.values() if held.place is None}
+        waiting = [*refs, *births]
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=_TICK_S)
+        if ready:
+            # take whatever else is done by now in the same round
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        for ref in ready:
+            held = births.get(ref) or refs[ref]
+            if held.name not in self._held:
+                continue  # lost a moment ago, with all it held
+            try:
+                value = ray.get(ref)
+            except RayActorError as exc:
+                self._lose(ledger, monitor, held, self._cause(held, exc), exc)
+            except RayTaskError as exc:
+                self._task_failed(ledger, held, ref, exc)
+            else:
+                if ref in births:
+                    held.place = value
+                    held.moved = time.monotonic()
+                else:
+                    self._deliver(ledger, monitor, held, ref, value)
+
+    def _deliver(
+        self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, result: UnitResult
+    ) -> None:
+        task = held.tasks.pop(ref)
+        self._losses_in_a_row = 0
+        held.moved = time.monotonic()
+        assembled = ledger.completed(held.name, result, held.moved)
+        if assembled is not None:
+            monitor.on_result(self._commits.assemble(assembled))
+        elif not task.segment:
+            monitor.on_result(result if result.committed else self._commits.settle(result))
+
+    def _task_failed(self, ledger: Ledger, held: _Held, ref: Any, exc: RayTaskError) -> None:
+        cause = exc.cause if isinstance(exc.cause, Exception) else exc
+        if isinstance(cause, (EncoderError, JobError, RunDirectoryError)):
+            raise cause from None  # no other worker would fare better
+        task = held.tasks.pop(ref, None)
+        if task is None:
+            raise ExecutorError(f"a worker cannot start: {cause}") from exc
+        error = cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
+        if ledger.erred(held.name, task.unit.unit_id, error):
+            log.warning("unit %s failed on %s and is tried again: %s", task.unit.unit_id, held.name, error)
+        else:
+            log.error("unit %s is given up: %s", task.unit.unit_id, error)
+
+    def _lose(
+        self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss, reason: object
+    ) -> None:
+        del self._held[held.name]
+        total = self._retired
+        self._retired = Progress(
+            total.draws + held.progress.draws,
+            total.pairs + held.progress.pairs,
+            total.quarantined + held.progress.quarantined,
+        )
+        log.warning("worker %s is lost (%s): %s", held.name, loss.value, str(reason).splitlines()[0])
+        self._losses_in_a_row += 1
+        if held.place is None and self._losses_in_a_row > _LOSSES_BEFORE_WORK:
+            raise ExecutorError(
+                f"{self._losses_in_a_row} workers died while starting, the last one with: {reason}",
+                remedy="look at the worker logs of Ray; check memory and the encoder with `smoothcert doctor`",
+            )
+        for conviction in ledger.lost(held.name, loss):
+            log.error("pair at position %d of %s costs every worker", conviction.task.unit.start,
+                      conviction.task.unit.source_uri)
+            assembled = ledger.settle_conviction(conviction, self._commits.convict(conviction))
+            if assembled is not None:
+                monitor.on_result(self._commits.assemble(assembled))
+
+    def _check_beats(self, ledger: Ledger) -> None:
+        now = time.monotonic()
+        for held in list(self._held.values()):
+            if held.place is None:
+                continue
+            if held.beat_ref is None and now - held.beat_sent >= _BEAT_S:
+                held.beat_ref, held.beat_sent = held.actor.progress.remote(), now
+            elif held.beat_ref is not None and ray.wait([held.beat_ref], timeout=0)[0]:
+                with contextlib.suppress(RayError):  # a dead actor shows in its tasks
+                    progress = ray.get(held.beat_ref)
+                    if progress != held.progress:
+                        held.progress, held.moved = progress, now
+                held.beat_ref = None
+            if not held.tasks:
+                held.moved = now
+            elif now - held.moved > self._section.lease_s:
+                self._kill(held)
+                self._lose(ledger, monitor, held, Loss.HUNG, f"no draw for {self._section.lease_s:g} s")
+
+    def _kill(self, held: _Held) -> None:
+        """End a worker for good: a stopped process does not answer Ray, so its node ends it by signal."""
+        assert held.place is not None
+        node, pid = held.place
+        with contextlib.suppress(RayError, GetTimeoutError):
+            here = NodeAffinitySchedulingStrategy(node, soft=False)
+            ray.get(_end_process.options(scheduling_strategy=here).remote(pid), timeout=10)
+        with contextlib.suppress(RayError):
+            ray.kill(held.actor, no_restart=True)
+
+    def _cause(self, held: _Held, exc: RayActorError) -> Loss:
+        """Whether the cluster took the worker away or the worker died of its work."""
+        if getattr(exc, "preempted", False):
+            return Loss.PREEMPTED
+        if held.place is None:
+            return Loss.PREEMPTED  # it held no pair yet
+        dead = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+        return Loss.PREEMPTED if held.place[0] in dead else Loss.DIED
+
+    def _worker_count(self) -> int:
+        if self._section.workers is not None:
+            return self._section.workers
+        resources = ray.cluster_resources()
+        if self._uses_gpu and resources.get("GPU", 0) >= 1:
+            return int(resources["GPU"] / (self._section.gpus_per_worker or 1.0))
+        return max(1, int(resources.get("CPU", 1) / max(self._section.cpus_per_worker, 1.0)))
+
+    def _total(self) -> Progress:
+        parts = [self._retired, *(held.progress for held in self._held.values())]
+        return Progress(
+            sum(p.draws for p in parts), sum(p.pairs for p in parts), sum(p.quarantined for p in parts)
+        )
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _end_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def connect(section: ExecutorSection) -> bool:
+    """Join a cluster, or start one on this machine; True when it was started (or joined) by this call.
+
+    Workers of a cluster that was named get this package through the runtime environment, so that they need only
+    its dependencies.
+
+    Raises:
+        ExecutorError: no cluster at that address, or it refuses the token.
+    """
+    if ray.is_initialized():
+        return False
+    address = section.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        options["runtime_env"] = {"py_modules": [str(Path(smoothcert.__file__).parent)]}
+    else:
+        options["include_dashboard"] = False
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
+        raise ExecutorError(
+            f"cannot join the Ray cluster at executor.address={address!r}: {exc}",
+            remedy="check the address, and for a cluster with token authentication RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH; without an address a cluster is started on this machine",
+        ) from exc
+    return True

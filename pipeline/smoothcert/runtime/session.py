@@ -1,0 +1,191 @@
+"""One worker's whole life: units in, committed rows out. The same under every executor.
+
+    submit(unit) -> read -> decode (threads) -> engine (this device, never idle) -> rows -> part -> commit
+
+Three threads beside the decoders: the reader walks through the submitted units, the engine thread owns the
+device, the finisher computes certificates and writes. Units overlap: while the last pairs of one are drawing,
+the first of the next are already in slots.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from smoothcert.datasets import Pair, Source, UnitSpec
+from smoothcert.encoders import Encoder
+from smoothcert.engine import CertificateRow, DecodeAhead, Engine, Outcome, RowMaker, Texts
+from smoothcert.errors import ExecutorError, SmoothcertError
+from smoothcert.job import Job
+from smoothcert.runtime.results import UnitResult, UnitWriter
+
+log = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 32
+"""Measurements whose certificates are computed together; bounds what the finisher holds."""
+
+
+@dataclass
+class _OpenUnit:
+    """A unit between submission and commit."""
+
+    unit: UnitSpec
+    only: frozenset[str] | None
+    future: Future[UnitResult]
+    expected: int
+    started: float = field(default_factory=time.monotonic)
+    waiting: list[Outcome] = field(default_factory=list)
+    rows: list[CertificateRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counters of one session, for progress lines and status."""
+
+    draws: int
+    pairs: int
+    quarantined: int
+
+
+class WorkerSession:
+    """Certifies units on this process's device.
+
+    Args:
+        job: what to do.
+        source: where pairs come from.
+        encoder: the base encoder, loaded.
+        texts: class, pool and caption references.
+        writer: writes and commits a unit's rows.
+    """
+
+    def __init__(
+        self, job: Job, source: Source, encoder: Encoder, texts: Texts, writer: UnitWriter
+    ) -> None:
+        self._source = source
+        self._writer = writer
+        section = job.encoder
+        self._engine = Engine(
+            encoder,
+            job.certify,
+            texts,
+            slots=section.slots,
+            chunk=section.chunk,
+            threads=section.threads,
+        )
+        self._rows = RowMaker(encoder, job.certify, texts, self._engine.layout)
+        self._units: queue.SimpleQueue[_OpenUnit | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._open: dict[str, _OpenUnit] = {}
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._pairs = 0
+        self._quarantined = 0
+        self._feed = DecodeAhead(
+            self._read(),
+            encoder,
+            threads=job.executor.decode_threads,
+            depth=2 * section.slots,
+            max_pixels=job.data.max_pixels,
+        )
+        self._threads = [
+            threading.Thread(target=self._drive_engine, name="engine", daemon=True),
+            threading.Thread(target=self._finish, name="finish", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, unit: UnitSpec, only: frozenset[str] | None = None) -> Future[UnitResult]:
+        """Queue a unit; the future ends with its committed result, or with what made it fail.
+
+        Args:
+            unit: the unit.
+            only: certify just these pairs of it.
+        """
+        future: Future[UnitResult] = Future()
+        expected = len(only) if only is not None else unit.stop - unit.start
+        held = _OpenUnit(unit, only, future, expected)
+        with self._lock:
+            if self._error is not None:
+                raise ExecutorError(f"this worker has stopped: {self._error}") from self._error
+            self._open[unit.unit_id] = held
+        self._units.put(held)
+        return future
+
+    def progress(self) -> Progress:
+        """What was done so far, including units that are not committed yet."""
+        return Progress(self._engine.draws_done, self._pairs, self._quarantined)
+
+    def close(self) -> None:
+        """Finish what was submitted, then stop the threads."""
+        self._units.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._feed.close()
+        self._engine.close()
+
+    def abandon(self) -> None:
+        """Stop without finishing: what is not committed is dropped."""
+        self._stop(ExecutorError("the worker was told to stop"))
+        self._units.put(None)
+        self._feed.close()
+        self._engine.close()
+
+    def _read(self) -> Iterator[tuple[str, Pair]]:
+        while (held := self._units.get()) is not None:
+            unit_id = held.unit.unit_id
+            try:
+                for pair in self._source.read(held.unit, held.only):
+                    yield unit_id, pair
+            except SmoothcertError as exc:
+                # the unit's file is gone or unreadable as a whole; the other units go on
+                self._give_up(unit_id, exc)
+
+    def _drive_engine(self) -> None:
+        try:
+            for outcome in self._engine.run(self._feed):
+                self._outcomes.put(outcome)
+        except BaseException as exc:
+            self._stop(exc)
+        finally:
+            self._outcomes.put(None)
+
+    def _finish(self) -> None:
+        while (outcome := self._outcomes.get()) is not None:
+            held = self._open.get(outcome.unit_id)
+            if held is None:
+                continue  # the unit was given up
+            held.waiting.append(outcome)
+            done = len(held.rows) + len(held.waiting) == held.expected
+            if not done and len(held.waiting) < _ROWS_AT_ONCE:
+                continue
+            try:
+                rows = self._rows.rows(held.waiting)
+                held.waiting.clear()
+                held.rows.extend(rows)
+                self._pairs += len(rows)
+                self._quarantined += sum(row.status != "ok" for row in rows)
+                if done:
+                    result = self._writer.write(held.unit, held.rows, time.monotonic() - held.started)
+                    del self._open[held.unit.unit_id]
+                    held.future.set_result(result)
+            except BaseException as exc:
+                self._give_up(held.unit.unit_id, exc)
+
+    def _give_up(self, unit_id: str, error: BaseException) -> None:
+        with self._lock:
+            held = self._open.pop(unit_id, None)
+        if held is not None:
+            log.error("unit %s failed: %s", unit_id, error)
+            held.future.set_exception(error)
+
+    def _stop(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = error
+            stopped, self._open = list(self._open.values()), {}
+        for held in stopped:
+            held.future.set_exception(error)
