@@ -98,6 +98,11 @@ class Campaign:
         """Keys of the ``attack`` stream of some pairs, for whatever an attack draws itself."""
         return [self._keys[row].at(*index) for row in rows.tolist()]
 
+    def count_queries(self, rows: torch.Tensor, times: int) -> None:
+        """Note that each of these pairs was put through an encoder so many times besides ``ask``."""
+        for row in rows.tolist():
+            self._draws[row] += times
+
     def count_restart(self, rows: torch.Tensor) -> None:
         """Note that these pairs start once more."""
         for row in rows.tolist():

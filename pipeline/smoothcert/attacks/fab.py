@@ -122,7 +122,7 @@ class FAB(Attack[FABSettings]):
         return moved.clamp(0.0, 1.0)
 
     def _final_search(self, campaign: Campaign, nearest: torch.Tensor) -> None:
-        """Bisect towards the clean image where a success was seen; then show the search's best in the ball."""
+        """Bisect towards the clean image where a success was seen; then offer the nearest one in the ball."""
         rows = campaign.open_rows()
         found = rows[torch.isfinite(campaign.distance[rows])]
         images = campaign.images[found]

@@ -8,10 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from smoothcert.attacks.apgd import APGD, APGDSettings
+from smoothcert.attacks.attackvlm import AttackVLM, MatchingSettings
 from smoothcert.attacks.autoattack import AutoAttack, AutoAttackSettings
 from smoothcert.attacks.base import Attack, AttackSettings
 from smoothcert.attacks.carlini_wagner import CarliniWagner, CarliniWagnerSettings
 from smoothcert.attacks.fab import FAB, FABSettings
+from smoothcert.attacks.foa import FOA, FOASettings
+from smoothcert.attacks.mattack import MAttack, MAttackSettings
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.pgd import PGD, PGDSettings
 from smoothcert.attacks.square import Square, SquareSettings
@@ -55,6 +58,13 @@ ATTACKS: Mapping[str, AttackEntry] = MappingProxyType(
             "Auto-PGD on the targeted difference of logits ratio",
             {"loss": "dlr-targeted"},
         ),
+        "attackvlm": AttackEntry(
+            AttackVLM,
+            MatchingSettings,
+            "match the feature of a target caption (MF-it) or image (MF-ii)",
+            norm="linf",
+            budget=8 / 255,
+        ),
         "autoattack": AttackEntry(
             AutoAttack, AutoAttackSettings, "worst case per pair over APGD, FAB and Square, in sequence"
         ),
@@ -62,6 +72,20 @@ ATTACKS: Mapping[str, AttackEntry] = MappingProxyType(
             CarliniWagner, CarliniWagnerSettings, "Carlini and Wagner's smallest l2 perturbation"
         ),
         "fab": AttackEntry(FAB, FABSettings, "smallest perturbation by steps to the linearised edge"),
+        "foa": AttackEntry(
+            FOA,
+            FOASettings,
+            "M-Attack, with clustered patch features matched by optimal transport",
+            norm="linf",
+            budget=16 / 255,
+        ),
+        "m-attack": AttackEntry(
+            MAttack,
+            MAttackSettings,
+            "match random crops with crops of a target image, over an ensemble",
+            norm="linf",
+            budget=16 / 255,
+        ),
         "pgd": AttackEntry(PGD, PGDSettings, "projected gradient descent"),
         "square": AttackEntry(Square, SquareSettings, "random search without gradients"),
     }
