@@ -15,13 +15,17 @@ from transformers import (
     SiglipImageProcessorPil,
     SiglipModel,
 )
+from transformers.utils import logging
 
 WORDS = ("a", "an", "photo", "of", "the", "cat", "dog", "seven", "in", "tall", "red", "house")
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def build_clip(directory: Path, *, size: int = 24, seed: int = 0, **processor: object) -> Path:
-    torch.manual_seed(seed)
+logging.disable_progress_bar()
+
+
+def build_clip(directory: Path, *, size: int = 24, layers: int = 2, **processor: object) -> Path:
+    torch.manual_seed(0)
     vocabulary = len(WORDS) + 3
     config = CLIPConfig(
         text_config={
@@ -33,7 +37,7 @@ def build_clip(directory: Path, *, size: int = 24, seed: int = 0, **processor: o
             "bos_token_id": 1,
             "pad_token_id": 1,
         },
-        vision_config={**TOWER, "image_size": size, "patch_size": 8},
+        vision_config={**TOWER, "num_hidden_layers": layers, "image_size": size, "patch_size": 8},
         projection_dim=20,
     )
     CLIPModel(config).save_pretrained(directory)
@@ -43,10 +47,17 @@ def build_clip(directory: Path, *, size: int = 24, seed: int = 0, **processor: o
     return directory
 
 
-def build_siglip(directory: Path, *, size: int = 24, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
+def build_siglip(directory: Path, *, size: int = 24) -> Path:
+    torch.manual_seed(0)
     config = SiglipConfig(
-        text_config={**TOWER, "vocab_size": len(WORDS) + 3, "max_position_embeddings": 16},
+        text_config={
+            **TOWER,
+            "vocab_size": len(WORDS) + 3,
+            "max_position_embeddings": 16,
+            "bos_token_id": 1,
+            "eos_token_id": len(WORDS) + 2,
+            "pad_token_id": 1,
+        },
         vision_config={**TOWER, "image_size": size, "patch_size": 8},
     )
     SiglipModel(config).save_pretrained(directory)
