@@ -5,6 +5,7 @@ from smoothcert.datasets.demo import write_demo_data
 from smoothcert.datasets.digits import DIGIT_NAMES, digit_caption, load_digits_pairs
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec
 from smoothcert.datasets.source import Source, open_source
+from smoothcert.datasets.synthetic import write_synthetic
 
 __all__ = [
     "DIGIT_NAMES",
@@ -17,4 +18,5 @@ __all__ = [
     "load_digits_pairs",
     "open_source",
     "write_demo_data",
+    "write_synthetic",
 ]

@@ -54,6 +54,8 @@ def list_files(uris: Sequence[str], suffixes: Collection[str], *, recursive: boo
 def open_binary(uri: str) -> BinaryIO:
     """Open a file for reading; errors are the store's own (see ``store_trouble``)."""
     fs, path = url_to_fs(uri)
+    if isinstance(fs, LocalFileSystem):
+        return open(path, "rb")  # the same file without fsspec's wrapper: archives are many small reads
     return cast(BinaryIO, fs.open(path, "rb"))
 
 

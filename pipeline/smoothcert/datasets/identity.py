@@ -10,6 +10,15 @@ SAMPLE_BYTES = 64 * 1024
 MOST_FOOTER_BYTES = 64 * 1024 * 1024
 
 
+def whole_digest(stream: BinaryIO) -> str:
+    """Hex digest of every byte of a file."""
+    total = hashlib.sha256()
+    stream.seek(0)
+    while chunk := stream.read(1 << 20):
+        total.update(chunk)
+    return total.hexdigest()
+
+
 def sampled_digest(stream: BinaryIO, *, tail_bytes: int = 0) -> str:
     """Hex digest of a file's size and of its first and last 64 KiB (or ``tail_bytes``, when more).
 

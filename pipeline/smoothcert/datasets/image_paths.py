@@ -42,6 +42,9 @@ def read_image_file(path: str, folder: str) -> bytes:
     except ValueError as exc:
         raise ReadError(f"'{uri}' cannot be read: {exc}", remedy="correct the path") from exc
     try:
+        if isinstance(fs, LocalFileSystem):
+            with open(inner, "rb") as stream:
+                return stream.read()
         return bytes(fs.cat_file(inner))
     except FileNotFoundError as exc:
         raise ReadError(f"'{uri}' does not exist", remedy="correct the path or restore the file") from exc

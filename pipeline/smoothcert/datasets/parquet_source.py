@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smoothcert.datasets.captions import captions_from, label_from, not_utf8
-from smoothcert.datasets.columns import ParquetColumns, choose_columns, image_bytes_complaint
+from smoothcert.datasets.columns import Complaint, ParquetColumns, choose_columns, image_bytes_complaint
 from smoothcert.datasets.files import ListedFile, folder_of, open_binary, store_trouble
 from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.layout import RowGroups
+from smoothcert.datasets.parquet_cells import captions_and_label, cell
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
 from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
 from smoothcert.datasets.source import FileSource, Scan
@@ -30,21 +29,26 @@ class ParquetSource(FileSource):
 
     suffixes = (".parquet", ".pq")
 
+    def image_complaint(self, kind: pa.DataType) -> Complaint | None:
+        """What is wrong with a type as the image column, if anything."""
+        return image_bytes_complaint(kind)
+
     def scan(self, file: ListedFile, at_most: int | None) -> Scan:
         """Read the footer and check the columns."""
         with store_trouble(file.uri, "open the Parquet file"), open_binary(file.uri) as stream:
             reader = pq.ParquetFile(stream)
             columns = self._columns(reader, file.uri)
             check_keys(reader, columns.id, file.uri)
-            sizes = row_group_sizes(reader)
-            return Scan(RowGroups(sizes), sampled_digest(stream, tail_bytes=reader.metadata.serialized_size))
+            metadata = reader.metadata
+            sizes = array("q", (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+            return Scan(RowGroups(sizes), sampled_digest(stream, tail_bytes=metadata.serialized_size))
 
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         """See ``Source.read``."""
         with open_parquet(unit.source_uri) as reader:
             columns = self._columns(reader, unit.source_uri)
             for row in group_rows(reader, unit, [columns.image, *columns.texts], columns.id, only):
-                yield _pair(row, unit, columns)
+                yield self._pair(row, unit, columns)
 
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Read the text columns alone."""
@@ -53,58 +57,34 @@ class ParquetSource(FileSource):
             for row in group_rows(reader, unit, columns.texts, columns.id, None):
                 try:
                     if row.error is None:
-                        yield pair_id(unit.name, row.key), _texts(row, columns)[0]
+                        yield pair_id(unit.name, row.key), captions_and_label(row, columns)[0]
                 except CaptionError:
                     continue
 
     def _columns(self, reader: pq.ParquetFile, uri: str) -> ParquetColumns:
-        return choose_columns(reader.schema_arrow, self.data.columns, uri, image_bytes_complaint)
+        return choose_columns(reader.schema_arrow, self.data.columns, uri, self.image_complaint)
+
+    def _pair(self, row: Row, unit: UnitSpec, columns: ParquetColumns) -> Pair:
+        identity = pair_id(unit.name, row.key)
+        captions: tuple[str, ...] = ()
+        label: str | None = None
+        try:
+            if row.error is not None:
+                raise row.error
+            captions, label = captions_and_label(row, columns)
+            return Pair(identity, unit.source_uri, _image(row, unit, columns.image), captions, label, None)
+        except PairError as exc:
+            return broken(identity, unit.source_uri, exc, captions=captions, label=label)
 
 
-def row_group_sizes(reader: pq.ParquetFile) -> array[int]:
-    """Rows of each row group."""
-    metadata = reader.metadata
-    return array("q", (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
-
-
-def _pair(row: Row, unit: UnitSpec, columns: ParquetColumns) -> Pair:
-    identity = pair_id(unit.name, row.key)
-    captions: tuple[str, ...] = ()
-    label: str | None = None
-    try:
-        if row.error is not None:
-            raise row.error
-        captions, label = _texts(row, columns)
-        return Pair(identity, unit.source_uri, _image(row, unit, columns), captions, label, None)
-    except PairError as exc:
-        return broken(identity, unit.source_uri, exc, captions=captions, label=label)
-
-
-def _texts(row: Row, columns: ParquetColumns) -> tuple[tuple[str, ...], str | None]:
-    value, where = _cell(row, columns.caption), f"column '{columns.caption}'"
-    if columns.caption_names:
-        value = label_from(value, where, columns.caption_names)
-    captions = captions_from(value, where)
-    if columns.label is None:
-        return captions, None
-    return captions, label_from(_cell(row, columns.label), f"column '{columns.label}'", columns.class_names)
-
-
-def _image(row: Row, unit: UnitSpec, columns: ParquetColumns) -> bytes:
-    value = _cell(row, columns.image)
+def _image(row: Row, unit: UnitSpec, column: str) -> bytes:
+    value = cell(row, column)
     if isinstance(value, dict):
-        if value.get("bytes") is None and value.get("path"):
-            return read_image_file(str(value["path"]), folder_of(unit.source_uri))
-        value = value.get("bytes")
-    if value is None:
-        raise ReadError(f"column '{columns.image}' is null", remedy="give the pair an image or leave it out")
+        path, value = value.get("path"), value.get("bytes")
+        if value is None and path:
+            value = str(path)
+    if value is None or value == "":
+        raise ReadError(f"column '{column}' is empty", remedy="give the pair an image or leave it out")
+    if isinstance(value, str):
+        return read_image_file(value, folder_of(unit.source_uri))
     return bytes(value)
-
-
-def _cell(row: Row, column: str) -> Any:
-    try:
-        return row.batch.column(column)[row.index].as_py()
-    except UnicodeDecodeError as exc:
-        raise not_utf8(f"column '{column}'", exc) from None
-    except pa.ArrowInvalid as exc:
-        raise ReadError(f"column '{column}' is damaged: {exc}") from None

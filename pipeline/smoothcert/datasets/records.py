@@ -116,6 +116,8 @@ def pair_id(name: str, key: str | int) -> str:
 def broken(
     identity: str, uri: str, error: PairError, *, captions: tuple[str, ...] = (), label: str | None = None
 ) -> Pair:
-    """A pair that carries its error, freed of the frames (and the data in them) where it was raised."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return Pair(identity, uri, None, captions, label, error)
+    """A pair that carries its error, as valid text and freed of the frames where it was raised."""
+    message, remedy = (
+        text.encode("utf-8", "backslashreplace").decode() for text in (error.message, error.remedy)
+    )
+    return Pair(identity, uri, None, captions, label, type(error)(message, remedy=remedy))

@@ -58,7 +58,13 @@ def open_source(data: DataSection) -> Source:
         from smoothcert.datasets.parquet_source import ParquetSource
 
         return ParquetSource(data)
-    raise SourceError(f"data.format='{data.format}' has no source", remedy="use parquet")
+    if data.format == "webdataset":
+        from smoothcert.datasets.webdataset import WebDatasetSource
+
+        return WebDatasetSource(data)
+    from smoothcert.datasets.manifest import ManifestSource
+
+    return ManifestSource(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,177 @@
+"""Pairs listed by CSV, TSV, JSON-lines or Parquet files that name images by path."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from smoothcert.datasets.ahead import map_ahead
+from smoothcert.datasets.captions import captions_from, label_from
+from smoothcert.datasets.columns import Complaint, chosen_label, image_path_complaint, require
+from smoothcert.datasets.files import ListedFile, folder_of, open_binary, store_trouble
+from smoothcert.datasets.identity import whole_digest
+from smoothcert.datasets.image_paths import read_image_file
+from smoothcert.datasets.layout import Checkpoints
+from smoothcert.datasets.parquet_rows import group_rows, open_parquet
+from smoothcert.datasets.parquet_source import ParquetSource
+from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
+from smoothcert.datasets.source import FileSource, Scan
+from smoothcert.datasets.text_table import CsvTable, Fields, JsonLinesTable, Record, TextTable
+from smoothcert.errors import PairError, ReadError, SourceError
+from smoothcert.job import Columns, DataSection
+
+
+class ManifestSource(FileSource):
+    """A ``Source`` of files that list image paths and captions.
+
+    Paths are relative to the manifest's folder, absolute, or any fsspec URL. The digest covers every byte of
+    the manifests, but not the images they name. Images are read ahead on threads.
+    """
+
+    suffixes = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+    recursive = False
+
+    def __init__(self, data: DataSection) -> None:
+        super().__init__(data)
+        self._parquet = _ParquetManifest(data)
+
+    def scan(self, file: ListedFile, at_most: int | None) -> Scan:
+        """Check the columns and find where records begin."""
+        with store_trouble(file.uri, "read the manifest"), open_binary(file.uri) as stream:
+            if _is_parquet(file.uri):
+                layout = self._parquet.scan(file, at_most).layout
+            else:
+                layout = _index(_text_table(stream, file.uri), self.data.columns, at_most)
+            return Scan(layout, whole_digest(stream))
+
+    def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
+        """See ``Source.read``."""
+        if _is_parquet(unit.source_uri):
+            yield from self._parquet.read(unit, only)
+            return
+        rows = (row for row in _keyed_records(unit, self.data.columns) if only is None or row[0] in only)
+        yield from map_ahead(lambda row: _pair(*row, unit.source_uri, self.data.columns), rows)
+
+    def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Read the manifest alone."""
+        if _is_parquet(unit.source_uri):
+            yield from self._parquet.read_captions(unit)
+            return
+        for identity, record in _keyed_records(unit, self.data.columns):
+            try:
+                if record.error is None:
+                    yield identity, _captions_and_label(record.fields, self.data.columns)[0]
+            except PairError:
+                continue
+
+
+class _ParquetManifest(ParquetSource):
+    def image_complaint(self, kind: pa.DataType) -> Complaint | None:
+        return image_path_complaint(kind)
+
+    def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
+        with open_parquet(unit.source_uri) as reader:
+            columns = self._columns(reader, unit.source_uri)
+            rows = group_rows(reader, unit, [columns.image, *columns.texts], columns.id, only)
+            yield from map_ahead(lambda row: self._pair(row, unit, columns), rows)
+
+
+def _is_parquet(uri: str) -> bool:
+    return uri.lower().endswith((".parquet", ".pq"))
+
+
+def _text_table(stream: BinaryIO, uri: str) -> TextTable:
+    name = uri.lower()
+    if name.endswith((".jsonl", ".ndjson")):
+        return JsonLinesTable(stream, uri)
+    if name.endswith((".csv", ".tsv")):
+        return CsvTable(stream, uri, "\t" if name.endswith(".tsv") else ",")
+    raise SourceError(
+        f"'{uri}' is no manifest by its name",
+        remedy="name a file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet",
+    )
+
+
+def _index(table: TextTable, wanted: Columns, at_most: int | None) -> Checkpoints:
+    layout = Checkpoints()
+    known = table.columns()
+    if next(table.records(), None) is None:
+        return layout
+    for option in ("image", "caption", "id"):
+        require(getattr(wanted, option), option, known, table.uri)
+    chosen_label(wanted, known, table.uri)
+    if wanted.id is None:
+        offsets = table.offsets()
+    else:
+        offsets = _unique(table, wanted.id)
+    for offset in offsets:
+        layout.add(offset)
+        if layout.count == at_most:
+            break
+    return layout
+
+
+def _unique(table: TextTable, column: str) -> Iterator[int]:
+    """Offsets of records; raises ``SourceError`` unless every id is text or an integer, and new."""
+    seen: set[str] = set()
+    for record in table.records():
+        value = record.fields.get(column)
+        complaint = ""
+        if not isinstance(value, (str, int)):
+            complaint = f"is {value!r:.40}"
+        elif not str(value).isprintable():
+            complaint = f"is {value!r:.40}, not plain text"
+        elif str(value) in seen:
+            complaint = f"repeats {value!r:.40}"
+        if complaint:
+            raise SourceError(
+                f"'{table.uri}': column '{column}' (data.columns.id) {complaint} "
+                f"in the record at byte {record.offset}",
+                remedy="an id must be unique in its file; set data.columns.id to null for row numbers",
+            )
+        seen.add(str(value))
+        yield record.offset
+
+
+def _keyed_records(unit: UnitSpec, columns: Columns) -> Iterator[tuple[str, Record]]:
+    """(pair_id, record) for each pair of the unit."""
+    uri = unit.source_uri
+    position = unit.offset_pair
+    with store_trouble(uri, "read the manifest"), open_binary(uri) as stream:
+        for record in _text_table(stream, uri).records(unit.offset):
+            if position >= unit.start:
+                key = position if columns.id is None else record.fields.get(columns.id)
+                yield pair_id(unit.name, str(key)), record
+            position += 1
+            if position == unit.stop:
+                return
+    raise SourceError(
+        f"'{uri}' ends after {position} records, but records up to {unit.stop} were planned",
+        remedy="the file changed after planning: restore it, or start a new run",
+    )
+
+
+def _pair(identity: str, record: Record, uri: str, columns: Columns) -> Pair:
+    captions: tuple[str, ...] = ()
+    label: str | None = None
+    try:
+        if record.error is not None:
+            raise record.error
+        captions, label = _captions_and_label(record.fields, columns)
+        path = record.fields.get(columns.image)
+        if not isinstance(path, str) or not path:
+            raise ReadError(
+                f"column '{columns.image}' is {path!r:.40}, not a path", remedy="name the image's file"
+            )
+        return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None)
+    except PairError as exc:
+        return broken(identity, uri, exc, captions=captions, label=label)
+
+
+def _captions_and_label(fields: Fields, columns: Columns) -> tuple[tuple[str, ...], str | None]:
+    captions = captions_from(fields.get(columns.caption), f"column '{columns.caption}'")
+    if columns.label is None:
+        return captions, None
+    return captions, label_from(fields.get(columns.label), f"column '{columns.label}'")

@@ -1,0 +1,193 @@
+"""Pairs in tar archives as image downloaders write them: ``key.jpg`` with ``key.txt``, ``key.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO
+
+from smoothcert.datasets.captions import captions_from, label_from
+from smoothcert.datasets.files import ListedFile, open_binary, store_trouble
+from smoothcert.datasets.identity import sampled_digest
+from smoothcert.datasets.layout import Checkpoints
+from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
+from smoothcert.datasets.source import FileSource, Scan
+from smoothcert.datasets.tar_members import DamagedTarError, Member, read_members
+from smoothcert.datasets.tar_samples import Sample, group_members
+from smoothcert.errors import CaptionError, PairError, ReadError, SourceError
+from smoothcert.job import Columns, DataSection
+
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+MOST_MEMBER_BYTES = 1 << 29
+
+
+class WebDatasetSource(FileSource):
+    """A ``Source`` of tar archives.
+
+    - The caption is ``key.txt``, or the JSON's ``columns.caption`` if there is no text member or the job
+      names another key than the default. The label is ``key.cls``, else the JSON's ``columns.label``.
+    - Of several images of one key the first counts. Other members are ignored.
+    - A sample's members must be neighbours. A key that comes back with a complete sample of its own is
+      another pair, its id ending in ``~<position>``.
+    - In an archive that was cut, everything before the cut is whole, and the sample at the cut is a pair with
+      ``ReadError``. A header damaged in the middle hides what follows: a ``SourceError`` before any work.
+    - Planning reads the headers only. Compressed archives cannot be read from the middle and are refused.
+    """
+
+    suffixes = (".tar", *PACKED)
+
+    def __init__(self, data: DataSection) -> None:
+        super().__init__(data)
+        if data.columns.id is not None:
+            raise SourceError(
+                f"data.columns.id='{data.columns.id}' has no meaning for webdataset: member keys are the ids",
+                remedy="remove it",
+            )
+
+    def scan(self, file: ListedFile, at_most: int | None) -> Scan:
+        """Walk over the headers."""
+        if file.uri.lower().endswith(PACKED):
+            raise SourceError(
+                f"'{file.uri}' is compressed: its pairs cannot be read from the middle",
+                remedy="unpack it to .tar (images are compressed already)",
+            )
+        with store_trouble(file.uri, "read the archive"), open_binary(file.uri) as stream:
+            if not (size := stream.seek(0, os.SEEK_END)):
+                raise SourceError(f"'{file.uri}' has 0 bytes", remedy="restore the archive or leave it out")
+            total = hashlib.sha256(sampled_digest(stream).encode())
+            layout = Checkpoints()
+            try:
+                members = read_members(stream, 0, size, on_header=total.update)
+                _index(group_members(members), layout, file.uri, at_most)
+            except DamagedTarError as exc:
+                raise SourceError(
+                    f"'{file.uri}' is not a whole tar archive: {exc}",
+                    remedy="restore the archive or leave it out",
+                ) from exc
+        return Scan(layout, total.hexdigest())
+
+    def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
+        """See ``Source.read``."""
+        for stream, identity, sample in self._samples(unit):
+            if only is None or identity in only:
+                yield self._pair(stream, identity, sample, unit.source_uri)
+
+    def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Read the text members alone."""
+        for stream, identity, sample in self._samples(unit):
+            try:
+                captions, _ = _texts(stream, sample, self.data.columns)
+            except PairError:
+                continue
+            yield identity, captions
+
+    def _samples(self, unit: UnitSpec) -> Iterator[tuple[BinaryIO, str, Sample]]:
+        """(open archive, pair_id, sample) for each pair of the unit."""
+        uri = unit.source_uri
+        position = unit.offset_pair
+        with store_trouble(uri, "read the archive"), open_binary(uri) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            try:
+                for sample in group_members(read_members(stream, unit.offset, size)):
+                    if position >= unit.start:
+                        key = f"{sample.key}~{position}" if position in unit.repeated else sample.key
+                        yield stream, pair_id(unit.name, key), sample
+                    position += 1
+                    if position == unit.stop:
+                        return
+            except DamagedTarError as exc:
+                raise _changed(uri, str(exc)) from exc
+        raise _changed(uri, f"it ends after {position} pairs, but pairs up to {unit.stop} were planned")
+
+    def _pair(self, stream: BinaryIO, identity: str, sample: Sample, uri: str) -> Pair:
+        captions: tuple[str, ...] = ()
+        label: str | None = None
+        try:
+            if sample.problem:
+                raise ReadError(f"sample '{sample.key}': {sample.problem}", remedy="restore the archive")
+            captions, label = _texts(stream, sample, self.data.columns)
+            if sample.image is None:
+                others = f", only .{', .'.join(sample.others)}" if sample.others else ""
+                raise ReadError(
+                    f"sample '{sample.key}' has no image member{others}", remedy="use JPEG or PNG"
+                )
+            return Pair(identity, uri, _content(stream, sample.image), captions, label, None)
+        except PairError as exc:
+            return broken(identity, uri, exc, captions=captions, label=label)
+
+
+def _index(samples: Iterator[Sample], layout: Checkpoints, uri: str, at_most: int | None) -> None:
+    """Note where samples begin, and which keys come back."""
+    seen: dict[str, bool] = {}
+    for sample in samples:
+        if (before := seen.get(sample.key)) is None:
+            seen[sample.key] = sample.complete
+            layout.add(sample.start)
+        elif not before and not sample.complete and not sample.problem:
+            raise SourceError(
+                f"'{uri}': the members of sample '{sample.key}' are not neighbours",
+                remedy="pack the archive again in order of names, e.g. tar --sort=name",
+            )
+        else:
+            seen[f"{sample.key}~{layout.count}"] = True
+            layout.add(sample.start, repeated=True)
+        if layout.count == at_most:
+            return
+
+
+def _texts(stream: BinaryIO, sample: Sample, columns: Columns) -> tuple[tuple[str, ...], str | None]:
+    text, meta, cls = (sample.members.get(extension) for extension in ("txt", "json", "cls"))
+    by_text = text is not None and columns.caption == Columns().caption
+    needs_meta = not by_text or (columns.label is not None and cls is None)
+    fields = _json(stream, meta) if meta is not None and needs_meta else {}
+    if by_text and text is not None:
+        captions = captions_from(_content(stream, text), f"member '{text.name}'")
+    elif meta is not None:
+        captions = captions_from(fields.get(columns.caption), f"key '{columns.caption}' in '{meta.name}'")
+    else:
+        raise CaptionError(
+            f"sample '{sample.key}' has no member for the caption",
+            remedy=f"add {sample.key}.txt, or {sample.key}.json with the key '{columns.caption}'",
+        )
+    label = None
+    if columns.label is not None and cls is not None:
+        label = label_from(_content(stream, cls), f"member '{cls.name}'")
+    elif columns.label is not None and meta is not None:
+        label = label_from(fields.get(columns.label), f"key '{columns.label}' in '{meta.name}'")
+    return captions, label
+
+
+def _json(stream: BinaryIO, member: Member) -> dict[str, Any]:
+    try:
+        fields = json.loads(_content(stream, member))
+    except (ValueError, RecursionError) as exc:
+        raise CaptionError(
+            f"member '{member.name}' is not valid JSON: {exc}", remedy="write it again"
+        ) from None
+    if not isinstance(fields, dict):
+        raise CaptionError(f"member '{member.name}' holds no JSON object", remedy="write it again")
+    return fields
+
+
+def _content(stream: BinaryIO, member: Member) -> bytes:
+    if member.problem:
+        raise ReadError(f"member '{member.name}': {member.problem}", remedy="restore the archive")
+    if member.size > MOST_MEMBER_BYTES:
+        raise ReadError(
+            f"member '{member.name}' has {member.size} bytes, more than {MOST_MEMBER_BYTES}",
+            remedy="shrink it or leave it out",
+        )
+    stream.seek(member.data)
+    content = stream.read(member.size)
+    if len(content) < member.size:
+        raise ReadError(f"member '{member.name}' ends too early", remedy="restore the archive")
+    return content
+
+
+def _changed(uri: str, what: str) -> SourceError:
+    return SourceError(
+        f"'{uri}' is not the archive that was planned: {what}",
+        remedy="the file changed after planning: restore it, or start a new run",
+    )
