@@ -1,5 +1,8 @@
 """Attacks: perturbations of the canonical input x, within a budget, per pair (torch).
 
+A *subject* is what is attacked (bare or smoothed), an *objective* says what the attack wants, an *attack*
+searches a batch of pairs and leaves images and records, ``score`` judges the images on fresh draws.
+
 Names are resolved on first use, so that importing this package does not import torch.
 """
 
@@ -10,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smoothcert.attacks.base import Attack, AttackSettings
+    from smoothcert.attacks.cosines import Interval
+    from smoothcert.attacks.foa import PatchEncoder
     from smoothcert.attacks.norms import NORMS, Norm
     from smoothcert.attacks.objectives.base import Objective
     from smoothcert.attacks.objectives.building import OBJECTIVES, ObjectiveInputs, build_objective
@@ -20,54 +25,70 @@ if TYPE_CHECKING:
     from smoothcert.attacks.objectives.retrieval import RetrievalDisplacement
     from smoothcert.attacks.records import AttackOutcome, AttackRecord
     from smoothcert.attacks.registry import ATTACKS, AttackEntry, make_attack
+    from smoothcert.attacks.scoring import AttackScore, CleanDraws, draw_clean, score
     from smoothcert.attacks.subjects import BareSubject, SmoothedSubject, Subject
+    from smoothcert.attacks.transfer import check_transfer
 
 __all__ = [
     "ATTACKS",
-    "NORMS",
-    "OBJECTIVES",
     "Attack",
     "AttackEntry",
     "AttackOutcome",
     "AttackRecord",
+    "AttackScore",
     "AttackSettings",
     "BareSubject",
     "CaptionSuppression",
     "ClassificationMargin",
+    "CleanDraws",
     "FeatureDivergence",
     "FeatureMatching",
+    "Interval",
+    "NORMS",
     "Norm",
+    "OBJECTIVES",
     "Objective",
     "ObjectiveInputs",
+    "PatchEncoder",
     "RetrievalDisplacement",
     "SmoothedSubject",
     "Subject",
     "build_objective",
+    "check_transfer",
+    "draw_clean",
     "make_attack",
+    "score",
 ]
 
 _HOME = {
     "ATTACKS": "registry",
-    "NORMS": "norms",
-    "OBJECTIVES": "objectives.building",
     "Attack": "base",
     "AttackEntry": "registry",
     "AttackOutcome": "records",
     "AttackRecord": "records",
+    "AttackScore": "scoring",
     "AttackSettings": "base",
     "BareSubject": "subjects",
     "CaptionSuppression": "objectives.caption",
     "ClassificationMargin": "objectives.classification",
+    "CleanDraws": "scoring",
     "FeatureDivergence": "objectives.divergence",
     "FeatureMatching": "objectives.matching",
+    "Interval": "cosines",
+    "NORMS": "norms",
     "Norm": "norms",
+    "OBJECTIVES": "objectives.building",
     "Objective": "objectives.base",
     "ObjectiveInputs": "objectives.building",
+    "PatchEncoder": "foa",
     "RetrievalDisplacement": "objectives.retrieval",
     "SmoothedSubject": "subjects",
     "Subject": "subjects",
     "build_objective": "objectives.building",
+    "check_transfer": "transfer",
+    "draw_clean": "scoring",
     "make_attack": "registry",
+    "score": "scoring",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -157,9 +156,10 @@ class _Climb:
 
 def checkpoint_steps(steps: int) -> set[int]:
     """W of the paper: w_j = ceil(p_j N); p_0 = 0, p_1 = 0.22, each gap 0.03 less, but at least 0.06."""
+    # In hundredths, exactly: 0.57 * 100 is more than 57 in floating point.
     found: set[int] = set()
-    before, share = 0.0, 0.22
-    while share <= 1:
-        found.add(math.ceil(share * steps))
-        before, share = share, share + max(share - before - 0.03, 0.06)
+    before, share = 0, 22
+    while share <= 100:
+        found.add(-(-share * steps // 100))
+        before, share = share, share + max(share - before - 3, 6)
     return found

@@ -51,6 +51,8 @@ class PGD(Attack[PGDSettings]):
         """See ``Attack.search``."""
         for restart in range(self.settings.restarts):
             rows = campaign.open_rows()
+            if not len(rows):
+                return
             points = campaign.starts(rows, restart, random=self.settings.random_start)
             for step in range(self.settings.steps):
                 answer = campaign.ask(rows, points)
