@@ -61,7 +61,7 @@ def test_smoothed_feature_equals_direct_integration(encoder):
 
 
 def test_smoothed_feature_equals_the_mean_over_full_gaussian_noise(encoder):
-    # 40,000 draws: standard error <= 0.005 a coordinate; at 5.5 of them 1 false failure in 4e5 (one fixed seed).
+    # 40,000 draws: standard error <= 0.005 a coordinate; at 5.5 of them one failure in 4e5 (seeded).
     x = inputs(encoder, 3)
     generator = torch.Generator().manual_seed(0)
     for one, mean in zip(x, encoder.smoothed_feature(x, SIGMA), strict=True):
