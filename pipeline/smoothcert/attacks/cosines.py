@@ -29,7 +29,11 @@ from smoothcert.statistics import lower_bound
 Array = NDArray[np.float64]
 
 PILOT_SHARE = 4
-"""One draw in so many fixes directions and grid."""
+"""At most one draw in so many fixes directions and grid."""
+PILOT_DRAWS = 256
+"""And never more than these: a better direction would gain less than the draws are worth."""
+BET_SHARES = (0.5, 0.9, 0.99)
+"""Largest bets, as shares of the one that could lose everything; capitals are averaged over them."""
 ROUNDING = 1e-6
 """Features are unit vectors up to this; ranges are widened by it."""
 
@@ -96,8 +100,26 @@ def cosine_between(attacked: Array, clean: Array, alpha: float) -> Interval:
     return Interval(value, _lower(product, norms, alpha), upper)
 
 
+def positive_means(values: Array, alpha: float) -> NDArray[np.bool_]:
+    """Which means are above zero, each at failure probability ``alpha``: (..., n) in [-1, 1] -> (...,).
+
+    The bet of theory.md section 3 against a mean of at most 1/2 of (1 + value) / 2. It decides like
+    ``lower_bound(..., "betting") > 1/2``, but without searching for the bound: a grid needs many decisions.
+    """
+    deviations = values / 2
+    index = np.arange(1, values.shape[-1] + 1)
+    means = np.cumsum(deviations, axis=-1) / (index + 1)
+    spread = (0.25 + np.cumsum((deviations - means) ** 2, axis=-1)) / (index + 1)
+    # Bets look at earlier draws only; before the first, nothing is known but the range.
+    earlier = np.concatenate((np.full((*values.shape[:-1], 1), 0.25), spread[..., :-1]), axis=-1)
+    bets = np.sqrt(2 * np.log(1 / alpha) / (earlier * index * np.log1p(index)))
+    logs = [np.log1p(np.minimum(bets, 2 * share) * deviations).sum(axis=-1) for share in BET_SHARES]
+    capital = np.logaddexp.reduce(logs, axis=0) - np.log(len(BET_SHARES))
+    return np.asarray(capital >= np.log(1 / alpha))
+
+
 def _split(draws: Array) -> tuple[Array, Array]:
-    size = len(draws) // PILOT_SHARE
+    size = min(len(draws) // PILOT_SHARE, PILOT_DRAWS)
     return draws[:size], draws[size:]
 
 
@@ -122,8 +144,7 @@ def _upper(grid: Array, values: Array, reach: Array, alpha: float) -> float:
         alpha: failure probability.
     """
     reach = reach[:, None] + ROUNDING
-    scaled = np.clip((values / reach + 1) / 2, 0.0, 1.0)
-    standing = np.flatnonzero(~(lower_bound(scaled, alpha, "betting") > 0.5))
+    standing = np.flatnonzero(~positive_means(np.clip(values / reach, -1.0, 1.0), alpha))
     if not len(standing):
         return 0.0
     return float(grid[min(int(standing[-1]) + 1, len(grid) - 1)])
