@@ -15,10 +15,11 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,
 )
+from PIL import ImageFile as loading
 from PIL.Image import Image, fromarray
 from PIL.ImageFile import ImageFile
 
-from smoothcert.errors import DecodeError
+from smoothcert.errors import DecodeError, SourceError
 
 _KINDS: tuple[tuple[str, Callable[[bytes], bool], Callable[[io.BytesIO], ImageFile]], ...] = (
     ("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
@@ -52,7 +53,13 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
     Raises:
         DecodeError: the bytes are no image of these kinds, are damaged or cut short, or declare too many
             pixels.
+        SourceError: this process tells Pillow to accept images that were cut.
     """
+    if loading.LOAD_TRUNCATED_IMAGES:
+        raise SourceError(
+            "Pillow's LOAD_TRUNCATED_IMAGES is on in this process: cut images would pass for whole ones",
+            remedy="remove the code that sets PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
+        )
     if not data:
         raise DecodeError("the image has 0 bytes", remedy="restore the image or leave the pair out")
     found = next(((kind, opener) for kind, matches, opener in _KINDS if matches(data[:16])), None)
@@ -69,7 +76,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
             _check_size(image.size, max_pixels, kind)
             image.load()
             bits = _bits(image)
-            return _rgb(_upright(image), kind, bits)
+            _turn_upright(image)
+            return _rgb(image, kind, bits)
     except DecodeError:
         raise
     except MemoryError as exc:
@@ -94,11 +102,11 @@ def _check_size(size: tuple[int, int], max_pixels: int, kind: str) -> None:
         )
 
 
-def _upright(image: Image) -> Image:
+def _turn_upright(image: Image) -> None:
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # an unreadable EXIF block says nothing about orientation; viewers show such images too
-        return image
+        return
 
 
 def _rgb(image: Image, kind: str, bits: int) -> Image:
@@ -111,7 +119,7 @@ def _rgb(image: Image, kind: str, bits: int) -> Image:
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; Pillow warns about the direct way
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")  # a copy in any case, free of the file
 
 
 def _grey_to_rgb(image: Image, bits: int) -> Image:

@@ -30,7 +30,7 @@ def list_files(uris: Sequence[str], suffixes: Collection[str], *, recursive: boo
 
     A file stands for itself, a directory for its files with one of ``suffixes`` (sorted by path; names that
     begin with '.' or '_' are left out, as engines write such files beside data), a glob for its matches
-    (sorted). A list keeps its order.
+    (sorted; such names only if the pattern spells them). A list keeps its order.
 
     Raises:
         SourceError: a URI means nothing, the same file is meant twice, or the store cannot be reached.
@@ -59,9 +59,10 @@ def open_binary(uri: str) -> BinaryIO:
     return cast(BinaryIO, fs.open(path, "rb"))
 
 
-def is_local(uri: str) -> bool:
-    """Whether the URI is a file of this machine."""
-    return isinstance(url_to_fs(uri)[0], LocalFileSystem)
+def local_path(uri: str) -> str | None:
+    """The absolute path of a file of this machine, None for other stores."""
+    fs, path = url_to_fs(uri)
+    return path if isinstance(fs, LocalFileSystem) else None
 
 
 def folder_of(uri: str) -> str:
@@ -110,6 +111,7 @@ def _expand(uri: str, suffixes: Collection[str], recursive: bool) -> Iterator[tu
             f"data.uri '{uri}' chains file systems", remedy="name the store directly, e.g. s3://..."
         )
     fs, path = url_to_fs(uri)
+    fs.invalidate_cache()  # a long-lived process may remember an older listing
     absolute = partial(_absolute, fs)
     if fs.isfile(path):  # before globs: a name may hold brackets
         yield absolute(path), fs.info(path).get("size")
@@ -126,7 +128,14 @@ def _expand(uri: str, suffixes: Collection[str], recursive: bool) -> Iterator[tu
             )
         yield from ((absolute(p), inside[p].get("size")) for p in chosen)
     elif any(mark in path for mark in "*?["):
-        matches = {p: i for p, i in fs.glob(path, detail=True).items() if i.get("type") != "directory"}
+        # Up to its first wildcard the user named every folder; below, hidden names must be asked for.
+        named = path[: min(path.find(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
+        asked = not _visible(path, named)
+        matches = {
+            p: i
+            for p, i in fs.glob(path, detail=True).items()
+            if i.get("type") != "directory" and (asked or _visible(p, named))
+        }
         if not matches:
             raise SourceError(f"the glob '{uri}' matches no file", remedy="check data.uri")
         yield from ((absolute(p), matches[p].get("size")) for p in sorted(matches))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from smoothcert.datasets.files import is_local, open_binary, store_trouble
+from smoothcert.datasets.files import local_path, open_binary, store_trouble
 from smoothcert.datasets.records import UnitSpec, pair_id
 from smoothcert.errors import PairError, ReadError, SourceError
 
@@ -38,7 +38,8 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
         SourceError: it cannot be opened.
     """
     with store_trouble(uri, "open the Parquet file"):
-        source = uri if is_local(uri) else open_binary(uri)
+        path = local_path(uri)
+        source = open_binary(uri) if path is None else pa.OSFile(path)
         reader = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
     try:
         yield reader
@@ -122,7 +123,7 @@ def _one_group(
                 key = position if id_column is None else batch.column(id_column)[index].as_py()
                 yield position, Row(key, batch, index)
                 position += 1
-    except (OSError, pa.ArrowException) as exc:
+    except Exception as exc:  # damage and the store's own error types come the same way
         _check_store(reader, uri, group, exc)
         yield from _damaged_rows(reader, uri, group, position, stop, id_column, exc)
 

@@ -63,10 +63,10 @@ def write_synthetic(
     size: int = 32,
     seed: int = 0,
 ) -> WrittenDataset:
-    """Write any number of pairs such as ``a small red circle left of a large blue square``; label ``circle``.
+    """Write any number of pairs like ``a small red circle left of a large blue square``; label ``circle``.
 
-    Half of the images hold one object, half hold two; the label is the shape named first. A shard depends only
-    on ``seed``, ``size``, its number and ``pairs_per_shard``.
+    Half of the images hold one object, half hold two; the label is the shape named first. A shard depends on
+    ``seed``, ``size``, its number and ``pairs_per_shard`` only.
 
     Args:
         directory: path or fsspec URL.
@@ -162,7 +162,7 @@ _PLACE_NAMES, _RELATION_NAMES = tuple(PLACES), tuple(RELATIONS)
 
 
 def _mask(shape: str, centre: _Grid, radius: _Grid, size: int) -> _Mask:
-    """Which pixels a shape covers: centre (n, xy) and radius (n,) in shares of the side -> (n, size, size)."""
+    """Pixels that a shape covers: centre (n, xy), radius (n,) as shares of the side; (n, side, side)."""
     middles = (np.arange(size, dtype=np.float32) + 0.5) / size
     r = radius[:, None, None]
     dx = middles[None, None, :] - centre[:, 0, None, None]

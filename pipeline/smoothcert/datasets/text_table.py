@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from smoothcert.errors import PairError, ReadError, SourceError
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _MOST_LINE_BYTES = 1 << 26
 _JSON_LOOK_AHEAD = 100
 

@@ -70,24 +70,26 @@ class WebDatasetSource(FileSource):
 
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         """See ``Source.read``."""
-        for stream, identity, sample in self._samples(unit):
-            if only is None or identity in only:
-                yield self._pair(stream, identity, sample, unit.source_uri)
+        with store_trouble(unit.source_uri, "read the archive"):
+            for stream, identity, sample in self._samples(unit):
+                if only is None or identity in only:
+                    yield self._pair(stream, identity, sample, unit.source_uri)
 
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Read the text members alone."""
-        for stream, identity, sample in self._samples(unit):
-            try:
-                captions, _ = _texts(stream, sample, self.data.columns)
-            except PairError:
-                continue
-            yield identity, captions
+        with store_trouble(unit.source_uri, "read the archive"):
+            for stream, identity, sample in self._samples(unit):
+                try:
+                    captions, _ = _texts(stream, sample, self.data.columns)
+                except PairError:
+                    continue
+                yield identity, captions
 
     def _samples(self, unit: UnitSpec) -> Iterator[tuple[BinaryIO, str, Sample]]:
         """(open archive, pair_id, sample) for each pair of the unit."""
         uri = unit.source_uri
         position = unit.offset_pair
-        with store_trouble(uri, "read the archive"), open_binary(uri) as stream:
+        with open_binary(uri) as stream:
             size = stream.seek(0, os.SEEK_END)
             try:
                 for sample in group_members(read_members(stream, unit.offset, size)):
