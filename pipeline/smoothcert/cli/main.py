@@ -67,7 +67,9 @@ def main() -> None:
         sys.exit(141)
     except Exception as exc:
         _explain(exc)
-        Console(stderr=True).print("This is a bug in smoothcert: run again with --debug and report the traceback.")
+        Console(stderr=True).print(
+            "This is a bug in smoothcert: run again with --debug and report the traceback."
+        )
         sys.exit(70)
 
 

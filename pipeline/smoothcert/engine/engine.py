@@ -5,13 +5,16 @@ are projected at once on the slot's few directions, so only scalars are kept. A 
 at once, and the next decoded pair takes it, across unit borders.
 
 Slots are divided into lanes. On an accelerator there are two: while the device works on one lane's batch, the
-host absorbs the other's results, so neither waits for the other. On a CPU there is one.
+host absorbs the other's results, so neither waits for the other. On a CPU there is one lane a core, each in a thread
+of its own with one core: lanes never wait for each other, which threads inside an operation do (ten times slower
+on a shared machine), and one lane's noise is drawn while the other's batch is encoded.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 from smoothcert.encoders import Encoder
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.layout import Layout, plan_layout
-from smoothcert.engine.noise import NoiseSource, Stream
+from smoothcert.engine.noise import NoiseKey, NoiseSource, Stream
 from smoothcert.engine.question import Question, Questioner
 from smoothcert.engine.records import Failure, Measurement, Outcome, StopReason
 from smoothcert.engine.targets import TargetTracker
@@ -61,7 +64,7 @@ class Lane:
     directions: torch.Tensor
     tracker: TargetTracker
     launched: list[int] = field(default_factory=list)
-    features: torch.Tensor | PairwiseFailure | None = None
+    features: Future[torch.Tensor | PairwiseFailure] | torch.Tensor | PairwiseFailure | None = None
 
     @property
     def busy(self) -> list[int]:
@@ -86,8 +89,8 @@ class Engine:
         texts: class, pool and caption references.
         slots: pairs in work at once.
         chunk: draws that one pair contributes to a step.
-        threads: CPU threads for noise.
-        lanes: halves the slots into so many batches; default 2 on an accelerator, else 1.
+        threads: CPU cores to use, default all that torch would.
+        lanes: parts of the slots; default 2 on an accelerator, one a core on a CPU.
     """
 
     def __init__(
@@ -115,14 +118,17 @@ class Engine:
         self.draws_done = 0
         self._questioner = Questioner(self.layout, texts, certify.sigma)
         self._captions = CaptionFeatures(encoder)
-        self._noise = NoiseSource(
-            certify.sigma, certify.seed, encoder.device, threads or torch.get_num_threads()
-        )
+        self._noise = NoiseSource(certify.sigma, certify.seed, encoder.device)
         # full shapes always where shapes are expensive to change; on a CPU idle slots are left out
         self._static = encoder.device.type != "cpu"
-        lane_count = min(slots, lanes or (2 if self._static else 1))
+        lane_count = min(slots, lanes or (2 if self._static else threads or torch.get_num_threads()))
         sizes = [len(part) for part in np.array_split(np.arange(slots), lane_count)]
         self._lanes = [self._new_lane(size) for size in sizes]
+        self._pool: ThreadPoolExecutor | None = None
+        if not self._static:
+            self._pool = ThreadPoolExecutor(
+                lane_count, "lane", initializer=torch.set_num_threads, initargs=(1,)
+            )
 
     def _new_lane(self, size: int) -> Lane:
         height, width = self.encoder.input_size
@@ -159,7 +165,8 @@ class Engine:
 
     def close(self) -> None:
         """Release threads."""
-        self._noise.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
 
     def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[Outcome]:
         for index, held in enumerate(lane.slots):
@@ -175,27 +182,35 @@ class Engine:
                 held = Slot(pair, np.zeros(self.encoder.feature_dim))
                 lane.slots[index] = held
 
-    @torch.no_grad()
     def _launch(self, lane: Lane) -> None:
-        """Draw noise for every busy slot and start the encoder on it."""
+        """Start the next step of every busy slot: draw noise, run the encoder."""
         lane.launched = lane.busy
         keys = []
         for index in lane.launched:
             slot = lane.slots[index]
             assert slot is not None
             keys.append((index, slot.pair.pair.pair_id, slot.stream, slot.chunk))
+        if self._pool is None:
+            lane.features = self._step(lane, keys)
+        else:
+            lane.features = self._pool.submit(self._step, lane, keys)
+
+    @torch.no_grad()
+    def _step(self, lane: Lane, keys: list[NoiseKey]) -> torch.Tensor | PairwiseFailure:
         self._noise.fill(lane.batch, lane.pixels, keys)
         full = self._static or len(lane.launched) == len(lane.slots)
         batch = lane.batch if full else lane.batch[lane.launched]
         try:
-            lane.features = self._encode(batch)
+            return self._encode(batch)
         except torch.OutOfMemoryError:
-            lane.features = self._one_by_one(lane)
+            return self._one_by_one(lane)
         except EncoderError:
             raise
         except Exception as exc:
-            log.warning("the encoder failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc)
-            lane.features = self._one_by_one(lane)
+            log.warning(
+                "the encoder failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc
+            )
+            return self._one_by_one(lane)
 
     def _encode(self, batch: torch.Tensor) -> torch.Tensor:
         """(s, chunk, 3, H, W) to float64 unit features (s, chunk, d)."""
@@ -232,6 +247,8 @@ class Engine:
     def _absorb(self, lane: Lane) -> Iterator[Outcome]:
         """Take in the lane's last step: advance pilots, store scores, test targets, free slots."""
         launched, features, errors = lane.launched, lane.features, {}
+        if isinstance(features, Future):
+            features = features.result()
         lane.launched, lane.features = [], None
         if isinstance(features, PairwiseFailure):
             features, errors = features.features, features.errors
@@ -347,5 +364,3 @@ class Engine:
         assert slot is not None
         lane.slots[index] = None
         return Failure(slot.pair.unit_id, slot.pair.pair, error)
-
-

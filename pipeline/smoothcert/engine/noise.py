@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
 import torch
@@ -31,6 +30,10 @@ class Stream(StrEnum):
     EVALUATE = "evaluate"
 
 
+NoiseKey = tuple[int, str, Stream, int]
+"""(slot, pair id, stream, chunk index)."""
+
+
 def noise_seed(seed: int, pair_id: str, stream: Stream, chunk: int) -> int:
     """The 64-bit generator seed of one chunk of one pair's draws."""
     key = f"{seed}\x1f{stream.value}\x1f{chunk}\x1f{pair_id}".encode()
@@ -46,32 +49,22 @@ def generator_name(device: torch.device) -> str:
 class NoiseSource:
     """Writes ``x + noise`` for many slots at once.
 
-    On a CPU the slots' chunks are drawn in parallel by a small thread pool: each has its own generator, so the
-    threads share nothing. On an accelerator the draws are queued on the device's stream.
-
     Args:
         sigma: standard deviation in units of [0,1] pixels, at most 30.
         seed: root of all keys.
         device: where the batch lives.
-        threads: pool size on a CPU.
     """
 
-    def __init__(self, sigma: float, seed: int, device: torch.device, threads: int = 1) -> None:
+    def __init__(self, sigma: float, seed: int, device: torch.device) -> None:
         self._scale = sigma * 255.0 * GRID
         self._seed = seed
         self._device = device
-        self._threads = max(1, threads) if device.type == "cpu" else 1
-        self._pool = (
-            ThreadPoolExecutor(self._threads, "noise", initializer=torch.set_num_threads, initargs=(1,))
-            if self._threads > 1
-            else None
-        )
 
     def fill(
         self,
         batch: torch.Tensor,
         pixels: torch.Tensor,
-        keys: Sequence[tuple[int, str, Stream, int]],
+        keys: Sequence[NoiseKey],
     ) -> None:
         """Overwrite ``batch[slot]`` with noisy copies of ``pixels[slot]`` for every key.
 
@@ -81,16 +74,10 @@ class NoiseSource:
             keys: (slot, pair id, stream, chunk index); the first draw of the first pilot chunk is the clean
                 input itself, without noise.
         """
-        if self._pool is None or len(keys) < 2:
-            for key in keys:
-                self._fill_slot(batch, pixels, key)
-        else:
-            for done in [self._pool.submit(self._fill_slot, batch, pixels, key) for key in keys]:
-                done.result()
+        for key in keys:
+            self._fill_slot(batch, pixels, key)
 
-    def _fill_slot(
-        self, batch: torch.Tensor, pixels: torch.Tensor, key: tuple[int, str, Stream, int]
-    ) -> None:
+    def _fill_slot(self, batch: torch.Tensor, pixels: torch.Tensor, key: NoiseKey) -> None:
         slot, pair_id, stream, chunk = key
         generator = torch.Generator(device=self._device)
         generator.manual_seed(noise_seed(self._seed, pair_id, stream, chunk))
@@ -108,8 +95,3 @@ class NoiseSource:
         torch.randn(out.shape, generator=generator, out=out)
         # multiples of 1/GRID and integers below 2^16: the sum is exact
         out.mul_(self._scale).round_().mul_(1.0 / GRID).add_(grey).mul_(1.0 / 255.0)
-
-    def close(self) -> None:
-        """Stop the pool."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from smoothcert.certificates import dual_direction
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
 from smoothcert.engine.texts import Texts
-from smoothcert.engine.thresholds import IMPOSSIBLE, TRIVIAL, angular_threshold, fcsb_threshold, score_threshold
+from smoothcert.engine.thresholds import (
+    IMPOSSIBLE,
+    TRIVIAL,
+    angular_threshold,
+    fcsb_threshold,
+    score_threshold,
+)
 from smoothcert.errors import NonFiniteError
 
 Array = NDArray[np.float64]
@@ -141,7 +147,9 @@ class Questioner:
 
     def _thresholds(self, question: Question, mean: Array, norm: float) -> Array:
         """Fill in the tests' own directions (in place) and return all thresholds."""
-        thresholds = np.full(len(self._layout.test_direction), IMPOSSIBLE)  # what is not filled in fails closed
+        thresholds = np.full(
+            len(self._layout.test_direction), IMPOSSIBLE
+        )  # what is not filled in fails closed
         for test, value in self._fixed_thresholds.items():
             thresholds[test] = value
         for item in self._layout.targets:

@@ -11,7 +11,7 @@ Failure probabilities. Every reported certificate holds with probability 1 - alp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,37 @@ Array = NDArray[np.float64]
 
 LARGE_RADIUS_LEVELS = 8
 """Thresholds of the staircase bound (T6)."""
+
+
+def _signed(score: float) -> float:
+    """From a score in [0, 1] back to a projection in [-1, 1]."""
+    return float(2.0 * score - 1.0)
+
+
+def _projection(scores: Array) -> Array:
+    """The same for lower bounds; rounded down."""
+    return np.maximum(np.nextafter(2.0 * scores - 1.0, -2.0), -1.0)
+
+
+def _number(value: float) -> float | None:
+    """Vacuous is NULL in tables."""
+    return None if np.isnan(value) else float(value)
+
+
+def _grid(bound: Callable[[float], Array], points: Sequence[float]) -> Array:
+    """One column per radius or cosine: (P, len(points))."""
+    return np.stack([bound(point) for point in points], axis=1)
+
+
+def _margin_from_norm(norm: float, alignment: float) -> float:
+    """Lower bound of <m, -w> from <m, v> >= norm, |m| <= 1 and <v, w> = alignment alone.
+
+    m = cos(a) v + (orthogonal part of length at most sin(a)), cos(a) >= norm; the margin
+    -alignment cos(a) - sqrt(1 - alignment^2) sin(a) is smallest at the largest angle that is allowed while it falls.
+    """
+    largest = float(np.arccos(np.clip(norm, -1.0, 1.0)))
+    angle_to_away = float(np.arccos(np.clip(-alignment, -1.0, 1.0)))
+    return float(np.cos(min(np.pi, largest + angle_to_away)) - 1e-12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +196,7 @@ class RowMaker:
             "fcsb": _grid(lambda r: fcsb(score, r, sigma), c.radii),
             "angular": _grid(lambda r: angular_bound(norm, r, sigma), c.radii),
             "clean_reference": _grid(
-                lambda r: clean_reference_bound(
-                    _projection(bounds.half[:, CLEAN]), norm_half, r, sigma
-                ),
+                lambda r: clean_reference_bound(_projection(bounds.half[:, CLEAN]), norm_half, r, sigma),
                 c.radii,
             ),
             "large_radius": self._large_radius(batch),
@@ -180,7 +209,11 @@ class RowMaker:
             batch, bounds, norm_half, [m.question.classes for m in batch], layout.first_class_rival, 1
         )
         _, pool_radii = self._rival_results(
-            batch, bounds, norm_half, [m.question.pool for m in batch], layout.first_pool_rival,
+            batch,
+            bounds,
+            norm_half,
+            [m.question.pool for m in batch],
+            layout.first_pool_rival,
             self._texts.retrieval_k,
         )
         rows = []

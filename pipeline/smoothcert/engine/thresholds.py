@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-
 from smoothcert.certificates import angular_bound, fcsb
 
 TRIVIAL = 0.0
@@ -46,7 +45,6 @@ def _smallest(holds: Callable[[float], bool]) -> float:
 
     The value returned is one at which the predicate was seen to hold, so rounding cannot make it optimistic.
     """
-
     low, high = 0.0, math.nextafter(1.0, 0.0)
     if not holds(high):
         return IMPOSSIBLE

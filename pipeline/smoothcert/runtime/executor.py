@@ -102,7 +102,9 @@ class LocalExecutor:
             else:
                 report.stopped = True
                 wait(running, timeout=self._grace_s)
-                self._collect({f: u for f, u in running.items() if f.done()}, again, tries, monitor, report, 0)
+                self._collect(
+                    {f: u for f, u in running.items() if f.done()}, again, tries, monitor, report, 0
+                )
         except BaseException:
             session.abandon()
             raise

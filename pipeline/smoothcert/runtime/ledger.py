@@ -5,24 +5,23 @@ Blame. A worker that dies or hangs holds several units, and only one of them can
 run alone in turn, until a single pair has cost ``poison_budget`` workers: that pair is convicted and becomes a
 quarantined row. Losses that the cluster announces as its own doing (preemption, a lost node) are no pair's fault;
 they have a budget of their own.
-
-A unit that was split is committed by the driver, as one commit over the parts of its segments.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import ExecutorError
-from smoothcert.runtime.results import UnitResult
 
 _SPLIT = 8
 """Parts that a unit at fault is cut into; they run beside each other."""
+_KNOWN_DURATIONS = 5
+"""Finished units before "takes twice the usual time" means anything."""
 
 
 class Loss(StrEnum):
@@ -35,51 +34,35 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """A unit, or a segment of one, to be run by one worker.
+    """A unit on its way.
 
     Attributes:
         unit: what to run.
-        whole: the planned unit that it belongs to; the same object when it was never split.
         alone: it is suspected and runs with nothing beside it.
         losses: workers lost while it ran alone.
         errors: attempts that ended with an error of the unit itself.
     """
 
     unit: UnitSpec
-    whole: UnitSpec
     alone: bool = False
     losses: int = 0
     errors: int = 0
 
-    @property
-    def segment(self) -> bool:
-        """Whether the driver commits it as part of a split unit."""
-        return self.unit.unit_id != self.whole.unit_id
 
+@dataclass(frozen=True)
+class Split:
+    """A unit at fault is to be replaced by smaller ones."""
 
-@dataclass
-class _Split:
-    """A unit in segments: what came back, and how many are still out."""
-
-    whole: UnitSpec
-    open: int
-    results: list[UnitResult] = field(default_factory=list)
+    unit: UnitSpec
+    parts: tuple[UnitSpec, ...]
 
 
 @dataclass(frozen=True)
 class Conviction:
-    """One pair that costs every worker that touches it."""
+    """A unit of one pair that costs every worker that touches it."""
 
-    task: Task
+    unit: UnitSpec
     loss: Loss
-
-
-@dataclass(frozen=True)
-class Assembled:
-    """All segments of a split unit are there: the driver commits them together."""
-
-    whole: UnitSpec
-    results: tuple[UnitResult, ...]
 
 
 class Ledger:
@@ -90,6 +73,11 @@ class Ledger:
         poison_budget: workers that one pair may cost before it is convicted.
         preemption_budget: workers that may be lost to the cluster before the run gives up.
         error_budget: attempts of a unit that may end with an error of its own.
+
+    Attributes:
+        losses: workers lost.
+        preemptions: those among them that the cluster took.
+        failed: units given up, with the last error.
     """
 
     def __init__(
@@ -101,175 +89,143 @@ class Ledger:
         error_budget: int = 3,
     ) -> None:
         self._units = iter(units)
+        self._fresh: UnitSpec | None = next(self._units, None)
         self._again: deque[Task] = deque()
-        self._alone: deque[Task] = deque()
+        self._suspects: deque[Task] = deque()
         self._running: dict[str, dict[str, tuple[Task, float]]] = {}
-        self._splits: dict[str, _Split] = {}
-        self._done: set[str] = set()
+        self._closed: set[str] = set()
         self._durations: deque[float] = deque(maxlen=200)
         self._poison_budget = poison_budget
         self._preemption_budget = preemption_budget
         self._error_budget = error_budget
-        self._exhausted = False
         self.preemptions = 0
         self.losses = 0
         self.failed: dict[str, BaseException] = {}
 
     @property
     def running(self) -> int:
-        """Tasks in flight, copies counted."""
-        return sum(len(tasks) for tasks in self._running.values())
-
-    def tasks_of(self, worker: str) -> list[Task]:
-        """What a worker holds."""
-        return [task for task, _ in self._running.get(worker, {}).values()]
+        """Tasks in flight that still matter (a copy of a finished unit does not)."""
+        return sum(unit not in self._closed for held in self._running.values() for unit in held)
 
     def finished(self) -> bool:
-        """Nothing waits and nothing is out."""
-        return self._peek_empty() and not self.running
+        """Nothing waits and nothing that matters is out."""
+        return not (self._again or self._suspects or self._fresh or self.running)
 
     def next_for(self, worker: str, capacity: int, now: float) -> Task | None:
         """What a worker with room should start now, or None.
 
-        Suspects come first and want an empty worker; a worker that holds a suspect gets nothing else.
+        Suspects come first and want an empty worker; a worker that holds a suspect gets nothing else. When
+        nothing waits any more, an idle worker gets a copy of the slowest unit: whoever is first commits it.
         """
-        held = self._running.get(worker, {})
+        held = self._running.setdefault(worker, {})
         if len(held) >= capacity or any(task.alone for task, _ in held.values()):
             return None
-        task: Task | None = None
-        if self._alone:
+        if self._suspects:
             if held:
-                return None  # let it run empty, then give it the suspect
-            task = self._alone.popleft()
+                return None  # it runs empty first
+            task: Task | None = self._suspects.popleft()
         elif self._again:
             task = self._again.popleft()
+        elif self._fresh is not None:
+            task = Task(self._fresh)
+            self._fresh = next(self._units, None)
         else:
-            unit = next(self._units, None)
-            if unit is None:
-                self._exhausted = True
-                task = self._copy_of_straggler(worker, now)
-            else:
-                task = Task(unit, unit)
+            task = None if held else self._straggler(now)
         if task is not None:
-            self._running.setdefault(worker, {})[task.unit.unit_id] = (task, now)
+            held[task.unit.unit_id] = (task, now)
         return task
 
-    def completed(self, worker: str, result: UnitResult, now: float) -> Assembled | None:
-        """A worker delivered; a split unit whose last segment this was comes back assembled."""
-        task, started = self._running.get(worker, {}).pop(result.unit_id, (None, now))
-        if task is None or result.unit_id in self._done:
-            return None  # a copy of a unit that another worker already finished
-        self._durations.append(now - started)
-        return self._settle(task, result)
-
-    def _settle(self, task: Task, result: UnitResult) -> Assembled | None:
-        self._done.add(task.unit.unit_id)
-        if not task.segment:
-            return None
-        split = self._splits[task.whole.unit_id]
-        split.results.append(result)
-        split.open -= 1
-        if split.open:
-            return None
-        del self._splits[task.whole.unit_id]
-        return Assembled(task.whole, tuple(split.results))
+    def completed(self, worker: str, unit_id: str, now: float) -> bool:
+        """A worker delivered a unit; False if that unit was closed before."""
+        task, started = self._running.get(worker, {}).pop(unit_id, (None, now))
+        if unit_id in self._closed:
+            return False
+        if task is not None:
+            self._durations.append(now - started)
+        self._closed.add(unit_id)
+        return True
 
     def erred(self, worker: str, unit_id: str, error: BaseException) -> bool:
-        """A unit ended with an error of its own; True when it is tried again."""
+        """A unit ended with an error of its own; False when it is given up."""
         task, _ = self._running.get(worker, {}).pop(unit_id, (None, 0.0))
-        if task is None or unit_id in self._done:
+        if task is None or unit_id in self._closed or self._runs(unit_id):
             return True
         task = replace(task, errors=task.errors + 1)
         if task.errors < self._error_budget:
             self._again.append(task)
             return True
-        self.failed[task.whole.unit_id] = error
+        self._closed.add(unit_id)
+        self.failed[unit_id] = error
         return False
 
-    def lost(self, worker: str, loss: Loss) -> list[Conviction]:
+    def lost(self, worker: str, loss: Loss) -> list[Split | Conviction]:
         """A worker is gone with what it held: requeue, suspect, split or convict.
+
+        Returns:
+            What the driver has to write into the store before the run goes on.
 
         Raises:
             ExecutorError: the cluster took more workers than the preemption budget allows.
         """
-        tasks = [task for task, _ in self._running.pop(worker, {}).values()]
-        tasks = [task for task in tasks if task.unit.unit_id not in self._done]
-        tasks = [task for task in tasks if not self._runs_elsewhere(task)]
+        held = [task for task, _ in self._running.pop(worker, {}).values()]
+        tasks = [t for t in held if t.unit.unit_id not in self._closed and not self._runs(t.unit.unit_id)]
         self.losses += 1
         if loss is Loss.PREEMPTED:
             self.preemptions += 1
             if self.preemptions > self._preemption_budget:
                 raise ExecutorError(
-                    f"the cluster took {self.preemptions} workers away, more than the budget of "
-                    f"{self._preemption_budget}",
+                    f"the cluster took {self.preemptions} workers away, more than "
+                    f"executor.preemption_budget={self._preemption_budget}",
                     remedy="run the same command again to resume, on more stable nodes",
                 )
             self._again.extendleft(reversed(tasks))
             return []
-        convicted = []
+        verdicts: list[Split | Conviction] = []
         for task in tasks:
-            if not task.alone and len(tasks) > 1:
-                self._alone.append(replace(task, alone=True))
-            elif len(task.unit) > 1 and task.losses + 1 >= min(2, self._poison_budget):
-                self._cut(task)
-            elif task.losses + 1 >= self._poison_budget:
-                convicted.append(Conviction(task, loss))
+            if len(tasks) > 1:
+                self._suspects.append(replace(task, alone=True))
+                continue
+            task = replace(task, alone=True, losses=task.losses + 1)
+            if task.losses < self._poison_budget:
+                self._suspects.append(task)
+            elif len(task.unit) > 1:
+                verdicts.append(self._split(task.unit))
             else:
-                self._alone.append(replace(task, alone=True, losses=task.losses + 1))
-        return convicted
+                self._closed.add(task.unit.unit_id)
+                verdicts.append(Conviction(task.unit, loss))
+        return verdicts
 
-    def settle_conviction(self, conviction: Conviction, result: UnitResult) -> Assembled | None:
-        """The driver wrote the convicted pair's quarantined row."""
-        return self._settle(conviction.task, result)
+    def _split(self, unit: UnitSpec) -> Split:
+        size = -(-len(unit) // min(_SPLIT, len(unit)))
+        starts = range(unit.start, unit.stop, size)
+        parts = tuple(unit.part(start, min(start + size, unit.stop)) for start in starts)
+        self._closed.add(unit.unit_id)
+        for part in parts:
+            # the whole has shown that the fault repeats: a part is cut further at its first loss, but a single
+            # pair is convicted on its own record alone
+            losses = self._poison_budget - 1 if len(part) > 1 else 0
+            self._suspects.append(Task(part, alone=True, losses=losses))
+        return Split(unit, parts)
 
-    def _cut(self, task: Task) -> None:
-        unit = task.unit
-        size = -(-len(unit) // _SPLIT)
-        bounds = [(i, min(i + size, unit.stop)) for i in range(unit.start, unit.stop, size)]
-        if len(bounds) == 1:  # not possible while size < len(unit); kept exact for two pairs
-            bounds = [(unit.start, unit.start + 1), (unit.start + 1, unit.stop)]
-        parts = [Task(unit.part(a, b), task.whole, alone=True) for a, b in bounds]
-        whole_id = task.whole.unit_id
-        if task.segment:
-            self._splits[whole_id].open += len(parts) - 1
-        else:
-            self._splits[whole_id] = _Split(task.whole, len(parts))
-        self._alone.extend(parts)
+    def _runs(self, unit_id: str) -> bool:
+        return any(unit_id in held for held in self._running.values())
 
-    def _runs_elsewhere(self, task: Task) -> bool:
-        return any(task.unit.unit_id in tasks for tasks in self._running.values())
-
-    def _copy_of_straggler(self, worker: str, now: float) -> Task | None:
+    def _straggler(self, now: float) -> Task | None:
         """The oldest unit that takes twice the usual time, if nobody runs a copy of it yet."""
-        if len(self._durations) < 5:
+        if len(self._durations) < _KNOWN_DURATIONS:
             return None
         usual = statistics.median(self._durations)
         copies: dict[str, int] = {}
-        for tasks in self._running.values():
-            for unit_id in tasks:
+        for held in self._running.values():
+            for unit_id in held:
                 copies[unit_id] = copies.get(unit_id, 0) + 1
         slow = [
             (started, task)
-            for other, tasks in self._running.items()
-            for task, started in tasks.values()
-            if other != worker and not task.alone and copies[task.unit.unit_id] == 1
+            for held in self._running.values()
+            for unit_id, (task, started) in held.items()
+            if unit_id not in self._closed
+            and not task.alone
+            and copies[unit_id] == 1
             and now - started > 2 * usual
         ]
         return min(slow, key=lambda item: item[0])[1] if slow else None
-
-    def _peek_empty(self) -> bool:
-        if self._again or self._alone:
-            return False
-        if not self._exhausted:
-            unit = next(self._units, None)
-            if unit is None:
-                self._exhausted = True
-            else:
-                self._units = _chain(unit, self._units)
-                return False
-        return True
-
-
-def _chain(first: UnitSpec, rest: Iterator[UnitSpec]) -> Iterator[UnitSpec]:
-    yield first
-    yield from rest

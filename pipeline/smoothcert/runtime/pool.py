@@ -24,7 +24,9 @@ def draw_pool(source: Source, retrieval: RetrievalSection, seed: int) -> tuple[s
         for caption in captions:
             if caption in kept:
                 continue
-            rank = int.from_bytes(hashlib.blake2b(f"{seed}\x1f{caption}".encode(), digest_size=8).digest(), "big")
+            rank = int.from_bytes(
+                hashlib.blake2b(f"{seed}\x1f{caption}".encode(), digest_size=8).digest(), "big"
+            )
             if len(kept) < retrieval.candidates:
                 kept[caption] = rank
                 heapq.heappush(worst, (-rank, caption))

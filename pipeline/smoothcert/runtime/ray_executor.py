@@ -24,10 +24,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import smoothcert
 from smoothcert.datasets import UnitSpec
-from smoothcert.errors import EncoderError, ExecutorError, JobError, RunDirectoryError, SmoothcertError
+from smoothcert.errors import (
+    EncoderError,
+    ExecutorError,
+    JobError,
+    PairError,
+    RunDirectoryError,
+    SmoothcertError,
+    WorkerHungError,
+    WorkerKilledError,
+)
 from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import ExecutorReport, Monitor
-from smoothcert.runtime.ledger import Assembled, Conviction, Ledger, Loss, Task
+from smoothcert.runtime.ledger import Ledger, Loss, Split, Task
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Progress, WorkerSession
 
@@ -39,17 +48,17 @@ _LOSSES_BEFORE_WORK = 5
 """Workers that may die one after the other without any unit done before the run gives up."""
 
 
-class DriverCommits(Protocol):
+class DriverDuties(Protocol):
     """What only the driver does for the store."""
 
-    def assemble(self, assembled: Assembled) -> UnitResult:
-        """Commit a split unit over the parts of its segments."""
-
-    def settle(self, result: UnitResult) -> UnitResult:
+    def commit(self, result: UnitResult) -> None:
         """Commit a unit that its worker could not commit itself."""
 
-    def convict(self, conviction: Conviction) -> UnitResult:
-        """Write the quarantined row of a pair that kills or hangs workers, as a segment."""
+    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> None:
+        """Put smaller units in the place of one that costs workers."""
+
+    def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
+        """Commit the quarantined row of a pair that kills or hangs workers."""
 
 
 class RayWorker:
@@ -64,10 +73,10 @@ class RayWorker:
         self._session = self._open_session()
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def run(self, unit: UnitSpec, segment: bool) -> UnitResult:
+    def run(self, unit: UnitSpec) -> UnitResult:
         """Certify and write a unit; blocks until it is done."""
         assert self._session is not None
-        return self._session.submit(unit, commit=not segment).result()
+        return self._session.submit(unit).result()
 
     def progress(self) -> Progress:
         """Counters; also the sign of life."""
@@ -97,7 +106,7 @@ class RayExecutor:
     Args:
         open_session: makes the worker session, called in the actor; must be picklable.
         section: workers, resources, leases, budgets.
-        commits: the driver's side of the store.
+        duties: the driver's side of the store.
         uses_gpu: whether workers ask for a GPU where the job does not say.
     """
 
@@ -105,13 +114,13 @@ class RayExecutor:
         self,
         open_session: Callable[[], WorkerSession],
         section: ExecutorSection,
-        commits: DriverCommits,
+        duties: DriverDuties,
         *,
         uses_gpu: bool,
     ) -> None:
         self._open_session = open_session
         self._section = section
-        self._commits = commits
+        self._duties = duties
         self._uses_gpu = uses_gpu
         self._held: dict[str, _Held] = {}
         self._retired = Progress(0, 0, 0)
@@ -187,7 +196,7 @@ class RayExecutor:
                 task = ledger.next_for(held.name, self._section.units_in_flight, now)
                 if task is not None:
                     held.moved = now if not held.tasks else held.moved
-                    held.tasks[held.actor.run.remote(task.unit, task.segment)] = task
+                    held.tasks[held.actor.run.remote(task.unit)] = task
 
     def _collect(self, ledger: Ledger, monitor: Monitor) -> None:
         refs = {ref: held for held in self._held.values() for ref in held.tasks}
@@ -214,17 +223,14 @@ class RayExecutor:
                 else:
                     self._deliver(ledger, monitor, held, ref, value)
 
-    def _deliver(
-        self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, result: UnitResult
-    ) -> None:
-        task = held.tasks.pop(ref)
+    def _deliver(self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, result: UnitResult) -> None:
+        del held.tasks[ref]
         self._losses_in_a_row = 0
         held.moved = time.monotonic()
-        assembled = ledger.completed(held.name, result, held.moved)
-        if assembled is not None:
-            monitor.on_result(self._commits.assemble(assembled))
-        elif not task.segment:
-            monitor.on_result(result if result.committed else self._commits.settle(result))
+        if ledger.completed(held.name, result.unit_id, held.moved):
+            if not result.done:
+                self._duties.commit(result)
+            monitor.on_result(result)
 
     def _task_failed(self, ledger: Ledger, held: _Held, ref: Any, exc: RayTaskError) -> None:
         cause = exc.cause if isinstance(exc.cause, Exception) else exc
@@ -233,15 +239,15 @@ class RayExecutor:
         task = held.tasks.pop(ref, None)
         if task is None:
             raise ExecutorError(f"a worker cannot start: {cause}") from exc
-        error = cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
+        error = (
+            cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
+        )
         if ledger.erred(held.name, task.unit.unit_id, error):
             log.warning("unit %s failed on %s and is tried again: %s", task.unit.unit_id, held.name, error)
         else:
             log.error("unit %s is given up: %s", task.unit.unit_id, error)
 
-    def _lose(
-        self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss, reason: object
-    ) -> None:
+    def _lose(self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss, reason: object) -> None:
         del self._held[held.name]
         total = self._retired
         self._retired = Progress(
@@ -256,12 +262,20 @@ class RayExecutor:
                 f"{self._losses_in_a_row} workers died while starting, the last one with: {reason}",
                 remedy="look at the worker logs of Ray; check memory and the encoder with `smoothcert doctor`",
             )
-        for conviction in ledger.lost(held.name, loss):
-            log.error("pair at position %d of %s costs every worker", conviction.task.unit.start,
-                      conviction.task.unit.source_uri)
-            assembled = ledger.settle_conviction(conviction, self._commits.convict(conviction))
-            if assembled is not None:
-                monitor.on_result(self._commits.assemble(assembled))
+        for verdict in ledger.lost(held.name, loss):
+            unit = verdict.unit
+            where = f"pairs {unit.start} to {unit.stop - 1} of {unit.source_uri}"
+            if isinstance(verdict, Split):
+                log.warning("%s keep costing workers; they are tried in %d parts", where, len(verdict.parts))
+                self._duties.split(unit, verdict.parts)
+            elif verdict.loss is Loss.HUNG:
+                error: PairError = WorkerHungError(
+                    f"this pair hung its worker for {self._section.lease_s:g} s"
+                )
+                monitor.on_result(self._duties.convict(unit, error))
+            else:
+                error = WorkerKilledError("this pair ended the process of every worker that certified it")
+                monitor.on_result(self._duties.convict(unit, error))
 
     def _check_beats(self, ledger: Ledger) -> None:
         now = time.monotonic()

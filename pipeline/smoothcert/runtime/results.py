@@ -1,48 +1,68 @@
-"""What a finished unit tells the driver, and what writes it."""
+"""Writing a finished unit, and what the driver hears of it."""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from smoothcert.datasets import UnitSpec
 from smoothcert.engine import CertificateRow
+from smoothcert.store import Commit, RunDirectory, new_attempt
 
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """A unit, or a segment of one, after its rows were written.
+    """A unit whose rows are in the store.
 
     Attributes:
         unit_id: the unit.
-        attempt: unique name of the attempt that wrote these rows.
-        files: part files, relative to the run directory, by table.
-        committed: the rows are visible; False while the driver still has to commit them.
-        rows: rows written.
-        quarantined: rows among them without certificates.
-        draws: pilot and certify draws spent.
-        seconds: from submission to the end.
-        worker: who did it.
+        commit: what makes the rows count.
+        done: whether the unit is committed, by this attempt or another one; False while the driver, as the
+            single committer, still has to do it.
     """
 
     unit_id: str
-    attempt: str
-    files: dict[str, str]
-    committed: bool
-    rows: int
-    quarantined: int
-    draws: int
-    seconds: float
-    worker: str
+    commit: Commit
+    done: bool
 
 
-class UnitWriter(Protocol):
-    """Writes the rows of a unit so that they appear exactly once."""
+def worker_name() -> str:
+    """Who works here: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
-    def write(self, unit: UnitSpec, rows: Sequence[CertificateRow], seconds: float) -> UnitResult:
-        """Write, check and (where workers may) commit the rows of one unit.
+
+class UnitWriter:
+    """Writes the rows of units into one run directory, so that they appear exactly once.
+
+    Args:
+        run: the run directory.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._worker = worker_name()
+
+    def write(self, unit_id: str, rows: Sequence[CertificateRow], seconds: float) -> UnitResult:
+        """Write and verify the part, then commit it where this process may.
 
         Raises:
-            StoreError: writing failed; nothing of this attempt is visible.
+            StoreError: writing failed; nothing of this attempt counts.
         """
+        attempt = new_attempt()
+        part = self._run.write_certificates(unit_id, attempt, rows)
+        quarantined = sum(row.status != "ok" for row in rows)
+        commit = Commit(
+            unit_id=unit_id,
+            attempt=attempt,
+            parts=(part,),
+            ok=len(rows) - quarantined,
+            quarantined=quarantined,
+            draws=sum(row.draws + row.pilot_draws for row in rows),
+            seconds=seconds,
+            worker=self._worker,
+        )
+        if not self._run.commits.may_commit:
+            return UnitResult(unit_id, commit, done=False)
+        self._run.commits.commit(commit)  # False: another attempt was first, and its rows count
+        return UnitResult(unit_id, commit, done=True)

@@ -63,9 +63,7 @@ class WorkerSession:
         writer: writes and commits a unit's rows.
     """
 
-    def __init__(
-        self, job: Job, source: Source, encoder: Encoder, texts: Texts, writer: UnitWriter
-    ) -> None:
+    def __init__(self, job: Job, source: Source, encoder: Encoder, texts: Texts, writer: UnitWriter) -> None:
         self._source = source
         self._writer = writer
         section = job.encoder
@@ -170,7 +168,7 @@ class WorkerSession:
                 self._pairs += len(rows)
                 self._quarantined += sum(row.status != "ok" for row in rows)
                 if done:
-                    result = self._writer.write(held.unit, held.rows, time.monotonic() - held.started)
+                    result = self._writer.write(held.unit.unit_id, held.rows, time.monotonic() - held.started)
                     del self._open[held.unit.unit_id]
                     held.future.set_result(result)
             except BaseException as exc:

@@ -1,0 +1,23 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file; see jobs/.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the job; may be repeated."),
+]
+ExecutorKind = Annotated[
+    str | None, typer.Option("--executor", metavar="local|ray", help="Short for --set executor.kind=...")
+]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
+
+
+def overrides(given: list[str] | None, executor: str | None = None) -> list[str]:
+    """All overrides in the order in which they apply."""
+    return [*(given or []), *([f"executor.kind={executor}"] if executor else [])]

@@ -1,0 +1,201 @@
+"""From a job to a finished run: check everything, open the run, run what is pending, close the books."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+from smoothcert import __version__
+from smoothcert.datasets import Source, UnitSpec, open_source
+from smoothcert.encoders import Encoder
+from smoothcert.engine import Failure, RowMaker
+from smoothcert.engine.layout import plan_layout
+from smoothcert.errors import PairError
+from smoothcert.job import Job
+from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
+from smoothcert.runtime.opening import Opening, load_checked, texts_of
+from smoothcert.runtime.plan import Plan, make_plan
+from smoothcert.runtime.pool import draw_pool
+from smoothcert.runtime.results import UnitResult, UnitWriter
+from smoothcert.store import RunDirectory, RunIdentity, join, run_name
+
+log = logging.getLogger(__name__)
+
+_POOL_FILE = "plan/pool.json"
+_FOLD_EVERY = 512
+"""Commits between two manifest snapshots while a run goes on."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended.
+
+    Attributes:
+        url: the run directory.
+        run_id: its name in every row.
+        pairs: pairs of the input.
+        rows: pairs that have their row now.
+        failed: units given up in this session, with the reason.
+        stopped: the session was told to stop.
+        seconds: of this session.
+        draws: of this session.
+        resumed: pairs that were committed before this session.
+    """
+
+    url: str
+    run_id: str
+    pairs: int
+    rows: int
+    failed: dict[str, str]
+    stopped: bool
+    seconds: float
+    draws: int
+    resumed: int
+
+    @property
+    def missing(self) -> int:
+        """Pairs without a row."""
+        return self.pairs - self.rows
+
+
+class Driver:
+    """One certification of one job.
+
+    Everything that can be wrong with the job, the data or the encoder shows while it is made and opened, before
+    any draw.
+
+    Args:
+        job: the validated job.
+        encoder: the base encoder; loaded from the job when not given.
+    """
+
+    def __init__(self, job: Job, encoder: Encoder | None = None) -> None:
+        self.job = job
+        self.source: Source = open_source(job.data)
+        self._encoder = encoder
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The base encoder, loaded and checked."""
+        return self._encoder or load_checked(self.job)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What there is to do."""
+        return make_plan(self.job, self.source)
+
+    @cached_property
+    def identity(self) -> RunIdentity:
+        """What determines the numbers."""
+        return RunIdentity(self.job, self.plan.data_digest, self.encoder.digest, __version__)
+
+    @cached_property
+    def url(self) -> str:
+        """The run directory's URL."""
+        return join(self.job.output.runs, self.job.output.run or run_name(self.identity))
+
+    @cached_property
+    def run(self) -> RunDirectory:
+        """The run directory, created or resumed."""
+        pool = self._draw_pool()
+        run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
+        if pool and run.read_document(_POOL_FILE) is None:
+            run.write_document(_POOL_FILE, json.dumps(pool).encode())
+        return run
+
+    def _draw_pool(self) -> tuple[str, ...]:
+        if self.job.retrieval is None:
+            return ()
+        return draw_pool(self.source, self.job.retrieval, self.job.certify.seed)
+
+    def pool(self) -> tuple[str, ...]:
+        """The retrieval pool as it was drawn when the run was created."""
+        stored = self.run.read_document(_POOL_FILE) if self.job.retrieval is not None else None
+        return tuple(json.loads(stored)) if stored else ()
+
+    def certify(self, monitor: Monitor) -> RunReport:
+        """Run everything that is not committed yet.
+
+        Raises:
+            SmoothcertError: what makes further work pointless; committed units are kept.
+        """
+        started = time.monotonic()
+        run = self.run
+        before = run.commits.load()
+        draws = 0
+        since_fold = 0
+
+        def on_result(result: UnitResult) -> None:
+            nonlocal draws, since_fold
+            draws += result.commit.draws
+            since_fold += 1
+            if since_fold >= _FOLD_EVERY:
+                run.commits.fold(min_new=_FOLD_EVERY // 2)
+                since_fold = 0
+            monitor.on_result(result)
+
+        inner = Monitor(on_result, monitor.on_progress, monitor.stop)
+        pending = run.pending(before)
+        first = next(pending, None)
+        report = ExecutorReport()
+        if first is not None:
+            report = self._executor().run(itertools.chain([first], pending), inner)
+        after = run.commits.load()
+        return RunReport(
+            url=run.url,
+            run_id=run.run_id,
+            pairs=run.info.pairs,
+            rows=after.pairs,
+            failed={unit: str(error) for unit, error in report.failed.items()},
+            stopped=report.stopped,
+            seconds=time.monotonic() - started,
+            draws=draws,
+            resumed=before.pairs,
+        )
+
+    def _executor(self) -> Executor:
+        section = self.job.executor
+        opening = Opening(self.job, self.run.url, self.encoder.digest, self.pool())
+        if section.kind == "local":
+            return LocalExecutor(
+                lambda: opening.with_encoder(self.encoder),
+                in_flight=section.units_in_flight,
+                grace_s=section.grace_s,
+            )
+        from smoothcert.runtime.ray_executor import RayExecutor
+
+        uses_gpu = self.job.encoder.device != "cpu"
+        return RayExecutor(opening, section, _Duties(self), uses_gpu=uses_gpu)
+
+
+class _Duties:
+    """The driver's part in the store while a Ray executor runs."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._run = driver.run
+
+    def commit(self, result: UnitResult) -> None:
+        self._run.commits.commit(result.commit)
+
+    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> None:
+        self._run.commits.split(unit.unit_id, parts, worker="driver")
+
+    def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
+        pairs = list(self._driver.source.read(unit))
+        rows = self._rows.rows([Failure(unit.unit_id, pair, error) for pair in pairs])
+        result = UnitWriter(self._run).write(unit.unit_id, rows, 0.0)
+        if not result.done:
+            self.commit(result)
+        return result
+
+    @cached_property
+    def _rows(self) -> RowMaker:
+        driver = self._driver
+        texts = texts_of(driver.job, driver.encoder, ())
+        layout = plan_layout(driver.job.certify, classes=0, pool=0, captions=False, retrieval_k=1)
+        return RowMaker(driver.encoder, driver.job.certify, texts, layout)

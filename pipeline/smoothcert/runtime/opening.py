@@ -1,0 +1,73 @@
+"""What a worker needs to start: small, picklable, the same for a local session and an actor on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smoothcert.datasets import open_source
+from smoothcert.encoders import Encoder, check_encoder, load_encoder
+from smoothcert.engine import Texts, encode_texts
+from smoothcert.errors import RunDirectoryError
+from smoothcert.job import Job
+from smoothcert.runtime.results import UnitWriter
+from smoothcert.runtime.session import WorkerSession
+from smoothcert.store import RunDirectory
+
+
+def load_checked(job: Job) -> Encoder:
+    """Load the job's encoder and hold it to its contract.
+
+    Raises:
+        EncoderError: it cannot be loaded, or breaks the contract.
+    """
+    encoder = load_encoder(job.encoder)
+    check_encoder(encoder)
+    return encoder
+
+
+def texts_of(job: Job, encoder: Encoder, pool: tuple[str, ...]) -> Texts:
+    """The text references of a job."""
+    return encode_texts(
+        encoder,
+        zero_shot=job.zero_shot,
+        pool=pool,
+        retrieval_k=job.retrieval.k if job.retrieval else 1,
+        captions=job.encoder.feature == "projection",
+    )
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Opens a worker session.
+
+    Attributes:
+        job: what to do.
+        run_url: the run directory.
+        encoder_digest: what the driver planned with; a worker that loads other weights refuses to work.
+        pool: captions of the retrieval pool.
+    """
+
+    job: Job
+    run_url: str
+    encoder_digest: str
+    pool: tuple[str, ...]
+
+    def __call__(self) -> WorkerSession:
+        """The session, with its own encoder."""
+        return self.with_encoder(load_checked(self.job))
+
+    def with_encoder(self, encoder: Encoder) -> WorkerSession:
+        """The session, with an encoder that is loaded already.
+
+        Raises:
+            RunDirectoryError: the encoder here is not the one that the run was planned with.
+        """
+        if encoder.digest != self.encoder_digest:
+            raise RunDirectoryError(
+                f"the encoder '{self.job.encoder.model}' on this machine has digest {encoder.digest[:16]}, the run "
+                f"was planned with {self.encoder_digest[:16]}",
+                remedy="make the same weights available to every worker (pin encoder.revision)",
+            )
+        run = RunDirectory.open(self.run_url)
+        texts = texts_of(self.job, encoder, self.pool)
+        return WorkerSession(self.job, open_source(self.job.data), encoder, texts, UnitWriter(run))
