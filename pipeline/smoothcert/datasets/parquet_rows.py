@@ -32,7 +32,7 @@ class Row:
 
 @contextmanager
 def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file opened so that column chunks are streamed.
+    """A Parquet file opened so that column chunks are streamed and page checksums, if any, are checked.
 
     Raises:
         SourceError: it cannot be opened.
@@ -40,7 +40,9 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     with store_trouble(uri, "open the Parquet file"):
         path = local_path(uri)
         source = open_binary(uri) if path is None else pa.OSFile(path)
-        reader = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        reader = pq.ParquetFile(
+            source, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+        )
     try:
         yield reader
     finally:
