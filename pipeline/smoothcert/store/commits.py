@@ -1,0 +1,205 @@
+"""Commits: for each unit, the one attempt that counts. First wins, and stays.
+
+    commits/<unit>.json            made exclusively, never changed or deleted: it is also the unit's lock
+    manifests/<number>.parquet     every commit up to some moment, so that readers open few files
+
+A manifest is made exclusively too, and only adds to the one before or rewrites its file names. Readers take
+the one with the highest number, and the commits that it does not have: no moment shows a unit twice or none.
+A process that slept through its lease and wakes finds its unit's file taken, however many manifests were
+made.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smoothcert.datasets import UnitSpec
+from smoothcert.errors import StoreError
+from smoothcert.store.commit_record import Commit
+from smoothcert.store.filesystem import Storage
+from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits
+from smoothcert.store.parts import checked_name, new_attempt
+
+COMMITS = "commits"
+MANIFESTS = "manifests"
+
+
+class CommitLog:
+    """The commits of one run directory.
+
+    Args:
+        storage: the run directory.
+        exclusive: whether the store can create a file exclusively; then any process may commit.
+        committer: without ``exclusive``, whether this process is the one that commits (the driver).
+    """
+
+    def __init__(self, storage: Storage, *, exclusive: bool, committer: bool = False) -> None:
+        self._storage = storage
+        self._exclusive = exclusive
+        self._committer = committer
+        self._lock = threading.Lock()
+
+    @property
+    def may_commit(self) -> bool:
+        """Whether ``commit`` works here; if not, hand the ``Commit`` to the driver."""
+        return self._exclusive or self._committer
+
+    def commit(self, commit: Commit) -> bool:
+        """Make an attempt the one that counts, unless another already is.
+
+        Returns:
+            True if this attempt counts now (also when it already did); False if another one does: then this
+            attempt's parts are garbage.
+
+        Raises:
+            StoreError: the commit could not be written (it does not count), or this process may not commit.
+        """
+        file = f"{COMMITS}/{checked_name('unit_id', commit.unit_id)}.json"
+        data = commit.to_json()
+        if self._exclusive:
+            return self._storage.create(file, data)
+        if not self._committer:
+            raise StoreError(
+                f"unit '{commit.unit_id}' cannot be committed by a worker: '{self._storage.url}' is on a "
+                f"store that cannot create a file exclusively",
+                remedy="hand the commit to the driver, which is the single committer there",
+            )
+        with self._lock:
+            present = self._storage.read_if_present(file)
+            if present is not None:
+                return present == data
+            self._storage.replace(file, data)
+            return True
+
+    def split(self, unit_id: str, children: Sequence[UnitSpec], *, worker: str = "") -> bool:
+        """Put smaller units in the place of one that was never committed.
+
+        Args:
+            unit_id: the unit; every late attempt at it loses from now on.
+            children: units that together hold exactly its pairs.
+            worker: who decided it.
+
+        Returns:
+            False if the unit was committed, or split, by another in the meantime.
+        """
+        return self.commit(
+            Commit(unit_id=unit_id, attempt=new_attempt(), split=tuple(children), worker=worker)
+        )
+
+    def unit_ids(self) -> set[str]:
+        """Units that are closed (committed or split): one listing, nothing opened."""
+        return {
+            name.removesuffix(".json")
+            for name in self._storage.names(COMMITS)
+            if name.endswith(".json") and not name.startswith(".")
+        }
+
+    def load(self) -> Committed:
+        """Every commit, from the newest manifest and the few files it does not have.
+
+        Raises:
+            StoreError: reading failed.
+            RunDirectoryError: a commit is damaged.
+        """
+        closed = self.unit_ids()
+        number, table = self._newest_manifest()
+        fresh = sorted(closed - set(table["unit_id"].to_pylist()))
+        files = (f"{COMMITS}/{unit_id}.json" for unit_id in fresh)
+        commits = [
+            Commit.from_json(data, self._storage.full_url(file))
+            for file, data in self._storage.read_many(files)
+        ]
+        if commits:
+            table = pa.concat_tables([table, table_from_commits(commits)])
+        return Committed(table, manifest=number, unfolded=len(commits))
+
+    def fold(self, *, min_new: int = 256) -> bool:
+        """Put the commits made since the newest manifest into a new one, if they are many.
+
+        Safe at any time and in any number of processes: one of them makes the next manifest, the others did
+        nothing.
+
+        Args:
+            min_new: below so many new commits nothing is done.
+
+        Returns:
+            Whether this call made a manifest.
+        """
+        committed = self.load()
+        if committed.unfolded < max(min_new, 1):
+            return False
+        return self.publish(committed.manifest, committed.table)
+
+    def publish(self, previous: int, table: pa.Table) -> bool:
+        """Make the manifest that follows number ``previous``; False if there is a newer one already.
+
+        Without exclusive creation only the single committer may do this.
+        """
+        sink = pa.BufferOutputStream()
+        # who made it makes the bytes unique, so that of two identical ones only one is "created here"
+        pq.write_table(table.replace_schema_metadata({"made_by": new_attempt()}), sink, compression="zstd")
+        file = manifest_file(previous + 1)
+        data = sink.getvalue().to_pybytes()
+        if self._exclusive:
+            return self._storage.create(file, data) and self.newest_number() == previous + 1
+        if not self._committer:
+            raise StoreError(
+                f"'{self._storage.url}' is on a store that cannot create a file exclusively",
+                remedy="let the driver do this, while no other process works on the run",
+            )
+        with self._lock:
+            if self._storage.exists(file):
+                return False
+            self._storage.replace(file, data)
+            return True
+
+    def newest_number(self) -> int:
+        """Number of the newest manifest; 0 where there is none."""
+        return max((number for number, _ in self.manifests()), default=0)
+
+    def manifests(self) -> list[tuple[int, str]]:
+        """Numbers and files of all manifests, oldest first."""
+        names = [
+            name for name in self._storage.names(MANIFESTS) if name.endswith(".parquet") and name[0] != "."
+        ]
+        return sorted((int(name.removesuffix(".parquet")), f"{MANIFESTS}/{name}") for name in names)
+
+    def read_manifest(self, file: str) -> pa.Table:
+        """The commits that a manifest holds."""
+        with self._storage.open_input(file) as stream:
+            return pq.read_table(stream, schema=MANIFEST)
+
+    def _newest_manifest(self) -> tuple[int, pa.Table]:
+        return self._again_if_newer(self._read_newest)
+
+    def _read_newest(self) -> tuple[int, pa.Table]:
+        found = self.manifests()
+        if not found:
+            return 0, MANIFEST.empty_table()
+        number, file = found[-1]
+        return number, self.read_manifest(file)
+
+    def _again_if_newer(self, read: Callable[[], tuple[int, pa.Table]]) -> tuple[int, pa.Table]:
+        """Old manifests are removed in time: one that went between listing and reading has a successor."""
+        before = self.newest_number()
+        try:
+            return read()
+        except StoreError:
+            if self.newest_number() == before:
+                raise
+            return read()
+
+
+def manifest_file(number: int) -> str:
+    """File of a manifest."""
+    return f"{MANIFESTS}/{number:08d}.parquet"
+
+
+def commit_text(commit: Commit) -> str:
+    """A commit for people: indented JSON."""
+    return json.dumps(json.loads(commit.to_json()), indent=2)

@@ -1,0 +1,198 @@
+"""A run directory: one job fingerprint, its plan, its committed rows.
+
+    <run>/run.json                       what it is about; made exclusively and last: from then on it is a run
+    <run>/job.yaml                       the resolved job, for people
+    <run>/plan/<token>.parquet           the units; run.json names the file that counts
+    <run>/certificates/<unit>-<attempt>.parquet   parts; only those that a commit names count
+    <run>/commits/<unit>.json            see commits.py
+    <run>/manifests/<number>.parquet     see commits.py
+
+Any number of drivers may create or open it at once: one of them makes run.json, the others use it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from smoothcert.datasets import UnitSpec
+from smoothcert.errors import RunDirectoryError
+from smoothcert.store.commits import COMMITS, MANIFESTS, CommitLog
+from smoothcert.store.filesystem import Storage
+from smoothcert.store.manifest import Committed
+from smoothcert.store.parts import PartFile, write_part
+from smoothcert.store.plan import read_plan, write_plan
+from smoothcert.store.rows import rows_to_table
+from smoothcert.store.run_info import RunIdentity, RunInfo
+from smoothcert.store.tables import CERTIFICATES, TABLES
+
+RUN_FILE = "run.json"
+JOB_FILE = "job.yaml"
+
+
+class RunDirectory:
+    """An open run directory. Make one by ``create_or_open`` (drivers) or ``open`` (workers, readers).
+
+    Attributes:
+        storage: its files.
+        info: what ``run.json`` says.
+        created: whether this call created the directory.
+    """
+
+    def __init__(self, storage: Storage, info: RunInfo, *, driver: bool, created: bool) -> None:
+        self.storage = storage
+        self.info = info
+        self.created = created
+        self._driver = driver
+
+    @classmethod
+    def create_or_open(
+        cls, url: str | os.PathLike[str], identity: RunIdentity, units: Iterable[UnitSpec]
+    ) -> RunDirectory:
+        """Open the run of this identity, creating the directory where there is none.
+
+        Args:
+            url: local path or fsspec URL of the directory.
+            identity: what determines the run's numbers.
+            units: the plan; used up only when a directory is created.
+
+        Raises:
+            RunDirectoryError: the directory holds a run of another identity (the text says what differs), or
+                other files.
+            StoreError: reading or writing failed.
+        """
+        storage = Storage(url)
+        run = cls._open(storage, driver=True)
+        if run is None:
+            run = cls._create(storage, identity, units)
+        differences = run.info.differences(identity)
+        if differences:
+            raise RunDirectoryError(
+                f"'{storage.url}' is the run of another job; what differs:\n  " + "\n  ".join(differences),
+                remedy="choose another directory (output.run), or undo these changes",
+            )
+        if not storage.exists(JOB_FILE):
+            storage.replace(JOB_FILE, run.info.job.to_yaml().encode())
+        return run
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str]) -> RunDirectory:
+        """Open an existing run directory.
+
+        Raises:
+            RunDirectoryError: there is none, or it is damaged.
+            StoreError: reading failed.
+        """
+        storage = Storage(url)
+        run = cls._open(storage, driver=False)
+        if run is None:
+            raise RunDirectoryError(
+                f"'{storage.url}' is not a run directory: it has no {RUN_FILE}",
+                remedy="name the directory that 'smoothcert certify' printed",
+            )
+        return run
+
+    @classmethod
+    def _open(cls, storage: Storage, *, driver: bool) -> RunDirectory | None:
+        text = storage.read_if_present(RUN_FILE)
+        if text is None:
+            return None
+        info = RunInfo.from_json(text, storage.full_url(RUN_FILE))
+        return cls(storage, info, driver=driver, created=False)
+
+    @classmethod
+    def _create(cls, storage: Storage, identity: RunIdentity, units: Iterable[UnitSpec]) -> RunDirectory:
+        strange = [
+            name for name in storage.names("") if name not in _OURS and not name.startswith((".", "probe-"))
+        ]
+        if strange:
+            raise RunDirectoryError(
+                f"'{storage.url}' is no run directory, but not empty: it has '{strange[0]}'",
+                remedy="choose another directory (output.run)",
+            )
+        storage.make_directory()
+        # each driver writes its own plan; run.json, made exclusively, names the one that counts
+        plan = f"plan/{uuid.uuid4().hex}.parquet"
+        count, pairs = write_plan(storage, plan, units)
+        info = RunInfo.new(identity, plan=plan, units=count, pairs=pairs)
+        created = True
+        if storage.supports_exclusive_create():
+            created = storage.create(RUN_FILE, info.to_json())
+        else:
+            storage.replace(RUN_FILE, info.to_json())
+        if not created:
+            storage.remove(plan)
+        run = cls._open(storage, driver=True)
+        assert run is not None, "run.json was just made"
+        run.created = created
+        return run
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.storage.url
+
+    @property
+    def run_id(self) -> str:
+        """Unique name of the run; in every row."""
+        return self.info.run_id
+
+    @cached_property
+    def exclusive(self) -> bool:
+        """Whether workers may commit; if not, they hand commits to the driver. Probed once."""
+        return self.storage.supports_exclusive_create(COMMITS)
+
+    @cached_property
+    def commits(self) -> CommitLog:
+        """What is committed."""
+        return CommitLog(self.storage, exclusive=self.exclusive, committer=self._driver)
+
+    def plan(self) -> list[UnitSpec]:
+        """The units as first planned."""
+        return read_plan(self.storage, self.info.plan, self.info.units)
+
+    def pending(self, committed: Committed | None = None) -> Iterator[UnitSpec]:
+        """Units that still need work, in the plan's order; split units appear as the smaller ones.
+
+        Args:
+            committed: what ``commits.load()`` returned, where it is at hand.
+        """
+        state = self.commits.load() if committed is None else committed
+        waiting: list[UnitSpec] = []
+        for planned in self.plan():
+            waiting.append(planned)
+            while waiting:
+                unit = waiting.pop()
+                if unit.unit_id not in state.unit_ids:
+                    yield unit
+                else:
+                    waiting.extend(reversed(state.split_units.get(unit.unit_id, ())))
+
+    def write_certificates(self, unit_id: str, attempt: str, rows: Sequence[Any]) -> PartFile:
+        """Write and verify an attempt's part of the table ``certificates``.
+
+        Args:
+            unit_id: the unit.
+            attempt: from ``new_attempt``.
+            rows: one per pair of the unit, mappings or dataclasses with every column but run_id and attempt.
+
+        Raises:
+            StoreError: the rows break the schema, or writing failed.
+        """
+        table = rows_to_table(rows, CERTIFICATES, run_id=self.run_id, attempt=attempt)
+        return write_part(self.storage, CERTIFICATES, unit_id, attempt, table)
+
+    def write_document(self, name: str, data: bytes) -> str:
+        """Write a small file such as ``summary.json``, over an older one; returns its URL."""
+        self.storage.replace(name, data)
+        return self.storage.full_url(name)
+
+    def read_document(self, name: str) -> bytes | None:
+        """What ``write_document`` wrote, or ``None``."""
+        return self.storage.read_if_present(name)
+
+
+_OURS = frozenset({RUN_FILE, JOB_FILE, "plan", COMMITS, MANIFESTS, "attacks", *TABLES})

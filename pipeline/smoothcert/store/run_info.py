@@ -1,0 +1,218 @@
+"""``run.json``: what a run directory is about, and how another job differs from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from smoothcert.errors import RunDirectoryError
+from smoothcert.job import Job, fingerprint
+from smoothcert.store.tables import TABLES
+
+RUN_FORMAT = 1
+"""Version of run.json and of the directory's layout."""
+
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Everything that determines the numbers of a run.
+
+    Attributes:
+        job: the validated job.
+        data_digest: hex digest of the pairs.
+        encoder_digest: hex digest of the encoder.
+        code_version: version of smoothcert.
+    """
+
+    job: Job
+    data_digest: str
+    encoder_digest: str
+    code_version: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of all of it (64 characters)."""
+        return fingerprint(
+            self.job,
+            data_digest=self.data_digest,
+            encoder_digest=self.encoder_digest,
+            code_version=self.code_version,
+        )
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of ``run.json``.
+
+    Attributes:
+        run_id: unique name of this directory's run, also in every row.
+        fingerprint: of the identity.
+        job: the resolved job, passwords in URLs taken out.
+        data_digest: hex digest of the pairs.
+        encoder_digest: hex digest of the encoder.
+        code_version: version of smoothcert that made the directory.
+        created: when, ISO 8601 in UTC.
+        plan: file of the plan, below the directory.
+        units: units in the plan.
+        pairs: pairs in the plan.
+        tables: version of each table's schema.
+    """
+
+    run_id: str
+    fingerprint: str
+    job: Job
+    data_digest: str
+    encoder_digest: str
+    code_version: str
+    created: str
+    plan: str
+    units: int
+    pairs: int
+    tables: Mapping[str, int]
+
+    @classmethod
+    def new(cls, identity: RunIdentity, *, plan: str, units: int, pairs: int) -> RunInfo:
+        """What is written into a new directory."""
+        return cls(
+            run_id=f"{run_name(identity)}-{uuid.uuid4().hex[:6]}",
+            fingerprint=identity.fingerprint,
+            job=_without_passwords(identity.job),
+            data_digest=identity.data_digest,
+            encoder_digest=identity.encoder_digest,
+            code_version=identity.code_version,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            plan=plan,
+            units=units,
+            pairs=pairs,
+            tables={name: table.version for name, table in TABLES.items()},
+        )
+
+    def to_json(self) -> bytes:
+        """The text of ``run.json``; what every reader needs stands at the top."""
+        certify = self.job.certify
+        data = {
+            "format": RUN_FORMAT,
+            "run_id": self.run_id,
+            "name": self.job.name,
+            "fingerprint": self.fingerprint,
+            "data_digest": self.data_digest,
+            "encoder_digest": self.encoder_digest,
+            "code_version": self.code_version,
+            "created": self.created,
+            "sigma": certify.sigma,
+            "alpha": certify.alpha,
+            "radii": list(certify.radii),
+            "cosines": list(certify.cosines),
+            "targets": [target.name for target in certify.targets],
+            "plan": self.plan,
+            "units": self.units,
+            "pairs": self.pairs,
+            "tables": dict(self.tables),
+            "job": self.job.model_dump(mode="json"),
+        }
+        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: bytes, origin: str) -> RunInfo:
+        """Read ``run.json``.
+
+        Raises:
+            RunDirectoryError: it is damaged, or made by a newer version of smoothcert.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            if data["format"] != RUN_FORMAT:
+                raise RunDirectoryError(
+                    f"'{origin}' has format {data['format']}; this version reads {RUN_FORMAT}",
+                    remedy="use the version of smoothcert that made it: "
+                    + str(data.get("code_version", "unknown")),
+                )
+            names = (
+                "run_id",
+                "fingerprint",
+                "data_digest",
+                "encoder_digest",
+                "code_version",
+                "created",
+                "plan",
+            )
+            info = cls(
+                **{name: data[name] for name in names},
+                units=data["units"],
+                pairs=data["pairs"],
+                tables=data["tables"],
+                job=Job.model_validate(data["job"]),
+            )
+        except (ValueError, KeyError, TypeError, ValidationError) as exc:
+            raise RunDirectoryError(
+                f"'{origin}' is damaged: {exc}", remedy="restore it from a copy, or start a new run directory"
+            ) from exc
+        for name, version in info.tables.items():
+            known = TABLES.get(name)
+            if known is not None and version > known.version:
+                raise RunDirectoryError(
+                    f"'{origin}': table '{name}' has version {version}; this version reads up to "
+                    f"{known.version}",
+                    remedy="use a newer smoothcert",
+                )
+        return info
+
+    def differences(self, identity: RunIdentity) -> list[str]:
+        """What makes another identity another run: one line each, old value first."""
+        if identity.fingerprint == self.fingerprint:
+            return []
+        ours, theirs = _flat(self.job.science()), _flat(_without_passwords(identity.job).science())
+        lines = [
+            f"{key}: {_shown(ours.get(key, _ABSENT))} here, {_shown(theirs.get(key, _ABSENT))} now"
+            for key in [*ours, *(key for key in theirs if key not in ours)]
+            if ours.get(key, _ABSENT) != theirs.get(key, _ABSENT)
+        ]
+        for what, old, new in (
+            ("the data", self.data_digest, identity.data_digest),
+            ("the encoder", self.encoder_digest, identity.encoder_digest),
+            ("the code version", self.code_version, identity.code_version),
+        ):
+            if old != new:
+                lines.append(f"{what}: {old[:16]} here, {new[:16]} now")
+        return lines or ["passwords in URLs, or a field that this version of smoothcert added"]
+
+
+_ABSENT = object()
+
+
+def run_name(identity: RunIdentity) -> str:
+    """Name of the run directory where the job gives none: the job's name and the head of its fingerprint."""
+    return f"{identity.job.name}-{identity.fingerprint[:8]}"
+
+
+def _shown(value: object) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return dict(_leaves(data, prefix))
+
+
+def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _without_passwords(job: Job) -> Job:
+    """The job with ``user:password@`` taken out of URLs: a run directory is shared, credentials are not."""
+    text = job.model_dump_json()
+    cleaned = _PASSWORD.sub("", text)
+    return job if cleaned == text else Job.model_validate_json(cleaned)
