@@ -121,7 +121,9 @@ class _ParquetShard(_Shard):
     def __init__(self, fs: Any, root: str, name: str, rows_per_group: int) -> None:
         super().__init__(fs, root, name, rows_per_group)
         # Images are compressed already.
-        self.writer = pq.ParquetWriter(self.stream, SCHEMA, compression="none", use_dictionary=["label"])
+        self.writer = pq.ParquetWriter(
+            self.stream, SCHEMA, compression="none", use_dictionary=["label"], write_page_checksum=True
+        )
         self.waiting: list[Sample] = []
 
     def add(self, sample: Sample) -> None:

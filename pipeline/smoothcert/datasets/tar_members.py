@@ -27,7 +27,7 @@ class Member:
     """One file in an archive.
 
     Attributes:
-        name: its path; empty when the archive was cut before the name.
+        name: its path; empty when the archive ends before it is known whether there is another member.
         start: where its headers begin.
         data: where its bytes begin.
         size: how many there should be.
@@ -50,7 +50,7 @@ def read_members(
         stream: the archive; its position may be moved between items.
         start: offset of a member's headers.
         size: size of the archive in bytes. A member that would end after it has a ``problem`` and is the
-            last.
+            last. Without an end mark, a member without a name and with a ``problem`` is the last.
         on_header: called with each header block.
 
     Raises:
@@ -67,9 +67,7 @@ def read_members(
             begin = position
             continue
         if len(block) < BLOCK:
-            if not ended:
-                yield Member(name, begin, size, 0, f"the archive ends inside a header, at byte {size}")
-            return
+            break
         if not _is_header(block):
             if ended:
                 return  # padding after the end mark
@@ -95,11 +93,15 @@ def read_members(
                 f"the archive ends at byte {size}, {data + length - size} bytes too early" if cut else ""
             )
             yield Member(name, begin, data, length, problem)
+            if problem:
+                return
         elif kind in b"12":
             yield Member(name, begin, data, 0, "it is a link, not a file")
             length = 0
         position = begin = _after(data, length)
         name, true_size = "", -1
+    if not ended:
+        yield Member("", min(begin, size), size, 0, f"the archive ends at byte {size}, without its end mark")
 
 
 def _after(data: int, length: int) -> int:

@@ -47,29 +47,28 @@ def split_key(name: str) -> tuple[str, str]:
 def group_members(members: Iterable[Member]) -> Iterator[Sample]:
     """Samples in order.
 
-    Members of other extensions are noted in ``others`` and otherwise ignored, as are names without a key. If
-    the archive was cut before a member's name, the sample before it takes the problem if it still lacked
-    something; otherwise the cut makes a sample of its own, named by its offset.
+    Members of other extensions are noted in ``others`` and otherwise ignored, as are names without a key. Where
+    an archive ends without its end mark, the last sample takes the problem, though all of it may be there:
+    nothing tells whether a member is missing. Without any sample, one named by its offset does.
     """
     current: Sample | None = None
+    strays: list[tuple[str, str]] = []
     for member in members:
         if not member.name:
-            if current is None or current.complete:
-                if current is not None:
-                    yield current
-                current = Sample(f"offset-{member.start}", member.start)
-            current.problem = member.problem
+            current = current or Sample(f"offset-{member.start}", member.start)
+            current.problem = current.problem or member.problem
             continue
         key, extension = split_key(member.name)
         known = extension in IMAGE_EXTENSIONS or extension in TEXT_EXTENSIONS
         if not known or not key or key.endswith("/"):
-            if current is not None and key == current.key:
-                current.others.append(extension)
+            strays = [stray for stray in strays if stray[0] == key] + [(key, extension)]
             continue
         if current is None or key != current.key:
             if current is not None:
                 yield current
             current = Sample(key, member.start)
+        current.others += [other for stray, other in strays if stray == key]
+        strays = []
         current.members.setdefault(extension, member)
         if member.problem and not current.problem:
             current.problem = f"member '{member.name}': {member.problem}"

@@ -32,7 +32,8 @@ class WebDatasetSource(FileSource):
     - A sample's members must be neighbours. A key that comes back with a complete sample of its own is
       another pair, its id ending in ``~<position>``.
     - In an archive that was cut, everything before the cut is whole, and the sample at the cut is a pair with
-      ``ReadError``. A header damaged in the middle hides what follows: a ``SourceError`` before any work.
+      ``ReadError``; so is the last sample of an archive without an end mark. A header damaged in the middle
+      hides what follows: a ``SourceError`` before any work.
     - Planning reads the headers only. Compressed archives cannot be read from the middle and are refused.
     """
 
