@@ -1,0 +1,19 @@
+"""Confidence bounds, sequential tests and claims about whole datasets (theory.md section 3). numpy and scipy only."""
+
+from smoothcert.statistics.bounds import Method, lower_bound
+from smoothcert.statistics.intervals import mean_interval, share_interval
+from smoothcert.statistics.selection import ebh, simultaneous_alpha
+from smoothcert.statistics.sequential import CERTIFIED, REFUTED, UNDECIDED, SequentialTest
+
+__all__ = [
+    "CERTIFIED",
+    "Method",
+    "REFUTED",
+    "SequentialTest",
+    "UNDECIDED",
+    "ebh",
+    "lower_bound",
+    "mean_interval",
+    "share_interval",
+    "simultaneous_alpha",
+]

@@ -1,0 +1,85 @@
+"""Lower confidence bounds for the mean of draws in [0, 1] (theory.md section 3)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv
+
+from smoothcert.statistics.betting import betting_lower_bound
+
+Array = NDArray[np.float64]
+Method = Literal["betting", "empirical_bernstein", "hoeffding", "clopper_pearson"]
+
+
+def lower_bound(
+    draws: ArrayLike, alpha: float, method: Method = "betting", *, counts: ArrayLike | None = None
+) -> Array:
+    """Lower confidence bound of the mean of iid draws in [0, 1].
+
+    Holds with probability at least 1 - alpha: ``betting`` at any stopping time, the others at a number of draws that
+    was fixed beforehand. ``1 - lower_bound(1 - draws)`` is an upper bound.
+
+    Args:
+        draws: (..., n) in [0, 1]; for ``clopper_pearson`` zeros and ones.
+        alpha: failure probability, in (0, 1).
+        method: ``betting`` (Waudby-Smith and Ramdas 2023), ``empirical_bernstein`` (Maurer and Pontil 2009),
+            ``hoeffding``, or ``clopper_pearson`` for votes.
+        counts: (...) how many of each row's draws count, at least 1; all by default.
+
+    Returns:
+        (...) bounds in [0, 1], never above the sample mean, rounded down.
+
+    Raises:
+        ValueError: a draw is NaN or outside [0, 1], alpha outside (0, 1), an unknown method, or no draws.
+    """
+    values = np.asarray(draws, dtype=np.float64)
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"alpha={alpha} must be in (0, 1)")
+    if method not in get_args(Method):
+        raise ValueError(f"method='{method}' is unknown; use one of {', '.join(get_args(Method))}")
+    if values.ndim == 0 or values.shape[-1] == 0:
+        raise ValueError("draws holds none; give an array (..., n) with n >= 1")
+    shape, n = values.shape[:-1], values.shape[-1]
+    flat = values.reshape(-1, n)
+    used = np.full(len(flat), n, dtype=np.int64)
+    if counts is not None:
+        used = np.broadcast_to(np.asarray(counts, dtype=np.int64), shape).reshape(-1)
+        if (used < 1).any() or (used > n).any():
+            raise ValueError(f"counts must be between 1 and {n}, the length of the last axis of draws")
+        if (used < n).any():
+            flat = np.where(np.arange(n) < used[:, None], flat, 0.0)
+    if not ((flat >= 0.0) & (flat <= 1.0)).all():
+        raise ValueError("draws holds NaN or values outside [0, 1]")
+    mean = flat.sum(axis=1) / used
+    match method:
+        case "betting":
+            bound = betting_lower_bound(flat, used, alpha)
+        case "empirical_bernstein":
+            bound = _empirical_bernstein(flat, used, mean, alpha)
+        case "hoeffding":
+            bound = mean - np.sqrt(np.log(1.0 / alpha) / (2.0 * used))
+        case "clopper_pearson":
+            bound = _clopper_pearson(flat, used, alpha)
+    rounded = np.nextafter(bound * (1.0 - 4e-16), -1.0)
+    return np.clip(np.minimum(rounded, mean), 0.0, 1.0).reshape(shape)
+
+
+def _empirical_bernstein(flat: Array, used: NDArray[np.int64], mean: Array, alpha: float) -> Array:
+    inside = np.arange(flat.shape[1]) < used[:, None]
+    squares = (np.where(inside, flat - mean[:, None], 0.0) ** 2).sum(axis=1)
+    log_term = np.log(2.0 / alpha)
+    enough = np.maximum(used - 1, 1)
+    bound = mean - np.sqrt(2.0 * squares / enough * log_term / used) - 7.0 * log_term / (3.0 * enough)
+    return np.where(used > 1, bound, 0.0)
+
+
+def _clopper_pearson(flat: Array, used: NDArray[np.int64], alpha: float) -> Array:
+    if not np.isin(flat, (0.0, 1.0)).all():
+        raise ValueError("clopper_pearson takes votes: every draw must be 0 or 1")
+    hits = flat.sum(axis=1)
+    quantile = betaincinv(np.maximum(hits, 1.0), used - hits + 1.0, alpha)
+    # the inverse is accurate to a few units in the last place
+    return np.where(hits > 0, quantile * (1.0 - 1e-12), 0.0)

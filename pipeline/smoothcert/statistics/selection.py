@@ -1,0 +1,50 @@
+"""Claims about many pairs at once (theory.md section 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def simultaneous_alpha(alpha: float, rows: int) -> float:
+    """Level for each of ``rows`` certificates so that all hold together with probability 1 - alpha (Bonferroni).
+
+    Raises:
+        ValueError: alpha outside (0, 1) or no rows.
+    """
+    if not 0.0 < alpha < 1.0 or rows < 1:
+        raise ValueError(f"alpha={alpha} must be in (0, 1) and rows={rows} at least 1")
+    return alpha / rows
+
+
+def ebh(log_e_values: ArrayLike, q: float) -> NDArray[np.bool_]:
+    """Select certificates with false discovery rate at most q, whatever their dependence (e-BH).
+
+    The k largest e-values are selected, k the largest with e_(k) >= n / (q k) (Wang and Ramdas 2022,
+    arXiv 2009.02824). All pairs that were asked for must be in, not the promising ones only.
+
+    Args:
+        log_e_values: (n,) logs of e-values; NaN is never selected but counts in n.
+        q: false discovery rate, in (0, 1).
+
+    Returns:
+        (n,) True where selected.
+
+    Raises:
+        ValueError: q outside (0, 1), or the values are not a vector.
+    """
+    logs = np.asarray(log_e_values, dtype=np.float64)
+    if logs.ndim != 1:
+        raise ValueError(f"log_e_values has shape {logs.shape}; give a vector with one value per pair")
+    if not 0.0 < q < 1.0:
+        raise ValueError(f"q={q} must be in (0, 1)")
+    n = logs.size
+    usable = np.where(np.isnan(logs), -np.inf, logs)
+    order = np.argsort(-usable, kind="stable")
+    ranks = np.arange(1, n + 1)
+    with np.errstate(divide="ignore"):
+        enough = usable[order] >= np.log(n / (q * ranks))
+    selected = np.zeros(n, dtype=bool)
+    if enough.any():
+        selected[order[: int(np.flatnonzero(enough)[-1]) + 1]] = True
+    return selected
