@@ -78,6 +78,7 @@ class TextTable(ABC):
                     f"'{self.uri}' has a line of more than {_MOST_LINE_BYTES} bytes at byte {offset}",
                     remedy="check that the file is text",
                 )
+            self.stream.seek(offset + len(rest))  # another iterator may have moved it
             if not (more := self.stream.read(_CHUNK_BYTES)):
                 if rest:
                     yield offset, rest.decode("utf-8", "surrogateescape")
