@@ -5,10 +5,13 @@ pairs nothing is left out of a share: a pair whose bound is vacuous (NULL) is a 
 Only means of bounds leave vacuous pairs out, since a bound that says nothing is not a small number; their
 share stands beside.
 
-Intervals are about the population that the pairs were drawn from, at 95%, one figure at a time:
-Clopper-Pearson for shares, Maurer-Pontil for means. They say nothing about the failure probability alpha of
-the rows themselves: of the rows that claim something, ``expected_false_certificates`` = alpha x rows may be
-false on average.
+Intervals are about the population that the pairs were drawn from, at 95%, one figure at a time: for shares
+the exact binomial one, or while the run goes on one that holds at every moment of it; for means
+Maurer-Pontil, and none while the run goes on. They say nothing about the failure probability alpha of the
+rows themselves: of the rows that claim something, ``expected_false_certificates`` = alpha x rows may be false
+on average.
+
+``certified_share`` in SQL counts quarantined pairs as not certified; here shares are out of the ok pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 from smoothcert.job import Job
 from smoothcert.statistics import share_interval
-from smoothcert.store import Query, RunDirectory
+from smoothcert.store import Query, RunDirectory, RunInfo
 
 SUMMARY_VERSION = 1
 CONFIDENCE = 0.95
@@ -40,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean over ``count`` pairs and its 95% interval; None where nothing was averaged."""
+    """Mean over ``count`` pairs, None where nothing was averaged; its 95% interval, once the run is finished."""
 
     count: int
     mean: float | None
@@ -109,6 +112,7 @@ class Summary:
         job: name of the job.
         sigma: noise of the job.
         alpha: failure probability of each certificate.
+        finished: whether every pair of the plan has its row.
         pairs: committed pairs, ok and quarantined.
         ok: pairs with certificates.
         quarantined: pairs without, out of all.
@@ -131,6 +135,7 @@ class Summary:
     job: str
     sigma: float
     alpha: float
+    finished: bool
     pairs: int
     ok: int
     quarantined: Share
@@ -162,7 +167,7 @@ class Summary:
                 columns.append(
                     ("right and certified", [_percent(at.certified_accuracy) for at in self.radii])
                 )
-        for i, cosine in enumerate(at.cosine for at in self.radii[:1] for at in at.cosines):
+        for i, cosine in enumerate([each.cosine for at in self.radii[:1] for each in at.cosines]):
             columns.append((f"cosine >= {cosine:g}", [_percent(at.cosines[i].angular) for at in self.radii]))
         columns.append(("mean cosine", [_mean(at.angular, at.angular_vacuous) for at in self.radii]))
         if self.retrieval_accuracy is not None:
@@ -180,35 +185,39 @@ def summarise(run_url: str) -> Summary:
     """
     run = RunDirectory.open(run_url)
     with Query([run]) as query:
-        return aggregate(query, run.run_id, run.info.job)
+        return aggregate(query, run.info)
 
 
-def aggregate(query: Query, run_id: str, job: Job) -> Summary:
+def aggregate(query: Query, info: RunInfo) -> Summary:
     """The figures of one run, in one scan of the view ``certificates``.
 
     Args:
         query: an open query; other runs may be in it.
-        run_id: the run.
-        job: the job of the run: radii, cosines and targets are its lists, in its order.
+        info: the run: its radii, cosines and targets are the lists that its rows follow.
     """
-    certify = job.certify
+    run_id, job, certify = info.run_id, info.job, info.job.certify
     figures = _scan(query, run_id, _expressions(job))
     ok = figures["ok"]
+    finished = figures["pairs"] == info.pairs
     zero_shot, retrieval = job.zero_shot is not None, job.retrieval is not None
 
     def share(name: str, of: int = ok) -> Share:
-        return make_share(figures[name], of)
+        return make_share(figures[name], of, anytime=not finished)
 
     def mean(name: str) -> Mean:
-        return make_mean(figures[f"{name}_n"], figures[f"{name}_mean"], figures[f"{name}_var"])
+        moments = (figures[f"{name}_n"], figures[f"{name}_mean"], figures[f"{name}_var"])
+        return make_mean(*moments, anytime=not finished)
+
+    def vacuous(name: str) -> Share:
+        return make_share(ok - figures[f"{name}_n"], ok, anytime=not finished)
 
     radii = tuple(
         AtRadius(
             radius=radius,
             fcsb=mean(f"fcsb_{i}"),
-            fcsb_vacuous=make_share(ok - figures[f"fcsb_{i}_n"], ok),
+            fcsb_vacuous=vacuous(f"fcsb_{i}"),
             angular=mean(f"angular_{i}"),
-            angular_vacuous=make_share(ok - figures[f"angular_{i}_n"], ok),
+            angular_vacuous=vacuous(f"angular_{i}"),
             cosines=tuple(
                 AtCosine(cosine, share(f"fcsb_{i}_at_{j}"), share(f"angular_{i}_at_{j}"))
                 for j, cosine in enumerate(certify.cosines)
@@ -222,7 +231,9 @@ def aggregate(query: Query, run_id: str, job: Job) -> Summary:
     targets = tuple(
         TargetOutcome(
             target.name,
-            *(share(f"target_{i}_{decision}") for decision in _DECISIONS),
+            certified=share(f"target_{i}_certified"),
+            refuted=share(f"target_{i}_refuted"),
+            budget=share(f"target_{i}_budget"),
             expected_false_certificates=certify.alpha * ok,
         )
         for i, target in enumerate(certify.targets)
@@ -236,9 +247,10 @@ def aggregate(query: Query, run_id: str, job: Job) -> Summary:
         job=job.name,
         sigma=certify.sigma,
         alpha=certify.alpha,
+        finished=finished,
         pairs=figures["pairs"],
         ok=ok,
-        quarantined=make_share(figures["pairs"] - ok, figures["pairs"]),
+        quarantined=make_share(figures["pairs"] - ok, figures["pairs"], anytime=not finished),
         quarantine=tuple((row["error_class"], row["pairs"]) for row in by_class),
         draws=figures["draws"],
         pilot_draws=figures["pilot_draws"],
@@ -254,30 +266,27 @@ def aggregate(query: Query, run_id: str, job: Job) -> Summary:
     )
 
 
-def make_share(count: int, of: int) -> Share:
-    """A share with its exact binomial (Clopper-Pearson) interval."""
+def make_share(count: int, of: int, *, anytime: bool = False) -> Share:
+    """A share with its interval: exact binomial, or valid at every moment of a run."""
     if not of:
         return Share(count, of, None, None, None)
-    low, high = share_interval(count, of, 1.0 - CONFIDENCE)
-    return Share(count, of, count / of, float(low), float(high))
+    return Share(count, of, count / of, *share_interval(count, of, CONFIDENCE, anytime=anytime))
 
 
-def make_mean(count: int, mean: float | None, variance: float | None) -> Mean:
+def make_mean(count: int, mean: float | None, variance: float | None, *, anytime: bool = False) -> Mean:
     """A mean of numbers in [0, 1] with its empirical Bernstein interval (Maurer and Pontil 2009, theorem 4).
 
     Distribution-free, from moments alone, so that the numbers never leave the database. Two-sided: each side
     at half of the failure probability.
     """
-    if mean is None or not count:
-        return Mean(count, None, None, None)
+    if mean is None or not count or anytime:
+        # at a moment that the run itself chose, the fixed-n interval would not hold
+        return Mean(count, mean, None, None)
     if count < 2 or variance is None:
         return Mean(count, mean, 0.0, 1.0)
     term = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
     half = sqrt(2.0 * variance * term / count) + 7.0 * term / (3.0 * (count - 1))
     return Mean(count, mean, max(0.0, mean - half), min(1.0, mean + half))
-
-
-_DECISIONS = ("certified", "refuted", "budget")
 
 
 def _expressions(job: Job) -> dict[str, str]:
@@ -318,7 +327,7 @@ def _expressions(job: Job) -> dict[str, str]:
         count(f"accuracy_{i}", f"{right} AND certified_radius {at_least}")
         count(f"retrieval_{i}", f"retrieval_radius {at_least}")
     for i in range(len(job.certify.targets)):
-        for decision in _DECISIONS:
+        for decision in ("certified", "refuted", "budget"):
             count(f"target_{i}_{decision}", f"target_decision[{i + 1}] = '{decision}'")
     return found
 

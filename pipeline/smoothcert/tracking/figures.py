@@ -1,0 +1,125 @@
+"""What MLflow is told about a run, as plain names and numbers: no MLflow in here.
+
+Names of metrics. A figure has its name, its 95% interval ``<name>_low`` and ``<name>_high``. Figures at a
+radius are ``<figure>/r<radius>``: MLflow sorts charts into sections by what stands before the slash, so that
+a section holds one figure over all radii, and tables of runs can be sorted by one of them. (Steps are no
+radii: MLflow's are whole.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from smoothcert.job import Job
+from smoothcert.runtime.summary import Mean, Share, Summary
+from smoothcert.tracking.redaction import clean, without_secrets
+
+PARAM_LIMIT = 500
+"""Characters of a parameter; the shortest limit among MLflow's backends. job.yaml has the whole."""
+
+
+def parameters(job: Job) -> dict[str, str]:
+    """The resolved job, a dotted name for each field; without credentials and the tracking section."""
+    data = clean(job.model_dump(mode="json", exclude={"tracking"}))
+    data["certify"]["targets"] = [target.name for target in job.certify.targets]
+    return {key: shortened(_text(value)) for key, value in _leaves(data)}
+
+
+def job_document(job: Job) -> str:
+    """``job.yaml`` as an artifact: the resolved job without credentials."""
+    return yaml.safe_dump(clean(job.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def summary_document(summary: Summary) -> str:
+    """``summary.json`` as an artifact."""
+    return without_secrets(summary.to_json())
+
+
+def metrics(summary: Summary) -> dict[str, float]:
+    """Every figure of the summary that has a value."""
+    found: dict[str, float] = {
+        "pairs": summary.pairs,
+        "ok": summary.ok,
+        "draws": summary.draws,
+        "pilot_draws": summary.pilot_draws,
+        "expected_false_certificates": summary.expected_false_certificates,
+    }
+    if summary.draws_per_pair is not None:
+        found["draws_per_pair"] = summary.draws_per_pair
+    for name in ("quarantined", "smooth_norm", "robustness_score"):
+        found.update(_with_interval(name, getattr(summary, name)))
+    for name in ("clean_accuracy", "class_accuracy", "retrieval_accuracy"):
+        found.update(_with_interval(name, getattr(summary, name)))
+    for at in summary.radii:
+        here = f"r{at.radius:g}"
+        for name in (
+            "fcsb",
+            "fcsb_vacuous",
+            "angular",
+            "angular_vacuous",
+            "certified_prediction",
+            "certified_accuracy",
+            "certified_retrieval",
+        ):
+            found.update(_with_interval(f"{name}/{here}", getattr(at, name)))
+        for cosine in at.cosines:
+            found.update(_with_interval(f"fcsb_cosine_{cosine.cosine:g}/{here}", cosine.fcsb))
+            found.update(_with_interval(f"angular_cosine_{cosine.cosine:g}/{here}", cosine.angular))
+    for target in summary.targets:
+        name = metric_name(target.name)
+        for decision in ("certified", "refuted", "budget"):
+            found.update(_with_interval(f"target_{decision}/{name}", getattr(target, decision)))
+    return {name: float(value) for name, value in found.items()}
+
+
+def metric_name(target: str) -> str:
+    """A target's name in letters that MLflow takes: ``angular>=0.8@0.25`` is ``angular_0.8_r0.25``."""
+    return target.replace(">=", "_").replace("@", "_r")
+
+
+def description(summary: Summary) -> str:
+    """Markdown that MLflow shows on the run's page."""
+    header, rows = summary.table()
+    lines = [
+        f"{summary.ok:,} of {summary.pairs:,} pairs have certificates, at sigma {summary.sigma:g} and alpha "
+        f"{summary.alpha:g}. Of each statement at most {summary.expected_false_certificates:g} certificates "
+        "are expected to be false.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+def shortened(text: str) -> str:
+    """The text, or its head, length and digest where it is longer than a parameter may be."""
+    if len(text) <= PARAM_LIMIT:
+        return text
+    tail = f"... [{len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()}]"
+    return text[: PARAM_LIMIT - len(tail)] + tail
+
+
+def _with_interval(name: str, figure: Share | Mean | None) -> dict[str, float]:
+    if figure is None:
+        return {}
+    value = figure.share if isinstance(figure, Share) else figure.mean
+    named = {name: value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+    return {key: number for key, number in named.items() if number is not None}
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,263 @@
+"""One run into MLflow: by the driver at the end, or by ``smoothcert track`` later; twice changes nothing.
+
+    experiment (tracking.experiment)
+    └── parent: the job, by name. Runs of one job at several sigma or encoders meet under it
+        └── child: one (defence, sigma, encoder) = one run directory, found again by the tag smoothcert.run_id
+
+Per-pair data stays in Parquet; MLflow gets aggregates with intervals, parameters, the data set, job.yaml,
+summary.json.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from smoothcert.errors import SmoothcertError, TrackingError
+from smoothcert.job import Job, TrackingSection
+from smoothcert.runtime.summary import Summary
+from smoothcert.store import CommitLog, RunDirectory, RunInfo
+from smoothcert.tracking import figures
+from smoothcert.tracking.database import ensure_database
+from smoothcert.tracking.destination import Destination, destination
+from smoothcert.tracking.quiet import quiet_mlflow
+from smoothcert.tracking.redaction import clean, without_secrets, without_secrets_of
+
+_BATCH = 100
+_METRIC_BATCH = 1000
+_DIGEST_LIMIT = 36
+"""Characters of a data set's digest in MLflow; the whole one is a tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingResult:
+    """Where a run was tracked.
+
+    Attributes:
+        uri: the store, without credentials.
+        url: the run's page, or the store where no server shows pages.
+        experiment_id: MLflow's experiment.
+        run_id: MLflow's id of the child: parameters, metrics, data set, artifacts.
+        parent_run_id: MLflow's id of the job.
+        created: False if the run was there and was updated.
+        how_to_look: a sentence or command for a person.
+    """
+
+    uri: str
+    url: str
+    experiment_id: str
+    run_id: str
+    parent_run_id: str
+    created: bool
+    how_to_look: str
+
+
+def track_run(
+    run_url: str, summary: Summary, job: Job, tracking: TrackingSection | None = None
+) -> TrackingResult:
+    """Write a run's parameters, lineage, figures and documents to MLflow, or update them.
+
+    Results are not touched: whatever happens here, the run directory is complete without it.
+
+    Args:
+        run_url: the run directory.
+        summary: its figures.
+        job: the resolved job, as the driver ran it.
+        tracking: where to; default ``job.tracking``.
+
+    Raises:
+        TrackingError: MLflow is away (known within seconds), or refused.
+        RunDirectoryError: ``run_url`` is no run directory.
+    """
+    tracking = tracking or job.tracking
+    run = RunDirectory.open(run_url)
+    to = destination(run_url, tracking)
+    with quiet_mlflow(), _translated(to):
+        if to.database is not None and to.artifacts is not None:
+            ensure_database(to.database, to.artifacts)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=to.uri)
+        experiment = _experiment(client, tracking.experiment, to)
+        parent, _ = _find_or_create(
+            client,
+            experiment,
+            name=job.name,
+            started=_milliseconds(run.info.created),
+            tags={"smoothcert.role": "job", "smoothcert.job": job.name},
+        )
+        defence = "none"
+        child, created = _find_or_create(
+            client,
+            experiment,
+            name=f"{defence}, sigma {job.certify.sigma:g}, {_short(job.encoder.model)}",
+            started=_milliseconds(run.info.created),
+            tags={"smoothcert.role": "variant", "smoothcert.run_id": run.run_id},
+            more={
+                "mlflow.parentRunId": parent.info.run_id,
+                "smoothcert.job": job.name,
+                "smoothcert.defence": defence,
+                **_lineage_tags(run.info, run_url),
+            },
+        )
+        _write(client, child, run.info, summary, job)
+        ended = _last_commit(run)
+        for mlflow_run in (child, parent):
+            if summary.finished:
+                client.set_terminated(mlflow_run.info.run_id, "FINISHED", end_time=ended)
+            else:
+                client.update_run(mlflow_run.info.run_id, status="RUNNING")
+    return TrackingResult(
+        uri=to.shown,
+        url=to.page(experiment, child.info.run_id),
+        experiment_id=experiment,
+        run_id=child.info.run_id,
+        parent_run_id=parent.info.run_id,
+        created=created,
+        how_to_look=to.how_to_look,
+    )
+
+
+def _write(client: Any, child: Any, info: RunInfo, summary: Summary, job: Job) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    run_id = child.info.run_id
+    # parameters cannot change in MLflow: what a resume ran with (workers, slots) is in the newest job.yaml
+    params = [Param(k, v) for k, v in figures.parameters(job).items() if k not in child.data.params]
+    now = int(time.time() * 1000)
+    numbers = [
+        Metric(name, value, now, 0)
+        for name, value in figures.metrics(summary).items()
+        if child.data.metrics.get(name) != value
+    ]
+    tags = [RunTag("mlflow.note.content", figures.description(summary))]
+    for start in range(0, len(params), _BATCH):
+        client.log_batch(run_id, params=params[start : start + _BATCH])
+    for start in range(0, len(numbers), _METRIC_BATCH):
+        client.log_batch(run_id, metrics=numbers[start : start + _METRIC_BATCH])
+    client.log_batch(run_id, tags=tags)
+    if not child.inputs.dataset_inputs:
+        client.log_inputs(run_id, [_dataset(info, job)])
+    client.log_text(run_id, figures.job_document(job), "job.yaml")
+    client.log_text(run_id, figures.summary_document(summary), "summary.json")
+
+
+def _dataset(info: RunInfo, job: Job) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    uris = clean(list(job.data.uris))
+    scheme = uris[0].partition("://")[0] if "://" in uris[0] else "local"
+    return DatasetInput(
+        Dataset(
+            name=job.name,
+            digest=info.data_digest[:_DIGEST_LIMIT],
+            source_type=scheme,
+            source=json.dumps({"uri": uris[0] if len(uris) == 1 else uris, "format": job.data.format}),
+            profile=json.dumps({"num_rows": info.pairs, "digest": info.data_digest}),
+        ),
+        [InputTag("mlflow.data.context", "certification")],
+    )
+
+
+def _lineage_tags(info: RunInfo, run_url: str) -> dict[str, str]:
+    return {
+        "smoothcert.fingerprint": info.fingerprint,
+        "smoothcert.code_version": info.code_version,
+        "smoothcert.data_digest": info.data_digest,
+        "smoothcert.encoder_digest": info.encoder_digest,
+        "smoothcert.run_url": without_secrets(run_url),
+        "mlflow.source.name": f"smoothcert {info.code_version}",
+        "mlflow.source.type": "JOB",
+    }
+
+
+def _experiment(client: Any, name: str, to: Destination) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=to.artifacts))
+        except MlflowException:
+            # another driver made it in this moment, or it cannot be made
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"tracking.experiment='{name}' was deleted in MLflow at {to.shown}",
+            remedy=f"mlflow experiments restore --experiment-id {found.experiment_id}; or name another",
+        )
+    return str(found.experiment_id)
+
+
+def _find_or_create(
+    client: Any,
+    experiment: str,
+    *,
+    name: str,
+    started: int,
+    tags: Mapping[str, str],
+    more: Mapping[str, str] | None = None,
+) -> tuple[Any, bool]:
+    """The run that carries these tags, with what it holds; and whether it was made now."""
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = client.search_runs([experiment], filter_string=wanted, max_results=1)
+    everything = {**tags, **(more or {})}
+    if found:
+        for key, value in everything.items():
+            if found[0].data.tags.get(key) != value:
+                client.set_tag(found[0].info.run_id, key, value)
+        return found[0], False
+    return client.create_run(experiment, start_time=started, tags=everything, run_name=name), True
+
+
+def _last_commit(run: RunDirectory) -> int:
+    """Milliseconds since 1970 of the newest commit; of the run's creation where there is none."""
+    moments = CommitLog(run.storage, exclusive=False).load().table["committed_at"].to_pylist()
+    return int(max(moments) * 1000) if moments else _milliseconds(run.info.created)
+
+
+def _milliseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def _short(model: str) -> str:
+    return without_secrets(model).rstrip("/").rpartition("/")[2].rpartition(":")[2]
+
+
+@contextmanager
+def _translated(to: Destination) -> Iterator[None]:
+    """MLflow's exceptions, and those of what it stands on, as one of ours with store and remedy."""
+    try:
+        yield
+    except SmoothcertError:
+        raise
+    except Exception as exc:
+        text = without_secrets_of(" ".join(str(exc).split()), to.uri)[:500]
+        if _is_away(exc):
+            raise TrackingError(
+                f"MLflow at {to.shown} cannot be reached: {text}",
+                remedy="results are complete without it; when it is back: smoothcert track RUN",
+            ) from exc
+        raise TrackingError(
+            f"MLflow at {to.shown} refused: {type(exc).__name__}: {text}",
+            remedy="results are complete without it; correct the cause, then: smoothcert track RUN",
+        ) from exc
+
+
+def _is_away(exc: BaseException | None) -> bool:
+    while exc is not None:
+        if type(exc).__module__.startswith(("requests", "urllib3")) or isinstance(
+            exc, (ConnectionError, TimeoutError)
+        ):
+            return True
+        if "API request to" in str(exc) and "failed with exception" in str(exc):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False

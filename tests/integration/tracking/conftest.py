@@ -1,0 +1,159 @@
+"""Real run directories, a real MLflow server, and embedded databases that are not migrated anew for every test."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from smoothcert.job import Job, parse_job
+from smoothcert.runtime.summary import Summary, summarise
+from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
+from smoothcert.tracking.database import ensure_database
+from smoothcert.tracking.quiet import quiet_mlflow
+
+JOB = """
+name: sample
+data: {format: parquet, uri: "s3://key:CANARY-userinfo@bucket/digits?sig=CANARY-query"}
+encoder: {model: bundled:digits-clip}
+certify:
+  sigma: 0.5
+  radii: [0.25, 1.0]
+  cosines: [0.5, 0.8]
+  targets: [{certificate: angular, radius: 0.25, cosine: 0.8}]
+zero_shot: {labels: [one, two]}
+"""
+RunMaker = Callable[..., tuple[str, Summary, Job]]
+
+
+def row(unit: str, number: int, **changes: object) -> dict[str, object]:
+    """A row with every column of the schema; NULL where nothing else is said."""
+    told = {
+        "unit_id": unit,
+        "pair_id": f"{unit}.parquet#{number}",
+        "source_uri": f"{unit}.parquet",
+        "captions": ("a photo",),
+        "status": "ok",
+        "sigma": 0.5,
+        "alpha": 0.001,
+        "input_height": 8,
+        "input_width": 8,
+        "draws": 100,
+        "pilot_draws": 64,
+        "smooth_norm_lcb": 0.9,
+        "robustness_score_lcb": 0.95,
+        "fcsb": (0.8, None),
+        "angular": (0.9, 0.6),
+        "fcsb_radius": (0.5, 0.25),
+        "angular_radius": (1.5, 0.5),
+        "label": "one",
+        "clean_label": "one",
+        "predicted_label": "one",
+        "certified_radius": 0.4,
+        "target_decision": ("certified",),
+        "log_e_value": (9.0,),
+        "encoder_digest": "e" * 64,
+        "seed": 0,
+        "noise": "philox",
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    return {column.name: None for column in CERTIFICATES.columns[3:]} | told | changes
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> RunMaker:
+    """Makes a committed run of two units below ``tmp_path/runs``."""
+    from smoothcert.datasets import UnitSpec
+
+    def make(
+        name: str = "a", text: str = JOB, *, units: int = 2, radius: float = 0.4
+    ) -> tuple[str, Summary, Job]:
+        job = parse_job(text)
+        planned = [UnitSpec(f"u{i}", f"u{i}.parquet", 0, 4) for i in range(2)]
+        identity = RunIdentity(job, "d" * 64, "e" * 64, "0.1.0")
+        run = RunDirectory.create_or_open(tmp_path / "runs" / name, identity, planned)
+        for unit in planned[:units]:
+            if unit.unit_id in run.commits.unit_ids():
+                continue
+            attempt = new_attempt()
+            rows = [row(unit.unit_id, i, certified_radius=radius) for i in range(3)]
+            rows.append(
+                row(unit.unit_id, 3, status="quarantined", error_stage="decode", error_class="DecodeError")
+            )
+            part = run.write_certificates(unit.unit_id, attempt, rows)
+            commit = Commit(
+                unit_id=unit.unit_id, attempt=attempt, parts=(part,), ok=3, quarantined=1, draws=656
+            )
+            assert run.commits.commit(commit)
+        return run.url, summarise(run.url), job
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to copy."""
+    database = tmp_path_factory.mktemp("migrated") / "mlflow.db"
+    with quiet_mlflow():
+        ensure_database(database, (database.parent / "artifacts").as_uri())
+    return database
+
+
+@pytest.fixture
+def beside(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The embedded store of the runs of ``make_run``, migrated already; its URI."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    shutil.copy(migrated, tmp_path / "runs" / "mlflow.db")
+    return f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[tuple[str, Path]]:
+    """A real server on a free port of the loopback; its address, and the directory of all its files."""
+    home = tmp_path_factory.mktemp("server")
+    shutil.copy(migrated, home / "server.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{home}/server.db"]
+    command += ["--artifacts-destination", str(home / "artifacts")]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            cwd=home,
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            start_new_session=True,
+        )
+    try:
+        _wait_until_it_answers(f"http://127.0.0.1:{port}/health", process, home / "log")
+        yield f"http://127.0.0.1:{port}", home
+    finally:
+        # the server starts workers of its own: all of its session, and nothing else
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not start in 60 s:\n{log.read_text()}")

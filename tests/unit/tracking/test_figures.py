@@ -1,0 +1,147 @@
+import json
+import re
+
+import yaml
+
+from smoothcert.job import Job, parse_job
+from smoothcert.runtime.summary import AtCosine, AtRadius, Mean, Share, Summary, TargetOutcome
+from smoothcert.tracking import figures
+
+JOB = """
+name: sample
+data: {format: parquet, uri: ["s3://key:hunter2@bucket/a", "https://host/b.parquet?sig=hunter2"]}
+encoder: {model: bundled:digits-clip}
+certify:
+  sigma: 0.5
+  radii: [0.25, 1]
+  cosines: [0.8]
+  targets:
+    - {certificate: angular, radius: 0.25, cosine: 0.8}
+    - {certificate: class, radius: 1}
+zero_shot: {labels: [%s]}
+tracking: {uri: "https://me:hunter2@mlflow.example"}
+"""
+NONE = Share(0, 0, None, None, None)
+
+
+def job(labels: int = 2) -> Job:
+    return parse_job(JOB % ", ".join(f"label{i:04d}" for i in range(labels)))
+
+
+def share(count: int, of: int = 10) -> Share:
+    return Share(count, of, count / of, count / of - 0.01, count / of + 0.01)
+
+
+def at(radius: float, *, labelled: bool = True, vacuous: bool = False) -> AtRadius:
+    return AtRadius(
+        radius=radius,
+        fcsb=Mean(0, None, None, None) if vacuous else Mean(9, 0.5, 0.4, 0.6),
+        fcsb_vacuous=share(10 if vacuous else 1),
+        angular=Mean(10, 0.9, 0.8, 1.0),
+        angular_vacuous=share(0),
+        cosines=(AtCosine(0.8, share(2), share(7)),),
+        certified_prediction=share(6),
+        certified_accuracy=share(5) if labelled else NONE,
+        certified_retrieval=None,
+    )
+
+
+def summary(*, labelled: bool = True) -> Summary:
+    return Summary(
+        run_id="sample-1",
+        job="sample",
+        sigma=0.5,
+        alpha=0.001,
+        finished=True,
+        pairs=11,
+        ok=10,
+        quarantined=Share(1, 11, 1 / 11, 0.0, 0.4),
+        quarantine=(("DecodeError", 1),),
+        draws=1000,
+        pilot_draws=640,
+        draws_per_pair=100.0,
+        smooth_norm=Mean(10, 0.9, 0.8, 1.0),
+        robustness_score=Mean(10, 0.95, 0.9, 1.0),
+        clean_accuracy=share(9) if labelled else NONE,
+        class_accuracy=share(8) if labelled else NONE,
+        retrieval_accuracy=None,
+        radii=(at(0.25, labelled=labelled), at(1.0, labelled=labelled, vacuous=True)),
+        targets=(
+            TargetOutcome("angular>=0.8@0.25", share(7), share(2), share(1), 0.01),
+            TargetOutcome("class@1", share(6), share(4), share(0), 0.01),
+        ),
+        expected_false_certificates=0.01,
+    )
+
+
+def test_figures_come_with_their_intervals_under_names_by_radius() -> None:
+    found = figures.metrics(summary())
+    assert found["angular_cosine_0.8/r0.25"] == 0.7
+    assert found["angular_cosine_0.8/r0.25_low"] == 0.7 - 0.01
+    assert found["angular_cosine_0.8/r0.25_high"] == 0.7 + 0.01
+    assert found["fcsb_cosine_0.8/r1"] == 0.2
+    assert found["certified_prediction/r0.25"] == 0.6 and found["certified_accuracy/r0.25"] == 0.5
+    assert found["target_certified/angular_0.8_r0.25"] == 0.7
+    assert found["target_refuted/class_r1"] == 0.4
+    assert found["expected_false_certificates"] == 0.01
+    assert found["quarantined"] == 1 / 11
+    singles = {"pairs", "ok", "draws", "pilot_draws", "draws_per_pair", "expected_false_certificates"}
+    plain = {name for name in found if not name.endswith(("_low", "_high"))}
+    assert {f"{name}_low" for name in plain - singles} | {
+        f"{name}_high" for name in plain - singles
+    } | plain == set(found)
+    assert all(isinstance(value, float) for value in found.values())
+
+
+def test_a_figure_without_value_is_left_out_and_not_zero() -> None:
+    found = figures.metrics(summary(labelled=False))
+    assert not any(
+        name.startswith(("class_accuracy", "clean_accuracy", "certified_accuracy")) for name in found
+    )
+    assert not any(name.startswith("certified_retrieval") for name in found)
+    assert "fcsb/r0.25" in found and "fcsb/r1" not in found, "a mean over nothing"
+    assert found["fcsb_vacuous/r1"] == 1.0
+
+
+def test_names_are_ones_that_mlflow_takes() -> None:
+    # letters, digits, _ - . space : / and no path that climbs: MLflow's own rule for names
+    for name in (*figures.metrics(summary()), *figures.parameters(job())):
+        assert re.fullmatch(r"[\w.\-/]{1,250}", name) and ".." not in name and not name.startswith("/")
+
+
+def test_parameters_are_the_resolved_job_without_credentials() -> None:
+    found = figures.parameters(job())
+    assert found["certify.sigma"] == "0.5"
+    assert found["certify.alpha"] == "0.001", "defaults are written out"
+    assert json.loads(found["certify.radii"]) == [0.25, 1.0]
+    assert json.loads(found["certify.targets"]) == ["angular>=0.8@0.25", "class@1"]
+    assert json.loads(found["data.uri"]) == ["s3://bucket/a", "https://host/b.parquet"]
+    assert found["encoder.trust_remote_code"] == "false"
+    assert "retrieval" not in found and not any(name.startswith("tracking") for name in found)
+    assert "hunter2" not in json.dumps(found)
+
+
+def test_long_parameters_keep_head_length_and_digest() -> None:
+    few, many = figures.parameters(job(1000)), figures.parameters(job(1001))
+    for found in (few, many):
+        assert max(len(value) for value in found.values()) == figures.PARAM_LIMIT
+        assert found["zero_shot.labels"].startswith('["label0000", "label0001"')
+    assert few["zero_shot.labels"] != many["zero_shot.labels"], "the digest tells them apart"
+    assert re.search(r"\[\d+ characters, sha256 [0-9a-f]{64}\]$", few["zero_shot.labels"])
+    assert figures.shortened("x" * figures.PARAM_LIMIT) == "x" * figures.PARAM_LIMIT
+
+
+def test_job_document_is_the_job_without_credentials() -> None:
+    text = figures.job_document(job())
+    assert "hunter2" not in text
+    read = Job.model_validate(yaml.safe_load(text))
+    assert read.certify == job().certify
+    assert read.tracking.uri == "https://mlflow.example"
+
+
+def test_description_is_a_markdown_table() -> None:
+    text = figures.description(summary())
+    assert text.startswith("10 of 11 pairs have certificates, at sigma 0.5 and alpha 0.001.")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
+    assert rows[2].startswith("| 0.25 | 60.0% | 50.0% | 70.0% |")
