@@ -34,20 +34,34 @@ class CommitLog:
 
     Args:
         storage: the run directory.
-        exclusive: whether the store can create a file exclusively; then any process may commit.
+        exclusive: whether the store can create a file exclusively; then any process may commit. ``None``: found
+            out by a probe before the first write, so that readers need no right to write.
         committer: without ``exclusive``, whether this process is the one that commits (the driver).
     """
 
-    def __init__(self, storage: Storage, *, exclusive: bool, committer: bool = False) -> None:
+    def __init__(
+        self, storage: Storage, *, exclusive: bool | None = None, committer: bool = False
+    ) -> None:
         self._storage = storage
-        self._exclusive = exclusive
+        self._known_exclusive = exclusive
         self._committer = committer
         self._lock = threading.Lock()
 
     @property
+    def exclusive(self) -> bool:
+        """Whether any process may commit, because the store creates files exclusively. Probed once.
+
+        Raises:
+            StoreError: the probe could not be written.
+        """
+        if self._known_exclusive is None:
+            self._known_exclusive = self._storage.supports_exclusive_create(COMMITS)
+        return self._known_exclusive
+
+    @property
     def may_commit(self) -> bool:
         """Whether ``commit`` works here; if not, hand the ``Commit`` to the driver."""
-        return self._exclusive or self._committer
+        return self.exclusive or self._committer
 
     def commit(self, commit: Commit) -> bool:
         """Make an attempt the one that counts, unless another already is.
@@ -61,7 +75,7 @@ class CommitLog:
         """
         file = f"{COMMITS}/{checked_name('unit_id', commit.unit_id)}.json"
         data = commit.to_json()
-        if self._exclusive:
+        if self.exclusive:
             return self._storage.create(file, data)
         if not self._committer:
             raise StoreError(
@@ -145,7 +159,7 @@ class CommitLog:
         pq.write_table(table.replace_schema_metadata({"made_by": new_attempt()}), sink, compression="zstd")
         file = manifest_file(previous + 1)
         data = sink.getvalue().to_pybytes()
-        if self._exclusive:
+        if self.exclusive:
             return self._storage.create(file, data) and self.newest_number() == previous + 1
         if not self._committer:
             raise StoreError(

@@ -81,7 +81,13 @@ class Storage:
             self.root = text
         else:
             with self._translating("open", text):
-                self.fs, self.root = fsspec.core.url_to_fs(text, **_OPTIONS.get(protocol, {}))
+                try:
+                    self.fs, self.root = fsspec.core.url_to_fs(text, **_OPTIONS.get(protocol, {}))
+                except ValueError as exc:
+                    raise StoreError(
+                        f"'{text}' is not a URL that can be opened: {exc}",
+                        remedy="write it like s3://bucket/runs, gs://bucket/runs or /data/runs",
+                    ) from exc
             self.root = self.root.rstrip("/")
         self.url = text.rstrip("/") or "/"
         self.local = protocol in ("file", "local")
@@ -183,7 +189,7 @@ class Storage:
         different writers must differ.
 
         Returns:
-            True if the file now holds these bytes because of this call; False if another was first.
+            True if the file holds these bytes; False if another was first.
 
         Raises:
             StoreError: the file could not be made; nothing is known to be there.
@@ -251,9 +257,8 @@ class Storage:
             # a link appears with all its bytes, and fails if the name is taken: what rename cannot promise
             os.link(temporary, path)
         except FileExistsError:
-            # a network file system may repeat a link whose answer was lost: two names mean that it was made
-            if os.stat(temporary).st_nlink != 2:
-                return False
+            # a network file system may repeat a link whose answer was lost, so the bytes decide
+            return Path(path).read_bytes() == data
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -263,7 +268,7 @@ class Storage:
     def _create_memory(self, path: str, data: bytes) -> bool:
         with _MEMORY_LOCK:
             if self.fs.exists(path):
-                return False
+                return bytes(self.fs.cat_file(path)) == data
             self.fs.pipe_file(path, data)
             return True
 

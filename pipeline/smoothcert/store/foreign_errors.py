@@ -129,9 +129,6 @@ TABLE: tuple[Rule, ...] = (
         "the file system reported an error",
         "check the file system, then run the same command again: committed units are kept",
     ),
-    Rule(
-        _named("ValueError"), "the URL or path is not valid", "write it like s3://bucket/runs or /data/runs"
-    ),
 )
 
 

@@ -70,6 +70,13 @@ def _check_names(rows: Sequence[Any], schema: TableSchema, constants: Mapping[st
 
 
 def _converted(values: list[Any], column: Column, schema: TableSchema) -> pa.Array:
+    if pa.types.is_integer(column.type):
+        # pyarrow would cut 1.5 to 1 without a word
+        odd = [v for v in values if v is not None and not isinstance(v, (int, np.integer))]
+        if odd:
+            raise StoreError(
+                f"column '{column.name}' of '{schema.name}' takes {column.type}, not {odd[0]!r}", remedy=_BUG
+            )
     try:
         # from_pandas=False: NaN stays NaN here, so that the check below can refuse it
         return pa.array(values, type=column.type, from_pandas=False)

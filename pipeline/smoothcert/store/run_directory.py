@@ -141,14 +141,14 @@ class RunDirectory:
         return self.info.run_id
 
     @cached_property
+    def commits(self) -> CommitLog:
+        """What is committed. Writing needs no probe until the first commit, reading never does."""
+        return CommitLog(self.storage, committer=self._driver)
+
+    @property
     def exclusive(self) -> bool:
         """Whether workers may commit; if not, they hand commits to the driver. Probed once."""
-        return self.storage.supports_exclusive_create(COMMITS)
-
-    @cached_property
-    def commits(self) -> CommitLog:
-        """What is committed."""
-        return CommitLog(self.storage, exclusive=self.exclusive, committer=self._driver)
+        return self.commits.exclusive
 
     def plan(self) -> list[UnitSpec]:
         """The units as first planned."""

@@ -27,8 +27,8 @@ _IDENTITY = (
     ),
     Column("source_uri", _TEXT, "The file that holds or lists the pair."),
     Column("caption", _TEXT, "The first caption; NULL where there is none.", nullable=True),
-    Column("captions", _TEXTS, "All captions.", nullable=True),
-    Column("label", _TEXT, "The class name given by the data, if any.", nullable=True),
+    Column("captions", _TEXTS, "All captions, empty or NULL where there is none.", nullable=True),
+    Column("label", _TEXT, "The class name given by the data; NULL where there is none.", nullable=True),
 )
 
 _STATUS = (
@@ -249,7 +249,7 @@ _DECISIONS = (
         "target_decision",
         _TEXTS,
         "certified, refuted or budget (undecided at the last draw), one per target of the job in its order. "
-        "refuted ends work and claims nothing.",
+        "refuted ends work and claims nothing. NULL in quarantined rows.",
         nullable=True,
         values=("certified", "refuted", "budget"),
         source="theory 3",
@@ -258,7 +258,7 @@ _DECISIONS = (
         "log_e_value",
         _NUMBERS,
         "Natural logarithm of an e-value against the hypothesis that the target does not hold, one per "
-        "target of the job in its order.",
+        "target of the job in its order. NULL in quarantined rows.",
         nullable=True,
         infinite=True,
         source="theory 3",
