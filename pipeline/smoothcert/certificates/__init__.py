@@ -1,0 +1,30 @@
+"""Certificates (theory.md section 2): pure functions of numbers. numpy and scipy only.
+
+Array-like in, float64 arrays out. NaN in is an error; a certificate that says nothing is NaN (vacuous). Lower bounds are
+rounded down, upper bounds up. Probabilities enter only through the numbers passed in: given that those bounds hold, every
+certificate here is certain.
+"""
+
+from smoothcert.certificates.angular import angular_bound, angular_radius
+from smoothcert.certificates.deployment import deployment_gap
+from smoothcert.certificates.direction import dual_direction
+from smoothcert.certificates.dual import dual_bound
+from smoothcert.certificates.margin import margin_radius, rank_radius
+from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
+from smoothcert.certificates.reference import clean_reference_bound
+from smoothcert.certificates.staircase import large_radius_bound
+
+__all__ = [
+    "angular_bound",
+    "angular_radius",
+    "clean_reference_bound",
+    "deployment_gap",
+    "dual_bound",
+    "dual_direction",
+    "fcsb",
+    "fcsb_radius",
+    "large_radius_bound",
+    "margin_radius",
+    "projection_bound",
+    "rank_radius",
+]

@@ -1,0 +1,118 @@
+"""What the shifted noise can do at one radius: the frontier of theory.md T3, as sound supporting lines.
+
+Put m(x) at (t, -s) in the plane of w = (0,1) and e = (1,0), with t >= 0. For a shift rho and a level c, the statement
+"<m(x+delta), w> <= c for every ||delta|| <= r" follows from
+
+    a t - b s' >= E||L w + (a, b)|| - c          with s' = -<m(x), w>, i.e. <lambda, m(x)> >= H
+
+for *any* lambda = (a, b) (weak duality). The extremal encoder u(z) = (L w + lambda)/||L w + lambda|| shows which lambda
+are best: those with E[L u]_2 = c. Sweeping a and solving for b lists them; each is kept with its rigorous H, so an
+entry that was solved badly only makes the frontier looser there, never false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from smoothcert.certificates.domain import FloatArray
+from smoothcert.certificates.likelihood import LikelihoodRatio
+
+SMALLEST_SHIFT = 1e-6
+"""Shifts between 0 and this one are rounded up to it: sound, and far below any radius of use."""
+LARGEST_SHIFT = 6.0
+"""Larger shifts count as vacuous: they would need a smooth norm above 1 - 2e-9, i.e. some 10^9 draws."""
+
+_LINES, _CELLS = 640, 1600
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """Supporting lines at one shift and level, from the vacuous end to the smooth norm 1.
+
+    The points that the lines leave open form a convex polygon; each line is an edge of it.
+
+    Attributes:
+        theta: shape (K,), falling: the line's normal is lambda/||lambda|| = (cos theta, -sin theta).
+        needed: shape (K,): <m(x), lambda/||lambda||> >= needed proves the statement.
+        length: shape (K,): ||lambda||.
+        corner: shape (K-1,), growing: the distance from 0 at which line k hands over to line k+1.
+    """
+
+    theta: FloatArray
+    needed: FloatArray
+    length: FloatArray
+    corner: FloatArray
+
+
+@lru_cache(maxsize=256)
+def frontier(rho: float, level: float = 0.0) -> Frontier:
+    """Build (once) the frontier for a shift in [SMALLEST_SHIFT, LARGEST_SHIFT] and a level in (-1, 1)."""
+    a = np.geomspace(*range_of_a(rho), _LINES)
+    b = solve_b(LikelihoodRatio(rho, cells=_CELLS // 5, reach=7.0), a, level)
+    fine = LikelihoodRatio(rho, cells=_CELLS, reach=8.5)
+    pieces = [slice(i, i + 64) for i in range(0, _LINES, 64)]
+    needed = np.concatenate([fine.expected_norm(a[rows], b[rows]) for rows in pieces]) - level
+    length = np.hypot(a, b)
+    # Rounding of the subtraction, the length and the division, on the safe side.
+    needed = needed / length
+    needed += 1e-15 * (np.abs(needed) + abs(level) / length)
+    theta = np.arctan2(-b, a)
+    return Frontier(theta, needed, length, _corners(theta, needed))
+
+
+def _corners(theta: FloatArray, needed: FloatArray) -> FloatArray:
+    """Distances from 0 of the points where neighbouring lines cross; made to grow where rounding disturbs them."""
+    turn = np.diff(theta)
+    beside = (needed[1:] - needed[:-1] * np.cos(turn)) / np.where(turn == 0.0, np.nan, np.sin(turn))
+    distance = np.hypot(needed[:-1], beside)
+    return np.maximum.accumulate(np.where(np.isnan(distance), 0.0, distance))
+
+
+def range_of_a(rho: float) -> tuple[float, float]:
+    """Where to sweep a: from a smooth norm near the vacuous end to one near 1."""
+    # L spreads over about rho near its tilted median exp(rho^2/2), and b reaches -exp(rho^2).
+    return 1e-5 * min(rho, 1.0) * np.exp(min(rho, 1.0) * rho / 2), 1e3 * rho * np.exp(rho**2)
+
+
+def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: float = 1e-5) -> FloatArray:
+    """Solve E[L u]_2 = level for b at every a: safeguarded Newton on a function that increases in b.
+
+    Precision is not needed for soundness, and only to second order for tightness.
+    """
+    nodes, weights = ratio.nodes, ratio.weights * ratio.nodes
+    # The root lies between the points where even the extreme nodes have the wanted sign.
+    reach = np.maximum(nodes[-1], a * abs(level) / np.sqrt(1 - level**2)) * 1.01
+    low = np.full_like(a, 0.0) - reach
+    high = np.full_like(a, 0.0) + a * abs(level) / np.sqrt(1 - level**2) * 1.01
+    b = np.clip(-(weights @ nodes) / weights.sum() + 0 * a, low, high)
+    for _ in range(60):
+        second = nodes + b[:, None]
+        inverse = 1.0 / np.sqrt(a[:, None] ** 2 + second**2)
+        u2 = second * inverse
+        value = u2 @ weights - level * weights.sum()
+        slope = ((1.0 - u2**2) * inverse) @ weights
+        low, high = np.where(value < 0, b, low), np.where(value < 0, high, b)
+        newton = b - value / np.maximum(slope, 1e-300)
+        middle = _between(low, high)
+        step = np.where((newton > low) & (newton < high), newton, middle)
+        if np.all(np.abs(step - b) <= precision * a):
+            return step
+        b = step
+    return b
+
+
+def _between(low: FloatArray, high: FloatArray) -> FloatArray:
+    # Brackets span many decades of negative numbers: halve the exponent there.
+    both_negative = high < 0
+    geometric = -np.sqrt(np.where(both_negative, low * high, 0.0))
+    return np.where(both_negative, geometric, (low + high) / 2)
+
+
+def touching_point(ratio: LikelihoodRatio, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(t, s') = (E u_1, -E u_2) of the extremal encoder: where the line of (a, b) touches the frontier."""
+    second = ratio.nodes + b[:, None]
+    inverse = 1.0 / np.sqrt(a[:, None] ** 2 + second**2)
+    return a * (inverse @ ratio.weights), -((second * inverse) @ ratio.weights)
