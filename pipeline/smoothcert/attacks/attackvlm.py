@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from smoothcert.attacks.base import Attack, AttackSettings
-from smoothcert.attacks.campaign import Campaign
+from smoothcert.attacks.campaign import Campaign, keep
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.objectives.base import Objective
 from smoothcert.attacks.objectives.matching import FeatureMatching
@@ -52,8 +52,7 @@ class AttackVLM(Attack[MatchingSettings]):
         points = campaign.starts(rows, "attackvlm", random=False)
         for _ in range(self.settings.steps):
             answer = campaign.ask(rows, points)
-            still = campaign.is_open(rows)
-            rows, points, gradient = rows[still], points[still], answer.gradient[still]
+            rows, points, gradient = keep(campaign.is_open(rows), rows, points, answer.gradient)
             if not len(rows):
                 return
             ball = campaign.ball.select(rows)

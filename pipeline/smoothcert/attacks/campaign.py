@@ -257,6 +257,11 @@ class Campaign:
         self._clock = now
 
 
+def keep(still: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Each of ``values`` for the rows that are still there; nothing is copied while all are."""
+    return values if bool(still.all()) else tuple(value[still] for value in values)
+
+
 def per_pair(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """(k,) values shaped to scale a batch of images, in the images' type."""
     return column(values, like).to(like.dtype)

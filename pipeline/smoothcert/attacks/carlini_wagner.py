@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from smoothcert.attacks.base import Attack, AttackSettings
-from smoothcert.attacks.campaign import Campaign, per_pair
+from smoothcert.attacks.campaign import Campaign, keep, per_pair
 from smoothcert.attacks.fab import keep_nearest, show_nearest
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.objectives.margin import MarginLoss
@@ -98,7 +98,7 @@ class CarliniWagner(Attack[CarliniWagnerSettings]):
             second = 0.999 * second + 0.001 * slope**2
             size = self.settings.learning_rate / (1 - 0.9**step)
             w = w - size * first / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
-            rows, w, first, second = rows[still], w[still], first[still], second[still]
+            rows, w, first, second = keep(still, rows, w, first, second)
             if not len(rows):
                 break
         return won[asked]

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.statistics import lower_bound
+from smoothcert.statistics.betting import FRACTIONS, stakes
 
 Array = NDArray[np.float64]
 
@@ -32,8 +33,6 @@ PILOT_SHARE = 4
 """At most one draw in so many fixes directions and grid."""
 PILOT_DRAWS = 256
 """And never more than these: a better direction would gain less than the draws are worth."""
-BET_SHARES = (0.5, 0.9, 0.99)
-"""Largest bets, as shares of the one that could lose everything; capitals are averaged over them."""
 ROUNDING = 1e-6
 """Features are unit vectors up to this; ranges are widened by it."""
 
@@ -106,16 +105,12 @@ def positive_means(values: Array, alpha: float) -> NDArray[np.bool_]:
     The bet of theory.md section 3 against a mean of at most 1/2 of (1 + value) / 2. It decides like
     ``lower_bound(..., "betting") > 1/2``, but without searching for the bound: a grid needs many decisions.
     """
-    deviations = values / 2
-    index = np.arange(1, values.shape[-1] + 1)
-    means = np.cumsum(deviations, axis=-1) / (index + 1)
-    spread = (0.25 + np.cumsum((deviations - means) ** 2, axis=-1)) / (index + 1)
-    # Bets look at earlier draws only; before the first, nothing is known but the range.
-    earlier = np.concatenate((np.full((*values.shape[:-1], 1), 0.25), spread[..., :-1]), axis=-1)
-    bets = np.sqrt(2 * np.log(1 / alpha) / (earlier * index * np.log1p(index)))
-    logs = [np.log1p(np.minimum(bets, 2 * share) * deviations).sum(axis=-1) for share in BET_SHARES]
-    capital = np.logaddexp.reduce(logs, axis=0) - np.log(len(BET_SHARES))
-    return np.asarray(capital >= np.log(1 / alpha))
+    draws = (values + 1) / 2
+    nothing = np.zeros((*values.shape[:-1], 1))
+    sizes, _, _ = stakes(draws, alpha, nothing, nothing, nothing)
+    logs = [np.log1p(np.minimum(sizes, 2 * share) * (draws - 0.5)).sum(axis=-1) for share in FRACTIONS]
+    capital = np.logaddexp.reduce(logs, axis=0) - np.log(len(FRACTIONS))
+    return np.asarray(capital >= np.log(1 / alpha) + ROUNDING)
 
 
 def _split(draws: Array) -> tuple[Array, Array]:

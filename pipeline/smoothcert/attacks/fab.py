@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from smoothcert.attacks.base import Attack, AttackSettings
-from smoothcert.attacks.campaign import Campaign, per_pair
+from smoothcert.attacks.campaign import Campaign, keep, per_pair
 from smoothcert.attacks.hyperplanes import nearest_on_hyperplane
 from smoothcert.attacks.norms import Norm, column, difference, measured_norm
 from smoothcert.attacks.objectives.base import Objective
@@ -89,17 +89,14 @@ class FAB(Attack[FABSettings]):
         points: torch.Tensor,
         nearest: torch.Tensor,
     ) -> None:
-        norm = campaign.norm
         for _ in range(self.settings.steps):
             answer = campaign.ask(rows, points, objective, inside=False)
             keep_nearest(campaign, nearest, rows, points, answer.margin)
             still = campaign.is_open(rows)
-            rows, points = rows[still], points[still]
+            rows, points, gradient, loss = keep(still, rows, points, answer.gradient, answer.loss)
             if not len(rows):
                 return
-            points = self._step(
-                campaign.images[rows], points, answer.gradient[still], answer.loss[still], norm
-            )
+            points = self._step(campaign.images[rows], points, gradient, loss, campaign.norm)
             margin = campaign.ask(rows, points, objective, gradient=False, inside=False).margin
             keep_nearest(campaign, nearest, rows, points, margin)
             images = campaign.images[rows]

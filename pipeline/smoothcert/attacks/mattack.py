@@ -10,7 +10,7 @@ import torch
 
 from smoothcert.attacks.attackvlm import MatchingSettings, need_matching
 from smoothcert.attacks.base import Attack
-from smoothcert.attacks.campaign import Campaign
+from smoothcert.attacks.campaign import Campaign, keep
 from smoothcert.attacks.crops import random_crops, resized
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.objectives.base import Objective, cosine
@@ -71,8 +71,7 @@ class MAttack(Attack[MAttackSettings]):
             points = ball.project(points + self.settings.step_size * ball.steepest(gradient))
             if (step + 1) % self.settings.check_every == 0 or step + 1 == self.settings.steps:
                 campaign.ask(rows, points, gradient=False)
-                still = campaign.is_open(rows)
-                rows, points = rows[still], points[still]
+                rows, points = keep(campaign.is_open(rows), rows, points)
             if not len(rows):
                 return
         campaign.settle(rows, points)

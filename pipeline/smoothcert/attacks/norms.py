@@ -50,49 +50,56 @@ class Ball:
     norm: Norm
 
     def select(self, rows: torch.Tensor) -> Ball:
-        """The balls of some pairs."""
+        """The balls of some pairs; ``rows`` ascend, without repetition."""
+        if len(rows) == len(self.images):
+            return self
         return Ball(self.images[rows], self.budget[rows], self.norm)
 
     def project(self, points: torch.Tensor) -> torch.Tensor:
         """Nearest points (Euclidean) of ball and box together; float32, norms rounded down.
 
         For l2 the nearest point is clamp(x + t (z - x)) for one t in [0,1] (the optimality conditions of both
-        constraints), the largest that keeps the budget. The norm over t falls with t, so that
-        t <- t * budget / norm(t) climbs to it and every iterate is feasible.
+        constraints), the largest that keeps the budget. Pixels that the box stops stay stopped as t grows, so that
+        filling what they leave of the budget with the others climbs to t from below, and every iterate is feasible.
         """
         if self.norm == "linf":
             low, high = self._sides()
             return torch.minimum(torch.maximum(points, low), high)
         step = points - self.images
-        length = measured_norm(step, "l2")
-        t = (self.budget / length.clamp_min(1e-300)).clamp_max(1.0)
-        projected = self._along(step, t)
-        for _ in range(16):
-            length = measured_norm(difference(projected, self.images), "l2")
-            growth = (self.budget / length.clamp_min(1e-300)).clamp_min(1.0)
-            wider = torch.minimum(t * growth, torch.ones_like(t))
-            # Growth below float32's resolution cannot be seen in the pixels.
-            if not bool(((wider > t * (1 + 1e-7)) & (t < 1)).any()):
+        budget = self.budget.to(step.dtype)
+        t = (budget / _length(step).clamp_min(1e-30)).clamp_max(1.0)
+        for _ in range(20):
+            # Float32 will do here: it decides how much of the budget is used, not whether it is kept.
+            wanted = column(t, step) * step
+            moved = self._within(wanted)
+            stuck = _length(moved * (moved != wanted))
+            free = _length(moved * (moved == wanted))
+            left = (budget**2 - stuck**2).clamp_min(0.0).sqrt() / free.clamp_min(1e-30)
+            growth = torch.where(free > 0, left, 1.0).clamp_min(1.0)
+            wider = (t * growth).clamp_max(1.0)
+            if not bool((wider > t * (1 + 1e-6)).any()):
                 break
             t = wider
-            projected = self._along(step, t)
-        return self._shrink_to_fit(projected, step, t)
+        return self._shrink_to_fit(self.images + moved, step, t)
 
-    def _along(self, step: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return (self.images + column(t, step).to(step.dtype) * step).clamp_(0.0, 1.0)
+    def _within(self, wanted: torch.Tensor) -> torch.Tensor:
+        """The part of a step that stays in the box."""
+        return torch.minimum(torch.maximum(wanted, -self.images), 1 - self.images)
 
     def _shrink_to_fit(self, projected: torch.Tensor, step: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Undo what rounding to float32 added, until the float64 norm is within the budget."""
         # Just inside, so that summing in another order still finds at most the budget.
         allowed = self.budget * (1 - 1e-12)
+        projected = projected.clamp_(0.0, 1.0)
         slack = 1e-7
         for _ in range(40):
             length = measured_norm(difference(projected, self.images), "l2")
             over = length > allowed
             if not bool(over.any()):
                 return projected
-            t = torch.where(over, t * (allowed / length.clamp_min(1e-300)) * (1 - slack), t)
-            projected = torch.where(column(over, step), self._along(step, t), projected)
+            t = torch.where(over, t * (allowed / length.clamp_min(1e-300)).to(t.dtype) * (1 - slack), t)
+            shrunk = (self.images + self._within(column(t, step) * step)).clamp_(0.0, 1.0)
+            projected = torch.where(column(over, step), shrunk, projected)
             slack *= 2
         # A budget near float32's resolution of the pixels themselves: nothing smaller than x is left.
         return torch.where(column(over, step), self.images, projected)
@@ -129,3 +136,8 @@ class Ball:
             radius = uniforms([key.at("radius") for key in keys], (), device)
             step = direction * column(radius ** (1.0 / self.images[0].numel()), direction)
         return self.project(self.images + step * column(self.budget, step).float())
+
+
+def _length(delta: torch.Tensor) -> torch.Tensor:
+    lengths: torch.Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return lengths

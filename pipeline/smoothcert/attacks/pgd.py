@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smoothcert.attacks.base import Attack, AttackSettings
-from smoothcert.attacks.campaign import Campaign, per_pair
+from smoothcert.attacks.campaign import Campaign, keep, per_pair
 from smoothcert.errors import JobError
 
 
@@ -56,8 +56,7 @@ class PGD(Attack[PGDSettings]):
             points = campaign.starts(rows, restart, random=self.settings.random_start)
             for step in range(self.settings.steps):
                 answer = campaign.ask(rows, points)
-                still = campaign.is_open(rows)
-                rows, points, gradient = rows[still], points[still], answer.gradient[still]
+                rows, points, gradient = keep(campaign.is_open(rows), rows, points, answer.gradient)
                 if not len(rows):
                     break
                 ball = campaign.ball.select(rows)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from smoothcert.attacks.base import Attack, AttackSettings
-from smoothcert.attacks.campaign import Campaign, per_pair
+from smoothcert.attacks.campaign import Campaign, keep, per_pair
 from smoothcert.attacks.noise import uniforms
 from smoothcert.errors import JobError
 
@@ -71,14 +71,14 @@ class Square(Attack[SquareSettings]):
         numbers = torch.empty(0)
         for step in range(self.settings.steps - 1):
             still = campaign.is_open(rows)
-            rows, points, margin = rows[still], points[still], margin[still]
+            rows, points, margin = keep(still, rows, points, margin)
             if not len(rows):
                 return
             if step % BLOCK == 0:
                 keys = campaign.keys(rows, label, "block", step // BLOCK)
                 numbers = uniforms(keys, (BLOCK, NUMBERS), points.device)
             else:
-                numbers = numbers[still]
+                (numbers,) = keep(still, numbers)
             ball = campaign.ball.select(rows)
             share = self.settings.share * changed_share(step, self.settings.steps)
             side = round(math.sqrt(share * height * width))

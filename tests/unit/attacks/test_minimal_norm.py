@@ -49,7 +49,7 @@ def test_carlini_wagner_finds_the_exact_distance(
     linear: Any, images: torch.Tensor, pair_ids: list[str], objective: Any
 ) -> None:
     exact = exact_distances(linear, images, "l2")
-    outcome = make_attack("cw", steps=150, learning_rate=0.003, early_stop=False).run(
+    outcome = make_attack("cw", steps=100, learning_rate=0.003, early_stop=False).run(
         BareSubject(linear), objective, images, pair_ids, norm="l2", budget=1.0
     )
     found = np.array([record.distance for record in outcome.records])

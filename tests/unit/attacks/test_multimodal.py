@@ -52,12 +52,12 @@ def test_crop_matching_nears_the_target_on_bare_and_smoothed_subjects(
     patchy: Any, images: torch.Tensor, pair_ids: list[str], name: str
 ) -> None:
     objective = matching(patchy, images)
-    attack = make_attack(name, steps=60, check_every=20)
+    attack = make_attack(name, steps=30, check_every=15)
     for subject in (BareSubject(patchy, chunk=3), SmoothedSubject(patchy, 0.05, eot_draws=8)):
         outcome = attack.run(subject, objective, images, pair_ids, norm="linf", budget=16 / 255)
         before = objective.margin(patchy.encode_images(images))
         after = objective.margin(patchy.encode_images(outcome.images))
-        assert (after <= before).all() and (before - after).mean() > 0.3
+        assert (after <= before).all() and (before - after).mean() > 0.2
         assert max(record.perturbation_linf for record in outcome.records) <= 16 / 255
 
 

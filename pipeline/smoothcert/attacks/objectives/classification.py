@@ -23,9 +23,10 @@ class ClassificationMargin(Objective):
     Attributes:
         class_features: (C, d), one a class, C >= 2.
         labels: int64 (B,), the class to leave.
-        kind: ``ce`` (cross-entropy), ``dlr`` (difference of logits ratio, Croce and Hein 2020, equation 6; it
-            needs 3 classes, with 2 the plain logit difference is used), or ``dlr-targeted`` (equation 7, 4
-            classes).
+        kind: ``ce`` (cross-entropy, shown as the log-odds log(exp(CE) - 1) of a wrong class: the same order
+            and the same gradient direction, but it does not vanish where CLIP's scale saturates the
+            softmax), ``dlr`` (difference of logits ratio, Croce and Hein 2020, equation 6; it needs 3
+            classes, with 2 the plain logit difference is used), or ``dlr-targeted`` (equation 7, 4 classes).
         targets: int64 (B,), the class to reach with ``dlr-targeted``. Success stays untargeted.
         logit_scale: multiplies cosines under CE; CLIP's is 100.
     """
@@ -76,7 +77,9 @@ class ClassificationMargin(Objective):
         """CE, DLR or targeted DLR, whichever ``kind`` says."""
         logits = self.logits(features)
         if self.kind == "ce":
-            return F.cross_entropy(logits * self.logit_scale, self.labels, reduction="none")
+            scaled = logits * self.logit_scale
+            others = scaled.scatter(1, self.labels[:, None], -torch.inf)
+            return torch.logsumexp(others, dim=1) - scaled.gather(1, self.labels[:, None])[:, 0]
         ordered = logits.sort(dim=1, descending=True).values
         own = logits.gather(1, self.labels[:, None])[:, 0]
         if self.kind == "dlr-targeted" and self.targets is not None:
