@@ -20,9 +20,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from math import log, sqrt
-from typing import Any
 
-from smoothcert.job import Job
+from smoothcert.runtime.summary_scan import quoted, scan
 from smoothcert.statistics import share_interval
 from smoothcert.store import Query, RunDirectory, RunInfo
 
@@ -196,7 +195,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         info: the run: its radii, cosines and targets are the lists that its rows follow.
     """
     run_id, job, certify = info.run_id, info.job, info.job.certify
-    figures = _scan(query, run_id, _expressions(job))
+    figures = scan(query, run_id, job)
     ok = figures["ok"]
     finished = figures["pairs"] == info.pairs
     zero_shot, retrieval = job.zero_shot is not None, job.retrieval is not None
@@ -239,7 +238,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         for i, target in enumerate(certify.targets)
     )
     by_class = query.sql(
-        f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {_quoted(run_id)} "
+        f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {quoted(run_id)} "
         "GROUP BY error_class ORDER BY pairs DESC, error_class"
     ).to_pylist()
     return Summary(
@@ -287,61 +286,6 @@ def make_mean(count: int, mean: float | None, variance: float | None, *, anytime
     term = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
     half = sqrt(2.0 * variance * term / count) + 7.0 * term / (3.0 * (count - 1))
     return Mean(count, mean, max(0.0, mean - half), min(1.0, mean + half))
-
-
-def _expressions(job: Job) -> dict[str, str]:
-    """SQL of every figure over the ok rows; lists in SQL count from 1."""
-    ok = "FILTER (WHERE status = 'ok')"
-    right = "predicted_label = label"
-    found = {
-        "ok": f"count(*) {ok}",
-        "labelled": f"count(label) {ok}",
-        "draws": f"coalesce(sum(draws) {ok}, 0)::BIGINT",
-        "pilot_draws": f"coalesce(sum(pilot_draws) {ok}, 0)::BIGINT",
-    }
-
-    def count(name: str, condition: str) -> None:
-        # a comparison with NULL is not true: what is not certified, or has no label, is not counted
-        found[name] = f"count(*) FILTER (WHERE status = 'ok' AND {condition})"
-
-    def moments(name: str, number: str) -> None:
-        found[f"{name}_n"] = f"count({number}) {ok}"
-        found[f"{name}_mean"] = f"avg({number}) {ok}"
-        found[f"{name}_var"] = f"var_samp({number}) {ok}"
-
-    # a lower bound of N below zero says no more than zero does; NULL stays NULL
-    moments("smooth_norm", "CASE WHEN smooth_norm_lcb < 0 THEN 0 ELSE smooth_norm_lcb END")
-    moments("robustness_score", "robustness_score_lcb")
-    count("right_class", right)
-    count("clean_right", "clean_label = label")
-    if job.retrieval is not None:
-        count("retrieved", f"retrieval_rank <= {job.retrieval.k}")
-    for i, radius in enumerate(job.certify.radii):
-        at_least = f">= '{radius!r}'::DOUBLE"
-        moments(f"fcsb_{i}", f"fcsb[{i + 1}]")
-        moments(f"angular_{i}", f"angular[{i + 1}]")
-        for j in range(len(job.certify.cosines)):
-            count(f"fcsb_{i}_at_{j}", f"fcsb_radius[{j + 1}] {at_least}")
-            count(f"angular_{i}_at_{j}", f"angular_radius[{j + 1}] {at_least}")
-        count(f"prediction_{i}", f"certified_radius {at_least}")
-        count(f"accuracy_{i}", f"{right} AND certified_radius {at_least}")
-        count(f"retrieval_{i}", f"retrieval_radius {at_least}")
-    for i in range(len(job.certify.targets)):
-        for decision in ("certified", "refuted", "budget"):
-            count(f"target_{i}_{decision}", f"target_decision[{i + 1}] = '{decision}'")
-    return found
-
-
-def _scan(query: Query, run_id: str, expressions: dict[str, str]) -> dict[str, Any]:
-    columns = ", ".join(f"{sql} AS {name}" for name, sql in expressions.items())
-    rows = query.sql(
-        f"SELECT count(*) AS pairs, {columns} FROM certificates WHERE run_id = {_quoted(run_id)}"
-    ).to_pylist()
-    return dict(rows[0])
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _percent(share: Share | None) -> str:

@@ -134,7 +134,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator
             stdout=log,
             stderr=log,
             cwd=home,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={
+                **os.environ,
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
             start_new_session=True,
         )
     try:
@@ -147,7 +151,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
@@ -156,4 +160,4 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path
                     return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
-    raise AssertionError(f"the server did not start in 60 s:\n{log.read_text()}")
+    raise AssertionError(f"the server did not start in 200 s:\n{log.read_text()}")
