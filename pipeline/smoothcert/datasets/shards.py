@@ -14,8 +14,9 @@ from typing import IO, Any, ClassVar, Literal, get_args
 import fsspec.core
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
-from smoothcert.errors import JobError, StoreError, did_you_mean
+from smoothcert.errors import JobError, SmoothcertError, StoreError, did_you_mean
 
 Format = Literal["parquet", "webdataset", "manifest"]
 
@@ -155,14 +156,25 @@ class _TarShard(_Shard):
     def add(self, sample: Sample) -> None:
         parts = (("png", sample.png), ("txt", sample.caption.encode()), ("cls", sample.label.encode()))
         for extension, data in parts:
-            entry = tarfile.TarInfo(f"{sample.key}.{extension}")  # time, owner and mode are constants
-            entry.size = len(data)
-            self.stream.write(entry.tobuf(tarfile.USTAR_FORMAT))
+            self.stream.write(_tar_header(f"{sample.key}.{extension}".encode(), len(data)))
             self.stream.write(data)
             self.stream.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def finish(self) -> None:
         self.stream.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+_TAR_HEADER = tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT)
+"""Time, owner and mode are the same for every member."""
+
+
+def _tar_header(name: bytes, size: int) -> bytes:
+    """What ``tarfile`` would write for a file of mode 0644 and time 0, several times faster."""
+    if len(name) > 100:
+        raise ValueError(f"member name {name!r} has more than 100 bytes")
+    head = name.ljust(100, b"\0") + _TAR_HEADER[100:124] + b"%011o\0" % size + _TAR_HEADER[136:148]
+    tail = _TAR_HEADER[156:]
+    return head + b"%06o\0 " % (sum(head) + 8 * 32 + sum(tail)) + tail
 
 
 class _ManifestShard(_Shard):
@@ -175,7 +187,11 @@ class _ManifestShard(_Shard):
 
     def add(self, sample: Sample) -> None:
         path = f"{self.stem}/{sample.key}.png"
-        self.fs.pipe_file(f"{self.root}/{path}", sample.png)
+        if isinstance(self.fs, LocalFileSystem):
+            with open(f"{self.root}/{path}", "wb") as stream:  # fsspec's own way takes four times as long
+                stream.write(sample.png)
+        else:
+            self.fs.pipe_file(f"{self.root}/{path}", sample.png)
         self._row(path, sample.caption, sample.label)
 
     def finish(self) -> None:
@@ -198,15 +214,20 @@ _WRITERS: dict[Format, type[_Shard]] = {
 def _writing(directory: str) -> Iterator[None]:
     try:
         yield
-    except OSError as exc:
+    except SmoothcertError:
+        raise
+    except Exception as exc:  # file systems are plug-ins with error types of their own
         raise StoreError(
-            f"cannot write to '{directory}': {exc}",
+            f"cannot write to '{directory}': {exc or type(exc).__name__}",
             remedy="free space or choose another directory, then run it again",
         ) from exc
 
 
 def _refuse_other_data(fs: Any, root: str, suffix: str, names: set[str]) -> None:
-    present = (path.rpartition("/")[2] for path in fs.ls(root, detail=False))
+    try:
+        present = [path.rpartition("/")[2] for path in fs.ls(root, detail=False)]
+    except FileNotFoundError:  # object stores have no empty directories
+        return
     other = sorted(name for name in present if name.endswith(suffix) and name not in names)
     if other:
         examples = ", ".join(other[:3]) + ", ..." * (len(other) > 3)

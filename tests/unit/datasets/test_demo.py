@@ -87,6 +87,15 @@ def test_a_directory_that_cannot_be_written(tmp_path):
         write_demo_data(tmp_path / "file" / "below", "parquet")
 
 
+def test_tar_headers_are_those_of_tarfile():
+    from smoothcert.datasets.shards import _tar_header
+
+    for name, size in (("0007.png", 0), ("x" * 100, 8**11 - 1), ("a/b.txt", 4097)):
+        entry = tarfile.TarInfo(name)
+        entry.size = size
+        assert _tar_header(name.encode(), size) == entry.tobuf(tarfile.USTAR_FORMAT)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_full_disk_is_named(format):
     """/dev/full takes every open and refuses every byte."""

@@ -296,6 +296,33 @@ def test_a_store_that_fails_in_the_middle_is_a_source_error(monkeypatch, put, so
         list(pairs)
 
 
+def test_a_unit_touches_only_its_row_groups(monkeypatch, put, source, noise):
+    from fsspec.implementations.memory import MemoryFile
+
+    stream = io.BytesIO()
+    columns = {"image": [noise(20_000, i) for i in range(300)], "caption": captions(300)}
+    pq.write_table(pa.table(columns), stream, row_group_size=50, use_dictionary=False, compression="none")
+    parquet = source("parquet", put("memory://touched/a.parquet", stream.getvalue()))
+    metadata = pq.ParquetFile(stream).metadata
+    *_, unit, _ = parquet.units(50)
+    assert (unit.start, unit.stop) == (200, 250)
+    touched, read = [], io.BytesIO.read
+
+    def noted(self, size=-1):
+        start = self.tell()
+        content = read(self, size)
+        touched.append((start, start + len(content)))
+        return content
+
+    monkeypatch.setattr(MemoryFile, "read", noted, raising=False)
+    assert len(list(parquet.read(unit))) == 50
+    low = metadata.row_group(4).column(0).data_page_offset
+    high = metadata.row_group(5).column(0).data_page_offset
+    footer = len(stream.getvalue()) - 100_000
+    assert all(low <= start and stop <= high for start, stop in touched if start < footer)
+    assert sum(stop - start for start, stop in touched) < 1.5 * (high - low) + 200_000
+
+
 def test_memory_stays_far_below_a_row_group(tmp_path, source, noise):
     path = tmp_path / "a.parquet"
     count, size = 1200, 50_000

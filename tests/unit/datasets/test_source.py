@@ -5,6 +5,8 @@ import io
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +24,12 @@ def demo(request, tmp_path):
     """(format, directory) of 360 pairs in three files."""
     write_demo_data(tmp_path / "demo", request.param)
     return request.param, str(tmp_path / "demo")
+
+
+def test_importing_the_room_is_light():
+    heavy = "{'pyarrow', 'torch', 'ray', 'mlflow', 'duckdb'}"
+    code = f"import sys, smoothcert.datasets; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_opening_touches_nothing(source):
