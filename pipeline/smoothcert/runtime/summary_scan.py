@@ -55,8 +55,9 @@ def _aggregates(job: Job) -> dict[str, str]:
     }
 
     def count(name: str, condition: str) -> None:
-        # a comparison with NULL is not true: what is not certified, or has no label, is not counted
-        found[name] = f"count_if({condition})::BIGINT"
+        # a comparison with NULL is not true: what is not certified, or has no label, is not counted; but where
+        # every one is NULL, count_if itself is NULL
+        found[name] = f"coalesce(count_if({condition}), 0)::BIGINT"
 
     def moments(name: str, column: str) -> None:
         found[f"{name}_n"] = f"count({column})"

@@ -244,6 +244,36 @@ def test_a_run_that_goes_on_has_intervals_that_hold_at_every_moment(tmp_path: Pa
     assert (found.radii[0].fcsb.low, found.radii[0].fcsb.high) == (None, None)
 
 
+def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path: Path) -> None:
+    nothing = {
+        "label": None,
+        "fcsb": (None,) * 3,
+        "angular": (None,) * 3,
+        "fcsb_radius": (None,) * 2,
+        "angular_radius": (None,) * 2,
+        "certified_radius": None,
+        "retrieval_radius": None,
+        "target_decision": None,
+    }
+    content = [row | nothing for row in rows("u0", 20, seed=6)]
+    found = summarise(write(tmp_path / "a", [content], planned=20))
+    at = found.radii[0]
+    for share in (
+        at.cosines[0].fcsb,
+        at.cosines[1].angular,
+        at.certified_prediction,
+        found.targets[0].certified,
+    ):
+        assert share is not None and (share.count, share.of, share.share, share.low) == (
+            0,
+            found.ok,
+            0.0,
+            0.0,
+        )
+    assert at.angular_vacuous.share == 1.0 and at.angular.mean is None
+    assert found.class_accuracy == Share(0, 0, None, None, None), "no pair has a label"
+
+
 def test_a_run_without_rows_has_no_figures(tmp_path: Path) -> None:
     found = summarise(write(tmp_path / "a", [], planned=3))
     assert (found.pairs, found.ok, found.draws, found.draws_per_pair) == (0, 0, 0, None)
