@@ -1,9 +1,10 @@
-"""``smoothcert demo-data``: real pairs to try everything on."""
+"""``smoothcert demo-data``: real pairs to try everything on, and generated ones for load tests."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -25,15 +26,15 @@ class Split(StrEnum):
 
 
 def demo_data(
-    directory: Path = typer.Argument(..., help="Where to write."),
-    format: Format = typer.Option(Format.parquet, "--format", help="How to lay the pairs out."),
-    split: Split = typer.Option(Split.test, "--split", help="test: the 360 held-out scans."),
-    synthetic: int = typer.Option(
-        0, "--synthetic", metavar="PAIRS", help="Write so many generated shapes instead of the scans."
-    ),
-    pairs_per_shard: int = typer.Option(10_000, "--pairs-per-shard", help="Shard size of generated pairs."),
-    size: int = typer.Option(32, "--size", help="Edge of generated images, pixels."),
-    seed: int = typer.Option(0, "--seed", help="Seed of generated pairs."),
+    directory: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
+    format: Annotated[Format, typer.Option(help="How to lay the pairs out.")] = Format.parquet,
+    split: Annotated[Split, typer.Option(help="test: the 360 held-out scans.")] = Split.test,
+    synthetic: Annotated[
+        int, typer.Option(metavar="PAIRS", help="Write so many generated shapes instead of the scans.")
+    ] = 0,
+    pairs_per_shard: Annotated[int, typer.Option(help="Shard size of generated pairs.")] = 10_000,
+    size: Annotated[int, typer.Option(help="Edge of generated images, pixels.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of generated pairs.")] = 0,
 ) -> None:
     """Write handwritten digits (or generated shapes) as image-text pairs."""
     from smoothcert.datasets import write_demo_data, write_synthetic
@@ -49,4 +50,4 @@ def demo_data(
         )
     else:
         written = write_demo_data(str(directory), format.value, split=split.value)
-    typer.echo(f"{written.pairs:,} pairs in {len(written.files)} files under {directory}")
+    typer.echo(f"{written.pairs:,} pairs in {written.files:,} files under {directory}")

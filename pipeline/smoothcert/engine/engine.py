@@ -150,13 +150,20 @@ class Engine:
             EncoderError: the encoder fails on every pair.
             SourceError: the feed's source failed as a whole; outcomes before it were delivered.
         """
+        for outcomes in self.steps(feed):
+            yield from outcomes
+
+    def steps(self, feed: DecodeAhead) -> Iterator[list[Outcome]]:
+        """Like ``run``, but yields after every step of every lane, with the outcomes of that step."""
         while True:
             active = False
             for lane in self._lanes:
+                # handed over before anything may wait for the feed: the feed may wait for them
                 if lane.launched:
-                    yield from self._absorb(lane)
+                    yield list(self._absorb(lane))
                 others_busy = any(other.launched for other in self._lanes if other is not lane)
-                yield from self._admit(lane, feed, may_wait=not others_busy)
+                for failure in self._admit(lane, feed, may_wait=not others_busy):
+                    yield [failure]
                 if lane.busy:
                     self._launch(lane)
                     active = True

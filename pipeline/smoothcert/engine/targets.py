@@ -20,6 +20,18 @@ from smoothcert.engine.records import Decision
 from smoothcert.job import CertifySection
 from smoothcert.statistics import SequentialTest
 
+_LARGEST = 700.0
+"""Certainty, as a log e-value that a table can hold: exp(700) is nearly the largest number."""
+
+
+def _levels(layout: Layout, alpha: float) -> list[float]:
+    """Level of each test: alpha, or alpha / k for the rivals of a rank."""
+    levels = [alpha] * len(layout.test_direction)
+    for item in layout.targets:
+        for test in item.rivals:
+            levels[test] = alpha / (item.allowed + 1)
+    return levels
+
 
 class TargetTracker:
     """Tests of all slots of a lane.
@@ -39,7 +51,7 @@ class TargetTracker:
         self._test: SequentialTest | None = None
         if layout.targets:
             thresholds = torch.ones((slots, len(layout.test_direction)), dtype=torch.float64, device=device)
-            self._test = SequentialTest(thresholds, certify.alpha, certify.alpha_futility)
+            self._test = SequentialTest(thresholds, _levels(layout, certify.alpha), certify.alpha_futility)
 
     def start(self, slot: int, thresholds: NDArray[np.float64]) -> None:
         """A new pair is in the slot."""
@@ -85,5 +97,5 @@ class TargetTracker:
             log_e = min(log_e, ranked[allowed] - math.log(allowed + 1))
             refuted = refuted or sum(decisions[test] < 0 for test in item.rivals) > item.allowed
         if log_e >= self._log_needed:
-            return "certified", log_e
+            return "certified", min(log_e, _LARGEST)
         return ("refuted" if refuted else "budget"), log_e

@@ -1,0 +1,1 @@
+"""From a job to committed rows: plan, worker sessions, executors, and what a run looks like from outside."""

@@ -9,7 +9,8 @@ from smoothcert.encoders import Encoder, check_encoder, load_encoder
 from smoothcert.engine import Texts, encode_texts
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job
-from smoothcert.runtime.results import UnitWriter
+from smoothcert.runtime.events import EventLog
+from smoothcert.runtime.results import UnitWriter, worker_name
 from smoothcert.runtime.session import WorkerSession
 from smoothcert.store import RunDirectory
 
@@ -70,4 +71,6 @@ class Opening:
             )
         run = RunDirectory.open(self.run_url)
         texts = texts_of(self.job, encoder, self.pool)
-        return WorkerSession(self.job, open_source(self.job.data), encoder, texts, UnitWriter(run))
+        source = open_source(self.job.data)
+        events = EventLog(run.storage, worker_name())
+        return WorkerSession(self.job, source, encoder, texts, UnitWriter(run), events)

@@ -167,7 +167,7 @@ class RayExecutor:
                     self._hire()
                 self._feed(ledger, now)
             self._collect(ledger, monitor)
-            self._check_beats(ledger)
+            self._check_beats(ledger, monitor)
             monitor.on_progress(self._total())
 
     def _hire(self) -> None:
@@ -277,7 +277,7 @@ class RayExecutor:
                 error = WorkerKilledError("this pair ended the process of every worker that certified it")
                 monitor.on_result(self._duties.convict(unit, error))
 
-    def _check_beats(self, ledger: Ledger) -> None:
+    def _check_beats(self, ledger: Ledger, monitor: Monitor) -> None:
         now = time.monotonic()
         for held in list(self._held.values()):
             if held.place is None:

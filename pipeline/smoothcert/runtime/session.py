@@ -22,6 +22,7 @@ from smoothcert.encoders import Encoder
 from smoothcert.engine import CertificateRow, DecodeAhead, Engine, Outcome, RowMaker, Texts
 from smoothcert.errors import ExecutorError, SmoothcertError
 from smoothcert.job import Job
+from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.results import UnitResult, UnitWriter
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,21 @@ class WorkerSession:
         encoder: the base encoder, loaded.
         texts: class, pool and caption references.
         writer: writes and commits a unit's rows.
+        events: this worker's telemetry.
     """
 
-    def __init__(self, job: Job, source: Source, encoder: Encoder, texts: Texts, writer: UnitWriter) -> None:
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        encoder: Encoder,
+        texts: Texts,
+        writer: UnitWriter,
+        events: EventLog,
+    ) -> None:
         self._source = source
         self._writer = writer
+        self._events = events
         section = job.encoder
         self._engine = Engine(
             encoder,
@@ -83,6 +94,7 @@ class WorkerSession:
         self._error: BaseException | None = None
         self._pairs = 0
         self._quarantined = 0
+        self._units_done = 0
         self._feed = DecodeAhead(
             self._read(),
             encoder,
@@ -112,6 +124,7 @@ class WorkerSession:
                 raise ExecutorError(f"this worker has stopped: {self._error}") from self._error
             self._open[unit.unit_id] = held
         self._units.put(held)
+        self._say("start", unit=unit.unit_id)
         return future
 
     def progress(self) -> Progress:
@@ -125,6 +138,7 @@ class WorkerSession:
             thread.join()
         self._feed.close()
         self._engine.close()
+        self._say("end", now=True)
 
     def abandon(self) -> None:
         """Stop without finishing: what is not committed is dropped."""
@@ -132,6 +146,17 @@ class WorkerSession:
         self._units.put(None)
         self._feed.close()
         self._engine.close()
+        self._say("end", now=True)
+
+    def _say(self, event: str, *, now: bool = False, **fields: object) -> None:
+        self._events.say(
+            event,
+            now=now,
+            units=list(self._open),
+            draws=self._engine.draws_done,
+            units_done=self._units_done,
+            **fields,
+        )
 
     def _read(self) -> Iterator[tuple[str, Pair]]:
         while (held := self._units.get()) is not None:
@@ -170,6 +195,8 @@ class WorkerSession:
                 if done:
                     result = self._writer.write(held.unit.unit_id, held.rows, time.monotonic() - held.started)
                     del self._open[held.unit.unit_id]
+                    self._units_done += 1
+                    self._say("commit", unit=held.unit.unit_id, rows=len(held.rows))
                     held.future.set_result(result)
             except BaseException as exc:
                 self._give_up(held.unit.unit_id, exc)
@@ -179,6 +206,7 @@ class WorkerSession:
             held = self._open.pop(unit_id, None)
         if held is not None:
             log.error("unit %s failed: %s", unit_id, error)
+            self._say("error", unit=unit_id, message=f"{type(error).__name__}: {error}")
             held.future.set_exception(error)
 
     def _stop(self, error: BaseException) -> None:

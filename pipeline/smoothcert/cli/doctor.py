@@ -1,0 +1,91 @@
+"""``smoothcert doctor``: what is installed, what the devices and stores can do, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from smoothcert import __version__
+
+_PACKAGES = (
+    "torch", "transformers", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy", "scipy", "pillow",
+)  # fmt: skip
+
+
+def doctor(
+    store: Annotated[
+        list[str] | None, typer.Option("--store", metavar="URL", help="Also try this directory for runs.")
+    ] = None,
+) -> None:
+    """Check versions, devices and object stores; every problem comes with a remedy. Exit code 1 if there is one."""
+    console = Console()
+    problems: list[str] = []
+
+    def line(what: str, value: str) -> None:
+        console.print(f"{what:<14} {value}", highlight=False, soft_wrap=True, markup=False)
+
+    line("smoothcert", __version__)
+    line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in _PACKAGES:
+        try:
+            line(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{name} is not installed: pip install -c constraints.txt -e .")
+    _devices(line, problems)
+    for url in ["runs", *(store or [])]:
+        _store(url, line, problems)
+    if importlib.util.find_spec("s3fs") is None:
+        line("s3", "not available; for s3:// URLs: pip install 'smoothcert[s3]'")
+    tracking = os.environ.get(
+        "MLFLOW_TRACKING_URI", "SQLite beside the runs (MLFLOW_TRACKING_URI is not set)"
+    )
+    line("mlflow store", tracking)
+    line("ray address", os.environ.get("RAY_ADDRESS", "none: a cluster is started on this machine"))
+    for problem in problems:
+        console.print(f"problem: {problem}", style="bold red", highlight=False, soft_wrap=True, markup=False)
+    console.print("no problems found" if not problems else f"{len(problems)} problem(s)", highlight=False)
+    sys.exit(1 if problems else 0)
+
+
+def _devices(line: object, problems: list[str]) -> None:
+    assert callable(line)
+    import torch
+
+    line("cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(index)
+            line(f"cuda:{index}", f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
+    elif torch.version.cuda:
+        problems.append("torch is a CUDA build but sees no GPU: check the driver with nvidia-smi")
+    else:
+        line(
+            "gpu", "none (torch is a CPU build); for a GPU install the CUDA build of the pinned torch version"
+        )
+
+
+def _store(url: str, line: object, problems: list[str]) -> None:
+    assert callable(line)
+    from smoothcert.errors import StoreError
+    from smoothcert.store import Storage
+
+    try:
+        storage = Storage(url)
+        storage.make_directory()
+        exclusive = storage.supports_exclusive_create()
+    except StoreError as exc:
+        problems.append(f"store {url}: {exc}")
+        return
+    how = (
+        "workers commit themselves"
+        if exclusive
+        else "no exclusive creation: the driver commits for all workers"
+    )
+    line("store", f"{url}: writable; {how}")

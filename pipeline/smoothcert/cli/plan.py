@@ -1,0 +1,57 @@
+"""``smoothcert plan``: what a job would do, and how long it would take here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides
+from smoothcert.job import load_job
+
+
+def plan(
+    job_file: JobFile,
+    set_: Overrides = None,
+    executor: ExecutorKind = None,
+    probe: Annotated[bool, typer.Option(help="Measure draws/s on this device for a few seconds.")] = True,
+) -> None:
+    """Show units, pairs, draws and an estimate of time, without certifying anything."""
+    job = load_job(job_file, overrides(set_, executor))
+    from smoothcert.runtime.driver import Driver
+    from smoothcert.runtime.probe import measure_draws_per_second
+
+    driver = Driver(job)
+    made = driver.plan
+    console = Console()
+    draws = made.draws(job)
+    console.print(f"job        {job.name}", highlight=False)
+    console.print(
+        f"encoder    {driver.encoder.name}, {driver.encoder.device.type}, {driver.encoder.dtype}",
+        highlight=False,
+    )
+    console.print(
+        f"pairs      {made.pairs:,} in {made.files:,} files, {len(made.units):,} units", highlight=False
+    )
+    limit = "at most " if job.certify.targets else ""
+    per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
+    console.print(f"draws      {limit}{draws:,} ({per_pair} a pair)", highlight=False)
+    console.print(f"run        {driver.url}", highlight=False, soft_wrap=True)
+    if not probe:
+        return
+    rate = measure_draws_per_second(job, driver.source, made.units[0], driver.encoder)
+    workers = job.executor.workers or 1
+    seconds = draws / (rate * workers)
+    console.print(
+        f"time       {limit}{_span(seconds)} with {workers} worker(s) like this device ({rate:,.0f} draws/s measured)",
+        highlight=False,
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

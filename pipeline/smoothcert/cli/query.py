@@ -1,0 +1,50 @@
+"""``smoothcert query``: SQL over what is committed."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothcert.errors import QueryError
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def query(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="RUN [RUN...] SQL", help="Run directories, then one SQL text.")
+    ],
+    format: Annotated[Format, typer.Option(help="table, csv, json or parquet.")] = Format.table,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+) -> None:
+    """Ask one or more runs in SQL (DuckDB, read-only).
+
+    Views: certificates, bounds, quarantine, units, runs, certified_share. Functions: fcsb, angular_bound,
+    angular_radius, margin_radius, ebh.
+    """
+    if len(arguments) < 2:
+        raise QueryError(
+            "query needs at least one run directory and then the SQL",
+            remedy='e.g. smoothcert query runs/digits-1a2b3c4d "SELECT count(*) FROM certificates"',
+        )
+    *urls, sql = arguments
+    from smoothcert.store import Query, RunDirectory, write_result
+
+    with Query([RunDirectory.open(url) for url in urls]) as opened:
+        result = opened.sql(sql)
+    if output is not None:
+        with output.open("wb") as stream:
+            write_result(result, format.value, stream)
+    else:
+        write_result(result, format.value, sys.stdout.buffer)

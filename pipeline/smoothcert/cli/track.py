@@ -1,0 +1,25 @@
+"""``smoothcert track``: log a run to MLflow, now or again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from smoothcert.cli.options import RunDir
+
+
+def track(
+    run_url: RunDir,
+    uri: Annotated[str | None, typer.Option(help="Tracking server; default as in the job.")] = None,
+) -> None:
+    """Log a finished run to MLflow (again: the same MLflow run is brought up to date)."""
+    from smoothcert.runtime.summary import summarise
+    from smoothcert.store import RunDirectory
+    from smoothcert.tracking import track_run
+
+    job = RunDirectory.open(run_url).info.job
+    if uri is not None:
+        job = job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
+    tracked = track_run(run_url, summarise(run_url), job)
+    typer.echo(f"MLflow run {tracked.run_id} in {tracked.uri}")

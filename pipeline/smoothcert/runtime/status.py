@@ -1,0 +1,118 @@
+"""The state of a run, from its directory alone: commits, the plan, and the workers' event logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smoothcert.runtime.events import WorkerState, read_workers
+from smoothcert.store import RunDirectory
+
+_RECENT_S = 120.0
+"""Rates are taken over the commits of so many seconds before the last one."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run at one moment.
+
+    Attributes:
+        run_id: the run.
+        url: its directory.
+        pairs, committed, quarantined: pairs planned, with a row, with a row that claims nothing.
+        units, units_done: units planned (parts of split ones instead of the split ones), and committed.
+        draws: draws spent on committed units.
+        draws_per_s: over the last commits; None before the second one.
+        eta_s: time left at that rate; None where it is unknown.
+        workers: what each worker said last.
+    """
+
+    run_id: str
+    url: str
+    pairs: int
+    committed: int
+    quarantined: int
+    units: int
+    units_done: int
+    draws: int
+    draws_per_s: float | None
+    eta_s: float | None
+    workers: tuple[WorkerState, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Every pair has its row."""
+        return self.committed >= self.pairs
+
+    def as_mapping(self) -> Mapping[str, Any]:
+        """For ``--json``."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "workers"}
+        return plain | {"complete": self.complete, "workers": [w.as_mapping() for w in self.workers]}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        share = self.committed / self.pairs if self.pairs else 1.0
+        in_flight = sum(len(worker.units) for worker in self.workers if worker.alive)
+        text = [
+            f"{self.run_id}  {'complete' if self.complete else 'running or stopped'}",
+            f"  pairs     {self.committed:,} of {self.pairs:,} committed ({share:.1%}), "
+            f"{self.quarantined:,} quarantined",
+            f"  units     {self.units_done:,} of {self.units:,} committed, {in_flight:,} in flight",
+        ]
+        if self.draws_per_s is not None:
+            eta = "" if self.eta_s is None or self.complete else f", about {self.eta_s:,.0f} s left"
+            text.append(f"  draws     {self.draws:,}; {self.draws_per_s:,.0f} a second lately{eta}")
+        else:
+            text.append(f"  draws     {self.draws:,}")
+        for worker in self.workers:
+            text.append(f"  worker    {worker.describe()}")
+        errors = [(worker.last_error_at, worker.last_error) for worker in self.workers if worker.last_error]
+        for _, error in sorted(errors)[-3:]:
+            text.append(f"  error     {error}")
+        return text
+
+
+def read_status(run_url: str) -> RunStatus:
+    """Read the state of a run.
+
+    Raises:
+        RunDirectoryError: there is no run, or it is damaged.
+        StoreError: reading failed.
+    """
+    run = RunDirectory.open(run_url)
+    committed = run.commits.load()
+    table = committed.table
+    times = sorted(
+        (at, draws, ok + bad)
+        for at, draws, ok, bad in zip(
+            *(table[name].to_pylist() for name in ("committed_at", "draws", "ok", "quarantined")), strict=True
+        )
+        if ok + bad
+    )
+    rate = eta = None
+    if len(times) >= 2:
+        recent = [entry for entry in times if entry[0] >= times[-1][0] - _RECENT_S]
+        if len(recent) < 2:
+            recent = times[-2:]
+        span = recent[-1][0] - recent[0][0]
+        drawn, paired = sum(e[1] for e in recent[1:]), sum(e[2] for e in recent[1:])
+        if span > 0:
+            rate = drawn / span
+            eta = (run.info.pairs - committed.pairs) / (paired / span) if paired else None
+    splits = committed.split_units
+    units = run.info.units + sum(len(parts) - 1 for parts in splits.values())
+    return RunStatus(
+        run_id=run.run_id,
+        url=run.url,
+        pairs=run.info.pairs,
+        committed=committed.pairs,
+        quarantined=sum(table["quarantined"].to_pylist()),
+        units=units,
+        units_done=len(committed) - len(splits),
+        draws=committed.draws,
+        draws_per_s=rate,
+        eta_s=eta,
+        workers=read_workers(run.storage, now=time.time()),
+    )
