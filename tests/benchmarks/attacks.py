@@ -3,7 +3,7 @@
 Bundled encoder and held-out digits, the same pairs, steps, norm and budget for all, one run. Prints seconds,
 ratios and the share of pairs whose prediction fell. Nothing is asserted. On a CPU seconds are processor seconds of
 this process, which other work on the machine does not inflate. Foolbox runs with its own default step size and with
-ours (2.5 / steps of the budget).
+ours.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     }
     if options.sigma == 0:
         runs["foolbox, its own step size"] = lambda: by_foolbox({})
-        runs["foolbox, our step size"] = lambda: by_foolbox({"rel_stepsize": 2.5 / options.steps})
+        runs["foolbox, our step size"] = lambda: by_foolbox({"rel_stepsize": min(10 / options.steps, 1)})
     device = (
         torch.cuda.get_device_name()
         if encoder.device.type == "cuda"

@@ -59,8 +59,9 @@ class Ball:
         """Nearest points (Euclidean) of ball and box together; float32, norms rounded down.
 
         For l2 the nearest point is clamp(x + t (z - x)) for one t in [0,1] (the optimality conditions of both
-        constraints), the largest that keeps the budget. Pixels that the box stops stay stopped as t grows, so that
-        filling what they leave of the budget with the others climbs to t from below, and every iterate is feasible.
+        constraints), the largest that keeps the budget. Pixels that the box stops stay stopped as t grows,
+        so that filling what they leave of the budget with the others climbs to t from below, and every
+        iterate is feasible.
         """
         if self.norm == "linf":
             low, high = self._sides()

@@ -92,7 +92,7 @@ def test_a_pair_does_the_same_alone_as_in_a_batch(
     budget = 0.05 if norm == "l2" else 0.005
     attack = make_attack(name, **settings)
     together = attack.run(subject, objective, images, pair_ids, norm=norm, budget=budget, seed=3)
-    for row in range(0, 8, 3):
+    for row in (0, 5):
         alone = attack.run(
             subject,
             objective.select(torch.tensor([row])),
@@ -213,10 +213,10 @@ def test_checkpoints_are_those_of_the_paper() -> None:
 
 
 def test_step_sizes_follow_their_rule() -> None:
-    constant = PGDSettings(steps=10, step_rule="constant")
-    assert [constant.share(step) for step in range(10)] == [0.25] * 10
-    cosine = PGDSettings(steps=10)
-    shares = [cosine.share(step) for step in range(10)]
+    constant = PGDSettings(steps=40, step_rule="constant")
+    assert [constant.share(step) for step in range(40)] == [0.25] * 40
+    cosine = PGDSettings(steps=40)
+    shares = [cosine.share(step) for step in range(40)]
     assert shares[0] == 0.5 and shares == sorted(shares, reverse=True)
 
 
