@@ -18,7 +18,10 @@ _QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"=,]+=[^\s'\",\]]*")
 
 def without_secrets(text: str) -> str:
     """The text, with user information and query strings taken out of every URL in it."""
-    return _QUERY.sub(r"\1", _USERINFO.sub("", text))
+    # what is left of one URL may read like another: until nothing changes
+    while (shorter := _QUERY.sub(r"\1", _USERINFO.sub("", text))) != text:
+        text = shorter
+    return text
 
 
 def without_secrets_of(text: str, url: str) -> str:
