@@ -12,7 +12,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from smoothcert import __version__
-from smoothcert.cli import certify, demo_data, doctor, plan, query, status, track
+from smoothcert.cli.certify import certify
+from smoothcert.cli.demo_data import demo_data
+from smoothcert.cli.doctor import doctor
+from smoothcert.cli.plan import plan
+from smoothcert.cli.query import query
+from smoothcert.cli.status import status
+from smoothcert.cli.track import track
 from smoothcert.errors import SmoothcertError
 
 app = typer.Typer(
@@ -22,13 +28,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("plan")(plan.plan)
-app.command("certify")(certify.certify)
-app.command("status")(status.status)
-app.command("query")(query.query)
-app.command("track")(track.track)
-app.command("demo-data")(demo_data.demo_data)
-app.command("doctor")(doctor.doctor)
+app.command("plan")(plan)
+app.command("certify")(certify)
+app.command("status")(status)
+app.command("query")(query)
+app.command("track")(track)
+app.command("demo-data")(demo_data)
+app.command("doctor")(doctor)
 
 _debug = False
 

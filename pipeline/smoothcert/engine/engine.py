@@ -224,7 +224,8 @@ class Engine:
         flat = self.encoder.encode_images(batch.flatten(0, 1)).to(torch.float64)
         # rounding of the float32 normalisation removed; a zero feature becomes NaN, hence an error row
         flat = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        return flat.unflatten(0, batch.shape[:2])
+        features: torch.Tensor = flat.unflatten(0, batch.shape[:2])  # type: ignore[no-untyped-call]
+        return features
 
     def _one_by_one(self, lane: Lane) -> PairwiseFailure:
         """Find the pairs on which the encoder fails; the others lose nothing."""
@@ -253,12 +254,14 @@ class Engine:
     @torch.no_grad()
     def _absorb(self, lane: Lane) -> Iterator[Outcome]:
         """Take in the lane's last step: advance pilots, store scores, test targets, free slots."""
-        launched, features, errors = lane.launched, lane.features, {}
+        launched, features = lane.launched, lane.features
+        errors: dict[int, PairError] = {}
         if isinstance(features, Future):
             features = features.result()
         lane.launched, lane.features = [], None
         if isinstance(features, PairwiseFailure):
-            features, errors = features.features, features.errors
+            errors = features.errors
+            features = features.features
             positions = list(range(len(launched)))
         else:
             assert features is not None

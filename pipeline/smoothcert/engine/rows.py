@@ -35,7 +35,7 @@ from smoothcert.engine.question import Rivals
 from smoothcert.engine.records import Failure, Measurement, Outcome
 from smoothcert.engine.texts import Texts
 from smoothcert.job import CertifySection
-from smoothcert.statistics import lower_bound
+from smoothcert.statistics import Method, lower_bound
 
 Array = NDArray[np.float64]
 
@@ -311,7 +311,7 @@ class RowMaker:
             if group.others_alignment is not None:
                 worst = np.array([group.others_alignment])
                 parts.append(np.repeat(margin_radius(None, np.array([pilot]), worst, sigma), k))
-                lowest.append(_margin_from_norm(pilot, group.others_alignment))
+                lowest.append(_margin_from_norm(float(pilot), group.others_alignment))
             radii[i] = rank_radius(np.concatenate(parts), k)
             margins[i] = min(lowest)
         return margins, radii
@@ -323,7 +323,7 @@ class RowMaker:
         """
         c = self._certify
         levels = np.linspace(0.0, 0.875, LARGE_RADIUS_LEVELS)
-        method = "clopper_pearson" if not self._layout.targets else "betting"
+        method: Method = "clopper_pearson" if not self._layout.targets else "betting"
         values = np.full((len(batch), LARGE_RADIUS_LEVELS), np.nan)
         for i, m in enumerate(batch):
             above = (m.scores[CLEAN][None, :] >= (1.0 + levels[:, None]) / 2.0).astype(np.float64)

@@ -302,7 +302,12 @@ class RayExecutor:
         node, pid = held.place
         with contextlib.suppress(RayError, GetTimeoutError):
             here = NodeAffinitySchedulingStrategy(node, soft=False)
-            ray.get(_end_process.options(scheduling_strategy=here).remote(pid), timeout=10)
+            ray.get(
+                ray.remote(num_cpus=0, max_retries=0)(_end_process)
+                .options(scheduling_strategy=here)
+                .remote(pid),
+                timeout=10,
+            )
         with contextlib.suppress(RayError):
             ray.kill(held.actor, no_restart=True)
 
@@ -330,7 +335,6 @@ class RayExecutor:
         )
 
 
-@ray.remote(num_cpus=0, max_retries=0)
 def _end_process(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
