@@ -11,6 +11,7 @@ summary.json.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -242,13 +243,21 @@ def _translated(to: Destination) -> Iterator[None]:
         text = without_secrets_of(" ".join(str(exc).split()), to.uri)[:500]
         if _is_away(exc):
             raise TrackingError(
-                f"MLflow at {to.shown} cannot be reached: {text}",
+                f"MLflow at {to.shown} cannot be reached: {_reason(text)}",
                 remedy="results are complete without it; when it is back: smoothcert track RUN",
             ) from exc
         raise TrackingError(
             f"MLflow at {to.shown} refused: {type(exc).__name__}: {text}",
             remedy="results are complete without it; correct the cause, then: smoothcert track RUN",
         ) from exc
+
+
+def _reason(text: str) -> str:
+    """The end of the chain that urllib3 tells: what a person can act on."""
+    last = re.search(r"\[Errno -?\d+\] ([^\"')]+)", text)
+    if last is not None:
+        return last[1]
+    return "no answer in time" if "timed out" in text else text
 
 
 def _is_away(exc: BaseException | None) -> bool:
