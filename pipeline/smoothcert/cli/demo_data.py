@@ -50,4 +50,4 @@ def demo_data(
         )
     else:
         written = write_demo_data(str(directory), format.value, split=split.value)
-    typer.echo(f"{written.pairs:,} pairs in {written.files:,} files under {directory}")
+    typer.echo(f"{written.pairs:,} pairs in {len(written.files):,} files under {directory}")
