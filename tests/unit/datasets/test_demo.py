@@ -19,8 +19,7 @@ FORMATS = ["parquet", "webdataset", "manifest"]
         ("parquet", "test"),
         ("webdataset", "test"),
         ("manifest", "test"),
-        ("parquet", "train"),
-        ("webdataset", "all"),
+        ("parquet", "all"),
     ],
 )
 def test_what_is_read_back_is_what_the_recipes_train_on(tmp_path, source, read_all, format, split):

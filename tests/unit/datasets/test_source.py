@@ -19,11 +19,22 @@ from smoothcert.job import DataSection
 FORMATS = ["parquet", "webdataset", "manifest"]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("written")
+    return {format: write_demo_data(root / format, format).directory for format in FORMATS}
+
+
 @pytest.fixture(params=FORMATS)
-def demo(request, tmp_path):
-    """(format, directory) of 360 pairs in three files."""
-    write_demo_data(tmp_path / "demo", request.param)
-    return request.param, str(tmp_path / "demo")
+def demo(request, written):
+    """(format, directory) of 360 pairs in three files, to be left as it is."""
+    return request.param, written[request.param]
+
+
+@pytest.fixture
+def own_demo(demo, tmp_path):
+    """Like ``demo``, to be changed at will."""
+    return demo[0], shutil.copytree(demo[1], tmp_path / "demo")
 
 
 def test_importing_the_room_is_light():
@@ -71,8 +82,8 @@ def test_a_copy_is_the_same_data(demo, source, tmp_path):
     assert ids[0] == ids[1]
 
 
-def test_a_change_is_other_data(demo, source, tmp_path):
-    format, directory = demo
+def test_a_change_is_other_data(own_demo, source, tmp_path):
+    format, directory = own_demo[0], str(own_demo[1])
     before = source(format, directory).digest()
     assert source(format, directory, limit=350).digest() != before
     shard = sorted(p for p in (tmp_path / "demo").iterdir() if p.is_file())[1]
@@ -90,7 +101,7 @@ def test_a_change_is_other_data(demo, source, tmp_path):
     assert source(format, directory).digest() != before
 
 
-@pytest.mark.parametrize("limit", [1, 119, 120, 121, 360, 9999])
+@pytest.mark.parametrize("limit", [1, 120, 121, 9999])
 def test_limit_takes_the_first_pairs(demo, source, read_all, limit):
     everything = [pair.pair_id for pair in read_all(source(*demo), 50)]
     limited = source(*demo, limit=limit)
@@ -99,10 +110,11 @@ def test_limit_takes_the_first_pairs(demo, source, read_all, limit):
     assert len(list(limited.captions())) == min(limit, 360)
 
 
-def test_a_limit_does_not_look_at_files_it_does_not_need(demo, source, tmp_path):
+def test_a_limit_does_not_look_at_files_it_does_not_need(own_demo, source, tmp_path):
     last = sorted(p for p in (tmp_path / "demo").iterdir() if p.is_file())[-1]
     last.write_bytes(b"rubbish")
-    assert sum(map(len, source(*demo, limit=200).units(10))) == 200
+    format, directory = own_demo
+    assert sum(map(len, source(format, str(directory), limit=200).units(10))) == 200
 
 
 def test_units_hold_at_least_one_pair(demo, source):
