@@ -224,7 +224,7 @@ class Engine:
         flat = self.encoder.encode_images(batch.flatten(0, 1)).to(torch.float64)
         # rounding of the float32 normalisation removed; a zero feature becomes NaN, hence an error row
         flat = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        features: torch.Tensor = flat.unflatten(0, batch.shape[:2])  # type: ignore[no-untyped-call]
+        features: torch.Tensor = flat.unflatten(0, batch.shape[:2])
         return features
 
     def _one_by_one(self, lane: Lane) -> PairwiseFailure:

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _BEAT_S = 2.0
+_GOODBYE_S = 5.0
 _LOSSES_BEFORE_WORK = 5
 """Workers that may die one after the other without any unit done before the run gives up."""
 
@@ -77,6 +78,11 @@ class RayWorker:
         """Certify and write a unit; blocks until it is done."""
         assert self._session is not None
         return self._session.submit(unit).result()
+
+    def stop(self) -> None:
+        """Finish and say so."""
+        if self._session is not None:
+            self._session.abandon()
 
     def progress(self) -> Progress:
         """Counters; also the sign of life."""
@@ -144,9 +150,7 @@ class RayExecutor:
                 remedy="check `ray status`; run the same command again to resume",
             ) from exc
         finally:
-            for held in self._held.values():
-                with contextlib.suppress(RayError):
-                    ray.kill(held.actor, no_restart=True)
+            self._dismiss(all_idle=not report.stopped and ledger.finished())
             if started_here:
                 ray.shutdown()
         report.failed, report.losses = ledger.failed, ledger.losses
@@ -169,6 +173,15 @@ class RayExecutor:
             self._collect(ledger, monitor)
             self._check_beats(ledger, monitor)
             monitor.on_progress(self._total())
+
+    def _dismiss(self, *, all_idle: bool) -> None:
+        """End all workers; idle ones may say goodbye in their event log."""
+        with contextlib.suppress(RayError):
+            if all_idle:
+                goodbyes = [held.actor.stop.remote() for held in self._held.values() if held.place]
+                ray.wait(goodbyes, num_returns=len(goodbyes), timeout=_GOODBYE_S) if goodbyes else None
+            for held in self._held.values():
+                ray.kill(held.actor, no_restart=True)
 
     def _hire(self) -> None:
         section = self._section

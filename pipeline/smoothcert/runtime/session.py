@@ -128,7 +128,8 @@ class WorkerSession:
         return future
 
     def progress(self) -> Progress:
-        """What was done so far, including units that are not committed yet."""
+        """What was done so far, including units that are not committed yet; also a line in the event log."""
+        self._say("progress", pairs=self._pairs, quarantined=self._quarantined)
         return Progress(self._engine.draws_done, self._pairs, self._quarantined)
 
     def close(self) -> None:
