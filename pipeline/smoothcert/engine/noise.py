@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 
+import numpy as np
 import torch
 
 GRID = 256.0
@@ -34,16 +35,38 @@ NoiseKey = tuple[int, str, Stream, int]
 """(slot, pair id, stream, chunk index)."""
 
 
-def noise_seed(seed: int, pair_id: str, stream: Stream, chunk: int) -> int:
-    """The 64-bit generator seed of one chunk of one pair's draws."""
+def noise_key(seed: int, pair_id: str, stream: Stream, chunk: int) -> int:
+    """The 128-bit key of one chunk of one pair's draws."""
     key = f"{seed}\x1f{stream.value}\x1f{chunk}\x1f{pair_id}".encode()
-    # torch accepts seeds in [0, 2^64) but keeps only a signed view on some devices: stay within 63 bits
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+    return int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "big")
+
+
+def generator(key: int, device: torch.device) -> torch.Generator:
+    """A generator that starts where the key says, and nowhere else.
+
+    On a CPU torch keeps only 32 bits of a seed, so that two chunks of a pair would share their noise now and then:
+    the whole state of its Mersenne Twister is set instead, to the words that Philox makes of the key. Other devices use counter-based generators that take 63 bits of the key.
+    """
+    made = torch.Generator(device=device)
+    if device.type != "cpu":
+        return made.manual_seed(key >> 65)
+    state = made.manual_seed(0).get_state()
+    words = np.random.Philox(key=key).random_raw(_MT_WORDS // 2).view(np.uint32)
+    fields = state.numpy()
+    fields[_LEFT].view(np.int32)[0] = 1  # nothing of this block is left: the first draw makes a new one
+    fields[_NEXT].view(np.uint64)[0] = 0
+    fields[_WORDS].view(np.uint64)[:] = words
+    return made.set_state(state)
+
+
+# layout of torch's CPU generator state: seed (8 bytes), left (4), seeded (4), next (8), 624 words of 8 bytes, normals
+_MT_WORDS = 624
+_LEFT, _NEXT, _WORDS = slice(8, 12), slice(16, 24), slice(24, 24 + _MT_WORDS * 8)
 
 
 def generator_name(device: torch.device) -> str:
     """Names the generator, which differs between device kinds; stored with every row."""
-    return f"torch-{device.type}-normal-v1"
+    return f"torch-{device.type}-normal-v2"
 
 
 class NoiseSource:
@@ -79,19 +102,18 @@ class NoiseSource:
 
     def _fill_slot(self, batch: torch.Tensor, pixels: torch.Tensor, key: NoiseKey) -> None:
         slot, pair_id, stream, chunk = key
-        generator = torch.Generator(device=self._device)
-        generator.manual_seed(noise_seed(self._seed, pair_id, stream, chunk))
+        source = generator(noise_key(self._seed, pair_id, stream, chunk), self._device)
         grey = pixels[slot].to(torch.float32)
         if self._device.type == "cpu":
             # one image at a time stays in the cache through all four passes
             for draw in batch[slot]:
-                self._perturb(draw, grey, generator)
+                self._perturb(draw, grey, source)
         else:
-            self._perturb(batch[slot], grey, generator)
+            self._perturb(batch[slot], grey, source)
         if stream is Stream.PILOT and chunk == 0:
             batch[slot, 0] = grey.mul_(1.0 / 255.0)
 
-    def _perturb(self, out: torch.Tensor, grey: torch.Tensor, generator: torch.Generator) -> None:
-        torch.randn(out.shape, generator=generator, out=out)
+    def _perturb(self, out: torch.Tensor, grey: torch.Tensor, source: torch.Generator) -> None:
+        torch.randn(out.shape, generator=source, out=out)
         # multiples of 1/GRID and integers below 2^16: the sum is exact
         out.mul_(self._scale).round_().mul_(1.0 / GRID).add_(grey).mul_(1.0 / 255.0)
