@@ -1,8 +1,9 @@
 """The tight angular certificate (theory.md T3): how far the smoothed feature can turn, knowing only its norm.
 
-angle(m(x+delta), m(x)) <= psi(N, rho), and no smaller angle follows from N alone. For one lambda = (cos theta,
--sin theta) with threshold H of the frontier, an angle psi is excluded when N cos(psi - theta) > H, so every line of
-the frontier gives psi <= theta - arccos(H/N) at *every* N: lines are picked by N, bounds are never interpolated.
+angle(m(x+delta), m(x)) <= psi(N, rho), and no smaller angle follows from N alone. For one lambda = (cos
+theta, -sin theta) with threshold H of the frontier, an angle psi is excluded when N cos(psi - theta) > H, so
+every line of the frontier gives psi <= theta - arccos(H/N) at *every* N: lines are picked by N, bounds are
+never interpolated.
 
 Closed forms it improves on: the Lipschitz bound of Pautov et al. 2022 (arXiv 2202.01186), sharpened to
 arcsin((2 Phi(rho) - 1)/N), and T2 with S = (1+N)/2.
@@ -31,8 +32,8 @@ def angular_bound(smooth_norm: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -
         sigma: noise standard deviation in the same units, > 0.
 
     Returns:
-        The broadcast certified cosine in [0,1], rounded down; NaN (vacuous) where only an angle of 90 degrees or more
-        can be certified. At radius 0 and at N = 1 it is 1.
+        The broadcast certified cosine in [0,1], rounded down; NaN (vacuous) where only an angle of 90 degrees
+        or more can be certified. At radius 0 and at N = 1 it is 1.
 
     Raises:
         ValueError: NaN or out of range.
@@ -57,8 +58,8 @@ def angular_radius(smooth_norm: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) 
         sigma: noise standard deviation, > 0.
 
     Returns:
-        The largest radius found, rounded down and finite (at most LARGEST_SHIFT sigma); 0 for a cosine of 1 at N < 1; NaN
-        for N = 0, where the direction of m(x) is unknown.
+        The largest radius found, rounded down and finite (at most LARGEST_SHIFT sigma); 0 for a cosine of 1
+        at N < 1; NaN for N = 0, where the direction of m(x) is unknown.
 
     Raises:
         ValueError: NaN or out of range.

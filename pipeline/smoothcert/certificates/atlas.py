@@ -1,10 +1,10 @@
 """Good multipliers for any radius question, looked up; and the rigorous radius that they prove.
 
-A radius is the largest shift at which one frontier of theory.md T3/T4 still excludes a point. The atlas holds frontiers
-over a grid of shifts, coarse and never trusted: it only proposes lambda = (a, b). Then, with lambda fixed,
-E||L w + lambda|| grows with the shift, and the largest shift at which its *rigorous* bound stays within the budget
-<lambda, m(x)> is found by a bracketed search whose lower end is always verified. Errors of the look-up cost
-tightness to second order, and never soundness.
+A radius is the largest shift at which one frontier of theory.md T3/T4 still excludes a point. The atlas holds
+frontiers over a grid of shifts, coarse and never trusted: it only proposes lambda = (a, b). Then, with lambda
+fixed, E||L w + lambda|| grows with the shift, and the largest shift at which its *rigorous* bound stays
+within the budget <lambda, m(x)> is found by a bracketed search whose lower end is always verified. Errors of
+the look-up cost tightness to second order, and never soundness.
 """
 
 from __future__ import annotations
@@ -16,22 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.certificates.domain import FloatArray
-from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT, range_of_a, solve_b, touching_point
+from smoothcert.certificates.frontier import (
+    LARGEST_SHIFT,
+    SMALLEST_SHIFT,
+    range_of_a,
+    solve_b,
+    touching_point,
+)
 from smoothcert.certificates.likelihood import LikelihoodRatio
 from smoothcert.certificates.projection import quantile_of_mean
 
-_SHIFTS, _LINES = 140, 96
+_SHIFTS, _LINES = 140, 128
 _ROWS_AT_ONCE = 64
 _CELLS, _REACH = 384, 6.5
+_LINE_CELLS = 1200
 
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
     """Frontiers over a grid of shifts; every table has shape (shifts, lines).
 
-    ``angle`` is the certified angle of a line's touching point, ``norm`` its distance from 0, ``theta`` the line's normal,
-    ``needed`` the distance of the line from 0, both as Phi^-1((1+x)/2), which is nearly linear in the shift; ``log_a`` and
-    ``log_b`` are the logarithms of a and -b.
+    ``angle`` is the certified angle of a line's touching point, ``norm`` its distance from 0, ``theta`` the
+    line's normal, ``needed`` the distance of the line from 0, both as Phi^-1((1+x)/2), which is nearly linear
+    in the shift; ``log_a`` and ``log_b`` are the logarithms of a and -b.
     """
 
     shift: FloatArray
@@ -46,12 +53,17 @@ class Atlas:
 @lru_cache(maxsize=1)
 def atlas() -> Atlas:
     """Build the atlas on first use (a fraction of a second)."""
-    shift = np.concatenate([np.geomspace(1e-4, 0.5, _SHIFTS // 2), np.linspace(0.5, LARGEST_SHIFT, _SHIFTS - _SHIFTS // 2 + 1)[1:]])
+    shift = np.concatenate(
+        [
+            np.geomspace(1e-4, 0.5, _SHIFTS // 2),
+            np.linspace(0.5, LARGEST_SHIFT, _SHIFTS - _SHIFTS // 2 + 1)[1:],
+        ]
+    )
     rows = []
     for rho in shift:
         low, high = range_of_a(float(rho))
-        # Below 0.003 spreads of L the coarse grid cannot resolve the kink; T1 is as good there.
-        a = np.geomspace(300 * low, high, _LINES - 1)
+        # Nearer to the vacuous end the coarse grid cannot resolve the kink.
+        a = np.geomspace(10 * low, high, _LINES - 1)
         ratio = LikelihoodRatio(rho, cells=200, reach=6.0)
         b = solve_b(ratio, a, 0.0)
         t, s = touching_point(ratio, a, b)
@@ -60,7 +72,8 @@ def atlas() -> Atlas:
         norm = np.maximum.accumulate(quantile_of_mean(np.minimum(np.hypot(t, s), 1.0)))
         theta = np.minimum.accumulate(np.arctan2(-b, a))
         needed = quantile_of_mean(np.minimum(ratio.expected_norm(a, b) / np.hypot(a, b), 1.0))
-        # The limit a -> 0, where T3 becomes vacuous: psi = 90 degrees at N = 2 Phi(rho) - 1, i.e. quantile rho.
+        # The limit a -> 0, where T3 becomes vacuous: psi = 90 degrees at N = 2 Phi(rho) - 1, i.e. quantile
+        # rho.
         limit = (np.pi / 2, rho, np.pi / 2, rho, np.log(low), rho**2 / 2)
         columns = (angle, norm, theta, needed, np.log(a), np.log(-b))
         rows.append([np.concatenate([[x], column]) for x, column in zip(limit, columns, strict=True)])
@@ -103,7 +116,8 @@ def nearest_line(norm: FloatArray, rho: FloatArray) -> tuple[FloatArray, FloatAr
     place = np.interp(rho, table.shift, np.arange(_SHIFTS))
     column = np.minimum(place.astype(np.intp), _SHIFTS - 2)
     fraction = np.clip(place - column, 0.0, 1.0)
-    # The certified angle, which all grid shifts share as a coordinate, at which a point of this norm is on the frontier.
+    # The certified angle, which all grid shifts share as a coordinate, at which a point of this norm is on
+    # the frontier.
     low, high = np.zeros(norm.shape), np.full(norm.shape, np.pi / 2)
     wanted = quantile_of_mean(norm)
     for _ in range(24):
@@ -112,7 +126,13 @@ def nearest_line(norm: FloatArray, rho: FloatArray) -> tuple[FloatArray, FloatAr
         beyond = (1.0 - fraction) * reached[0] + fraction * reached[1] > wanted
         low, high = np.where(beyond, angle, low), np.where(beyond, high, angle)
     a, b = _multipliers(table, column, fraction, -table.angle, -high)
-    return np.arctan2(-b, a), _expected_norm(rho, a, b) / np.hypot(a, b) * (1 + 1e-15)
+    norm_bound = np.empty(rho.shape)
+    for start in range(0, rho.size, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        a[rows], b[rows] = _polished(rho[rows], a[rows], b[rows], wanted[rows])
+        fine = LikelihoodRatio(rho[rows], cells=_LINE_CELLS, reach=8.5)
+        norm_bound[rows] = fine.expected_norm(a[rows], b[rows])
+    return np.arctan2(-b, a), norm_bound / np.hypot(a, b) * (1 + 1e-15)
 
 
 def largest_shift(a: FloatArray, b: FloatArray, budget: FloatArray, guess: FloatArray) -> FloatArray:
@@ -142,7 +162,11 @@ def _search_shift(a: FloatArray, b: FloatArray, budget: FloatArray, guess: Float
         excess_low[down] *= 0.5
         low[up], excess_low[up] = trial[proved], excess[proved]
         high[down], excess_high[down] = trial[~proved], excess[~proved]
-        rows = rows[(high[rows] - low[rows] > 2e-7 * high[rows]) & (low[rows] < LARGEST_SHIFT) & (high[rows] > SMALLEST_SHIFT)]
+        rows = rows[
+            (high[rows] - low[rows] > 2e-7 * high[rows])
+            & (low[rows] < LARGEST_SHIFT)
+            & (high[rows] > SMALLEST_SHIFT)
+        ]
         if rows.size == 0:
             break
         stride *= 2.0
@@ -164,6 +188,39 @@ def _next_trial(
 
 def _expected_norm(rho: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     return LikelihoodRatio(rho, cells=_CELLS, reach=_REACH).expected_norm(a, b)
+
+
+def _polished(
+    rho: FloatArray, a: FloatArray, b: FloatArray, wanted: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Secant steps in log a towards the line that touches the row's own frontier at the wanted norm."""
+    ratio = LikelihoodRatio(rho, cells=_CELLS, reach=_REACH)
+    log_a = np.log(a)
+    b, quantile = _touching(ratio, a, b)
+    step = np.full(a.shape, 0.02)
+    for _ in range(3):
+        next_b, next_quantile = _touching(ratio, np.exp(log_a + step), b)
+        slope = (next_quantile - quantile) / np.where(step == 0.0, np.nan, step)
+        log_a, b, quantile = log_a + step, next_b, next_quantile
+        newton = (wanted - quantile) / slope
+        step = np.where(np.isfinite(newton), np.clip(newton, -1.0, 1.0), 0.0)
+    log_a += step
+    return np.exp(log_a), _touching(ratio, np.exp(log_a), b)[0]
+
+
+def _touching(ratio: LikelihoodRatio, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Newton steps in b until the line of (a, b) touches the frontier; b, and the touching norm as a quantile."""
+    weights = ratio.weights * ratio.nodes
+    for _ in range(3):
+        second = ratio.nodes + b[:, None]
+        inverse = 1.0 / np.sqrt(np.square(a)[:, None] + second**2)
+        u2 = second * inverse
+        value = np.einsum("nj,nj->n", u2, weights)
+        slope = np.einsum("nj,nj,nj->n", 1.0 - u2**2, inverse, weights)
+        t = a * np.einsum("nj,nj->n", inverse, ratio.weights)
+        s = np.einsum("nj,nj->n", u2, ratio.weights)
+        b = np.clip(b - value / np.maximum(slope, 1e-300), 1.5 * b, 0.5 * b)
+    return b, quantile_of_mean(np.minimum(np.hypot(t, s), 1.0))
 
 
 def _search_by_shift(

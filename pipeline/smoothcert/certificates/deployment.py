@@ -11,8 +11,8 @@ from smoothcert.certificates.domain import FloatArray, numbers
 def deployment_gap(smooth_norm: ArrayLike, draws: ArrayLike, beta: ArrayLike) -> FloatArray:
     """How far the mean of ``draws`` features may lie from m, with probability at least 1 - beta.
 
-    sqrt((1 - N^2)/n) + sqrt(2 ln(1/beta)/n): the root mean square deviation of unit features, plus McDiarmid's bound for its
-    fluctuation (one feature moves the mean by at most 2/n).
+    sqrt((1 - N^2)/n) + sqrt(2 ln(1/beta)/n): the root mean square deviation of unit features, plus
+    McDiarmid's bound for its fluctuation (one feature moves the mean by at most 2/n).
 
     Args:
         smooth_norm: N or a lower bound of it, at the input that is defended, in [0,1].

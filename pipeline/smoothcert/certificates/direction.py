@@ -1,8 +1,9 @@
 """One fixed direction that proves a T4 claim by itself, so that a sequential test needs only one mean.
 
-With lambda fixed beforehand (on pilot draws), T4 reads: if <m(x), q> >= H for the one vector q = sum_i lambda_i v_i, with
-H = E||L w + q|| - c, then <m(x+delta), w> <= c for every ||delta|| <= radius. As only <m(x), q> is tested, the signs of lambda are
-free. The q returned is the best supporting line of the frontier: the one from which the estimated m(x) is farthest.
+With lambda fixed beforehand (on pilot draws), T4 reads: if <m(x), q> >= H for the one vector q = sum_i
+lambda_i v_i, with H = E||L w + q|| - c, then <m(x+delta), w> <= c for every ||delta|| <= radius. As only
+<m(x), q> is tested, the signs of lambda are free. The q returned is the best supporting line of the frontier:
+the one from which the estimated m(x) is farthest.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def dual_direction(
 ) -> tuple[FloatArray, FloatArray]:
     """Weights lambda and a constant H: "<m(x), sum_i lambda_i v_i> >= H" implies the claim.
 
-    The claim is <m(x+delta), w> <= level for every ||delta||_2 <= radius. It holds whatever the estimates were worth; they only
-    choose among sound statements. sum_i lambda_i v_i is a unit vector q (unless the v_i leave none), so a mean score of (1 + H)/2
-    along q proves the claim.
+    The claim is <m(x+delta), w> <= level for every ||delta||_2 <= radius. It holds whatever the estimates
+    were worth; they only choose among sound statements. sum_i lambda_i v_i is a unit vector q (unless the v_i
+    leave none), so a mean score of (1 + H)/2 along q proves the claim.
 
     Args:
         gram: shape (..., k+1, k+1): inner products of the unit vectors (w, v_1, ..., v_k).
@@ -38,8 +39,8 @@ def dual_direction(
         level: c in [-1, 1]; 0 for a margin.
 
     Returns:
-        (weights, needed) of shapes (..., k) and (...,). ``needed`` is rounded up; above 1 the claim cannot be proved
-        this way, at -1 or below it is trivial.
+        (weights, needed) of shapes (..., k) and (...,). ``needed`` is rounded up; above 1 the claim cannot be
+        proved this way, at -1 or below it is trivial.
 
     Raises:
         ValueError: NaN, out of range, or shapes that do not fit.
@@ -84,10 +85,10 @@ def _choose(gram: FloatArray, s: FloatArray, rho: float, level: float) -> tuple[
 
 
 def _best_line(lines: Frontier, gram: FloatArray, s: FloatArray) -> FloatArray:
-    """The line that the estimate of m(x) is farthest beyond, among those whose normal the directions can make.
+    """The line that the estimate of m(x) is farthest beyond, among those the directions can make.
 
-    The normals lie in the plane of w and m(x) as the directions see them; e is orthogonal to w there. When w sticks out of their
-    span by some angle, a normal in the span reaches less far along w.
+    The normals lie in the plane of w and m(x) as the directions see them; e is orthogonal to w there. When w
+    sticks out of their span by some angle, a normal in the span reaches less far along w.
     """
     inner, towards_w = gram[:, 1:, 1:], gram[:, 0, 1:]
     inverse = np.linalg.pinv(inner, rcond=_RANK, hermitian=True)

@@ -19,7 +19,9 @@ def numbers(name: str, value: ArrayLike, low: float, high: float, *, low_open: b
     if not inside.all():
         wrong = array[~inside].flat[0]
         bracket = "(" if low_open else "["
-        raise ValueError(f"{name}={wrong:g} is outside {bracket}{low:g}, {high:g}]; check where it comes from")
+        raise ValueError(
+            f"{name}={wrong:g} is outside {bracket}{low:g}, {high:g}]; check where it comes from"
+        )
     return array
 
 

@@ -2,8 +2,8 @@
 
     <m(x+delta), w> <= E||L w + sum_i lambda_i v_i|| - sum_i lambda_i s_i      for every lambda >= 0
 
-Only inner products enter. The right side is convex in lambda; it is minimised by a projected, damped Newton method
-on a coarse grid, and then evaluated rigorously at whatever lambda came out.
+Only inner products enter. The right side is convex in lambda; it is minimised by a projected, damped Newton
+method on a coarse grid, and then evaluated rigorously at whatever lambda came out.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def dual_bound(
         weights: shape (..., k), lambda >= 0 to use as they are; by default the best ones are searched.
 
     Returns:
-        Shape (...,): the bound in [-1, 1], rounded up. The claim "<m(x+delta), w> < 0" is certified where it is negative;
-        minus the bound for w = -t is a lower bound of the similarity to t.
+        Shape (...,): the bound in [-1, 1], rounded up. The claim "<m(x+delta), w> < 0" is certified where it
+        is negative; minus the bound for w = -t is a lower bound of the similarity to t.
 
     Raises:
         ValueError: NaN, out of range, shapes that do not fit, or a gram matrix that is none.

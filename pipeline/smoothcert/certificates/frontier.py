@@ -1,21 +1,23 @@
 """What the shifted noise can do at one radius: the frontier of theory.md T3, as sound supporting lines.
 
-Put m(x) at (t, -s) in the plane of w = (0,1) and e = (1,0), with t >= 0. For a shift rho and a level c, the statement
-"<m(x+delta), w> <= c for every ||delta|| <= r" follows from
+Put m(x) at (t, -s) in the plane of w = (0,1) and e = (1,0), with t >= 0. For a shift rho and a level c, the
+statement "<m(x+delta), w> <= c for every ||delta|| <= r" follows from
 
     a t - b s' >= E||L w + (a, b)|| - c          with s' = -<m(x), w>, i.e. <lambda, m(x)> >= H
 
-for *any* lambda = (a, b) (weak duality). The extremal encoder u(z) = (L w + lambda)/||L w + lambda|| shows which lambda
-are best: those with E[L u]_2 = c. Sweeping a and solving for b lists them; each is kept with its rigorous H, so an
-entry that was solved badly only makes the frontier looser there, never false.
+for *any* lambda = (a, b) (weak duality). The extremal encoder u(z) = (L w + lambda)/||L w + lambda|| shows
+which lambda are best: those with E[L u]_2 = c. Sweeping a and solving for b lists them; each is kept with its
+rigorous H, so an entry that was solved badly only makes the frontier looser there, never false.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from smoothcert.certificates.domain import FloatArray
 from smoothcert.certificates.likelihood import LikelihoodRatio
@@ -25,7 +27,8 @@ SMALLEST_SHIFT = 1e-6
 LARGEST_SHIFT = 6.0
 """Larger shifts count as vacuous: they would need a smooth norm above 1 - 2e-9, i.e. some 10^9 draws."""
 
-_LINES, _CELLS = 640, 1600
+_LINES, _CELLS = 3600, 2000
+_SOLVED_LINES, _SOLVED_CELLS = 192, 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ class Frontier:
 @lru_cache(maxsize=256)
 def frontier(rho: float, level: float = 0.0) -> Frontier:
     """Build (once) the frontier for a shift in [SMALLEST_SHIFT, LARGEST_SHIFT] and a level in (-1, 1)."""
-    a = np.geomspace(*range_of_a(rho), _LINES)
-    b = solve_b(LikelihoodRatio(rho, cells=_CELLS // 5, reach=7.0), a, level)
+    a, b = _spread_lines(rho, level)
     fine = LikelihoodRatio(rho, cells=_CELLS, reach=8.5)
     pieces = [slice(i, i + 64) for i in range(0, _LINES, 64)]
     needed = np.concatenate([fine.expected_norm(a[rows], b[rows]) for rows in pieces]) - level
@@ -63,18 +65,35 @@ def frontier(rho: float, level: float = 0.0) -> Frontier:
     return Frontier(theta, needed, length, _corners(theta, needed))
 
 
+def _spread_lines(rho: float, level: float) -> tuple[FloatArray, FloatArray]:
+    """Multipliers spread over the frontier: half of them evenly in theta, half evenly in log a.
+
+    A polygon of tangents overshoots by the square of the turn between them. At large shifts, where the norm hardly
+    changes along the frontier, that is what limits the bound; at small ones the ends need their share.
+    """
+    low, high = range_of_a(rho)
+    log_a = np.linspace(math.log(low), math.log(high), _SOLVED_LINES)
+    ratio = LikelihoodRatio(rho, cells=_SOLVED_CELLS, reach=7.0)
+    b = solve_b(ratio, np.exp(log_a), level)
+    theta = np.minimum.accumulate(np.arctan2(-b, np.exp(log_a)))
+    progress = (log_a - log_a[0]) / np.ptp(log_a) + (theta[0] - theta) / np.ptp(theta)
+    places = np.interp(np.linspace(0.0, 2.0, _LINES), progress, log_a)
+    return np.exp(places), CubicSpline(log_a, b)(places)
+
+
 def _corners(theta: FloatArray, needed: FloatArray) -> FloatArray:
-    """Distances from 0 of the points where neighbouring lines cross; made to grow where rounding disturbs them."""
+    """Distances from 0 of the points where neighbouring lines cross, made to grow where rounding disturbs."""
     turn = np.diff(theta)
     beside = (needed[1:] - needed[:-1] * np.cos(turn)) / np.where(turn == 0.0, np.nan, np.sin(turn))
     distance = np.hypot(needed[:-1], beside)
-    return np.maximum.accumulate(np.where(np.isnan(distance), 0.0, distance))
+    return np.asarray(np.maximum.accumulate(np.where(np.isnan(distance), 0.0, distance)))
 
 
 def range_of_a(rho: float) -> tuple[float, float]:
     """Where to sweep a: from a smooth norm near the vacuous end to one near 1."""
     # L spreads over about rho near its tilted median exp(rho^2/2), and b reaches -exp(rho^2).
-    return 1e-5 * min(rho, 1.0) * np.exp(min(rho, 1.0) * rho / 2), 1e3 * rho * np.exp(rho**2)
+    low = 1e-5 * min(rho, 1.0) * math.exp(min(rho, 1.0) * rho / 2)
+    return low, 1e3 * rho * math.exp(rho**2)
 
 
 def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: float = 1e-5) -> FloatArray:
@@ -99,7 +118,7 @@ def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: floa
         middle = _between(low, high)
         step = np.where((newton > low) & (newton < high), newton, middle)
         if np.all(np.abs(step - b) <= precision * a):
-            return step
+            return np.asarray(step)
         b = step
     return b
 
@@ -108,7 +127,7 @@ def _between(low: FloatArray, high: FloatArray) -> FloatArray:
     # Brackets span many decades of negative numbers: halve the exponent there.
     both_negative = high < 0
     geometric = -np.sqrt(np.where(both_negative, low * high, 0.0))
-    return np.where(both_negative, geometric, (low + high) / 2)
+    return np.asarray(np.where(both_negative, geometric, (low + high) / 2))
 
 
 def touching_point(ratio: LikelihoodRatio, a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

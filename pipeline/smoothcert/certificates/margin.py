@@ -1,8 +1,8 @@
 """Radius of a prediction or a ranking: theory.md T4 with two directions.
 
-A class y beats a rival c at x + delta as long as <m(x+delta), w> < 0 with w = (t_c - t_y)/||t_c - t_y||. Known are
-lower bounds of the margin <m(x), -w> and of <m(x), v> along the pilot direction v, and alignment = <v, w> exactly. In the plane
-of w and v, m(x) = (t, -s), and T4 asks how far it is from the frontier of T3:
+A class y beats a rival c at x + delta as long as <m(x+delta), w> < 0 with w = (t_c - t_y)/||t_c - t_y||.
+Known are lower bounds of the margin <m(x), -w> and of <m(x), v> along the pilot direction v, and alignment =
+<v, w> exactly. In the plane of w and v, m(x) = (t, -s), and T4 asks how far it is from the frontier of T3:
 
 - the margin alone gives T1, sigma Phi^-1((1+margin)/2) (Cohen et al. 2019, Salman et al. 2019);
 - the pilot direction alone gives a radius to rivals whose margin was not measured;
@@ -39,8 +39,8 @@ def margin_radius(
         sigma: noise standard deviation, > 0.
 
     Returns:
-        The broadcast radius, rounded down, at least that of T1 and at most LARGEST_SHIFT sigma; NaN where not even radius 0 is
-        certified.
+        The broadcast radius, rounded down, at least that of T1 and at most LARGEST_SHIFT sigma; NaN where not
+        even radius 0 is certified.
 
     Raises:
         ValueError: NaN or out of range.
@@ -62,10 +62,10 @@ def margin_radius(
 def rank_radius(radii: ArrayLike, k: int = 1) -> FloatArray:
     """Radius within which at most k - 1 rivals can overtake, so that the rank stays at most k.
 
-    For k = 1 this is the smallest radius. It needs no correction for the number of rivals: if the claim is false, then some
-    rival truly overtakes within the radius; of the rivals, take the one whose true radius is smallest. It is fixed before the
-    draws, and its own bound must have failed. For rank at most k, one of k such fixed rivals must have failed: give every
-    radius the level alpha/k.
+    For k = 1 this is the smallest radius. It needs no correction for the number of rivals: if the claim is
+    false, then some rival truly overtakes within the radius; of the rivals, take the one whose true radius is
+    smallest. It is fixed before the draws, and its own bound must have failed. For rank at most k, one of k
+    such fixed rivals must have failed: give every radius the level alpha/k.
 
     Args:
         radii: shape (..., rivals); NaN certifies nothing and counts as radius 0.

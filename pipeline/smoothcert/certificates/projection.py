@@ -23,7 +23,7 @@ def quantile_of_mean(value: FloatArray) -> FloatArray:
     """Phi^-1((1+value)/2) for value in [-1,1], accurate at both ends and finite (rounded towards 0 there)."""
     upper = -ndtri(np.maximum((1.0 - value) / 2.0, NEAREST_TO_ONE))
     lower = ndtri(np.maximum((1.0 + value) / 2.0, NEAREST_TO_ONE))
-    return np.where(value >= 0, upper, lower)
+    return np.asarray(np.where(value >= 0, upper, lower))
 
 
 def mean_of_quantile(quantile: FloatArray) -> FloatArray:

@@ -30,8 +30,9 @@ def clean_reference_bound(
         smooth_norm_upper: an upper bound of N, in (0,1]; 1 needs no draws and no failure probability.
 
     Returns:
-        The broadcast certified cosine in [0,1], rounded down; NaN (vacuous) where neither says anything. It fails with at most
-        the sum of the failure probabilities of its two bounds (three with ``smooth_norm_upper``).
+        The broadcast certified cosine in [0,1], rounded down; NaN (vacuous) where neither says anything. It
+        fails with at most the sum of the failure probabilities of its two bounds (three with
+        ``smooth_norm_upper``).
 
     Raises:
         ValueError: NaN or out of range.

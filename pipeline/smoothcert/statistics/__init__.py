@@ -1,4 +1,7 @@
-"""Confidence bounds, sequential tests and claims about whole datasets (theory.md section 3). numpy and scipy only."""
+"""Confidence bounds, sequential tests and claims about whole datasets (theory.md section 3).
+
+numpy and scipy only; sequential tests also run on torch tensors, without importing torch.
+"""
 
 from smoothcert.statistics.bounds import Method, lower_bound
 from smoothcert.statistics.intervals import mean_interval, share_interval

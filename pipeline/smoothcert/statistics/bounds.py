@@ -19,8 +19,8 @@ def lower_bound(
 ) -> Array:
     """Lower confidence bound of the mean of iid draws in [0, 1].
 
-    Holds with probability at least 1 - alpha: ``betting`` at any stopping time, the others at a number of draws that
-    was fixed beforehand. ``1 - lower_bound(1 - draws)`` is an upper bound.
+    Holds with probability at least 1 - alpha: ``betting`` at any stopping time, the others at a number of
+    draws that was fixed beforehand. ``1 - lower_bound(1 - draws)`` is an upper bound.
 
     Args:
         draws: (..., n) in [0, 1]; for ``clopper_pearson`` zeros and ones.
@@ -64,7 +64,7 @@ def lower_bound(
         case "clopper_pearson":
             bound = _clopper_pearson(flat, used, alpha)
     rounded = np.nextafter(bound * (1.0 - 4e-16), -1.0)
-    return np.clip(np.minimum(rounded, mean), 0.0, 1.0).reshape(shape)
+    return np.asarray(np.clip(np.minimum(rounded, mean), 0.0, 1.0).reshape(shape))
 
 
 def _empirical_bernstein(flat: Array, used: NDArray[np.int64], mean: Array, alpha: float) -> Array:

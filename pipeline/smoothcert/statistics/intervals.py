@@ -8,75 +8,87 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, betaln, xlogy
 
-from smoothcert.statistics.bounds import lower_bound
+from smoothcert.statistics.bounds import Method, lower_bound
 
 
-def share_interval(hits: int, pairs: int, confidence: float = 0.95, *, anytime: bool = False) -> tuple[float, float]:
+def share_interval(
+    hits: int, pairs: int, confidence: float = 0.95, *, anytime: bool = False
+) -> tuple[float, float]:
     """Two-sided interval for a population share.
 
     Args:
         hits: pairs with the property.
         pairs: pairs looked at, in random order from the population.
-        confidence: coverage, in (0, 1).
-        anytime: False: exact binomial (Clopper and Pearson), for a number of pairs fixed beforehand. True: valid at
-            every moment of a run at once, from the Beta(1/2, 1/2)-mixture martingale (Robbins; Ville).
+        confidence: coverage, in [0.5, 1).
+        anytime: False: exact binomial (Clopper and Pearson), for a number of pairs fixed beforehand. True: valid
+            at every moment of a run at once, from the Beta(1/2, 1/2) mixture martingale (Robbins; Ville).
 
     Returns:
         (low, high), rounded outwards; (0, 1) without pairs.
 
     Raises:
-        ValueError: hits not in 0..pairs, or confidence outside (0, 1).
+        ValueError: hits not in 0..pairs, or confidence outside [0.5, 1).
     """
     if not 0 <= hits <= pairs:
         raise ValueError(f"hits={hits} must be between 0 and pairs={pairs}")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence={confidence} must be in (0, 1)")
+    tail = _tail(confidence)
     if pairs == 0:
         return 0.0, 1.0
     if anytime:
-        return _mixture_end(hits, pairs, confidence, low=True), _mixture_end(hits, pairs, confidence, low=False)
-    tail = (1.0 - confidence) / 2.0
+        return (
+            _mixture_end(hits, pairs, 2.0 * tail, low=True),
+            _mixture_end(hits, pairs, 2.0 * tail, low=False),
+        )
     misses = pairs - hits
     low = float(betaincinv(hits, misses + 1.0, tail)) if hits else 0.0
     high = float(betaincinv(hits + 1.0, misses, 1.0 - tail)) if misses else 1.0
     return max(0.0, low * (1.0 - 1e-12)), min(1.0, high * (1.0 + 1e-12))
 
 
-def _mixture_end(hits: int, pairs: int, confidence: float, *, low: bool) -> float:
-    """End of {p: mixture likelihood / likelihood at p < 1/(1 - confidence)}, by bisection from the sample share."""
+def mean_interval(
+    values: ArrayLike, confidence: float = 0.95, *, anytime: bool = False
+) -> tuple[float, float]:
+    """Two-sided interval for a population mean of values in [0, 1].
+
+    Args:
+        values: (n,) in [0, 1], one per pair, in the order in which the pairs came.
+        confidence: coverage, in [0.5, 1).
+        anytime: False: empirical Bernstein (Maurer and Pontil), for a number of pairs fixed beforehand; it needs
+            mean and variance only. True: betting, valid at every moment of a run, and usually narrower.
+
+    Returns:
+        (low, high), rounded outwards; (0, 1) without values.
+
+    Raises:
+        ValueError: a value is NaN or outside [0, 1], or confidence outside [0.5, 1).
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    tail = _tail(confidence)
+    if sample.size == 0:
+        return 0.0, 1.0
+    method: Method = "betting" if anytime else "empirical_bernstein"
+    low, below = lower_bound(np.stack([sample, 1.0 - sample]), tail, method)
+    return float(low), min(1.0, math.nextafter(1.0 - float(below), 2.0))
+
+
+def _tail(confidence: float) -> float:
+    """Failure probability of each side."""
+    if not 0.5 <= confidence < 1.0:
+        raise ValueError(
+            f"confidence={confidence} must be in [0.5, 1): the coverage, e.g. 0.95, not its error"
+        )
+    return (1.0 - confidence) / 2.0
+
+
+def _mixture_end(hits: int, pairs: int, alpha: float, *, low: bool) -> float:
+    """End of {p: likelihood ratio of the mixture to p < 1/alpha}, by bisection from the sample share."""
     mixed = float(betaln(hits + 0.5, pairs - hits + 0.5) - betaln(0.5, 0.5))
-    limit = math.log(1.0 / (1.0 - confidence))
-    inside = hits / pairs
-    outside = 0.0 if low else 1.0
+    limit = math.log(1.0 / alpha)
+    inside, outside = hits / pairs, 0.0 if low else 1.0
     for _ in range(60):
         middle = (inside + outside) / 2.0
-        log_ratio = mixed - float(xlogy(hits, middle) + xlogy(pairs - hits, 1.0 - middle))
-        if log_ratio < limit:
+        if mixed - float(xlogy(hits, middle) + xlogy(pairs - hits, 1.0 - middle)) < limit:
             inside = middle
         else:
             outside = middle
     return outside
-
-
-def mean_interval(values: ArrayLike, confidence: float = 0.95, *, anytime: bool = False) -> tuple[float, float]:
-    """Two-sided interval for a population mean of values in [0, 1].
-
-    Args:
-        values: (n,) in [0, 1], one per pair.
-        confidence: coverage.
-        anytime: True: betting, valid at every moment of a run. False: Maurer and Pontil, at a fixed n.
-
-    Returns:
-        (low, high); (0, 1) without values.
-
-    Raises:
-        ValueError: a value is NaN or outside [0, 1], or confidence outside (0, 1).
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence={confidence} must be in (0, 1)")
-    if sample.size == 0:
-        return 0.0, 1.0
-    tail = (1.0 - confidence) / 2.0
-    method = "betting" if anytime else "empirical_bernstein"
-    return float(lower_bound(sample, tail, method)), float(1.0 - lower_bound(1.0 - sample, tail, method))

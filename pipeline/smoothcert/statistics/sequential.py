@@ -1,4 +1,4 @@
-"""Sequential tests of many means at once: stop as soon as a threshold is decided (theory.md 3, adaptive stopping)."""
+"""Sequential tests of many means at once: stop as soon as a threshold is decided (theory.md section 3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
 
 from smoothcert.statistics.betting import FRACTIONS, array_module, stakes
 
@@ -18,49 +18,64 @@ _SMALLEST = 1e-300
 
 
 class SequentialTest:
-    """Running tests of "the mean exceeds m0" for slots x tests, with capital in both directions.
+    """Running tests of "the mean is at least m0" for slots x tests, with capital in both directions.
 
-    ``certified`` when the capital of the bet against "the mean is at most m0" reaches 1/alpha: false with probability
-    at most alpha, whatever the stopping rule (Ville's inequality). ``refuted`` when the opposite bet reaches
-    1/alpha_futility: work ends there, and nothing is claimed. A decision is final until the slot is reset.
+    ``certified`` when the capital of the bet against "the mean is below m0" reaches 1/alpha: false with
+    probability at most alpha, whatever the stopping rule (Ville's inequality). ``refuted`` when the opposite
+    bet reaches 1/alpha_futility: work ends there, and nothing is claimed. A decision is final until the slot
+    is reset.
 
-    Works on numpy arrays and on torch tensors of any device: the state lives where ``thresholds`` live.
+    Draws are taken in their order, each stake using earlier draws only, so how draws are cut into updates
+    changes nothing: a capital that crosses its threshold inside an update counts, at the moment when it
+    crosses.
+
+    Works on float64 numpy arrays and torch tensors. The state lives on the device of ``thresholds``: as tensors
+    on an accelerator, as numpy arrays in main memory (where torch would spend more on starting its many small
+    operations than on the numbers).
 
     Args:
-        thresholds: (slots, tests) float64 m0. At most 0: certified at once (scores are never negative, and the
-            claim is "at least"). At least 1: refuted at once.
+        thresholds: (slots, tests) float64 m0. At most 0: certified at once, since scores are never negative.
+            At least 1: refuted at once, since no evidence shows a mean of 1.
         alpha: failure probability of ``certified``; a number, or one per test.
         alpha_futility: that of ``refuted``.
 
     Attributes:
         decisions: (slots, tests) integers, 1 certified, 0 undecided, -1 refuted.
-        log_e_values: (slots, tests) log of the e-value against "the mean is at most m0" at the present time, frozen
-            with the decision.
+        log_e_values: (slots, tests) float64, log of the capital against "the mean is below m0" at the present
+            time, frozen with the decision: the log of an e-value. Infinite for thresholds of at most 0
+            (certain); -inf after a draw that is no number in [0, 1], which also leaves the test undecided for
+            ever.
 
     Raises:
-        ValueError: thresholds are NaN or not two-dimensional, or a level is outside (0, 1).
+        ValueError: thresholds are NaN, not float64 or not two-dimensional, or a level is outside (0, 1).
     """
 
-    def __init__(self, thresholds: Any, alpha: ArrayLike, alpha_futility: float = 0.01) -> None:
+    def __init__(self, thresholds: Any, alpha: float | Sequence[float], alpha_futility: float = 0.01) -> None:
+        thresholds = _unwrap(thresholds)
         xp = self._xp = array_module(thresholds)
-        if thresholds.ndim != 2 or not bool((thresholds == thresholds).all()):
-            raise ValueError("thresholds must be a (slots, tests) array without NaN")
-        tests = thresholds.shape[1]
-        levels = [float(a) for a in alpha] if isinstance(alpha, Sequence) else [float(alpha)] * tests  # type: ignore[arg-type]  # numbers only
-        if len(levels) != tests or not all(0.0 < a < 1.0 for a in [*levels, alpha_futility]):
-            raise ValueError(f"alpha={alpha} and alpha_futility={alpha_futility} must be in (0, 1), one per test")
+        if thresholds.ndim != 2 or thresholds.dtype != xp.float64:
+            raise ValueError("thresholds must be a (slots, tests) array of float64")
+        slots, tests = thresholds.shape
+        levels = list(alpha) if isinstance(alpha, Sequence) else [alpha] * tests
+        if len(levels) != tests or not all(0.0 < level < 1.0 for level in [*levels, alpha_futility]):
+            raise ValueError(
+                f"alpha={alpha} and alpha_futility={alpha_futility} must be in (0, 1), one per test"
+            )
+        # Stakes tuned to the strictest level; every level is valid with any stakes.
         self._alpha = min(levels, default=0.5)
-        self._alpha_futility = alpha_futility
-        zeros = thresholds * 0.0
-        self._needed = zeros[0] + xp.asarray([math.log(1.0 / a) for a in levels], dtype=zeros.dtype) if tests else zeros
-        self._thresholds = thresholds + 0.0
+        self._needed = self._like(thresholds, [math.log(1.0 / level) + _SLACK for level in levels])
+        self._needed_futility = math.log(1.0 / alpha_futility) + _SLACK
+        zeros = xp.zeros_like(thresholds)
+        self._thresholds = zeros + 0.0
+        # Draws so far, their sum, and the sum of their squared deviations.
         self._count, self._total, self._deviation = zeros + 0.0, zeros + 0.0, zeros + 0.0
-        # log capital of every gambler: (fractions, slots, tests), above and below the threshold
+        # Log capital of every gambler, (fractions, slots, tests): above bets that the mean exceeds m0, below
+        # that not.
         self._above = xp.stack([zeros] * len(FRACTIONS))
         self._below = xp.stack([zeros] * len(FRACTIONS))
         self.log_e_values = zeros + 0.0
-        self.decisions = (zeros > 1.0) * 1
-        self._decide_trivial(list(range(thresholds.shape[0])))
+        self.decisions = xp.zeros_like(thresholds, dtype=xp.int64)
+        self.reset(range(slots), thresholds)
 
     def reset(self, slots: Sequence[int], thresholds: Any) -> None:
         """Start anew in some slots.
@@ -68,8 +83,11 @@ class SequentialTest:
         Args:
             slots: which.
             thresholds: (len(slots), tests).
+
+        Raises:
+            ValueError: a threshold is NaN.
         """
-        rows = list(slots)
+        rows, thresholds = list(slots), _unwrap(thresholds)
         if not bool((thresholds == thresholds).all()):
             raise ValueError("thresholds must not be NaN")
         self._thresholds[rows] = thresholds
@@ -77,30 +95,34 @@ class SequentialTest:
             state[rows] = 0
         self._above[:, rows] = 0.0
         self._below[:, rows] = 0.0
-        self._decide_trivial(rows)
-
-    def _decide_trivial(self, rows: list[int]) -> None:
-        thresholds = self._thresholds[rows]
-        # sure things are no evidence that anybody collected, but they are certain: an infinite e-value
-        sure = thresholds <= 0.0
-        self.decisions[rows] = sure * 1 - (thresholds >= 1.0) * 1
-        self.log_e_values[rows] = self._xp.where(sure, math.inf, 0.0 * thresholds)
+        certain = thresholds <= 0.0
+        self.decisions[rows] = certain * CERTIFIED + (thresholds >= 1.0) * REFUTED
+        self.log_e_values[rows] = self._xp.where(certain, self._like(thresholds, math.inf), 0.0)
 
     def update(self, scores: Any, *, slots: Sequence[int], counts: Any) -> None:
         """Feed the next draws of some slots.
 
         Args:
-            scores: (len(slots), n, tests) in [0, 1], in order. NaN leaves a test undecided for ever.
-            slots: which slots.
-            counts: (len(slots),) how many of the n draws count.
+            scores: (len(slots), n, tests) in [0, 1], in order.
+            slots: which slots, each at most once.
+            counts: (len(slots),) how many of the n draws count; the rest is ignored, whatever it is.
+
+        Raises:
+            ValueError: shapes do not fit.
         """
-        xp, rows = self._xp, list(slots)
-        n = scores.shape[1]
-        draws = xp.moveaxis(scores, 1, -1)  # (rows, tests, n)
-        inside = xp.arange(n)[None, :] < xp.asarray(counts)[:, None]
-        if hasattr(draws, "device") and hasattr(inside, "to"):
-            inside = inside.to(draws.device)
-        inside = inside[:, None, :]
+        xp, rows, scores = self._xp, list(slots), _unwrap(scores)
+        shape = (len(rows), scores.shape[1], self._thresholds.shape[1])
+        if tuple(scores.shape) != shape or len(counts) != len(rows):
+            raise ValueError(f"scores {tuple(scores.shape)} and {len(counts)} counts do not fit {shape}")
+        if 0 in shape:
+            return
+        steps = self._like(scores, range(shape[1]))
+        used = self._like(scores, [min(int(count), shape[1]) for count in counts])[:, None, None]
+        inside = steps < used
+        draws = xp.moveaxis(scores, 1, -1) + self._like(scores, 0.0)
+        # What is not a score poisons the capital, and NaN never compares as large enough.
+        draws = xp.where((draws >= 0.0) & (draws <= 1.0), draws, math.nan)
+        draws = xp.where(inside, draws, 0.5)
         sizes, totals, deviations = stakes(
             draws,
             self._alpha,
@@ -108,55 +130,69 @@ class SequentialTest:
             self._total[rows][..., None],
             self._deviation[rows][..., None],
         )
-        m0 = xp.clip(self._thresholds[rows], _SMALLEST, 1.0)[..., None]
-        excess = draws - m0
-        zero = 0.0 * excess
-        above, below = [], []
-        for k, fraction in enumerate(FRACTIONS):
-            up = xp.log1p(xp.minimum(sizes, fraction / m0) * excess)
-            down = xp.log1p(-xp.minimum(sizes, fraction / xp.clip(1.0 - m0, _SMALLEST, 1.0)) * excess)
-            above.append(self._above[k][rows][..., None] + xp.cumsum(xp.where(inside, up, zero), -1))
-            below.append(self._below[k][rows][..., None] + xp.cumsum(xp.where(inside, down, zero), -1))
-        log_above, log_below = _log_mean(xp, above), _log_mean(xp, below)
-        self._decide(rows, log_above, log_below)
-        last = [int(c) - 1 for c in counts]
-        index = list(range(len(rows)))
-        self._count[rows] = self._count[rows] + xp.asarray(counts, dtype=draws.dtype).reshape(-1, 1)
-        self._total[rows] = totals[index, :, last]
-        self._deviation[rows] = deviations[index, :, last]
-        for k in range(len(FRACTIONS)):
-            self._above[k, rows] = above[k][..., -1]
-            self._below[k, rows] = below[k][..., -1]
+        sizes = xp.where(inside, sizes, 0.0)
+        above, below = self._capitals(rows, draws, sizes)
+        last = xp.clip(used[..., 0] - 1.0, 0.0, None) + self._like(scores, [0.0] * shape[2])
+        self._decide(rows, _log_mean(xp, above), _log_mean(xp, below))
+        some = used[..., 0] > 0.0
+        for state, values in ((self._total, totals), (self._deviation, deviations)):
+            state[rows] = xp.where(some, self._take(values, last), state[rows])
+        self._count[rows] = self._count[rows] + used[..., 0]
+        self._above[:, rows] = above[..., -1]
+        self._below[:, rows] = below[..., -1]
+
+    def _capitals(self, rows: list[int], draws: Any, sizes: Any) -> tuple[Any, Any]:
+        """Log capital of every gambler after every draw, (fractions, rows, tests, n), in both directions."""
+        xp = self._xp
+        threshold = self._thresholds[rows][..., None]
+        from_below = xp.clip(threshold, _SMALLEST, 1.0)
+        from_above = xp.clip(1.0 - threshold, _SMALLEST, 1.0)
+        excess = draws - xp.clip(threshold, 0.0, 1.0)
+        above = xp.stack([xp.log1p(xp.minimum(sizes, c / from_below) * excess) for c in FRACTIONS])
+        below = xp.stack([xp.log1p(-xp.minimum(sizes, c / from_above) * excess) for c in FRACTIONS])
+        return (
+            self._above[:, rows][..., None] + xp.cumsum(above, -1),
+            self._below[:, rows][..., None] + xp.cumsum(below, -1),
+        )
 
     def _decide(self, rows: list[int], log_above: Any, log_below: Any) -> None:
-        """Decide by the first crossing inside the chunk, and freeze what is decided."""
+        """Decide by the first crossing inside the update, and freeze what is decided."""
         xp = self._xp
         n = log_above.shape[-1]
-        steps = xp.arange(n)
-        if hasattr(steps, "to"):
-            steps = steps.to(log_above.device)
-        # comparisons are false for NaN: what is not a number decides nothing
-        crossed_up = log_above >= self._needed[:, None] + _SLACK
-        crossed_down = log_below >= math.log(1.0 / self._alpha_futility) + _SLACK
-        first_up = xp.where(crossed_up, steps, n).min(-1)
-        first_down = xp.where(crossed_down, steps, n).min(-1)
-        if xp.__name__ == "torch":
-            first_up, first_down = first_up.values, first_down.values
-        open_ = self.decisions[rows] == UNDECIDED
-        up = open_ & (first_up < n) & (first_up <= first_down)
-        down = open_ & (first_down < n) & (first_down < first_up)
-        at = xp.clip(xp.where(up, first_up, xp.where(down, first_down, n - 1)), 0, n - 1)
-        if xp.__name__ == "torch":
-            value = xp.gather(log_above, -1, at[..., None])[..., 0]
-        else:
-            value = xp.take_along_axis(log_above, at[..., None], -1)[..., 0]
+        steps = self._like(log_above, range(n))
+        first_up = xp.amin(xp.where(log_above >= self._needed[:, None], steps, float(n)), -1)
+        first_down = xp.amin(xp.where(log_below >= self._needed_futility, steps, float(n)), -1)
+        undecided = self.decisions[rows] == UNDECIDED
+        up = undecided & (first_up < n) & (first_up <= first_down)
+        down = undecided & (first_down < first_up)
+        moment = xp.minimum(first_up, first_down)
+        value = self._take(log_above, xp.clip(moment, 0.0, n - 1.0))
         value = xp.where(value == value, value, -math.inf)
-        self.log_e_values[rows] = xp.where(open_, value, self.log_e_values[rows])
+        self.log_e_values[rows] = xp.where(undecided, value, self.log_e_values[rows])
         self.decisions[rows] = xp.where(up, CERTIFIED, xp.where(down, REFUTED, self.decisions[rows]))
 
+    def _like(self, array: Any, values: Any) -> Any:
+        """Numbers as a float64 array where ``array`` is."""
+        if self._xp is np:
+            return np.asarray(values, dtype=np.float64)
+        if isinstance(values, range):
+            values = list(values)
+        return self._xp.tensor(values, dtype=self._xp.float64, device=array.device)
 
-def _log_mean(xp: Any, logs: list[Any]) -> Any:
-    stacked = xp.stack(logs)
-    top = stacked.max(0)
-    top = top.values if xp.__name__ == "torch" else top
-    return top + xp.log(xp.exp(stacked - top).mean(0))
+    def _take(self, values: Any, index: Any) -> Any:
+        """Entry ``index[r, t]`` along the last axis of ``values[r, t]``."""
+        if self._xp is np:
+            return np.take_along_axis(values, index.astype(np.int64)[..., None], -1)[..., 0]
+        return self._xp.gather(values, -1, index.to(self._xp.int64)[..., None])[..., 0]
+
+
+def _unwrap(array: Any) -> Any:
+    """The same numbers as a numpy array where they are in main memory, else the tensor as it is."""
+    in_memory_tensor = not isinstance(array, np.ndarray) and array.device.type == "cpu"
+    return array.detach().numpy() if in_memory_tensor else array
+
+
+def _log_mean(xp: Any, logs: Any) -> Any:
+    """Log of the mean of exp over the first axis."""
+    top = xp.amax(logs, 0)
+    return top + xp.log(xp.mean(xp.exp(logs - top), 0))
