@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smoothcert.store.attack_table import ATTACKS
 from smoothcert.store.columns import Column, TableSchema
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.commits import CommitLog
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from smoothcert.store.query import Query, open_query
 
 __all__ = [
+    "ATTACKS",
     "CERTIFICATES",
     "Column",
     "Commit",

@@ -39,9 +39,7 @@ class CommitLog:
         committer: without ``exclusive``, whether this process is the one that commits (the driver).
     """
 
-    def __init__(
-        self, storage: Storage, *, exclusive: bool | None = None, committer: bool = False
-    ) -> None:
+    def __init__(self, storage: Storage, *, exclusive: bool | None = None, committer: bool = False) -> None:
         self._storage = storage
         self._known_exclusive = exclusive
         self._committer = committer

@@ -101,6 +101,12 @@ class Committed:
         }
 
     @cached_property
+    def certification(self) -> Committed:
+        """Without the commits of attacks: their units have a dot in the id (``runtime/attack_units.py``)."""
+        attack = pc.match_substring(self.table["unit_id"], ".")
+        return Committed(self.table.filter(pc.invert(attack)), self.manifest, self.unfolded)
+
+    @cached_property
     def hidden(self) -> pa.Table:
         """Rows that a later commit replaced, as (unit_id, pair_id).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 
 from smoothcert.errors import QueryError, did_you_mean
@@ -35,45 +37,61 @@ def read_only(connection: duckdb.DuckDBPyConnection, text: str) -> str:
 
 def explain(error: duckdb.Error, text: str, connection: duckdb.DuckDBPyConnection) -> QueryError:
     """DuckDB's error as ours: its message, the SQL, and what to do."""
-    lines = [line.rstrip() for line in str(error).strip().splitlines()]
-    message = "\n  ".join(line for line in lines if line)
-    return QueryError(f"{message}\n  in: {_shown(text)}", remedy=_remedy(error, str(error), connection))
+    message = str(error).strip()
+    inside = _UDF.match(message)
+    if inside:
+        # one of our functions refused a number: its own words are enough
+        return QueryError(
+            f"{inside['text']}\n  in: {_shown(text)}", remedy="check the arguments of the function"
+        )
+    lines = "\n  ".join(line.rstrip() for line in message.splitlines() if line.strip())
+    return QueryError(f"{lines}\n  in: {_shown(text)}", remedy=_remedy(error, message, text, connection))
 
 
-def _remedy(error: duckdb.Error, message: str, connection: duckdb.DuckDBPyConnection) -> str:
-    if isinstance(error, duckdb.PermissionException):
-        return "queries read the given runs only; name other runs on the command line"
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return "select fewer columns or rows, or aggregate"
-    if isinstance(error, duckdb.InterruptException):
-        return "the query was interrupted"
+_UDF = re.compile(r"Invalid Input Error: Python exception .* the UDF: ValueError: (?P<text>.*)", re.DOTALL)
+
+
+def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.DuckDBPyConnection) -> str:
+    for kind, remedy in _REMEDIES:
+        if isinstance(error, kind):
+            return remedy
     if isinstance(error, duckdb.BinderException) and "column" in message.lower():
-        return _columns(message, connection)
+        return _columns(message, text, connection)
     if isinstance(error, duckdb.CatalogException) and "function" in message.lower():
         return (
             "smoothcert adds fcsb, angular_bound, angular_radius, margin_radius and ebh to DuckDB's functions"
         )
     if isinstance(error, (duckdb.CatalogException, duckdb.BinderException)):
-        return "views: " + ", ".join(view for view, _ in _catalogue(connection))
-    if isinstance(error, duckdb.ParserException):
-        return "check the SQL where the arrow points"
+        return "views: " + ", ".join(_catalogue(connection))
     return "check the SQL; 'DESCRIBE certificates' lists columns and types"
 
 
-def _columns(message: str, connection: duckdb.DuckDBPyConnection) -> str:
-    catalogue = dict(_catalogue(connection))
-    word = message.partition('"')[2].partition('"')[0]
-    every = {name for names in catalogue.values() for name in names}
-    listed = "; ".join(f"{view}: {', '.join(names)}" for view, names in catalogue.items())
-    return f"columns are{did_you_mean(word, every)} {listed}"
+_REMEDIES: tuple[tuple[type[duckdb.Error], str], ...] = (
+    (duckdb.PermissionException, "queries read the given runs only; name other runs on the command line"),
+    (duckdb.OutOfMemoryException, "select fewer columns or rows, or aggregate"),
+    (duckdb.InterruptException, "the query was interrupted"),
+    (duckdb.ParserException, "check the SQL where the arrow points"),
+    (duckdb.IOException, "a committed file cannot be read; check the run directory and the store"),
+)
 
 
-def _catalogue(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, list[str]]]:
+def _columns(message: str, text: str, connection: duckdb.DuckDBPyConnection) -> str:
+    catalogue = _catalogue(connection)
+    words = set(re.findall(r"\w+", text.lower()))
+    used = {view: names for view, names in catalogue.items() if view in words} or catalogue
+    wanted = message.partition('"')[2].partition('"')[0]
+    near = did_you_mean(wanted, {name for names in used.values() for name in names})
+    listed = "; ".join(f"{view} has {', '.join(names)}" for view, names in used.items())
+    return f"use a column that exists{near}: {listed}"
+
+
+def _catalogue(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """Columns of each view."""
     rows = connection.execute(
         "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
         "WHERE schema_name = 'main' AND database_name = 'memory' AND NOT internal GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    return [(str(view), list(names)) for view, names in rows]
+    return {str(view): list(names) for view, names in rows}
 
 
 def _shown(text: str) -> str:

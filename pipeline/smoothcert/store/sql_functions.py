@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-SHARE_ALPHA = 0.05
-"""Failure probability of the intervals of shares."""
+SHARE_CONFIDENCE = 0.95
+"""Coverage of the intervals of shares."""
 
 
 def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -109,7 +109,7 @@ def _share(certified: Array, pairs: Array, final: Array) -> Array:
     from smoothcert.statistics import share_interval
 
     rows = [
-        share_interval(int(k), int(n), SHARE_ALPHA, anytime=not done) if n else (np.nan, np.nan)
+        share_interval(int(k), int(n), SHARE_CONFIDENCE, anytime=not done) if n else (np.nan, np.nan)
         for k, n, done in zip(certified, pairs, final, strict=True)
     ]
     return np.array(rows, dtype=np.float64).reshape(-1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from smoothcert.store.attack_table import ATTACKS
 from smoothcert.store.columns import Column, TableSchema
 
 _TEXT = pa.string()
@@ -281,5 +282,5 @@ CERTIFICATES = TableSchema(
     columns=(*_IDENTITY, *_STATUS, *_QUESTION, *_BOUNDS, *_TEXTUAL, *_DECISIONS, *_PROVENANCE),
 )
 
-TABLES: dict[str, TableSchema] = {table.name: table for table in (CERTIFICATES,)}
+TABLES: dict[str, TableSchema] = {table.name: table for table in (CERTIFICATES, ATTACKS)}
 """Every table that a unit may commit rows of, by name."""

@@ -6,6 +6,7 @@ bounds           long form: run_id, pair_id, certificate, radius, cosine (NULL: 
 units            one row per committed unit
 runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
+attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
+from smoothcert.store.attack_table import ATTACKS
+from smoothcert.store.attack_views import create_attack_views
+from smoothcert.store.committed_files import CommittedFiles, committed_files
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.share_view import create_share_view
@@ -45,15 +48,13 @@ class OpenedRun:
         """Whether every pair of the plan has its row."""
         return self.committed.pairs == self.directory.info.pairs
 
-    def dataset(self) -> pads.Dataset:
+    def certificates(self) -> CommittedFiles:
         """The committed files of the table ``certificates``; nothing is opened yet."""
-        storage = self.directory.storage
-        return pads.FileSystemDataset.from_paths(
-            [storage.path(file) for file in self.committed.files(CERTIFICATES.name)],
-            schema=CERTIFICATES.arrow.remove_metadata(),
-            format=pads.ParquetFileFormat(),
-            filesystem=storage.arrow_filesystem(),
-        )
+        return committed_files(self.directory.storage, CERTIFICATES, self.committed.files(CERTIFICATES.name))
+
+    def attacks(self) -> CommittedFiles:
+        """The same of the table ``attacks``."""
+        return committed_files(self.directory.storage, ATTACKS, self.committed.files(ATTACKS.name))
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:
@@ -70,6 +71,13 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
         "error_class, error_message FROM certificates WHERE status = 'quarantined'"
     )
     connection.execute("CREATE VIEW bounds AS " + _bounds_sql())
+    attacked = [f"_attacks_{i}" for i in range(len(runs))]
+    for name, run in zip(attacked, runs, strict=True):
+        connection.register(name, run.attacks())
+    connection.execute(
+        "CREATE VIEW attacks AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
+    )
+    create_attack_views(connection)
     create_share_view(
         connection,
         _INTERNAL,
@@ -81,7 +89,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
 def _rows_of(connection: duckdb.DuckDBPyConnection, number: int, run: OpenedRun) -> str:
     """A relation of the rows of one run that count."""
     name = f"{_INTERNAL}.certificates_{number}"
-    connection.register(f"_committed_{number}", run.dataset())
+    connection.register(f"_committed_{number}", run.certificates())
     sql = f"SELECT * FROM _committed_{number}"
     if run.committed.hidden.num_rows:
         connection.register("_hidden", run.committed.hidden)
@@ -161,7 +169,7 @@ rounding."""
 def _units_table(runs: Sequence[OpenedRun]) -> pa.Table:
     tables = []
     for run in runs:
-        table = run.committed.table
+        table = run.committed.certification.table
         table = table.filter(pc.equal(table["split"], ""))
         seconds = pc.cast(pc.multiply(table["committed_at"], 1e6), pa.int64(), safe=False)
         tables.append(
@@ -206,7 +214,7 @@ def _runs_table(runs: Sequence[OpenedRun]) -> pa.Table:
                 "committed_pairs": run.committed.pairs,
                 "finished": run.finished,
                 "units": info.units,
-                "committed_units": len(run.committed),
+                "committed_units": len(run.committed.certification),
                 "draws": run.committed.draws,
                 "created": datetime.fromisoformat(info.created).astimezone(UTC).replace(tzinfo=None),
                 "fingerprint": info.fingerprint,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from smoothcert.store import RunDirectory
+from smoothcert.store import CommitLog, RunDirectory
 
 MAKE = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "builders.py")))
 KILLED = 137
@@ -37,6 +37,7 @@ def act(action: str, url: str, number: int) -> None:
         RunDirectory.create_or_open(f"{url}/{number}", MAKE.identity(), MAKE.units(3))
         return
     run = RunDirectory.open(url)
+    vars(run)["commits"] = CommitLog(run.storage, exclusive=True)  # the probe is no part of these steps
     if action == "commit":
         unit = MAKE.units(number + 1)[number]
         assert MAKE.commit_unit(run, unit)
@@ -49,6 +50,9 @@ def act(action: str, url: str, number: int) -> None:
 
 
 def main(url: str, action: str) -> None:
+    warm = RunDirectory.create_or_open("memory://warm", MAKE.identity(), MAKE.units(1))
+    MAKE.commit_unit(warm, MAKE.units(1)[0])  # so that children need not import and compile it each
+    warm.commits.fold(min_new=1)
     number = 0
     while True:
         number += 1

@@ -302,6 +302,7 @@ def crash(run: RunDirectory, action: str) -> int:
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
+    print("died:", result.stdout)
     return int(json.loads(result.stdout)["died"])
 
 
