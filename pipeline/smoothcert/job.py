@@ -14,22 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from smoothcert.errors import JobError, did_you_mean
+from smoothcert.job_attacks import AttackSection
+from smoothcert.job_section import PositiveInt, Probability, Radius, Section
 
 JOB_SCHEMA_VERSION = 1
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Radius = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Cosine = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Probability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are fixed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Columns(Section):
@@ -273,6 +266,8 @@ class Job(Section):
     certify: CertifySection
     zero_shot: ZeroShotSection | None = None
     retrieval: RetrievalSection | None = None
+    attacks: tuple[AttackSection, ...] = ()
+    """Attacks made on every pair after it is certified; each is a unit of work of its own."""
     executor: ExecutorSection = ExecutorSection()
     output: OutputSection = OutputSection()
     tracking: TrackingSection = TrackingSection()
@@ -295,10 +290,36 @@ class Job(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _attacks_have_what_they_need(self) -> Job:
+        needs = {
+            "classification": ("zero_shot", self.zero_shot),
+            "retrieval": ("retrieval", self.retrieval),
+        }
+        for number, attack in enumerate(self.attacks):
+            section, value = needs.get(attack.objective, ("", True))
+            if value is None:
+                raise ValueError(
+                    f"attacks.{number}: objective '{attack.objective}' needs the section '{section}'; add it or "
+                    "choose another objective"
+                )
+            texts = attack.objective in ("caption", "retrieval", "classification")
+            if self.encoder.feature == "pooled" and (texts or attack.target_caption is not None):
+                raise ValueError(
+                    f"attacks.{number}: encoder.feature='pooled' has no text space; use feature: projection"
+                )
+        doubled = [attack.attack_id for attack in self.attacks]
+        if len(set(doubled)) < len(doubled):
+            raise ValueError("attacks: one attack is listed twice with the same settings; keep one")
+        return self
+
     def science(self) -> dict[str, Any]:
-        """The parts that determine every number: what a fingerprint covers, not where or how fast it runs."""
+        """The parts that determine every certificate: what a fingerprint covers, not where or how fast it runs.
+
+        Attacks are no part of it: they change no certificate, and each has an identity of its own.
+        """
         resolved = self.model_dump(mode="json")
-        for section in ("executor", "output", "tracking"):
+        for section in ("attacks", "executor", "output", "tracking"):
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]

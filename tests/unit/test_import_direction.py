@@ -8,6 +8,8 @@ import smoothcert
 PACKAGE = Path(smoothcert.__file__).parent
 ORDER = [
     {"errors"},
+    {"job_section"},
+    {"job_attacks"},
     {"job"},
     {"certificates", "statistics"},
     {"encoders", "defences", "attacks", "datasets"},

@@ -82,7 +82,7 @@ def read_status(run_url: str) -> RunStatus:
         StoreError: reading failed.
     """
     run = RunDirectory.open(run_url)
-    committed = run.commits.load()
+    committed = run.commits.load().certification
     table = committed.table
     times = sorted(
         (at, draws, ok + bad)

@@ -99,7 +99,7 @@ def _interval(name: str, meaning: str) -> tuple[Column, ...]:
         Column(
             f"{name}_lcb",
             _NUMBER,
-            f"Lower confidence bound of {name}, at alpha; equal to it without noise.",
+            f"Lower confidence bound of {name}, at alpha; equal to it without noise. NULL where it is not known.",
             nullable=True,
             unit="cosine",
             source=_FRESH,
@@ -107,7 +107,7 @@ def _interval(name: str, meaning: str) -> tuple[Column, ...]:
         Column(
             f"{name}_ucb",
             _NUMBER,
-            f"Upper confidence bound of {name}, at alpha; equal to it without noise.",
+            f"Upper confidence bound of {name}, at alpha; equal to it without noise. NULL where it is not known.",
             nullable=True,
             unit="cosine",
             source=_FRESH,
@@ -172,7 +172,7 @@ _CERTIFIED = (
     Column(
         "certified_cosine",
         _NUMBER,
-        "The larger of the two: what is certified at the budget against either reference.",
+        "The larger of the two: what is certified at the budget against either reference; NULL as these.",
         nullable=True,
         unit="cosine",
     ),
