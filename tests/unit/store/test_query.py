@@ -385,7 +385,7 @@ def test_a_wrong_column_is_answered_with_the_right_ones(query: Query) -> None:
     [
         (
             "SELECT * FROM certificats",
-            "views: bounds, certificates, certified_share, quarantine, runs, units",
+            "views: attack_success, attacks, bounds, certificates, certified_share, quarantine, robustness_gap",
         ),
         ("SELEC 1", "arrow"),
         ("SELECT nosuch(1)", "margin_radius"),
