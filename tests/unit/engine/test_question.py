@@ -1,0 +1,225 @@
+"""What is asked of a pair: sound statements, unit directions, and nothing that opens where it should be closed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from smoothcert.engine import Texts
+from smoothcert.engine.layout import plan_layout
+from smoothcert.engine.question import Questioner
+from smoothcert.engine.thresholds import IMPOSSIBLE, TRIVIAL
+from smoothcert.errors import NonFiniteError
+
+RNG = np.random.default_rng(0)
+TARGETS = (
+    {"certificate": "class", "radius": 0.1},
+    {"certificate": "caption", "radius": 0.1, "cosine": 0.2},
+    {"certificate": "retrieval", "radius": 0.1},
+    {"certificate": "fcsb", "radius": 0.1, "cosine": 0.5},
+    {"certificate": "angular", "radius": 0.1, "cosine": 0.5},
+)
+
+
+def unit(*shape):
+    vectors = RNG.standard_normal(shape)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def questioner(make, texts, **changes):
+    certify = make.section(**({"sigma": 0.5, "targets": TARGETS} | changes))
+    layout = plan_layout(
+        certify,
+        classes=len(texts.labels),
+        pool=len(texts.pool_captions),
+        captions=texts.captions,
+        retrieval_k=texts.retrieval_k,
+    )
+    return Questioner(layout, texts, certify.sigma), layout
+
+
+def texts_of(d=16, classes=6, pool=12, k=1):
+    return Texts(
+        tuple(f"c{i}" for i in range(classes)),
+        unit(classes, d),
+        tuple(f"caption {i}" for i in range(pool)),
+        unit(pool, d),
+        k,
+        True,
+    )
+
+
+def test_all_directions_are_unit_vectors_and_the_fixed_ones_are_where_the_layout_says(make):
+    texts = texts_of()
+    asker, layout = questioner(make, texts)
+    mean, clean, caption = 0.9 * unit(16), unit(16), unit(16)
+    q = asker.ask(mean, 15, clean, caption, ("another caption",))
+    np.testing.assert_allclose(np.linalg.norm(q.directions, axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(q.directions[0], mean / 0.9, atol=1e-12)
+    np.testing.assert_array_equal(q.directions[1], clean)
+    np.testing.assert_array_equal(q.directions[2], caption)
+    assert q.clean_alignment == pytest.approx(mean @ clean / 0.9)
+    assert q.caption_alignment == pytest.approx(mean @ caption / 0.9)
+    assert q.predicted == np.argmax(texts.class_features @ mean)
+    assert q.clean_class == np.argmax(texts.class_features @ clean)
+    assert q.rank == 1 + np.sum(texts.pool_features @ mean >= caption @ mean)
+    assert (q.thresholds >= 0).all() and (q.thresholds <= 1).all()
+    assert len(q.directions) == layout.directions and len(q.thresholds) == len(layout.test_direction)
+
+
+def test_the_measured_rivals_are_the_nearest_and_the_others_are_bounded_by_the_worst(make):
+    texts = texts_of(classes=9, pool=20)
+    asker, layout = questioner(make, texts, rivals=3)
+    mean = unit(16)
+    q = asker.ask(mean, 15, unit(16), unit(16), ())
+    own = texts.class_features[q.predicted]
+    margins = {}
+    for c, feature in enumerate(texts.class_features):
+        if c != q.predicted:
+            margins[c] = (own - feature) @ mean / np.linalg.norm(own - feature)
+    nearest = sorted(margins, key=margins.get)
+    assert list(q.classes.measured) == nearest[:3]
+    assert q.classes.others_alignment == pytest.approx(-margins[nearest[3]])
+    first = layout.first_class_rival
+    for place, c in enumerate(nearest[:3]):
+        away = (own - texts.class_features[c]) / np.linalg.norm(own - texts.class_features[c])
+        np.testing.assert_allclose(q.directions[first + place], away, atol=1e-12)
+
+
+def test_duplicates_of_the_own_caption_are_no_rivals(make):
+    texts = texts_of(pool=12)
+    asker, _ = questioner(make, texts, rivals=11)
+    own = texts.pool_features[4]
+    q = asker.ask(own, 15, own, own, ("caption 4",))
+    assert 4 not in q.pool.measured and len(q.pool.measured) == 11
+    assert q.rank == 1
+    stranger = asker.ask(own, 15, own, own, ("not in the pool",))
+    # the same feature under another text is a rival that can never be beaten
+    assert 4 in stranger.pool.measured and stranger.rank == 2
+
+
+def test_a_rival_with_the_same_feature_is_never_certified(make):
+    """Class 2 equals class 0 in feature: whoever is predicted among them cannot be told from the other."""
+    features = unit(5, 16)
+    features[2] = features[0]
+    texts = Texts(tuple("abcde"), features, captions=True)
+    asker, layout = questioner(make, texts, targets=TARGETS[:1])
+    q = asker.ask(features[0] * 0.99, 15, features[0], unit(16), ())
+    tests = layout.targets[0].must
+    assert q.thresholds[list(tests)].max() == IMPOSSIBLE
+    assert q.classes.alignment.max() == 1.0
+    # measured or not, the twin stays a rival
+    asker, layout = questioner(make, texts, targets=TARGETS[:1], rivals=1)
+    q = asker.ask(features[0] * 0.99, 15, features[0], unit(16), ())
+    assert q.thresholds[list(layout.targets[0].must)].max() == IMPOSSIBLE
+
+
+def test_a_target_without_its_feature_fails_closed(make):
+    """No caption for this pair: caption and retrieval tests cannot be passed by any draws."""
+    asker, layout = questioner(make, texts_of())
+    q = asker.ask(unit(16), 15, unit(16), None, ())
+    for item in layout.targets:
+        tests = list(item.must) + list(item.rivals)
+        if item.target.certificate in ("caption", "retrieval"):
+            assert (q.thresholds[tests] == IMPOSSIBLE).all()
+        elif item.target.certificate in ("fcsb", "angular"):
+            assert (q.thresholds[tests] < IMPOSSIBLE).all()
+
+
+def test_places_without_a_rival_are_trivial_and_only_those(make):
+    """A pair whose own captions thin the pool out has fewer rivals than the layout has places."""
+    texts = texts_of(pool=5)
+    asker, layout = questioner(make, texts, targets=TARGETS[2:3])
+    item = layout.targets[0]
+    assert len(item.rivals) == 5
+    q = asker.ask(unit(16), 15, unit(16), texts.pool_features[0], ("caption 0", "caption 3"))
+    assert (q.thresholds[list(item.rivals[:3])] > TRIVIAL).all()
+    assert (q.thresholds[list(item.rivals[3:])] == TRIVIAL).all()
+
+
+@pytest.mark.parametrize("broken", ["nan mean", "inf clean", "zero mean", "nan caption"])
+def test_features_that_are_no_numbers_are_refused(make, broken):
+    asker, _ = questioner(make, texts_of())
+    given = {"mean": unit(16), "clean": unit(16), "caption": unit(16)}
+    value, name = broken.split()
+    given[name] = given[name].copy()
+    given[name][slice(None) if value == "zero" else 3] = {"nan": math.nan, "inf": math.inf, "zero": 0.0}[
+        value
+    ]
+    with pytest.raises(NonFiniteError):
+        asker.ask(given["mean"], 15, given["clean"], given["caption"], ())
+
+
+def worst_projection(score, direction, away, rho, grid=2001):
+    """Largest <m(x+delta), away> that an encoder in the plane can reach while its mean score is ``score``.
+
+    For this, the dual with one multiplier is exact: minimise E|L away + k direction| - k (2 score - 1) over k.
+    """
+    z = np.linspace(-9, 9, grid)
+    weight = np.exp(-(z**2) / 2)
+    weight /= weight.sum()
+    likelihood = np.exp(rho * z - rho**2 / 2)
+    inner = float(direction @ away)
+
+    def dual(log_k):
+        k = math.exp(log_k)
+        norm = np.sqrt(np.maximum(likelihood**2 + 2 * likelihood * k * inner + k**2, 0))
+        return float(weight @ norm - k * (2 * score - 1))
+
+    return minimize_scalar(dual, bounds=(-9, 9), method="bounded", options={"xatol": 1e-7}).fun
+
+
+@pytest.mark.parametrize("name", ["class", "caption", "retrieval"])
+def test_passing_a_test_implies_its_target(make, name):
+    """At the threshold the exact dual bound of the target is met; a little below it, it is not (nothing is wasted)."""
+    target = next(t for t in TARGETS if t["certificate"] == name)
+    texts = texts_of(classes=3, pool=3)
+    asker, layout = questioner(make, texts, targets=(target,), rivals=5)
+    item = layout.targets[0]
+    rho = target["radius"] / 0.5
+    level = -target["cosine"] if name == "caption" else 0.0
+    reachable = 0
+    for _ in range(12):
+        own = unit(16) if name != "class" else texts.class_features[RNG.integers(3)]
+        mean = own + 0.4 * unit(16)
+        mean *= 0.9 / np.linalg.norm(mean)
+        q = asker.ask(mean, 63, unit(16), own, ())
+        if name == "caption":
+            tests, aways = item.must, [-own]
+        elif name == "class":
+            tests, aways = item.must[1:], q.classes.directions
+            assert q.thresholds[item.must[0]] == TRIVIAL  # all rivals are measured
+        else:
+            tests, aways = item.rivals, q.pool.directions
+        for test, away in zip(tests, aways, strict=True):
+            threshold = q.thresholds[test]
+            if not TRIVIAL < threshold < IMPOSSIBLE:
+                continue
+            reachable += 1
+            direction = q.directions[layout.test_direction[test]]
+            assert worst_projection(threshold, direction, away, rho) <= level + 1e-6
+            assert worst_projection(threshold - 0.01, direction, away, rho) > level
+    assert reachable >= 10
+
+
+def test_the_unmeasured_rivals_are_covered_by_the_pilot_test(make):
+    texts = texts_of(classes=40)
+    asker, layout = questioner(make, texts, targets=TARGETS[:1], rivals=2)
+    item = layout.targets[0]
+    checked = 0
+    for _ in range(10):
+        mean = texts.class_features[RNG.integers(40)] + 0.2 * unit(16)
+        mean *= 0.95 / np.linalg.norm(mean)
+        q = asker.ask(mean, 63, unit(16), unit(16), ())
+        threshold = q.thresholds[item.must[0]]
+        own = texts.class_features[q.predicted]
+        for c in set(range(40)) - {q.predicted} - set(q.classes.measured):
+            away = texts.class_features[c] - own
+            away /= np.linalg.norm(away)
+            if threshold < IMPOSSIBLE:
+                checked += 1
+                assert worst_projection(threshold, q.directions[0], away, 0.2) <= 1e-6
+    assert checked > 50
