@@ -173,7 +173,7 @@ def test_a_freed_slot_is_taken_at_the_next_step(make):
     """30 equal pairs on 4 slots: ceil(30 / 4) rounds of steps and not one more; no step runs half empty before."""
     encoder = make.Touchy(ROTATING)
     certify = make.section(pilot_draws=15, max_draws=32)
-    make.run(encoder, certify, make.pairs(make.pixels(30)), slots=4, chunk=8)
+    make.run(encoder, certify, make.pairs(make.pixels(30)), slots=4, chunk=8, ready=True)
     steps_per_pair = 2 + 4
     assert len(encoder.calls) == math.ceil(30 / 4) * steps_per_pair
     assert encoder.calls[: 7 * steps_per_pair] == [4 * 8] * (7 * steps_per_pair)
@@ -187,7 +187,7 @@ def test_slots_of_unequal_pairs_never_idle_while_pairs_wait(make):
         targets=({"certificate": "fcsb", "radius": 0.1, "cosine": 0.5},), max_draws=200, pilot_draws=15
     )
     feed = make.pairs(make.pixels(40, seed=2))
-    found = make.measured(make.run(encoder, certify, feed, slots=4, chunk=8))
+    found = make.measured(make.run(encoder, certify, feed, slots=4, chunk=8, ready=True))
     lengths = [2 + math.ceil(found[p.pair_id].draws / 8) for _, p in feed]
     assert len(set(lengths)) > 3
     slots = [0] * 4
