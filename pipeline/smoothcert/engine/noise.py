@@ -45,7 +45,8 @@ def generator(key: int, device: torch.device) -> torch.Generator:
     """A generator that starts where the key says, and nowhere else.
 
     On a CPU torch keeps only 32 bits of a seed, so that two chunks of a pair would share their noise now and then:
-    the whole state of its Mersenne Twister is set instead, to the words that Philox makes of the key. Other devices use counter-based generators that take 63 bits of the key.
+    the whole state of its Mersenne Twister is set instead, to words that Philox makes of the key. Other devices use
+    counter-based generators that take 63 bits of the key.
     """
     made = torch.Generator(device=device)
     if device.type != "cpu":
