@@ -29,15 +29,21 @@ def certify(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = 
     failed; 6 more quarantined pairs than output.quarantine_budget; 130, 143 stopped by SIGINT, SIGTERM.
     """
     job = load_job(job_file, overrides(set_, executor))
+    from smoothcert.runtime.driver import Driver
+
+    sys.exit(run_to_end(Driver(job)))
+
+
+def run_to_end(driver: Driver) -> int:
+    """Run what is left of a driver's run, show it, and return the exit code. Catches SIGINT and SIGTERM."""
+    job = driver.job
     console = Console(stderr=True)
     stopped_by = _StopSignals(console)
 
     from smoothcert.cli.progress import ProgressLine
-    from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.executor import Monitor
     from smoothcert.runtime.summary import summarise
 
-    driver = Driver(job)
     run = driver.run
     committed = run.commits.load().pairs
     state = f"resuming: {committed:,} of {run.info.pairs:,} pairs are done" if committed else "new run"
@@ -63,7 +69,7 @@ def certify(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = 
     code = _exit_code(driver, summary, report, console, stopped_by)
     if code == 0:
         _print_next(Console(), run.url)
-    sys.exit(code)
+    return code
 
 
 class _StopSignals:

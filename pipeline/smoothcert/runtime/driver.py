@@ -139,12 +139,19 @@ class Driver:
             monitor.on_result(result)
 
         inner = Monitor(on_result, monitor.on_progress, monitor.stop)
-        pending = run.pending(before)
-        first = next(pending, None)
-        report = ExecutorReport()
-        if first is not None:
-            report = self._executor().run(itertools.chain([first], pending), inner)
-        after = run.commits.load()
+        state, report = before, ExecutorReport()
+        while True:
+            pending = (unit for unit in run.pending(state) if unit.unit_id not in report.failed)
+            first = next(pending, None)
+            if first is None or report.stopped:
+                break
+            found = len(state)
+            report = report.and_then(self._executor().run(itertools.chain([first], pending), inner))
+            state = run.commits.load()
+            if len(state) == found:
+                break
+            # another driver may have split units that are ours too: then their parts are left
+        after = state
         return RunReport(
             url=run.url,
             run_id=run.run_id,
@@ -157,9 +164,13 @@ class Driver:
             resumed=before.pairs,
         )
 
+    def opening(self) -> Opening:
+        """What workers start from."""
+        return Opening(self.job, self.run.url, self.encoder.digest, self.pool())
+
     def _executor(self) -> Executor:
         section = self.job.executor
-        opening = Opening(self.job, self.run.url, self.encoder.digest, self.pool())
+        opening = self.opening()
         if section.kind == "local":
             return LocalExecutor(
                 lambda: opening.with_encoder(self.encoder),
@@ -182,8 +193,8 @@ class _Duties:
     def commit(self, result: UnitResult) -> None:
         self._run.commits.commit(result.commit)
 
-    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> None:
-        self._run.commits.split(unit.unit_id, parts, worker="driver")
+    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
+        return self._run.commits.split(unit.unit_id, parts, worker="driver")
 
     def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
         pairs = list(self._driver.source.read(unit))

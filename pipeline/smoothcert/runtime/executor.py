@@ -44,6 +44,12 @@ class ExecutorReport:
     stopped: bool = False
     losses: int = 0
 
+    def and_then(self, later: ExecutorReport) -> ExecutorReport:
+        """This report and that of another round of the same session."""
+        return ExecutorReport(
+            self.failed | later.failed, self.stopped or later.stopped, self.losses + later.losses
+        )
+
 
 class Executor(Protocol):
     """Runs units. Whatever happens, a unit is committed once or named in the report."""

@@ -195,6 +195,12 @@ class Ledger:
                 verdicts.append(Conviction(task.unit, loss))
         return verdicts
 
+    def withdraw(self, units: Iterable[UnitSpec]) -> None:
+        """Forget waiting units: another process closed what they belong to."""
+        gone = {unit.unit_id for unit in units}
+        self._closed |= gone
+        self._suspects = deque(task for task in self._suspects if task.unit.unit_id not in gone)
+
     def _split(self, unit: UnitSpec) -> Split:
         size = -(-len(unit) // min(_SPLIT, len(unit)))
         starts = range(unit.start, unit.stop, size)

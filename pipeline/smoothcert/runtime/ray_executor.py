@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from smoothcert.errors import (
     PairError,
     RunDirectoryError,
     SmoothcertError,
+    StoreError,
     WorkerHungError,
     WorkerKilledError,
 )
@@ -46,7 +48,13 @@ _TICK_S = 0.5
 _BEAT_S = 2.0
 _GOODBYE_S = 5.0
 _LOSSES_BEFORE_WORK = 5
-"""Workers that may die one after the other without any unit done before the run gives up."""
+"""Workers that may die one after the other while they start before the run gives up."""
+_LOSSES_WITHOUT_WORK = 20
+"""Workers that may die in a session that has not finished a single unit: then it is no pair's fault."""
+_STORE_FAILURES = 10
+"""Units that may fail in a row because of the store before the run gives up: a full disk empties no queue."""
+_START_S = 600.0
+"""A worker that runs but is not ready after so long (or the lease, if that is longer) is hung."""
 
 
 class DriverDuties(Protocol):
@@ -55,11 +63,19 @@ class DriverDuties(Protocol):
     def commit(self, result: UnitResult) -> None:
         """Commit a unit that its worker could not commit itself."""
 
-    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> None:
-        """Put smaller units in the place of one that costs workers."""
+    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
+        """Put smaller units in the place of one that costs workers.
+
+        Returns:
+            False if the unit was committed (or split otherwise) in the meantime: then the parts must not run.
+        """
 
     def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
         """Commit the quarantined row of a pair that kills or hangs workers."""
+
+
+class _SessionBrokenError(Exception):
+    """The engine of a worker is gone for good; units that fail because of it are not at fault."""
 
 
 class RayWorker:
@@ -69,15 +85,25 @@ class RayWorker:
         self._open_session = open_session
         self._session: WorkerSession | None = None
 
-    def start(self) -> tuple[str, int]:
-        """Load the encoder and be ready; returns node id and process id. Errors reach the driver as they are."""
-        self._session = self._open_session()
+    def hello(self) -> tuple[str, int]:
+        """Node id and process id: this worker has its resources and runs."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def start(self) -> None:
+        """Load the encoder and be ready. Errors reach the driver as they are."""
+        self._session = self._open_session()
 
     def run(self, unit: UnitSpec) -> UnitResult:
         """Certify and write a unit; blocks until it is done."""
         assert self._session is not None
-        return self._session.submit(unit).result()
+        try:
+            return self._session.submit(unit).result()
+        except (EncoderError, JobError, RunDirectoryError):
+            raise
+        except Exception as exc:
+            if self._session.broken is None:
+                raise
+            raise _SessionBrokenError(f"{type(exc).__name__}: {exc}") from None
 
     def stop(self) -> None:
         """Finish and say so."""
@@ -96,9 +122,10 @@ class _Held:
 
     name: str
     actor: Any
-    born: float
+    hello_ref: Any
     start_ref: Any
     place: tuple[str, int] | None = None
+    ready: bool = False
     tasks: dict[Any, Task] = field(default_factory=dict)
     beat_ref: Any = None
     beat_sent: float = 0.0
@@ -132,6 +159,7 @@ class RayExecutor:
         self._retired = Progress(0, 0, 0)
         self._done = 0
         self._losses_in_a_row = 0
+        self._store_failures = 0
 
     def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
         """See ``Executor.run``."""
@@ -178,7 +206,7 @@ class RayExecutor:
         """End all workers; idle ones may say goodbye in their event log."""
         with contextlib.suppress(RayError):
             if all_idle:
-                goodbyes = [held.actor.stop.remote() for held in self._held.values() if held.place]
+                goodbyes = [held.actor.stop.remote() for held in self._held.values() if held.ready]
                 ray.wait(goodbyes, num_returns=len(goodbyes), timeout=_GOODBYE_S) if goodbyes else None
             for held in self._held.values():
                 ray.kill(held.actor, no_restart=True)
@@ -193,18 +221,17 @@ class RayExecutor:
         actor = actor_class.options(
             num_cpus=section.cpus_per_worker,
             num_gpus=gpus,
-            max_concurrency=section.units_in_flight + 2,
+            max_concurrency=section.units_in_flight + 3,
             max_restarts=0,
             max_task_retries=0,
         ).remote(self._open_session)
-        now = time.monotonic()
-        self._held[name] = _Held(name, actor, now, actor.start.remote(), moved=now)
+        self._held[name] = _Held(name, actor, actor.hello.remote(), actor.start.remote())
 
     def _feed(self, ledger: Ledger, now: float) -> None:
         # one unit each per round, so that a short queue is shared before anyone gets a second
         for load in range(self._section.units_in_flight):
             for held in self._held.values():
-                if held.place is None or len(held.tasks) > load:
+                if not held.ready or len(held.tasks) > load:
                     continue
                 task = ledger.next_for(held.name, self._section.units_in_flight, now)
                 if task is not None:
@@ -213,14 +240,15 @@ class RayExecutor:
 
     def _collect(self, ledger: Ledger, monitor: Monitor) -> None:
         refs = {ref: held for held in self._held.values() for ref in held.tasks}
-        births = {held.start_ref: held for held in self._held.values() if held.place is None}
-        waiting = [*refs, *births]
+        hellos = {held.hello_ref: held for held in self._held.values() if held.place is None}
+        births = {held.start_ref: held for held in self._held.values() if not held.ready}
+        waiting = [*refs, *hellos, *births]
         ready, _ = ray.wait(waiting, num_returns=1, timeout=_TICK_S)
         if ready:
             # take whatever else is done by now in the same round
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
         for ref in ready:
-            held = births.get(ref) or refs[ref]
+            held = hellos.get(ref) or births.get(ref) or refs[ref]
             if held.name not in self._held:
                 continue  # lost a moment ago, with all it held
             try:
@@ -228,33 +256,44 @@ class RayExecutor:
             except RayActorError as exc:
                 self._lose(ledger, monitor, held, self._cause(held, exc), exc)
             except RayTaskError as exc:
-                self._task_failed(ledger, held, ref, exc)
+                self._task_failed(ledger, monitor, held, ref, exc)
             else:
-                if ref in births:
-                    held.place = value
-                    held.moved = time.monotonic()
+                if ref in hellos:
+                    held.place, held.moved = value, time.monotonic()
+                elif ref in births:
+                    held.ready, held.moved = True, time.monotonic()
                 else:
                     self._deliver(ledger, monitor, held, ref, value)
 
     def _deliver(self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, result: UnitResult) -> None:
         del held.tasks[ref]
-        self._losses_in_a_row = 0
+        self._done += 1
+        self._losses_in_a_row = self._store_failures = 0
         held.moved = time.monotonic()
         if ledger.completed(held.name, result.unit_id, held.moved):
             if not result.done:
                 self._duties.commit(result)
             monitor.on_result(result)
 
-    def _task_failed(self, ledger: Ledger, held: _Held, ref: Any, exc: RayTaskError) -> None:
+    def _task_failed(
+        self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, exc: RayTaskError
+    ) -> None:
         cause = exc.cause if isinstance(exc.cause, Exception) else exc
         if isinstance(cause, (EncoderError, JobError, RunDirectoryError)):
             raise cause from None  # no other worker would fare better
+        if isinstance(cause, _SessionBrokenError):
+            ray.kill(held.actor, no_restart=True)
+            self._lose(ledger, monitor, held, Loss.DIED, cause)
+            return
         task = held.tasks.pop(ref, None)
         if task is None:
             raise ExecutorError(f"a worker cannot start: {cause}") from exc
         error = (
             cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
         )
+        self._store_failures = self._store_failures + 1 if isinstance(error, StoreError) else 0
+        if self._store_failures >= _STORE_FAILURES:
+            raise error
         if ledger.erred(held.name, task.unit.unit_id, error):
             log.warning("unit %s failed on %s and is tried again: %s", task.unit.unit_id, held.name, error)
         else:
@@ -270,9 +309,11 @@ class RayExecutor:
         )
         log.warning("worker %s is lost (%s): %s", held.name, loss.value, str(reason).splitlines()[0])
         self._losses_in_a_row += 1
-        if held.place is None and self._losses_in_a_row > _LOSSES_BEFORE_WORK:
+        starting = not held.ready and self._losses_in_a_row > _LOSSES_BEFORE_WORK
+        if starting or (not self._done and self._losses_in_a_row > _LOSSES_WITHOUT_WORK):
             raise ExecutorError(
-                f"{self._losses_in_a_row} workers died while starting, the last one with: {reason}",
+                f"{self._losses_in_a_row} workers died {'while starting' if starting else 'before any unit was done'}"
+                f", the last one with: {reason}",
                 remedy="look at the worker logs of Ray; check memory and the encoder with `smoothcert doctor`",
             )
         for verdict in ledger.lost(held.name, loss):
@@ -280,7 +321,8 @@ class RayExecutor:
             where = f"pairs {unit.start} to {unit.stop - 1} of {unit.source_uri}"
             if isinstance(verdict, Split):
                 log.warning("%s keep costing workers; they are tried in %d parts", where, len(verdict.parts))
-                self._duties.split(unit, verdict.parts)
+                if not self._duties.split(unit, verdict.parts):
+                    ledger.withdraw(verdict.parts)
             elif verdict.loss is Loss.HUNG:
                 error: PairError = WorkerHungError(
                     f"this pair hung its worker for {self._section.lease_s:g} s"
@@ -293,16 +335,25 @@ class RayExecutor:
     def _check_beats(self, ledger: Ledger, monitor: Monitor) -> None:
         now = time.monotonic()
         for held in list(self._held.values()):
-            if held.place is None:
+            if not held.ready:
+                if held.place is not None and now - held.moved > max(_START_S, self._section.lease_s):
+                    self._kill(held)
+                    self._lose(ledger, monitor, held, Loss.PREEMPTED, "it did not become ready")
                 continue
             if held.beat_ref is None and now - held.beat_sent >= _BEAT_S:
                 held.beat_ref, held.beat_sent = held.actor.progress.remote(), now
             elif held.beat_ref is not None and ray.wait([held.beat_ref], timeout=0)[0]:
-                with contextlib.suppress(RayError):  # a dead actor shows in its tasks
-                    progress = ray.get(held.beat_ref)
+                beat_ref, held.beat_ref = held.beat_ref, None
+                try:
+                    progress = ray.get(beat_ref)
                     if progress != held.progress:
                         held.progress, held.moved = progress, now
-                held.beat_ref = None
+                except RayActorError as exc:
+                    if not held.tasks:  # else it shows in them
+                        self._lose(ledger, monitor, held, Loss.PREEMPTED, exc)
+                        continue
+                except RayError:
+                    pass  # silence is what the lease is for
             if not held.tasks:
                 held.moved = now
             elif now - held.moved > self._section.lease_s:
@@ -328,8 +379,8 @@ class RayExecutor:
         """Whether the cluster took the worker away or the worker died of its work."""
         if getattr(exc, "preempted", False):
             return Loss.PREEMPTED
-        if held.place is None:
-            return Loss.PREEMPTED  # it held no pair yet
+        if held.place is None or not held.tasks:
+            return Loss.PREEMPTED  # it held no pair
         dead = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
         return Loss.PREEMPTED if held.place[0] in dead else Loss.DIED
 
@@ -370,12 +421,18 @@ def connect(section: ExecutorSection) -> bool:
         options["runtime_env"] = {"py_modules": [str(Path(smoothcert.__file__).parent)]}
     else:
         options["include_dashboard"] = False
+    # ray.init takes SIGTERM for itself and would end this process at once
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) if on_main_thread else None
     try:
-        ray.init(address=address, **options)
+        ray.init(address=address or "local", **options)
     except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
         raise ExecutorError(
             f"cannot join the Ray cluster at executor.address={address!r}: {exc}",
             remedy="check the address, and for a cluster with token authentication RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH; without an address a cluster is started on this machine",
         ) from exc
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
     return True

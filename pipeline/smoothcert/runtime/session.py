@@ -127,6 +127,11 @@ class WorkerSession:
         self._say("start", unit=unit.unit_id)
         return future
 
+    @property
+    def broken(self) -> BaseException | None:
+        """What stopped this session; nothing that is submitted from then on is done."""
+        return self._error
+
     def progress(self) -> Progress:
         """What was done so far, including units that are not committed yet; also a line in the event log."""
         self._say("progress", pairs=self._pairs, quarantined=self._quarantined)

@@ -1,0 +1,310 @@
+"""A Ray cluster for all fault tests, small jobs, and what must hold of a run whatever happened to it."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+PLUG = Path(__file__).parent / "plug"
+PAIRS = 48
+BRIGHT_PAIR = 21
+"""Position of the image that faulty encoders stumble over."""
+ALL = bool(os.environ.get("SMOOTHCERT_ALL_FAULTS"))
+NOT_NUMBERS = {"run_id", "unit_id", "attempt", "source_uri"}
+
+JOB = """
+name: faults
+data: {{format: parquet, uri: "{data}"}}
+encoder: {{model: "test:faulty", threads: 1, slots: 2, chunk: 8}}
+certify: {{sigma: 0.25, pilot_draws: 15, max_draws: {draws}, radii: [0.1, 0.2], cosines: [0.5]}}
+zero_shot: {{labels: [one, two, three]}}
+executor: {{kind: {kind}, workers: 2, cpus_per_worker: 0.25, gpus_per_worker: 0, pairs_per_unit: 6, lease_s: {lease_s},
+  grace_s: {grace_s}}}
+output: {{runs: "{runs}", run: r}}
+tracking: {{enabled: false}}
+"""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests with a ``seed``: the first one always, the others only with SMOOTHCERT_ALL_FAULTS=1."""
+    if "seed" in metafunc.fixturenames:
+        marks = [pytest.mark.slow, pytest.mark.skipif(not ALL, reason="set SMOOTHCERT_ALL_FAULTS=1")]
+        metafunc.parametrize("seed", [1, *(pytest.param(n, marks=marks) for n in (2, 3, 4))])
+
+
+@pytest.fixture(scope="session")
+def plug() -> Iterator[Any]:
+    """The module of faulty parts, importable here and in every process started from here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(PLUG), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_DEDUP_LOGS", "0")
+        patch.syspath_prepend(str(PLUG))
+        import smoothcert_faults
+
+        yield smoothcert_faults
+
+
+@pytest.fixture(scope="session")
+def cluster(plug: Any) -> Iterator[Any]:
+    """A cluster of one node; tests may add nodes, and take away what they added."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**27}
+    )
+    ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield started
+    finally:
+        ray.shutdown()
+        started.shutdown()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey images in two files; one of them bright."""
+    folder = tmp_path_factory.mktemp("pairs")
+    levels = [60 + 2 * i for i in range(PAIRS)]
+    levels[BRIGHT_PAIR] = 250
+    images = []
+    for level in levels:
+        stream = BytesIO()
+        Image.new("RGB", (16, 16), (level, level, level)).save(stream, "PNG")
+        images.append(stream.getvalue())
+    half = PAIRS // 2
+    for name, part in (("a", slice(0, half)), ("b", slice(half, PAIRS))):
+        numbers = range(PAIRS)[part]
+        table = pa.table({"image": images[part], "caption": [f"grey {i}" for i in numbers]})
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=6)
+    return folder
+
+
+@pytest.fixture
+def job_text(data: Path, tmp_path: Path) -> Callable[..., str]:
+    """The text of a job on the pairs; arguments replace parts of it."""
+
+    def make(**changes: Any) -> str:
+        told = {"data": data, "kind": "ray", "lease_s": 30, "grace_s": 20, "draws": 33, "runs": tmp_path / "runs"}
+        return JOB.format(**(told | changes))
+
+    return make
+
+
+@dataclass
+class Started:
+    """A certification that goes on in a thread of this process."""
+
+    url: str
+    thread: threading.Thread
+    outcome: list[Any]
+    stop: threading.Event
+
+    def report(self, timeout: float = 120.0) -> Any:
+        self.thread.join(timeout)
+        assert not self.thread.is_alive(), "the run hangs"
+        [outcome] = self.outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+@pytest.fixture
+def start(plug: Any, cluster: Any, job_text: Callable[..., str]) -> Callable[..., Started]:
+    """Start a certification on the cluster; ``faults`` are those of the workers' encoders."""
+    from smoothcert.job import parse_job
+    from smoothcert.runtime.executor import Monitor
+
+    def begin(faults: Any = None, **changes: Any) -> Started:
+        driver = plug.FaultyDriver(parse_job(job_text(**changes)), faults or plug.Faults(pace_s=0.02))
+        outcome: list[Any] = []
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                outcome.append(driver.certify(Monitor(lambda result: None, stop=stop)))
+            except BaseException as exc:
+                outcome.append(exc)
+
+        url = driver.run.url
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return Started(url, thread, outcome, stop)
+
+    return begin
+
+
+def rows_of(url: str) -> list[dict[str, Any]]:
+    """Every visible row of a run, read file by file, without DuckDB."""
+    from smoothcert.store import RunDirectory
+
+    run = RunDirectory.open(url)
+    committed = run.commits.load()
+    hidden = {(row["unit_id"], row["pair_id"]) for row in committed.hidden.to_pylist()}
+    counted = dict(zip(committed.table["unit_id"].to_pylist(), committed.table["attempt"].to_pylist(), strict=True))
+    rows = []
+    for file in committed.files("certificates"):
+        with run.storage.open_input(file) as stream:
+            rows += pq.read_table(stream).to_pylist()
+    for row in rows:
+        assert row["attempt"] == counted[row["unit_id"]], "a row of an attempt that does not count"
+    return [row for row in rows if (row["unit_id"], row["pair_id"]) not in hidden]
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=0, abs_tol=1e-5) or a == b
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(plug: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Rows of a run in one process to which nothing happened, by pair."""
+    from smoothcert.job import parse_job
+    from smoothcert.runtime.executor import Monitor
+
+    runs = tmp_path_factory.mktemp("undisturbed")
+    text = JOB.format(data=data, kind="local", lease_s=30, grace_s=20, draws=33, runs=runs)
+    driver = plug.FaultyDriver(parse_job(text), plug.Faults())
+    assert driver.certify(Monitor(lambda result: None)).missing == 0
+    rows = {row["pair_id"]: row for row in rows_of(driver.url)}
+    assert len(rows) == PAIRS and {row["status"] for row in rows.values()} == {"ok"}
+    return rows
+
+
+@pytest.fixture
+def check(undisturbed: dict[str, dict[str, Any]]) -> Callable[..., None]:
+    """Every pair exactly once, one attempt a unit, the undisturbed numbers; ``quarantined`` maps pairs to classes."""
+
+    def compare(url: str, quarantined: dict[str, str] | None = None) -> None:
+        expected = quarantined or {}
+        rows = rows_of(url)
+        names = [row["pair_id"] for row in rows]
+        assert sorted(names) == sorted(undisturbed), "not every pair exactly once"
+        attempts: dict[str, set[str]] = {}
+        for row in rows:
+            attempts.setdefault(row["unit_id"], set()).add(row["attempt"])
+            if row["pair_id"] in expected:
+                assert (row["status"], row["error_class"]) == ("quarantined", expected[row["pair_id"]])
+                continue
+            calm = undisturbed[row["pair_id"]]
+            wrong = [k for k in row if k not in NOT_NUMBERS and not same(row[k], calm[k])]
+            assert not wrong, {k: (row[k], calm[k]) for k in wrong}
+        assert all(len(found) == 1 for found in attempts.values()), "a unit mixes attempts"
+
+    return compare
+
+
+BRIGHT_ID = f"a.parquet#{BRIGHT_PAIR}"
+
+
+def until(what: Callable[[], Any], timeout: float = 60.0) -> Any:
+    """The first true value of ``what``, asked often; fails after ``timeout``."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout} s")
+
+
+def workers_of(url: str) -> list[int]:
+    """Process ids of the workers that wrote into a run's directory and still live."""
+    found = []
+    for path in sorted(Path(url, "workers").glob("*.jsonl")):
+        pid = int(json.loads(path.read_text().splitlines()[0])["worker"].rpartition(":")[2])
+        if alive(pid):
+            found.append(pid)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def commits_of(url: str) -> int:
+    return len(list(Path(url, "commits").glob("u*.json")))
+
+
+@dataclass
+class DriverProcess:
+    """``smoothcert certify`` in a process of its own, with a Ray of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def end(self, timeout: float = 120.0) -> int:
+        try:
+            self.text, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the driver hangs:\n{self.process.communicate()[0]}") from None
+        return self.process.returncode
+
+
+@pytest.fixture
+def driver_process(plug: Any, job_text: Callable[..., str], tmp_path: Path) -> Iterator[Callable[..., DriverProcess]]:
+    """Starts drivers as processes; all are gone after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(faults: str = "pace_s=0.03", environment: dict[str, str] | None = None, **changes: Any) -> DriverProcess:
+        code = (
+            "import sys, smoothcert_faults as f, logging; logging.basicConfig(level='WARNING')\n"
+            f"sys.exit(f.guarded(lambda: f.certify({job_text(**changes)!r}, f.Faults({faults}))))"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+        started.append(process)
+        runs = str(changes.get("runs", tmp_path / "runs"))
+        return DriverProcess(process, f"{runs}/r")
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def tools() -> SimpleNamespace:
+    """What tests need to strike and to wait; here because test files import nothing from each other."""
+    return SimpleNamespace(
+        until=until,
+        workers_of=workers_of,
+        commits_of=commits_of,
+        alive=alive,
+        rows_of=rows_of,
+        kill=lambda pid: os.kill(pid, signal.SIGKILL),
+        random=random.Random,
+        bright_id=BRIGHT_ID,
+        pairs=PAIRS,
+    )

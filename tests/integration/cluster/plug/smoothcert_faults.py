@@ -1,0 +1,216 @@
+"""What the fault tests put into real runs: encoders that go wrong on one pair, and a store that fails now and then.
+
+Importable by Ray workers and by driver subprocesses: the tests put this directory on PYTHONPATH. The executor, the
+store and the engine are the shipped ones; only the encoder and the file system behind ``flaky://`` are made here.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from fsspec.implementations.local import LocalFileSystem
+
+from smoothcert.encoders import KnownEncoder
+from smoothcert.errors import SmoothcertError
+from smoothcert.job import Job, parse_job
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.opening import Opening
+from smoothcert.runtime.session import WorkerSession
+
+SIZE = 16
+BRIGHT = 250
+"""Level of the one image that faulty encoders stumble over; all others are darker than 190."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong in workers.
+
+    Attributes:
+        pace_s: pause per batch, so that there is a middle of a unit to strike.
+        on_bright: ``exit``, ``hang``, ``oom`` (always) or ``oom_once`` (whole batches only), when the bright image
+            is in the batch.
+        slow_process: a file; the process that creates it first is slow by ``slow_s`` a batch.
+    """
+
+    pace_s: float = 0.0
+    on_bright: str = ""
+    slow_process: str = ""
+    slow_s: float = 0.0
+
+
+class FaultyEncoder(KnownEncoder):
+    """A ``KnownEncoder`` that goes wrong; its features and its digest are the same as without faults."""
+
+    faults = Faults()
+    _slow: bool | None = None
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.faults.pace_s:
+            time.sleep(self.faults.pace_s)
+        if self._is_slow():
+            time.sleep(self.faults.slow_s)
+        if self.faults.on_bright:
+            # the mean over 768 pixels of a draw is within 0.05 of the image's own, at sigma 0.25
+            means = pixels.flatten(1).mean(1)
+            bright = bool((means > 0.87).any())
+            if bright and len(pixels) > 3:  # not the contract check, which has three images
+                self._stumble(alone=bool((means > 0.87).all()))
+        return super()._image_features(pixels)
+
+    def _stumble(self, *, alone: bool) -> None:
+        kind = self.faults.on_bright
+        if kind == "exit":
+            os._exit(17)
+        if kind == "hang":
+            time.sleep(3600)
+        if kind == "oom" or (kind == "oom_once" and not alone):
+            raise torch.OutOfMemoryError("CUDA out of memory (made by a test)")
+
+    def _is_slow(self) -> bool:
+        if not self.faults.slow_process:
+            return False
+        if self._slow is None:
+            try:
+                with open(self.faults.slow_process, "x") as stream:
+                    stream.write(str(os.getpid()))
+                self._slow = True
+            except FileExistsError:
+                self._slow = False
+        return self._slow
+
+
+def make_encoder(faults: Faults = Faults()) -> FaultyEncoder:
+    """Known smoothed features on 16 x 16 images, with these faults."""
+    encoder = FaultyEncoder.rotating(0.8, input_size=(SIZE, SIZE), feature_dim=4, seed=3)
+    encoder.faults = faults
+    return encoder
+
+
+@dataclass(frozen=True)
+class FaultyOpening(Opening):
+    """Opens a worker session with a faulty encoder."""
+
+    faults: Faults = field(default_factory=Faults)
+
+    def __call__(self) -> WorkerSession:
+        torch.set_num_threads(1)
+        return self.with_encoder(make_encoder(self.faults))
+
+
+class FaultyDriver(Driver):
+    """The shipped driver; workers get the faulty encoder."""
+
+    def __init__(self, job: Job, faults: Faults) -> None:
+        super().__init__(job, make_encoder())
+        self._faults = faults
+
+    def opening(self) -> Opening:
+        plain = super().opening()
+        return FaultyOpening(plain.job, plain.run_url, plain.encoder_digest, plain.pool, self._faults)
+
+
+def certify(job_text: str, faults: Faults) -> int:
+    """``smoothcert certify`` with the faulty encoder: same signals, same exit code."""
+    from smoothcert.cli import certify as command
+
+    return command.run_to_end(FaultyDriver(parse_job(job_text), faults))
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """What the console script does with errors: a message and the error's exit code."""
+    try:
+        return main()
+    except SmoothcertError as exc:
+        print(f"error: {exc}")
+        return exc.exit_code
+
+
+class FlakyFileSystem(LocalFileSystem):
+    """Local files behind ``flaky://`` whose requests fail as SMOOTHCERT_FLAKY says, counted per process.
+
+    ``{"kind": "error" | "timeout" | "truncate" | "full", "every": 20, "after": 0, "until": "<file>"}``: ``full`` means
+    that writes fail with ENOSPC; while the file ``until`` exists nothing fails.
+    """
+
+    protocol = "flaky"
+    local_file = False
+    root_marker = "/"
+    cachable = False
+    _count = 0
+    _lock = threading.Lock()
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> str:
+        path = os.fspath(path)
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def unstrip_protocol(self, name: str) -> str:
+        return "flaky://" + self._strip_protocol(name)
+
+    def _fails(self, kinds: tuple[str, ...]) -> str:
+        settings = json.loads(os.environ.get("SMOOTHCERT_FLAKY", "{}"))
+        kind = settings.get("kind", "")
+        if kind not in kinds or ("until" in settings and Path(settings["until"]).exists()):
+            return ""
+        with self._lock:
+            FlakyFileSystem._count += 1
+            count = FlakyFileSystem._count - settings.get("after", 0)
+        return kind if count > 0 and count % settings["every"] == 0 else ""
+
+    def _request(self, *more: str) -> None:
+        kind = self._fails(("error", "timeout", *more))
+        if kind == "error":
+            raise OSError(errno.EREMOTEIO, "503 slow down (made by a test)")
+        if kind == "timeout":
+            raise TimeoutError("read timed out (made by a test)")
+        if kind == "full":
+            raise OSError(errno.ENOSPC, "no space left (made by a test)")
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+        self._request()
+        data: bytes = super().cat_file(path, start, end, **kwargs)
+        return data[: len(data) // 2] if self._fails(("truncate",)) else data
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        self._request("full")
+        os.makedirs(os.path.dirname(self._strip_protocol(path)), exist_ok=True)
+        target = self._strip_protocol(path)
+        temporary = f"{target}.{os.getpid()}.{threading.get_ident()}.put"
+        Path(temporary).write_bytes(value)
+        os.replace(temporary, target)
+
+    def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
+        self._request()
+        found = super().ls(path, detail=detail, **kwargs)
+        return [item for item in found if not (item["name"] if detail else item).endswith(".put")]
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        self._request()
+        return super().info(path, **kwargs)
+
+    def rm_file(self, path: str) -> None:
+        self._request()
+        super().rm_file(path)
+
+    def _open(self, path: str, mode: str = "rb", block_size: Any = None, **kwargs: Any) -> Any:
+        self._request(*(("full",) if "w" in mode else ()))
+        if "w" in mode:
+            os.makedirs(os.path.dirname(self._strip_protocol(path)), exist_ok=True)
+            return super()._open(path, mode, block_size, **kwargs)
+        data = Path(self._strip_protocol(path)).read_bytes()
+        return io.BytesIO(data[: len(data) // 2] if self._fails(("truncate",)) else data)
+
+
+fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
