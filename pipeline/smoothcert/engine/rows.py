@@ -190,18 +190,19 @@ class RowMaker:
         bounds = self._lower_bounds(batch)
         means = np.array([m.scores.mean(axis=1) for m in batch])
         norm = _projection(bounds.whole[:, PILOT])
+        positive = np.maximum(norm, 0.0)  # a norm is no less: then nothing follows from it
         norm_half = _projection(bounds.half[:, PILOT])
         score = bounds.whole[:, CLEAN]
         columns: dict[str, Array] = {
             "fcsb": _grid(lambda r: fcsb(score, r, sigma), c.radii),
-            "angular": _grid(lambda r: angular_bound(norm, r, sigma), c.radii),
+            "angular": _grid(lambda r: angular_bound(positive, r, sigma), c.radii),
             "clean_reference": _grid(
                 lambda r: clean_reference_bound(_projection(bounds.half[:, CLEAN]), norm_half, r, sigma),
                 c.radii,
             ),
             "large_radius": self._large_radius(batch),
             "fcsb_radius": _grid(lambda tau: fcsb_radius(score, tau, sigma), c.cosines),
-            "angular_radius": _grid(lambda tau: angular_radius(norm, tau, sigma), c.cosines),
+            "angular_radius": _grid(lambda tau: angular_radius(positive, tau, sigma), c.cosines),
         }
         if layout.caption:
             columns["caption_bound"] = self._caption_bounds(batch, bounds, norm_half)
