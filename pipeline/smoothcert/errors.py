@@ -76,7 +76,8 @@ class EncoderError(SmoothcertError):
 class PairError(SmoothcertError):
     """One pair cannot be processed; the run goes on and the pair's row is quarantined.
 
-    ``stage`` is where it happened: ``read``, ``decode``, ``caption``, ``encode`` or ``worker``.
+    ``stage`` is where it happened: ``read``, ``decode``, ``caption``, ``label``, ``encode`` or
+    ``worker``.
     """
 
     stage = "read"
@@ -98,6 +99,12 @@ class CaptionError(PairError):
     """The pair's caption is missing or is not valid text."""
 
     stage = "caption"
+
+
+class LabelError(PairError):
+    """The pair has no label that the job's classes name."""
+
+    stage = "label"
 
 
 class EncodeError(PairError):

@@ -101,13 +101,14 @@ class Driver:
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory, created or resumed."""
-        pool = self._draw_pool()
+        pool = self.draw_pool()
         run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
         if pool and run.read_document(_POOL_FILE) is None:
             run.write_document(_POOL_FILE, json.dumps(pool).encode())
         return run
 
-    def _draw_pool(self) -> tuple[str, ...]:
+    def draw_pool(self) -> tuple[str, ...]:
+        """The retrieval pool of the job, drawn from the source; empty without retrieval."""
         if self.job.retrieval is None:
             return ()
         return draw_pool(self.source, self.job.retrieval, self.job.certify.seed)

@@ -12,7 +12,7 @@ from typing import Protocol
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import EncoderError, ExecutorError
 from smoothcert.runtime.results import UnitResult
-from smoothcert.runtime.session import Progress, WorkerSession
+from smoothcert.runtime.session import Progress, Session
 
 
 @dataclass
@@ -75,7 +75,7 @@ class LocalExecutor:
 
     def __init__(
         self,
-        open_session: Callable[[], WorkerSession],
+        open_session: Callable[[], Session],
         *,
         in_flight: int = 2,
         attempts: int = 3,

@@ -63,14 +63,18 @@ class Opening:
         Raises:
             RunDirectoryError: the encoder here is not the one that the run was planned with.
         """
+        self.refuse_another(encoder)
+        run = RunDirectory.open(self.run_url)
+        texts = texts_of(self.job, encoder, self.pool)
+        source = open_source(self.job.data)
+        events = EventLog(run.storage, worker_name())
+        return WorkerSession(self.job, source, encoder, texts, UnitWriter(run), events)
+
+    def refuse_another(self, encoder: Encoder) -> None:
+        """Raise ``RunDirectoryError`` unless this is the encoder that the run was planned with."""
         if encoder.digest != self.encoder_digest:
             raise RunDirectoryError(
                 f"the encoder '{self.job.encoder.model}' on this machine has digest {encoder.digest[:16]}, the run "
                 f"was planned with {self.encoder_digest[:16]}",
                 remedy="make the same weights available to every worker (pin encoder.revision)",
             )
-        run = RunDirectory.open(self.run_url)
-        texts = texts_of(self.job, encoder, self.pool)
-        source = open_source(self.job.data)
-        events = EventLog(run.storage, worker_name())
-        return WorkerSession(self.job, source, encoder, texts, UnitWriter(run), events)

@@ -40,7 +40,7 @@ from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import ExecutorReport, Monitor
 from smoothcert.runtime.ledger import Ledger, Loss, Split, Task
 from smoothcert.runtime.results import UnitResult
-from smoothcert.runtime.session import Progress, WorkerSession
+from smoothcert.runtime.session import Progress, Session
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,9 @@ class _SessionBrokenError(Exception):
 class RayWorker:
     """The actor: a worker session, and the calls that the driver makes on it."""
 
-    def __init__(self, open_session: Callable[[], WorkerSession]) -> None:
+    def __init__(self, open_session: Callable[[], Session]) -> None:
         self._open_session = open_session
-        self._session: WorkerSession | None = None
+        self._session: Session | None = None
 
     def hello(self) -> tuple[str, int]:
         """Node id and process id: this worker has its resources and runs."""
@@ -145,7 +145,7 @@ class RayExecutor:
 
     def __init__(
         self,
-        open_session: Callable[[], WorkerSession],
+        open_session: Callable[[], Session],
         section: ExecutorSection,
         duties: DriverDuties,
         *,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.encoders import Encoder
@@ -33,8 +33,13 @@ _ROWS_AT_ONCE = 32
 
 @dataclass
 class _OpenUnit:
-    """A unit between submission and commit."""
+    """One submission of a unit, up to its commit.
 
+    Pairs in flight carry the submission's token, not the unit's name: what is left of a failed attempt can never be
+    taken for part of the next one.
+    """
+
+    token: str
     unit: UnitSpec
     only: frozenset[str] | None
     future: Future[UnitResult]
@@ -51,6 +56,26 @@ class Progress:
     draws: int
     pairs: int
     quarantined: int
+
+
+class Session(Protocol):
+    """What executors ask of a worker's session, whatever its units are about."""
+
+    def submit(self, unit: UnitSpec) -> Future[UnitResult]:
+        """Queue a unit; the future ends with its committed result, or with what made it fail."""
+
+    @property
+    def broken(self) -> BaseException | None:
+        """What stopped this session; nothing that is submitted from then on is done."""
+
+    def progress(self) -> Progress:
+        """What was done so far; whatever changes is a sign of life."""
+
+    def close(self) -> None:
+        """Finish what was submitted, then stop."""
+
+    def abandon(self) -> None:
+        """Stop without finishing: what is not committed is dropped."""
 
 
 class WorkerSession:
@@ -92,6 +117,7 @@ class WorkerSession:
         self._open: dict[str, _OpenUnit] = {}
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._submissions = 0
         self._pairs = 0
         self._quarantined = 0
         self._units_done = 0
@@ -118,11 +144,12 @@ class WorkerSession:
         """
         future: Future[UnitResult] = Future()
         expected = len(only) if only is not None else unit.stop - unit.start
-        held = _OpenUnit(unit, only, future, expected)
         with self._lock:
             if self._error is not None:
                 raise ExecutorError(f"this worker has stopped: {self._error}") from self._error
-            self._open[unit.unit_id] = held
+            self._submissions += 1
+            held = _OpenUnit(f"{unit.unit_id}@{self._submissions}", unit, only, future, expected)
+            self._open[held.token] = held
         self._units.put(held)
         self._say("start", unit=unit.unit_id)
         return future
@@ -158,7 +185,7 @@ class WorkerSession:
         self._events.say(
             event,
             now=now,
-            units=list(self._open),
+            units=[held.unit.unit_id for held in list(self._open.values())],
             draws=self._engine.draws_done,
             units_done=self._units_done,
             **fields,
@@ -166,13 +193,12 @@ class WorkerSession:
 
     def _read(self) -> Iterator[tuple[str, Pair]]:
         while (held := self._units.get()) is not None:
-            unit_id = held.unit.unit_id
             try:
                 for pair in self._source.read(held.unit, held.only):
-                    yield unit_id, pair
+                    yield held.token, pair
             except SmoothcertError as exc:
                 # the unit's file is gone or unreadable as a whole; the other units go on
-                self._give_up(unit_id, exc)
+                self._give_up(held, exc)
 
     def _drive_engine(self) -> None:
         try:
@@ -187,33 +213,40 @@ class WorkerSession:
         while (outcome := self._outcomes.get()) is not None:
             held = self._open.get(outcome.unit_id)
             if held is None:
-                continue  # the unit was given up
-            held.waiting.append(outcome)
+                continue  # what is left of a submission that was given up
+            held.waiting.append(replace(outcome, unit_id=held.unit.unit_id))
             done = len(held.rows) + len(held.waiting) == held.expected
             if not done and len(held.waiting) < _ROWS_AT_ONCE:
                 continue
             try:
-                rows = self._rows.rows(held.waiting)
-                held.waiting.clear()
-                held.rows.extend(rows)
-                self._pairs += len(rows)
-                self._quarantined += sum(row.status != "ok" for row in rows)
-                if done:
-                    result = self._writer.write(held.unit.unit_id, held.rows, time.monotonic() - held.started)
-                    del self._open[held.unit.unit_id]
-                    self._units_done += 1
-                    self._say("commit", unit=held.unit.unit_id, rows=len(held.rows))
-                    held.future.set_result(result)
+                self._advance(held, done)
             except BaseException as exc:
-                self._give_up(held.unit.unit_id, exc)
+                self._give_up(held, exc)
 
-    def _give_up(self, unit_id: str, error: BaseException) -> None:
+    def _advance(self, held: _OpenUnit, done: bool) -> None:
+        """Certify what waits; with the last pairs, write and commit the unit."""
+        rows = self._rows.rows(held.waiting)
+        held.waiting.clear()
+        held.rows.extend(rows)
+        self._pairs += len(rows)
+        self._quarantined += sum(row.status != "ok" for row in rows)
+        if not done:
+            return
+        result = self._writer.write(held.unit.unit_id, held.rows, time.monotonic() - held.started)
         with self._lock:
-            held = self._open.pop(unit_id, None)
-        if held is not None:
-            log.error("unit %s failed: %s", unit_id, error)
-            self._say("error", unit=unit_id, message=f"{type(error).__name__}: {error}")
-            held.future.set_exception(error)
+            if self._open.pop(held.token, None) is None:
+                return  # stopped in the meantime; if the commit counted, the next driver finds it
+        self._units_done += 1
+        self._say("commit", unit=held.unit.unit_id, rows=len(held.rows))
+        held.future.set_result(result)
+
+    def _give_up(self, held: _OpenUnit, error: BaseException) -> None:
+        with self._lock:
+            if self._open.pop(held.token, None) is None:
+                return
+        log.error("unit %s failed: %s", held.unit.unit_id, error)
+        self._say("error", unit=held.unit.unit_id, message=f"{type(error).__name__}: {error}")
+        held.future.set_exception(error)
 
     def _stop(self, error: BaseException) -> None:
         with self._lock:

@@ -1,0 +1,177 @@
+"""From certified pairs to attacked ones, in the same run directory and under the same executors."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+from smoothcert.datasets import UnitSpec, open_source
+from smoothcert.encoders import Encoder
+from smoothcert.errors import JobError, PairError
+from smoothcert.job import Job
+from smoothcert.runtime.attack_rows import AttackRow, AttackRowMaker
+from smoothcert.runtime.attack_session import AttackSession, write_attack_rows
+from smoothcert.runtime.attack_units import attack_id_of, pending_attacks
+from smoothcert.runtime.attack_work import Attacker, check_attacks
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.events import EventLog
+from smoothcert.runtime.examples import publish_examples
+from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
+from smoothcert.runtime.metered import Meter
+from smoothcert.runtime.opening import Opening, load_checked, texts_of
+from smoothcert.runtime.results import UnitResult, worker_name
+from smoothcert.store import RunDirectory, new_attempt
+
+
+@dataclass(frozen=True)
+class AttackOpening:
+    """Opens an attack session; small and picklable.
+
+    Attributes:
+        certify: the same for certification: job, run, and the encoder that both must use.
+    """
+
+    certify: Opening
+
+    def __call__(self) -> AttackSession:
+        """The session, with its own encoder."""
+        return self.with_encoder(load_checked(self.certify.job))
+
+    def with_encoder(self, encoder: Encoder) -> AttackSession:
+        """The session, with an encoder that is loaded already.
+
+        Raises:
+            RunDirectoryError: the encoder here is not the one that the run was planned with.
+        """
+        self.certify.refuse_another(encoder)
+        job = self.certify.job
+        run = RunDirectory.open(self.certify.run_url)
+        texts = texts_of(job, encoder, self.certify.pool)
+        return AttackSession(
+            job, run, open_source(job.data), encoder, texts, EventLog(run.storage, worker_name())
+        )
+
+
+@dataclass(frozen=True)
+class AttackReport:
+    """How the attacks of a session went.
+
+    Attributes:
+        units: attack units of the job.
+        missing: units without rows.
+        failed: units given up in this session, with the reason.
+        stopped: the session was told to stop.
+        seconds: of this session.
+        resumed: units that were committed before this session.
+        examples: stored examples.
+    """
+
+    units: int
+    missing: int
+    failed: dict[str, str]
+    stopped: bool
+    seconds: float
+    resumed: int
+    examples: int
+
+
+class AttackDriver:
+    """The attacks of one job, after its certification.
+
+    Args:
+        driver: of the certification; the run directory is shared.
+
+    Raises:
+        JobError: the job has no attacks.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        if not driver.job.attacks:
+            raise JobError(
+                "the job has no section 'attacks'",
+                remedy="add e.g. attacks: [{attack: pgd, norm: l2, budgets: [0.25]}]",
+            )
+        self._driver = driver
+        self.job: Job = driver.job
+
+    def check(self) -> None:
+        """Everything that can be wrong with the attacks shows here, before any draw.
+
+        Raises:
+            JobError: an attack cannot do what the job asks on this source.
+            EncoderError: the encoder lacks gradients (or patch features) that an attack needs.
+        """
+        driver = self._driver
+        # a pool is drawn here, not read, so that nothing is created before the job is known to be right
+        texts = texts_of(self.job, driver.encoder, driver.draw_pool())
+        check_attacks(self.job, driver.encoder, texts, driver.source, driver.plan.units)
+
+    def run(self, monitor: Monitor) -> AttackReport:
+        """Run every attack unit that is not committed yet, then keep the strongest examples.
+
+        Raises:
+            SmoothcertError: what makes further work pointless; committed units are kept.
+        """
+        started = time.monotonic()
+        run = self._driver.run
+        before = run.commits.load()
+        pending = list(pending_attacks(run, self.job.attacks, before))
+        report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
+        after = run.commits.load()
+        missing = len(list(pending_attacks(run, self.job.attacks, after)))
+        examples = 0
+        if not report.stopped:
+            examples = sum(publish_examples(run, section) for section in self.job.attacks)
+        ids = {section.attack_id for section in self.job.attacks}
+        done = sum(attack_id_of(unit) in ids for unit in before.unit_ids - set(before.split_units))
+        return AttackReport(
+            units=done + len(pending),
+            missing=missing,
+            failed={unit: str(error) for unit, error in report.failed.items()},
+            stopped=report.stopped,
+            seconds=time.monotonic() - started,
+            resumed=done,
+            examples=examples,
+        )
+
+    def _executor(self) -> Executor:
+        driver, section = self._driver, self.job.executor
+        opening = AttackOpening(driver.opening())
+        if section.kind == "local":
+            return LocalExecutor(
+                lambda: opening.with_encoder(driver.encoder),
+                in_flight=section.units_in_flight,
+                grace_s=section.grace_s,
+            )
+        from smoothcert.runtime.ray_executor import RayExecutor
+
+        return RayExecutor(opening, section, _Duties(driver), uses_gpu=self.job.encoder.device != "cpu")
+
+
+class _Duties:
+    """The driver's part in the store while a Ray executor attacks."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._run = driver.run
+
+    def commit(self, result: UnitResult) -> None:
+        self._run.commits.commit(result.commit)
+
+    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
+        return self._run.commits.split(unit.unit_id, parts, worker="driver")
+
+    def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
+        job, encoder = self._driver.job, self._driver.encoder
+        section = next(each for each in job.attacks if each.attack_id == attack_id_of(unit.unit_id))
+        texts = texts_of(job, encoder, self._driver.pool())
+        maker = AttackRowMaker(job, Attacker(job, section, encoder, texts, Meter()), encoder)
+        pairs = self._driver.source.read(unit)
+        rows: list[AttackRow] = list(
+            itertools.chain.from_iterable(maker.quarantined(unit.unit_id, pair, error) for pair in pairs)
+        )
+        result = write_attack_rows(self._run, unit.unit_id, new_attempt(), rows, 0.0)
+        if not result.done:
+            self.commit(result)
+        return result
