@@ -73,7 +73,7 @@ def angular_radius(smooth_norm: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) 
     ask = (norm > 0.0) & (norm < 1.0) & (tau < 1.0)
     # One ulp of tau, so that the sine and cosine used do not ask for less than tau.
     c = np.nextafter(tau[ask], 1.0)
-    shift[ask] = certified_shift(norm[ask] * c, norm[ask] * np.sqrt(1.0 - c**2))
+    shift[ask], _ = certified_shift(norm[ask] * c, norm[ask] * np.sqrt(1.0 - c**2))
     return np.where(norm > 0.0, shift * spread * (1 - ROUNDING), np.nan)
 
 
@@ -81,7 +81,7 @@ def _bound(norm: FloatArray, rho: FloatArray) -> FloatArray:
     shifts, which = np.unique(rho, return_inverse=True)
     if shifts.size > _FRONTIERS_PER_CALL:
         theta, needed = nearest_line(norm, rho)
-        return _cosine(theta, needed, norm)
+        return _cosine(np.cos(theta), np.sin(theta), needed, norm)
     result = np.empty(norm.shape)
     for i, shift in enumerate(shifts):
         rows = which == i if shifts.size > 1 else slice(None)
@@ -91,12 +91,12 @@ def _bound(norm: FloatArray, rho: FloatArray) -> FloatArray:
 
 def _on_frontier(lines: Frontier, norm: FloatArray) -> FloatArray:
     best = np.searchsorted(lines.corner, norm)
-    return _cosine(lines.theta[best], lines.needed[best], norm)
+    return _cosine(lines.cosine[best], lines.sine[best], lines.needed[best], norm)
 
 
-def _cosine(theta: FloatArray, needed: FloatArray, norm: FloatArray) -> FloatArray:
+def _cosine(cosine: FloatArray, sine: FloatArray, needed: FloatArray, norm: FloatArray) -> FloatArray:
     """cos(theta - arccos(needed/norm)) rounded down, NaN where the line says nothing below 90 degrees."""
     share = needed / norm
-    angle = np.maximum(theta - np.arccos(np.minimum(share, 1.0)), 0.0)
-    cosine = np.cos(angle) - ROUNDING
-    return np.where((share < 1.0) & (cosine >= 0.0), cosine, np.nan)
+    # The slack inside ``needed`` is far larger than what these few operations round off.
+    turned = cosine * share + sine * np.sqrt(np.maximum((1.0 - share) * (1.0 + share), 0.0)) - ROUNDING
+    return np.where((share < 1.0) & (turned >= 0.0), np.minimum(turned, 1.0 - ROUNDING), np.nan)

@@ -26,25 +26,33 @@ from smoothcert.certificates.frontier import (
 from smoothcert.certificates.likelihood import LikelihoodRatio
 from smoothcert.certificates.projection import quantile_of_mean
 
-_SHIFTS, _LINES = 140, 128
-_ROWS_AT_ONCE = 64
-_CELLS, _REACH = 384, 6.5
+_SHIFTS, _LINES = 112, 112
+# Keys are angles; lifting each grid shift's keys by more than their range puts all of them into one search.
+_LIFT = 4.0
+_ROWS_AT_ONCE = 32
+_CELLS, _REACH = 448, 6.5
 _LINE_CELLS = 1200
+_PRECISION = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """Frontiers over a grid of shifts; every table has shape (shifts, lines).
+    """Frontiers over a grid of shifts; every table has shape (shifts x lines,), one shift after the other.
 
-    ``angle`` is the certified angle of a line's touching point, ``norm`` its distance from 0, ``theta`` the
-    line's normal, ``needed`` the distance of the line from 0, both as Phi^-1((1+x)/2), which is nearly linear
-    in the shift; ``log_a`` and ``log_b`` are the logarithms of a and -b.
+    Attributes:
+        shift: the grid.
+        by_angle: minus the certified angle at a line's touching point, lifted by the number of the shift.
+        norm: that point's distance from 0, as Phi^-1((1+x)/2): nearly linear in the shift.
+        by_theta: minus the angle of the line's normal, lifted likewise.
+        needed: the line's distance from 0, as a quantile likewise.
+        log_a: logarithm of a.
+        log_b: logarithm of -b.
     """
 
     shift: FloatArray
-    angle: FloatArray
+    by_angle: FloatArray
     norm: FloatArray
-    theta: FloatArray
+    by_theta: FloatArray
     needed: FloatArray
     log_a: FloatArray
     log_b: FloatArray
@@ -65,7 +73,7 @@ def atlas() -> Atlas:
         # Nearer to the vacuous end the coarse grid cannot resolve the kink.
         a = np.geomspace(10 * low, high, _LINES - 1)
         ratio = LikelihoodRatio(rho, cells=200, reach=6.0)
-        b = solve_b(ratio, a, 0.0)
+        b = solve_b(ratio, a, 0.0, precision=1e-4)
         t, s = touching_point(ratio, a, b)
         # Sorted, so that searches in them are defined even where the last digits are not.
         angle = np.minimum.accumulate(np.arctan2(s, t))
@@ -77,23 +85,36 @@ def atlas() -> Atlas:
         limit = (np.pi / 2, rho, np.pi / 2, rho, np.log(low), rho**2 / 2)
         columns = (angle, norm, theta, needed, np.log(a), np.log(-b))
         rows.append([np.concatenate([[x], column]) for x, column in zip(limit, columns, strict=True)])
-    tables = [np.stack(column) for column in zip(*rows, strict=True)]
-    return Atlas(shift, *tables)
+    angle, norm, theta, *others = (np.stack(column) for column in zip(*rows, strict=True))
+    lift = _LIFT * np.arange(_SHIFTS)[:, None]
+    tables = (lift - angle, norm, lift - theta, *others)
+    return Atlas(shift, *(table.ravel() for table in tables))
 
 
-def certified_shift(t: FloatArray, s: FloatArray, steepest: FloatArray | float = np.inf) -> FloatArray:
+def certified_shift(
+    t: FloatArray, s: FloatArray, steepest: FloatArray | float = np.inf
+) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Largest verified shift that keeps <m(x+delta), w> < 0 for m(x) = (t, -s) in the plane of w; rows (n,).
 
     T3 asks with t = N cos(psi), s = N sin(psi); T4 with s the margin and t the component of m(x) beside w.
     T4 also limits lambda to b <= steepest a, where the multiplier of the margin would turn negative.
-    Returns 0 where nothing is proved.
+
+    Returns:
+        The shift, 0 where nothing is proved; and whether that limit was met.
     """
     table = atlas()
     angle = np.arctan2(s, t)
-    column, fraction = _search_by_shift(-table.angle, -angle, table.norm, quantile_of_mean(np.hypot(t, s)))
-    a, b = _multipliers(table, column, fraction, -table.angle, -angle)
-    b = np.minimum(b, steepest * a)
-    return largest_shift(a, b, a * t - b * s, _guess(table, column, fraction))
+    norm = quantile_of_mean(np.minimum(np.hypot(t, s), 1.0))
+    column, fraction = _search_by_shift(table.by_angle, -angle, table.norm, norm)
+    a, b = _multipliers(table, column, fraction, table.by_angle, -angle)
+    limited = b > steepest * a
+    b = np.where(limited, steepest * a, b)
+    shift = largest_shift(a, b, a * t - b * s, _guess(table, column, fraction))
+    # One Newton step on lambda at that shift mends what interpolation lost.
+    da, db = _newton_step(shift, a, b, t, s)
+    better_a, better_b = a + da, np.minimum(b + db, steepest * (a + da))
+    again = largest_shift(better_a, better_b, better_a * t - better_b * s, shift)
+    return np.maximum(shift, again), limited
 
 
 def certified_shift_of_direction(projection: FloatArray, theta: FloatArray) -> FloatArray:
@@ -102,30 +123,36 @@ def certified_shift_of_direction(projection: FloatArray, theta: FloatArray) -> F
     v = (cos theta, -sin theta) with theta in (0, pi/2): w and v point away from each other.
     """
     table = atlas()
-    column, fraction = _search_by_shift(-table.theta, -theta, table.needed, quantile_of_mean(projection))
-    a, b = _multipliers(table, column, fraction, -table.theta, -theta)
-    # lambda must be a multiple of v, and only the projection on it is known.
-    length = np.hypot(a, b)
-    guess = _guess(table, column, fraction)
-    return largest_shift(length * np.cos(theta), -length * np.sin(theta), length * projection, guess)
+    column, fraction = _search_by_shift(table.by_theta, -theta, table.needed, quantile_of_mean(projection))
+    shift = _guess(table, column, fraction)
+    # lambda is a multiple of v, and only the projection on it is known. Its length is looked up again at the shift
+    # that the first one proved, which the coarse table knows less well, and mended by a Newton step.
+    cosine, sine = np.cos(theta), np.sin(theta)
+    proved = np.zeros(projection.shape)
+    for _ in range(2):
+        column, fraction = _place(table, shift)
+        length = np.hypot(*_multipliers(table, column, fraction, table.by_theta, -theta))
+        length += _newton_length(shift, length, cosine, sine, projection)
+        found = largest_shift(length * cosine, -length * sine, length * projection, shift)
+        proved = np.maximum(proved, found)
+        shift = np.where(found > 0.0, found, shift)
+    return proved
 
 
 def nearest_line(norm: FloatArray, rho: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(theta, needed) of a good, rigorous supporting line at each row's own shift; rows (n,)."""
     table = atlas()
-    place = np.interp(rho, table.shift, np.arange(_SHIFTS))
-    column = np.minimum(place.astype(np.intp), _SHIFTS - 2)
-    fraction = np.clip(place - column, 0.0, 1.0)
+    column, fraction = _place(table, rho)
     # The certified angle, which all grid shifts share as a coordinate, at which a point of this norm is on
     # the frontier.
     low, high = np.zeros(norm.shape), np.full(norm.shape, np.pi / 2)
     wanted = quantile_of_mean(norm)
     for _ in range(24):
         angle = (low + high) / 2
-        reached = [_at_key(-table.angle, -angle, i, table.norm) for i in (column, column + 1)]
+        reached = [_at_key(table.by_angle, -angle, i, table.norm) for i in (column, column + 1)]
         beyond = (1.0 - fraction) * reached[0] + fraction * reached[1] > wanted
         low, high = np.where(beyond, angle, low), np.where(beyond, high, angle)
-    a, b = _multipliers(table, column, fraction, -table.angle, -high)
+    a, b = _multipliers(table, column, fraction, table.by_angle, -high)
     norm_bound = np.empty(rho.shape)
     for start in range(0, rho.size, _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
@@ -148,42 +175,36 @@ def largest_shift(a: FloatArray, b: FloatArray, budget: FloatArray, guess: Float
 
 
 def _search_shift(a: FloatArray, b: FloatArray, budget: FloatArray, guess: FloatArray) -> FloatArray:
+    """Secant steps inside a bracket, all rows side by side; the lower end is always a verified one."""
     low, high = np.zeros(budget.shape), np.full(budget.shape, np.inf)
-    excess_low, excess_high = np.full(budget.shape, np.nan), np.full(budget.shape, np.nan)
-    trial = np.clip(guess, SMALLEST_SHIFT, LARGEST_SHIFT)
-    rows = np.arange(budget.size)
-    stride = 0.004
-    for _ in range(80):
-        excess = _expected_norm(trial, a[rows], b[rows]) - budget[rows]
-        proved = excess <= 0
-        up, down = rows[proved], rows[~proved]
-        # Illinois: an end that stays twice counts half, so that both ends close in.
-        excess_high[up] *= 0.5
-        excess_low[down] *= 0.5
-        low[up], excess_low[up] = trial[proved], excess[proved]
-        high[down], excess_high[down] = trial[~proved], excess[~proved]
-        rows = rows[
-            (high[rows] - low[rows] > 2e-7 * high[rows])
-            & (low[rows] < LARGEST_SHIFT)
-            & (high[rows] > SMALLEST_SHIFT)
-        ]
+    # Without a shift the expectation is ||w + lambda||; with it, it grows about as the square of the shift.
+    at_zero = np.hypot(a, 1.0 + b) - budget
+    point = np.clip(guess, SMALLEST_SHIFT, LARGEST_SHIFT)
+    last_point, last_excess = np.zeros(budget.shape), at_zero.copy()
+    rows = np.flatnonzero(at_zero < 0.0)
+    for step in range(80):
         if rows.size == 0:
             break
-        stride *= 2.0
-        trial = _next_trial(low[rows], high[rows], excess_low[rows], excess_high[rows], stride)
+        here = point[rows]
+        excess = _expected_norm(here, a[rows], b[rows]) - budget[rows]
+        proved = excess <= 0.0
+        low[rows[proved]], high[rows[~proved]] = here[proved], here[~proved]
+        slope = (excess - last_excess[rows]) / np.where(
+            here == last_point[rows], np.nan, here - last_point[rows]
+        )
+        if step == 0:
+            slope *= 2.0
+        last_point[rows], last_excess[rows] = here, excess
+        ahead = -excess / np.where(slope > 0.0, slope, np.nan)
+        near = proved & ((np.abs(ahead) <= _PRECISION * here) | (here >= LARGEST_SHIFT)) & (step > 0)
+        near |= ~proved & (here <= SMALLEST_SHIFT)
+        # Aim a little below the root, so that the last point is a verified one.
+        goal = np.minimum(here + ahead - 0.3 * _PRECISION * here, LARGEST_SHIFT)
+        inside = (goal > low[rows]) & (goal < high[rows]) & (step < 20)
+        halfway = np.where(np.isinf(high[rows]), 2.0 * here, (low[rows] + high[rows]) / 2.0)
+        point[rows] = np.clip(np.where(inside, goal, halfway), SMALLEST_SHIFT, LARGEST_SHIFT)
+        rows = rows[~near & (high[rows] - low[rows] > _PRECISION * here)]
     return low
-
-
-def _next_trial(
-    low: FloatArray, high: FloatArray, excess_low: FloatArray, excess_high: FloatArray, stride: float
-) -> FloatArray:
-    """Walk away from the guess in growing strides until the root is bracketed, then false position."""
-    with np.errstate(invalid="ignore"):
-        share = -excess_low / (excess_high - excess_low)
-        between = low + (high - low) * np.clip(share, 0.001, 0.999)
-    upwards = np.minimum(low * (1.0 + stride), LARGEST_SHIFT)
-    downwards = np.maximum(high / (1.0 + stride), SMALLEST_SHIFT)
-    return np.where(np.isinf(high), upwards, np.where(low == 0.0, downwards, between))
 
 
 def _expected_norm(rho: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
@@ -223,6 +244,50 @@ def _touching(ratio: LikelihoodRatio, a: FloatArray, b: FloatArray) -> tuple[Flo
     return b, quantile_of_mean(np.minimum(np.hypot(t, s), 1.0))
 
 
+def _newton_step(
+    rho: FloatArray, a: FloatArray, b: FloatArray, t: FloatArray, s: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Step of (a, b) towards the least E||L w + lambda|| - <lambda, m(x)>; at most a fifth of their size."""
+    da, db = np.zeros(a.shape), np.zeros(a.shape)
+    for start in range(0, a.size, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        (ga, gb), (aa, ab, bb) = _derivatives(rho[rows], a[rows], b[rows])
+        ga, gb = ga - t[rows], gb + s[rows]
+        determinant = np.maximum(aa * bb - ab**2, 1e-300)
+        da[rows], db[rows] = (ab * gb - bb * ga) / determinant, (ab * ga - aa * gb) / determinant
+    size = np.hypot(da / a, db / b)
+    shrink = np.minimum(1.0, 0.2 / np.maximum(size, 1e-300))
+    return da * shrink, db * shrink
+
+
+def _newton_length(
+    rho: FloatArray, length: FloatArray, cosine: FloatArray, sine: FloatArray, projection: FloatArray
+) -> FloatArray:
+    """The same along a fixed direction (cosine, -sine)."""
+    step = np.zeros(length.shape)
+    for start in range(0, length.size, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        c, s = cosine[rows], sine[rows]
+        (ga, gb), (aa, ab, bb) = _derivatives(rho[rows], length[rows] * c, -length[rows] * s)
+        slope = ga * c - gb * s - projection[rows]
+        step[rows] = -slope / np.maximum(aa * c**2 - 2 * ab * c * s + bb * s**2, 1e-300)
+    return np.clip(step, -0.2 * length, 0.2 * length)
+
+
+def _derivatives(
+    rho: FloatArray, a: FloatArray, b: FloatArray
+) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray, FloatArray]]:
+    """Gradient and Hessian (aa, ab, bb) of E||L w + (a, b)||."""
+    ratio = LikelihoodRatio(np.maximum(rho, SMALLEST_SHIFT), cells=_CELLS, reach=_REACH)
+    second = ratio.nodes + b[:, None]
+    inverse = 1.0 / np.sqrt(np.square(a)[:, None] + second**2)
+    u1, u2 = a[:, None] * inverse, second * inverse
+    mass = ratio.weights * inverse
+    gradient = np.sum(u1 * ratio.weights, axis=1), np.sum(u2 * ratio.weights, axis=1)
+    cross = -np.sum(u1 * u2 * mass, axis=1)
+    return gradient, (np.sum(u2**2 * mass, axis=1), cross, np.sum(u1**2 * mass, axis=1))
+
+
 def _search_by_shift(
     keys: FloatArray, key: FloatArray, values: FloatArray, wanted: FloatArray
 ) -> tuple[NDArray[np.intp], FloatArray]:
@@ -239,6 +304,13 @@ def _search_by_shift(
     return low, np.clip((wanted - below) / np.maximum(above - below, 1e-300), 0.0, 1.0)
 
 
+def _place(table: Atlas, shift: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+    """Where a shift lies in the grid: index, and fraction to the next."""
+    place = np.interp(shift, table.shift, np.arange(_SHIFTS))
+    column = np.minimum(place.astype(np.intp), _SHIFTS - 2)
+    return column, np.clip(place - column, 0.0, 1.0)
+
+
 def _multipliers(
     table: Atlas, column: NDArray[np.intp], fraction: FloatArray, keys: FloatArray, key: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
@@ -253,13 +325,12 @@ def _multipliers(
 
 def _at_key(keys: FloatArray, key: FloatArray, column: NDArray[np.intp], values: FloatArray) -> FloatArray:
     """``values`` interpolated along the lines of one grid shift per row, clamped at both ends."""
-    # All rows in one search: keys lie within [-2, 2], so lifting each grid shift by 8 keeps them apart.
-    lifted = (keys + 8.0 * np.arange(_SHIFTS)[:, None]).ravel()
-    place = np.searchsorted(lifted, key + 8.0 * column) - column * _LINES
-    after = np.clip(place, 1, _LINES - 1) + column * _LINES
-    flat, start, end = values.ravel(), keys.ravel()[after - 1], keys.ravel()[after]
-    share = np.clip((key - start) / np.maximum(end - start, 1e-300), 0.0, 1.0)
-    return np.asarray((1.0 - share) * flat[after - 1] + share * flat[after])
+    lifted = key + _LIFT * column
+    after = np.searchsorted(keys, lifted)
+    after = np.clip(after, column * _LINES + 1, column * _LINES + _LINES - 1)
+    start, end = keys[after - 1], keys[after]
+    share = np.clip((lifted - start) / np.maximum(end - start, 1e-300), 0.0, 1.0)
+    return np.asarray((1.0 - share) * values[after - 1] + share * values[after])
 
 
 def _guess(table: Atlas, column: NDArray[np.intp], fraction: FloatArray) -> FloatArray:

@@ -99,7 +99,7 @@ def _best_line(lines: Frontier, gram: FloatArray, s: FloatArray) -> FloatArray:
     m_along = np.einsum("ni,ni->n", of_w, s)
     beside = of_m - m_along[:, None] * of_w
     t = np.sqrt(np.maximum(np.einsum("ni,nij,nj->n", beside, inner, beside), 0.0))
-    along = -np.sin(lines.theta) / seen[:, None]
+    along = -lines.sine / seen[:, None]
     across = np.sqrt(np.maximum(1.0 - along**2, 0.0))
     distance = t[:, None] * across + m_along[:, None] * along - lines.needed
     best = np.argmax(np.where(np.abs(along) <= 1.0, distance, -np.inf), axis=1)

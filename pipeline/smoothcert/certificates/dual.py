@@ -19,6 +19,8 @@ from smoothcert.certificates.projection import ROUNDING
 _COARSE, _FINE = 300, 1600
 _ROWS_AT_ONCE = 256
 _ITERATIONS = 60
+# Steps that gain less end the search: the bound's own grid is coarser than that.
+_ENOUGH = 1e-8
 # Multipliers beyond this come only from contradictory lower bounds (no m of norm at most 1 meets them all).
 _LARGEST_MULTIPLIER = 1e7
 
@@ -111,19 +113,21 @@ def _best(ratio: LikelihoodRatio, gram: FloatArray, lower: FloatArray, rho: floa
     weights = np.full(lower.shape, scale / k)
     value, gradient, hessian = _derivatives(ratio, gram, lower, weights)
     damping = np.full(value.shape, 1e-3)
+    rows = np.arange(value.size)
     for _ in range(_ITERATIONS):
-        held = (weights <= 0.0) & (gradient > 0.0)
-        step = _newton_step(gradient, hessian, damping, held)
-        trial = np.clip(weights + step, 0.0, _LARGEST_MULTIPLIER)
-        new_value, new_gradient, new_hessian = _derivatives(ratio, gram, lower, trial)
-        better = new_value < value
-        small = np.max(np.abs(trial - weights), axis=-1) <= 1e-6 * (np.max(weights, axis=-1) + 1e-3 * scale)
-        weights = np.where(better[:, None], trial, weights)
-        value = np.where(better, new_value, value)
-        gradient = np.where(better[:, None], new_gradient, gradient)
-        hessian = np.where(better[:, None, None], new_hessian, hessian)
-        damping = np.where(better, damping * 0.2, damping * 10.0)
-        if np.all(small & (better | (damping > 1.0))):
+        held = (weights[rows] <= 0.0) & (gradient[rows] > 0.0)
+        step = _newton_step(gradient[rows], hessian[rows], damping[rows], held)
+        trial = np.clip(weights[rows] + step, 0.0, _LARGEST_MULTIPLIER)
+        new_value, new_gradient, new_hessian = _derivatives(ratio, gram[rows], lower[rows], trial)
+        gain = value[rows] - new_value
+        better = gain > 0.0
+        done = (np.abs(gain) <= _ENOUGH) & (damping[rows] <= 1.0) | (damping[rows] > 1e8)
+        taken = rows[better]
+        weights[taken], value[taken] = trial[better], new_value[better]
+        gradient[taken], hessian[taken] = new_gradient[better], new_hessian[better]
+        damping[rows] = np.where(better, damping[rows] * 0.1, damping[rows] * 10.0)
+        rows = rows[~done]
+        if rows.size == 0:
             break
     return weights
 

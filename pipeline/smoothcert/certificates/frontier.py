@@ -27,8 +27,10 @@ SMALLEST_SHIFT = 1e-6
 LARGEST_SHIFT = 6.0
 """Larger shifts count as vacuous: they would need a smooth norm above 1 - 2e-9, i.e. some 10^9 draws."""
 
-_LINES, _CELLS = 3600, 2000
+_LINES, _LINES_FAR, _CELLS = 1024, 3600, 2000
+"""Lines at shifts up to 2, where few are enough, and beyond; cells of the grid."""
 _SOLVED_LINES, _SOLVED_CELLS = 192, 320
+_FEW = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,16 @@ class Frontier:
 
     Attributes:
         theta: shape (K,), falling: the line's normal is lambda/||lambda|| = (cos theta, -sin theta).
+        cosine: shape (K,): cos theta.
+        sine: shape (K,): sin theta.
         needed: shape (K,): <m(x), lambda/||lambda||> >= needed proves the statement.
         length: shape (K,): ||lambda||.
         corner: shape (K-1,), growing: the distance from 0 at which line k hands over to line k+1.
     """
 
     theta: FloatArray
+    cosine: FloatArray
+    sine: FloatArray
     needed: FloatArray
     length: FloatArray
     corner: FloatArray
@@ -55,14 +61,14 @@ def frontier(rho: float, level: float = 0.0) -> Frontier:
     """Build (once) the frontier for a shift in [SMALLEST_SHIFT, LARGEST_SHIFT] and a level in (-1, 1)."""
     a, b = _spread_lines(rho, level)
     fine = LikelihoodRatio(rho, cells=_CELLS, reach=8.5)
-    pieces = [slice(i, i + 64) for i in range(0, _LINES, 64)]
+    pieces = [slice(i, i + 64) for i in range(0, a.size, 64)]
     needed = np.concatenate([fine.expected_norm(a[rows], b[rows]) for rows in pieces]) - level
     length = np.hypot(a, b)
     # Rounding of the subtraction, the length and the division, on the safe side.
     needed = needed / length
     needed += 1e-15 * (np.abs(needed) + abs(level) / length)
     theta = np.arctan2(-b, a)
-    return Frontier(theta, needed, length, _corners(theta, needed))
+    return Frontier(theta, a / length, -b / length, needed, length, _corners(theta, needed))
 
 
 def _spread_lines(rho: float, level: float) -> tuple[FloatArray, FloatArray]:
@@ -77,7 +83,7 @@ def _spread_lines(rho: float, level: float) -> tuple[FloatArray, FloatArray]:
     b = solve_b(ratio, np.exp(log_a), level)
     theta = np.minimum.accumulate(np.arctan2(-b, np.exp(log_a)))
     progress = (log_a - log_a[0]) / np.ptp(log_a) + (theta[0] - theta) / np.ptp(theta)
-    places = np.interp(np.linspace(0.0, 2.0, _LINES), progress, log_a)
+    places = np.interp(np.linspace(0.0, 2.0, _LINES if rho <= 2.0 else _LINES_FAR), progress, log_a)
     return np.exp(places), CubicSpline(log_a, b)(places)
 
 
@@ -97,30 +103,38 @@ def range_of_a(rho: float) -> tuple[float, float]:
 
 
 def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: float = 1e-5) -> FloatArray:
-    """Solve E[L u]_2 = level for b at every a: safeguarded Newton on a function that increases in b.
+    """Solve E[L u]_2 = level for b at every a (increasing): safeguarded Newton, as the left side grows with b.
 
     Precision is not needed for soundness, and only to second order for tightness.
     """
     nodes, weights = ratio.nodes, ratio.weights * ratio.nodes
+    target = level * weights.sum()
     # The root lies between the points where even the extreme nodes have the wanted sign.
-    reach = np.maximum(nodes[-1], a * abs(level) / np.sqrt(1 - level**2)) * 1.01
-    low = np.full_like(a, 0.0) - reach
-    high = np.full_like(a, 0.0) + a * abs(level) / np.sqrt(1 - level**2) * 1.01
-    b = np.clip(-(weights @ nodes) / weights.sum() + 0 * a, low, high)
-    for _ in range(60):
-        second = nodes + b[:, None]
-        inverse = 1.0 / np.sqrt(a[:, None] ** 2 + second**2)
+    beyond = 1.01 * a * abs(level) / np.sqrt(1 - level**2)
+    low, high = -np.maximum(1.01 * nodes[-1], beyond) - beyond, np.maximum(beyond, 0.0)
+    if a.size > 2 * _FEW:
+        few = np.linspace(0, a.size - 1, _FEW).astype(np.intp)
+        b = np.clip(
+            CubicSpline(np.log(a[few]), solve_b(ratio, a[few], level, precision))(np.log(a)), low, high
+        )
+    else:
+        b = np.clip(-(weights @ nodes) / weights.sum() + 0 * a, low, high)
+    rows = np.arange(a.size)
+    for _ in range(80):
+        here, width = b[rows], a[rows]
+        second = nodes + here[:, None]
+        inverse = 1.0 / np.sqrt(width[:, None] ** 2 + second**2)
         u2 = second * inverse
-        value = u2 @ weights - level * weights.sum()
+        value = u2 @ weights - target
         slope = ((1.0 - u2**2) * inverse) @ weights
-        low, high = np.where(value < 0, b, low), np.where(value < 0, high, b)
-        newton = b - value / np.maximum(slope, 1e-300)
-        middle = _between(low, high)
-        step = np.where((newton > low) & (newton < high), newton, middle)
-        if np.all(np.abs(step - b) <= precision * a):
-            return np.asarray(step)
-        b = step
-    return b
+        low[rows], high[rows] = np.where(value < 0, here, low[rows]), np.where(value < 0, high[rows], here)
+        newton = here - value / np.maximum(slope, 1e-300)
+        inside = (newton > low[rows]) & (newton < high[rows])
+        b[rows] = np.where(inside, newton, _between(low[rows], high[rows]))
+        rows = rows[np.abs(b[rows] - here) > precision * width]
+        if rows.size == 0:
+            break
+    return np.asarray(b)
 
 
 def _between(low: FloatArray, high: FloatArray) -> FloatArray:

@@ -55,7 +55,7 @@ def margin_radius(
         s = numbers("margin", margin, -1.0, 1.0)
         s, norm, g, spread = np.broadcast_arrays(s, norm, g, spread)
         classical = np.clip(quantile_of_mean(s) - ROUNDING, 0.0, LARGEST_SHIFT)
-        shift = np.fmax(classical, np.fmax(_direction_shift(norm, g), _plane_shift(s, norm, g)))
+        shift = np.fmax(classical, _plane_shift(s, norm, g))
     return np.where(shift > 0.0, shift * spread * (1 - ROUNDING), np.nan)
 
 
@@ -90,17 +90,21 @@ def rank_radius(radii: ArrayLike, k: int = 1) -> FloatArray:
 
 
 def _plane_shift(s: FloatArray, norm: FloatArray, g: FloatArray) -> FloatArray:
-    """Shift from both bounds, where they determine a point with a margin and a component beside w."""
+    """Shift from both bounds, where they determine a point with a margin and a component beside w.
+
+    Where the best multiplier of the margin would be negative, the margin is no help beside the pilot direction.
+    """
     sine = np.sqrt((1.0 - g) * (1.0 + g))
-    result = np.zeros(s.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         beside = (norm + g * s - 4e-16) / sine
+        # Multipliers must not be negative: b <= a g / sine, kept also after rounding.
+        steepest = g / sine
+        steepest -= 4e-16 * (1.0 + np.abs(steepest))
     use = (sine > _PARALLEL) & (s > 0.0) & (beside > 0.0)
-    steepest = g[use] / sine[use]
-    # Multipliers must not be negative: b <= a g / sine, kept also after rounding.
-    steepest -= 4e-16 * (1.0 + np.abs(steepest))
-    result[use] = certified_shift(beside[use], s[use], steepest)
-    return result
+    shift, pilot_only = np.zeros(s.shape), ~use
+    shift[use], pilot_only[use] = certified_shift(beside[use], s[use], steepest[use])
+    shift[pilot_only] = np.fmax(shift[pilot_only], _direction_shift(norm[pilot_only], g[pilot_only]))
+    return shift
 
 
 def _direction_shift(norm: FloatArray, g: FloatArray) -> FloatArray:
