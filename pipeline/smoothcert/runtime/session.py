@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.encoders import Encoder
