@@ -1,9 +1,8 @@
-"""Good multipliers for any radius question, looked up; and the rigorous radius that they prove.
+"""Good multipliers for any question about a radius, looked up and then mended.
 
 A radius is the largest shift at which one frontier of theory.md T3/T4 still excludes a point. The atlas holds
-frontiers over a grid of shifts, coarse and never trusted: it only proposes lambda = (a, b). Then, with lambda
-fixed, E||L w + lambda|| grows with the shift, and the largest shift at which its *rigorous* bound stays
-within the budget <lambda, m(x)> is found by a bracketed search whose lower end is always verified. Errors of
+frontiers over a grid of shifts, coarse and never trusted: it only proposes lambda = (a, b). A Newton step
+mends what interpolation lost, and the shift that the multipliers prove is then found rigorously. Errors of
 the look-up cost tightness to second order, and never soundness.
 """
 
@@ -18,21 +17,25 @@ from numpy.typing import NDArray
 from smoothcert.certificates.domain import FloatArray
 from smoothcert.certificates.frontier import (
     LARGEST_SHIFT,
-    SMALLEST_SHIFT,
     range_of_a,
     solve_b,
     touching_point,
 )
 from smoothcert.certificates.likelihood import LikelihoodRatio
 from smoothcert.certificates.projection import quantile_of_mean
+from smoothcert.certificates.shift_search import (
+    CELLS,
+    REACH,
+    ROWS_AT_ONCE,
+    largest_shift,
+    newton_length,
+    newton_step,
+)
 
 _SHIFTS, _LINES = 112, 112
 # Keys are angles; lifting each grid shift's keys by more than their range puts all of them into one search.
 _LIFT = 4.0
-_ROWS_AT_ONCE = 32
-_CELLS, _REACH = 448, 6.5
 _LINE_CELLS = 1200
-_PRECISION = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +110,12 @@ def certified_shift(
     norm = quantile_of_mean(np.minimum(np.hypot(t, s), 1.0))
     column, fraction = _search_by_shift(table.by_angle, -angle, table.norm, norm)
     a, b = _multipliers(table, column, fraction, table.by_angle, -angle)
+    guess = _guess(table, column, fraction)
+    da, db = newton_step(guess, a, b, t, s)
+    a, b = a + da, b + db
     limited = b > steepest * a
     b = np.where(limited, steepest * a, b)
-    shift = largest_shift(a, b, a * t - b * s, _guess(table, column, fraction))
-    # One Newton step on lambda at that shift mends what interpolation lost.
-    da, db = _newton_step(shift, a, b, t, s)
-    better_a, better_b = a + da, np.minimum(b + db, steepest * (a + da))
-    again = largest_shift(better_a, better_b, better_a * t - better_b * s, shift)
-    return np.maximum(shift, again), limited
+    return largest_shift(a, b, a * t - b * s, guess), limited
 
 
 def certified_shift_of_direction(projection: FloatArray, theta: FloatArray) -> FloatArray:
@@ -124,19 +125,12 @@ def certified_shift_of_direction(projection: FloatArray, theta: FloatArray) -> F
     """
     table = atlas()
     column, fraction = _search_by_shift(table.by_theta, -theta, table.needed, quantile_of_mean(projection))
-    shift = _guess(table, column, fraction)
-    # lambda is a multiple of v, and only the projection on it is known. Its length is looked up again at the shift
-    # that the first one proved, which the coarse table knows less well, and mended by a Newton step.
+    guess = _guess(table, column, fraction)
+    length = np.hypot(*_multipliers(table, column, fraction, table.by_theta, -theta))
     cosine, sine = np.cos(theta), np.sin(theta)
-    proved = np.zeros(projection.shape)
-    for _ in range(2):
-        column, fraction = _place(table, shift)
-        length = np.hypot(*_multipliers(table, column, fraction, table.by_theta, -theta))
-        length += _newton_length(shift, length, cosine, sine, projection)
-        found = largest_shift(length * cosine, -length * sine, length * projection, shift)
-        proved = np.maximum(proved, found)
-        shift = np.where(found > 0.0, found, shift)
-    return proved
+    length += newton_length(guess, length, cosine, sine, projection)
+    # lambda is a multiple of v, and only the projection on it is known.
+    return largest_shift(length * cosine, -length * sine, length * projection, guess)
 
 
 def nearest_line(norm: FloatArray, rho: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -154,68 +148,19 @@ def nearest_line(norm: FloatArray, rho: FloatArray) -> tuple[FloatArray, FloatAr
         low, high = np.where(beyond, angle, low), np.where(beyond, high, angle)
     a, b = _multipliers(table, column, fraction, table.by_angle, -high)
     norm_bound = np.empty(rho.shape)
-    for start in range(0, rho.size, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, rho.size, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
         a[rows], b[rows] = _polished(rho[rows], a[rows], b[rows], wanted[rows])
         fine = LikelihoodRatio(rho[rows], cells=_LINE_CELLS, reach=8.5)
         norm_bound[rows] = fine.expected_norm(a[rows], b[rows])
     return np.arctan2(-b, a), norm_bound / np.hypot(a, b) * (1 + 1e-15)
 
 
-def largest_shift(a: FloatArray, b: FloatArray, budget: FloatArray, guess: FloatArray) -> FloatArray:
-    """Largest shift found, and verified, with E||L w + (a, b)|| <= budget; rows (n,); 0 where there is none.
-
-    The expectation grows with the shift (L grows in convex order), so every smaller shift is proved too.
-    """
-    result = np.zeros(budget.shape)
-    for start in range(0, budget.size, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        result[rows] = _search_shift(a[rows], b[rows], budget[rows], guess[rows])
-    return result
-
-
-def _search_shift(a: FloatArray, b: FloatArray, budget: FloatArray, guess: FloatArray) -> FloatArray:
-    """Secant steps inside a bracket, all rows side by side; the lower end is always a verified one."""
-    low, high = np.zeros(budget.shape), np.full(budget.shape, np.inf)
-    # Without a shift the expectation is ||w + lambda||; with it, it grows about as the square of the shift.
-    at_zero = np.hypot(a, 1.0 + b) - budget
-    point = np.clip(guess, SMALLEST_SHIFT, LARGEST_SHIFT)
-    last_point, last_excess = np.zeros(budget.shape), at_zero.copy()
-    rows = np.flatnonzero(at_zero < 0.0)
-    for step in range(80):
-        if rows.size == 0:
-            break
-        here = point[rows]
-        excess = _expected_norm(here, a[rows], b[rows]) - budget[rows]
-        proved = excess <= 0.0
-        low[rows[proved]], high[rows[~proved]] = here[proved], here[~proved]
-        slope = (excess - last_excess[rows]) / np.where(
-            here == last_point[rows], np.nan, here - last_point[rows]
-        )
-        if step == 0:
-            slope *= 2.0
-        last_point[rows], last_excess[rows] = here, excess
-        ahead = -excess / np.where(slope > 0.0, slope, np.nan)
-        near = proved & ((np.abs(ahead) <= _PRECISION * here) | (here >= LARGEST_SHIFT)) & (step > 0)
-        near |= ~proved & (here <= SMALLEST_SHIFT)
-        # Aim a little below the root, so that the last point is a verified one.
-        goal = np.minimum(here + ahead - 0.3 * _PRECISION * here, LARGEST_SHIFT)
-        inside = (goal > low[rows]) & (goal < high[rows]) & (step < 20)
-        halfway = np.where(np.isinf(high[rows]), 2.0 * here, (low[rows] + high[rows]) / 2.0)
-        point[rows] = np.clip(np.where(inside, goal, halfway), SMALLEST_SHIFT, LARGEST_SHIFT)
-        rows = rows[~near & (high[rows] - low[rows] > _PRECISION * here)]
-    return low
-
-
-def _expected_norm(rho: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-    return LikelihoodRatio(rho, cells=_CELLS, reach=_REACH).expected_norm(a, b)
-
-
 def _polished(
     rho: FloatArray, a: FloatArray, b: FloatArray, wanted: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Secant steps in log a towards the line that touches the row's own frontier at the wanted norm."""
-    ratio = LikelihoodRatio(rho, cells=_CELLS, reach=_REACH)
+    ratio = LikelihoodRatio(rho, cells=CELLS, reach=REACH)
     log_a = np.log(a)
     b, quantile = _touching(ratio, a, b)
     step = np.full(a.shape, 0.02)
@@ -242,50 +187,6 @@ def _touching(ratio: LikelihoodRatio, a: FloatArray, b: FloatArray) -> tuple[Flo
         s = np.einsum("nj,nj->n", u2, ratio.weights)
         b = np.clip(b - value / np.maximum(slope, 1e-300), 1.5 * b, 0.5 * b)
     return b, quantile_of_mean(np.minimum(np.hypot(t, s), 1.0))
-
-
-def _newton_step(
-    rho: FloatArray, a: FloatArray, b: FloatArray, t: FloatArray, s: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Step of (a, b) towards the least E||L w + lambda|| - <lambda, m(x)>; at most a fifth of their size."""
-    da, db = np.zeros(a.shape), np.zeros(a.shape)
-    for start in range(0, a.size, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        (ga, gb), (aa, ab, bb) = _derivatives(rho[rows], a[rows], b[rows])
-        ga, gb = ga - t[rows], gb + s[rows]
-        determinant = np.maximum(aa * bb - ab**2, 1e-300)
-        da[rows], db[rows] = (ab * gb - bb * ga) / determinant, (ab * ga - aa * gb) / determinant
-    size = np.hypot(da / a, db / b)
-    shrink = np.minimum(1.0, 0.2 / np.maximum(size, 1e-300))
-    return da * shrink, db * shrink
-
-
-def _newton_length(
-    rho: FloatArray, length: FloatArray, cosine: FloatArray, sine: FloatArray, projection: FloatArray
-) -> FloatArray:
-    """The same along a fixed direction (cosine, -sine)."""
-    step = np.zeros(length.shape)
-    for start in range(0, length.size, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        c, s = cosine[rows], sine[rows]
-        (ga, gb), (aa, ab, bb) = _derivatives(rho[rows], length[rows] * c, -length[rows] * s)
-        slope = ga * c - gb * s - projection[rows]
-        step[rows] = -slope / np.maximum(aa * c**2 - 2 * ab * c * s + bb * s**2, 1e-300)
-    return np.clip(step, -0.2 * length, 0.2 * length)
-
-
-def _derivatives(
-    rho: FloatArray, a: FloatArray, b: FloatArray
-) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray, FloatArray]]:
-    """Gradient and Hessian (aa, ab, bb) of E||L w + (a, b)||."""
-    ratio = LikelihoodRatio(np.maximum(rho, SMALLEST_SHIFT), cells=_CELLS, reach=_REACH)
-    second = ratio.nodes + b[:, None]
-    inverse = 1.0 / np.sqrt(np.square(a)[:, None] + second**2)
-    u1, u2 = a[:, None] * inverse, second * inverse
-    mass = ratio.weights * inverse
-    gradient = np.sum(u1 * ratio.weights, axis=1), np.sum(u2 * ratio.weights, axis=1)
-    cross = -np.sum(u1 * u2 * mass, axis=1)
-    return gradient, (np.sum(u2**2 * mass, axis=1), cross, np.sum(u1**2 * mass, axis=1))
 
 
 def _search_by_shift(

@@ -74,8 +74,8 @@ def frontier(rho: float, level: float = 0.0) -> Frontier:
 def _spread_lines(rho: float, level: float) -> tuple[FloatArray, FloatArray]:
     """Multipliers spread over the frontier: half of them evenly in theta, half evenly in log a.
 
-    A polygon of tangents overshoots by the square of the turn between them. At large shifts, where the norm hardly
-    changes along the frontier, that is what limits the bound; at small ones the ends need their share.
+    A polygon of tangents overshoots by the square of the turn between them. At large shifts, where the norm
+    hardly changes along the frontier, that is what limits the bound; at small ones the ends need their share.
     """
     low, high = range_of_a(rho)
     log_a = np.linspace(math.log(low), math.log(high), _SOLVED_LINES)
@@ -103,9 +103,9 @@ def range_of_a(rho: float) -> tuple[float, float]:
 
 
 def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: float = 1e-5) -> FloatArray:
-    """Solve E[L u]_2 = level for b at every a (increasing): safeguarded Newton, as the left side grows with b.
+    """Solve E[L u]_2 = level for b at every a, which must increase; the left side grows with b.
 
-    Precision is not needed for soundness, and only to second order for tightness.
+    Safeguarded Newton steps, started from a few solutions spread over a. Precision is not needed for soundness, and only to second order for tightness.
     """
     nodes, weights = ratio.nodes, ratio.weights * ratio.nodes
     target = level * weights.sum()

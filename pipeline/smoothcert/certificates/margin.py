@@ -92,7 +92,8 @@ def rank_radius(radii: ArrayLike, k: int = 1) -> FloatArray:
 def _plane_shift(s: FloatArray, norm: FloatArray, g: FloatArray) -> FloatArray:
     """Shift from both bounds, where they determine a point with a margin and a component beside w.
 
-    Where the best multiplier of the margin would be negative, the margin is no help beside the pilot direction.
+    Where the best multiplier of the margin would be negative, the margin is no help beside the pilot
+    direction.
     """
     sine = np.sqrt((1.0 - g) * (1.0 + g))
     with np.errstate(divide="ignore", invalid="ignore"):
