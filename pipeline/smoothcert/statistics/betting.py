@@ -74,7 +74,7 @@ def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> 
 
 
 def betting_lower_bound(draws: Array, counts: NDArray[np.int64], alpha: float) -> Array:
-    """Largest m, up to 1e-7, at which the capital is seen to reach 1/alpha; 0 where there is none.
+    """Largest m, up to 1e-6, at which the capital is seen to reach 1/alpha; 0 where there is none.
 
     Args:
         draws: (rows, n) in [0, 1].
@@ -91,7 +91,7 @@ def betting_lower_bound(draws: Array, counts: NDArray[np.int64], alpha: float) -
         return _Piece(draws[piece], counts[piece], alpha).solve()
 
     cores = min(2, os.cpu_count() or 1)
-    if len(pieces) == 1 or cores == 1:
+    if len(pieces) < 2 or cores == 1:
         return np.concatenate([np.zeros(0), *map(solve, pieces)])
     with ThreadPoolExecutor(cores) as pool:  # numpy releases the lock inside its loops
         return np.concatenate(list(pool.map(solve, pieces)))
