@@ -13,6 +13,10 @@ from smoothcert.statistics.betting import betting_lower_bound
 Array = NDArray[np.float64]
 Method = Literal["betting", "empirical_bernstein", "hoeffding", "clopper_pearson"]
 
+_ROUNDING = 1e-13
+"""More than the floating point error of a mean of numbers in [0, 1], summed pairwise, and of its bound. It is
+absolute: where mean and gap nearly cancel, the error is large beside the bound."""
+
 
 def lower_bound(
     draws: ArrayLike, alpha: float, method: Method = "betting", *, counts: ArrayLike | None = None
@@ -48,11 +52,15 @@ def lower_bound(
     if counts is not None:
         used = np.broadcast_to(np.asarray(counts, dtype=np.int64), shape).reshape(-1)
         if (used < 1).any() or (used > n).any():
-            raise ValueError(f"counts must be between 1 and {n}, the length of the last axis of draws")
+            raise ValueError(
+                f"counts spans {used.min()}..{used.max()}; it must be between 1 and {n}, the length of the last "
+                "axis of draws"
+            )
         if (used < n).any():
             flat = np.where(np.arange(n) < used[:, None], flat, 0.0)
-    if not ((flat >= 0.0) & (flat <= 1.0)).all():
-        raise ValueError("draws holds NaN or values outside [0, 1]")
+    outside = flat[~((flat >= 0.0) & (flat <= 1.0))]
+    if outside.size:
+        raise ValueError(f"draws holds {outside[0]}; every draw that counts must be in [0, 1], and not NaN")
     mean = flat.sum(axis=1) / used
     match method:
         case "betting":
@@ -60,11 +68,10 @@ def lower_bound(
         case "empirical_bernstein":
             bound = _empirical_bernstein(flat, used, mean, alpha)
         case "hoeffding":
-            bound = mean - np.sqrt(np.log(1.0 / alpha) / (2.0 * used))
+            bound = mean - np.sqrt(np.log(1.0 / alpha) / (2.0 * used)) - _ROUNDING
         case "clopper_pearson":
             bound = _clopper_pearson(flat, used, alpha)
-    rounded = np.nextafter(bound * (1.0 - 4e-16), -1.0)
-    return np.asarray(np.clip(np.minimum(rounded, mean), 0.0, 1.0).reshape(shape))
+    return np.asarray(np.clip(np.minimum(bound, mean), 0.0, 1.0).reshape(shape))
 
 
 def _empirical_bernstein(flat: Array, used: NDArray[np.int64], mean: Array, alpha: float) -> Array:
@@ -72,7 +79,8 @@ def _empirical_bernstein(flat: Array, used: NDArray[np.int64], mean: Array, alph
     squares = (np.where(inside, flat - mean[:, None], 0.0) ** 2).sum(axis=1)
     log_term = np.log(2.0 / alpha)
     enough = np.maximum(used - 1, 1)
-    bound = mean - np.sqrt(2.0 * squares / enough * log_term / used) - 7.0 * log_term / (3.0 * enough)
+    gap = np.sqrt(2.0 * squares / enough * log_term / used) + 7.0 * log_term / (3.0 * enough)
+    bound = mean - gap * (1.0 + _ROUNDING) - _ROUNDING
     return np.where(used > 1, bound, 0.0)
 
 
