@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv, betaln, xlogy
+from scipy.special import betainccinv, betaincinv, betaln, xlogy
 
 from smoothcert.statistics.bounds import Method, lower_bound
 
@@ -41,7 +41,8 @@ def share_interval(
         )
     misses = pairs - hits
     low = float(betaincinv(hits, misses + 1.0, tail)) if hits else 0.0
-    high = float(betaincinv(hits + 1.0, misses, 1.0 - tail)) if misses else 1.0
+    # From the upper tail: 1 - tail would round a small tail away.
+    high = float(betainccinv(hits + 1.0, misses, tail)) if misses else 1.0
     return max(0.0, low * (1.0 - 1e-12)), min(1.0, high * (1.0 + 1e-12))
 
 
@@ -60,10 +61,13 @@ def mean_interval(
         (low, high), rounded outwards; (0, 1) without values.
 
     Raises:
-        ValueError: a value is NaN or outside [0, 1], or confidence outside [0.5, 1).
+        ValueError: a value is NaN or outside [0, 1], the values are not a vector, or confidence is outside
+            [0.5, 1).
     """
     sample = np.asarray(values, dtype=np.float64)
     tail = _tail(confidence)
+    if sample.ndim != 1:
+        raise ValueError(f"values has shape {sample.shape}; give a vector with one value per pair")
     if sample.size == 0:
         return 0.0, 1.0
     method: Method = "betting" if anytime else "empirical_bernstein"
@@ -83,7 +87,8 @@ def _tail(confidence: float) -> float:
 def _mixture_end(hits: int, pairs: int, alpha: float, *, low: bool) -> float:
     """End of {p: likelihood ratio of the mixture to p < 1/alpha}, by bisection from the sample share."""
     mixed = float(betaln(hits + 0.5, pairs - hits + 0.5) - betaln(0.5, 0.5))
-    limit = math.log(1.0 / alpha)
+    # Logarithms of about ``pairs`` are subtracted: the slack covers their floating point error.
+    limit = math.log(1.0 / alpha) + 1e-9 + 1e-15 * pairs
     inside, outside = hits / pairs, 0.0 if low else 1.0
     for _ in range(60):
         middle = (inside + outside) / 2.0
