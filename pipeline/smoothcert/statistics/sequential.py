@@ -85,9 +85,12 @@ class SequentialTest:
             thresholds: (len(slots), tests).
 
         Raises:
-            ValueError: a threshold is NaN.
+            ValueError: a threshold is NaN, or the shape does not fit.
         """
         rows, thresholds = list(slots), _unwrap(thresholds)
+        shape = (len(rows), self._thresholds.shape[1])
+        if tuple(thresholds.shape) != shape:
+            raise ValueError(f"thresholds {tuple(thresholds.shape)} do not fit {shape}")
         if not bool((thresholds == thresholds).all()):
             raise ValueError("thresholds must not be NaN")
         self._thresholds[rows] = thresholds
@@ -108,18 +111,25 @@ class SequentialTest:
             counts: (len(slots),) how many of the n draws count; the rest is ignored, whatever it is.
 
         Raises:
-            ValueError: shapes do not fit.
+            ValueError: shapes do not fit, a slot comes twice, or a count is not in 0..n.
         """
         xp, rows, scores = self._xp, list(slots), _unwrap(scores)
         shape = (len(rows), scores.shape[1], self._thresholds.shape[1])
         if tuple(scores.shape) != shape or len(counts) != len(rows):
             raise ValueError(f"scores {tuple(scores.shape)} and {len(counts)} counts do not fit {shape}")
+        if len(set(rows)) < len(rows):
+            raise ValueError(f"slots={rows} names a slot twice; its draws would overwrite each other")
+        counted = [int(count) for count in counts]
+        if any(not 0 <= count <= shape[1] for count in counted):
+            raise ValueError(f"counts={counted} must be between 0 and {shape[1]}, the draws given")
         if 0 in shape:
             return
+        # Sums and logarithms need all digits, whatever the scores come in.
+        scores = scores.astype(np.float64) if xp is np else scores.to(xp.float64)
         steps = self._like(scores, range(shape[1]))
-        used = self._like(scores, [min(int(count), shape[1]) for count in counts])[:, None, None]
+        used = self._like(scores, counted)[:, None, None]
         inside = steps < used
-        draws = xp.moveaxis(scores, 1, -1) + self._like(scores, 0.0)
+        draws = xp.moveaxis(scores, 1, -1)
         # What is not a score poisons the capital, and NaN never compares as large enough.
         draws = xp.where((draws >= 0.0) & (draws <= 1.0), draws, math.nan)
         draws = xp.where(inside, draws, 0.5)
