@@ -22,6 +22,10 @@ GRID = 256.0
 """Noise is a multiple of 1/GRID grey levels."""
 
 
+_CACHED = 16_384
+"""Numbers per image up to which a whole chunk is perturbed at once on a CPU."""
+
+
 class Stream(StrEnum):
     """What a draw is for; draws of different streams are independent."""
 
@@ -105,8 +109,8 @@ class NoiseSource:
         slot, pair_id, stream, chunk = key
         source = generator(noise_key(self._seed, pair_id, stream, chunk), self._device)
         grey = pixels[slot].to(torch.float32)
-        if self._device.type == "cpu":
-            # one image at a time stays in the cache through all four passes
+        if self._device.type == "cpu" and grey.numel() > _CACHED:
+            # one image at a time stays in the cache through all passes
             for draw in batch[slot]:
                 self._perturb(draw, grey, source)
         else:
