@@ -9,13 +9,13 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 
-from smoothcert import __version__
 from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
 from smoothcert.engine import Failure, RowMaker
 from smoothcert.engine.layout import plan_layout
 from smoothcert.errors import PairError
 from smoothcert.job import Job
+from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening, load_checked, texts_of
 from smoothcert.runtime.plan import Plan, make_plan
@@ -91,7 +91,7 @@ class Driver:
     @cached_property
     def identity(self) -> RunIdentity:
         """What determines the numbers."""
-        return RunIdentity(self.job, self.plan.data_digest, self.encoder.digest, __version__)
+        return RunIdentity(self.job, self.plan.data_digest, self.encoder.digest, code_version())
 
     @cached_property
     def url(self) -> str:

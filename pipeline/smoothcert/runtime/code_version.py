@@ -1,0 +1,22 @@
+"""Which code made the numbers: the version, and a digest of the rooms that determine them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import smoothcert
+
+_ROOMS = ("certificates", "statistics", "encoders", "datasets", "engine")
+
+
+@cache
+def code_version() -> str:
+    """``<version>+<8 hex>``; changes with any source file that a number depends on, not with the command line."""
+    root = Path(smoothcert.__file__).parent
+    digest = hashlib.sha256()
+    for room in _ROOMS:
+        for file in sorted((root / room).rglob("*.py")):
+            digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return f"{smoothcert.__version__}+{digest.hexdigest()[:8]}"
