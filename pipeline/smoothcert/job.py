@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,17 +145,21 @@ class CertifySection(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_radii(cls, data: Any) -> Any:
-        if (
-            isinstance(data, Mapping)
-            and not data.get("radii")
-            and isinstance(data.get("sigma"), (int, float))
-        ):
-            return {**data, "radii": tuple(round(data["sigma"] * k, 10) for k in (0.25, 0.5, 1.0, 1.5))}
-        return data
+        if not isinstance(data, Mapping) or data.get("radii") is not None:
+            return data
+        try:
+            sigma = float(data["sigma"])
+        except (KeyError, TypeError, ValueError):
+            sigma = math.nan
+        # a bad sigma is reported as itself, not as radii that nobody wrote; 1.0 stands in until then
+        sigma = sigma if 0 < sigma < math.inf else 1.0
+        return {**data, "radii": tuple(float(f"{sigma * k:.10g}") for k in (0.25, 0.5, 1.0, 1.5))}
 
     @field_validator("radii", "cosines")
     @classmethod
     def _strictly_increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values:
+            raise ValueError("[] is empty; give at least one number, or leave it out for the default")
         if any(b <= a for a, b in zip(values, values[1:], strict=False)):
             ordered = sorted(set(values))
             raise ValueError(f"{list(values)} is not strictly increasing; write {ordered}")
