@@ -15,7 +15,10 @@ from smoothcert.errors import TrackingError
 from smoothcert.job import load_job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from smoothcert.runtime.driver import Driver, RunReport
+    from smoothcert.runtime.executor import Monitor
     from smoothcert.runtime.summary import Summary
 
 EXIT_MISSING_ROWS = 5
@@ -23,7 +26,7 @@ EXIT_OVER_QUARANTINE_BUDGET = 6
 
 
 def certify(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = None) -> None:
-    """Certify every pair of a job. Run the same command again to resume.
+    """Certify every pair of a job, then make its attacks, if it has any. Run the same command again to resume.
 
     Exit codes: 0 every pair has its row; 2 bad input; 3 the store failed; 5 pairs without a row, or workers
     failed; 6 more quarantined pairs than output.quarantine_budget; 130, 143 stopped by SIGINT, SIGTERM.
@@ -31,14 +34,28 @@ def certify(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = 
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
 
+    if job.attacks:
+        from smoothcert.cli.attack import certify_and_attack
+
+        sys.exit(certify_and_attack(Driver(job)))
     sys.exit(run_to_end(Driver(job)))
 
 
-def run_to_end(driver: Driver) -> int:
-    """Run what is left of a driver's run, show it, and return the exit code. Catches SIGINT and SIGTERM."""
+def run_to_end(
+    driver: Driver,
+    work: Callable[[Monitor], RunReport] | None = None,
+    on_report: Callable[[RunReport], None] = lambda report: None,
+) -> int:
+    """Run what is left of a driver's run, show it, and return the exit code. Catches SIGINT and SIGTERM.
+
+    Args:
+        driver: of the run.
+        work: what to do instead of ``driver.certify``.
+        on_report: told how the work went.
+    """
     job = driver.job
     console = Console(stderr=True)
-    stopped_by = _StopSignals(console)
+    stopped_by = StopSignals(console)
 
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
@@ -60,7 +77,8 @@ def run_to_end(driver: Driver) -> int:
             on_progress=lambda p: line.update(draws=p.draws, pairs=p.pairs, quarantined=p.quarantined),
             stop=stopped_by.event,
         )
-        report = driver.certify(monitor)
+        report = (work or driver.certify)(monitor)
+    on_report(report)
     summary = summarise(run.url)
     run.write_document("summary.json", summary.to_json().encode())
     _print_summary(Console(), summary, report)
@@ -72,7 +90,7 @@ def run_to_end(driver: Driver) -> int:
     return code
 
 
-class _StopSignals:
+class StopSignals:
     """First SIGINT or SIGTERM: finish gracefully. Second: leave at once."""
 
     def __init__(self, console: Console) -> None:
@@ -143,7 +161,7 @@ def _track(driver: Driver, summary: Summary, console: Console) -> None:
 
 
 def _exit_code(
-    driver: Driver, summary: Summary, report: RunReport, console: Console, stopped_by: _StopSignals
+    driver: Driver, summary: Summary, report: RunReport, console: Console, stopped_by: StopSignals
 ) -> int:
     if report.stopped and stopped_by.signal is not None:
         console.print(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from smoothcert import __version__
+from smoothcert.cli.attack import attack
+from smoothcert.cli.audit import audit
 from smoothcert.cli.certify import certify
 from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 app.command("plan")(plan)
 app.command("certify")(certify)
+app.command("attack")(attack)
+app.command("audit")(audit)
 app.command("status")(status)
 app.command("query")(query)
 app.command("track")(track)

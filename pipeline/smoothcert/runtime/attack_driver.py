@@ -107,6 +107,24 @@ class AttackDriver:
         texts = texts_of(self.job, driver.encoder, driver.draw_pool())
         check_attacks(self.job, driver.encoder, texts, driver.source, driver.plan.units)
 
+    @property
+    def draws_per_pair(self) -> int:
+        """A rough number of images a pair and attack, for the first estimate of the time left."""
+        most = 0
+        for section in self.job.attacks:
+            draws = {"bare": 1, "smoothed": section.eot_draws}
+            each = sum(
+                (section.steps or 100) * draws[name] + section.evaluate_draws for name in section.subjects
+            )
+            most = max(most, each * len(section.budgets))
+        return most
+
+    def pairs_done(self) -> int:
+        """Pairs whose attack is committed, each counted once for every attack of the job."""
+        run = self._driver.run
+        left = sum(len(unit) for unit in pending_attacks(run, self.job.attacks, run.commits.load()))
+        return run.info.pairs * len(self.job.attacks) - left
+
     def run(self, monitor: Monitor) -> AttackReport:
         """Run every attack unit that is not committed yet, then keep the strongest examples.
 

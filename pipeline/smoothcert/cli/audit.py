@@ -1,0 +1,32 @@
+"""``smoothcert audit``: every row of a run against the rules, every attack against every certificate."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def audit(
+    run_urls: Annotated[
+        list[str], typer.Argument(metavar="RUN [RUN...]", help="Run directories.", show_default=False)
+    ],
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
+) -> None:
+    """Check runs for anything that voids a certificate, and for attacks that beat one.
+
+    Exit codes: 0 nothing to object; 1 something is wrong, with the offending pairs listed; 2 no such run.
+    """
+    from smoothcert.runtime.audit import audit_runs
+
+    audits = audit_runs(run_urls)
+    console = Console()
+    for result in audits:
+        if json_:
+            typer.echo(result.to_json(), nl=False)
+            continue
+        for line in result.lines():
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    sys.exit(0 if all(result.sound for result in audits) else 1)

@@ -1,0 +1,263 @@
+"""What the rows of an honest run never show, one SQL statement a rule (theory.md section 4).
+
+Each statement selects offending rows as (pair_id, detail). Bounds are computed anew from the row's confidence bounds,
+so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from smoothcert.runtime.summary_scan import quoted
+from smoothcert.store import ATTACKS, CERTIFICATES, RunInfo, TableSchema
+
+SLACK = 1e-9
+"""Differences of float64 arithmetic that are none of anybody's rounding."""
+LAST_DIGIT = 1e-7
+"""Difference that counts as rounding up: below any digit that is shown, above what versions of a solver differ by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that must not be.
+
+    Attributes:
+        name: short and stable.
+        theory: item of theory.md that it guards.
+        means: what an offending row says.
+        sql: selects the offending rows of one run.
+        pairs: whether the rule is about certificates that attacks have beaten: these are counted against alpha.
+    """
+
+    name: str
+    theory: str
+    means: str
+    sql: str
+    pairs: bool = False
+
+
+def rules(info: RunInfo) -> list[Rule]:
+    """Every rule, for one run."""
+    return [*_certificate_rules(info), *_attack_rules(info)]
+
+
+def _certificate_rules(info: RunInfo) -> Iterator[Rule]:
+    certify = info.job.certify
+    here = f"FROM certificates WHERE run_id = {quoted(info.run_id)}"
+    ok = f"{here} AND status = 'ok'"
+    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", _broken_numbers(CERTIFICATES, here))
+    yield Rule(
+        "quarantined-claims",
+        "4.1",
+        "a quarantined pair carries a bound",
+        f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND (smooth_norm_lcb IS NOT NULL OR "
+        "robustness_score_lcb IS NOT NULL OR fcsb IS NOT NULL OR angular IS NOT NULL OR certified_radius IS NOT NULL)",
+    )
+    yield Rule(
+        "doubled-pair",
+        "4.4",
+        "a pair has more than one row",
+        f"SELECT pair_id, count(*) || ' rows' AS detail {here} GROUP BY pair_id HAVING count(*) > 1",
+    )
+    yield Rule(
+        "merged-attempts",
+        "4.4",
+        "rows of one unit come from several attempts",
+        f"SELECT any_value(pair_id) AS pair_id, unit_id AS detail {here} "
+        "GROUP BY unit_id HAVING count(DISTINCT attempt) > 1",
+    )
+    yield Rule(
+        "other-question",
+        "1",
+        "sigma, alpha, seed, encoder or input size differ from the run's",
+        f"SELECT pair_id, 'sigma ' || sigma || ', alpha ' || alpha || ', seed ' || seed || ', ' || input_height || "
+        f"'x' || input_width AS detail {here} AND (sigma <> {_n(certify.sigma)} OR alpha <> {_n(certify.alpha)} OR "
+        f"seed <> {certify.seed} OR encoder_digest <> {quoted(info.encoder_digest)} OR (input_height, input_width) <> "
+        f"(SELECT (mode(input_height), mode(input_width)) {here}))",
+    )
+    yield Rule(
+        "above-estimate",
+        "4.2",
+        "a lower confidence bound is above its own estimate",
+        f"SELECT pair_id, 'N ' || smooth_norm || ' bound ' || smooth_norm_lcb || ', S ' || robustness_score || "
+        f"' bound ' || robustness_score_lcb AS detail {ok} AND (smooth_norm_lcb > smooth_norm OR "
+        "robustness_score_lcb > robustness_score OR caption_similarity_lcb > caption_similarity OR "
+        "class_margin_lcb > class_margin)",
+    )
+    yield Rule(
+        "impossible-value",
+        "2",
+        "a score, norm or certified cosine is outside its range",
+        f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND (NOT "
+        "smooth_norm_lcb BETWEEN -1 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
+        "retrieval_radius < 0 OR draws < 1 OR pilot_draws < 1 OR draws > "
+        f"{certify.max_draws} OR "
+        + " OR ".join(
+            f"NOT {name}[{i}] BETWEEN 0 AND 1"
+            for name in ("fcsb", "angular", "clean_reference", "large_radius")
+            for i in range(1, len(certify.radii) + 1)
+        )
+        + ")",
+    )
+    yield from _rounded_up(info, ok)
+    needed = f"-ln({_n(certify.alpha)})"
+    for position, target in enumerate(certify.targets, start=1):
+        yield Rule(
+            "target-without-evidence",
+            "3",
+            "a target counts as certified below its level",
+            f"SELECT pair_id, {quoted(target.name)} || ' at log e-value ' || log_e_value[{position}] AS detail {ok} "
+            f"AND target_decision[{position}] = 'certified' AND NOT log_e_value[{position}] >= {needed} - {_n(SLACK)}",
+        )
+
+
+def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
+    """Bounds and radii against the same ones computed from the row's confidence bounds."""
+    certify = info.job.certify
+    score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
+    norm = "CASE WHEN smooth_norm_lcb BETWEEN -1 AND 1 THEN smooth_norm_lcb END"
+    sigma = f"{_n(certify.sigma)}"
+    checks = []
+    for i, radius in enumerate(certify.radii, start=1):
+        at = f"{_n(radius)}"
+        checks.append((f"fcsb[{i}]", f"fcsb({score}, {at}, {sigma})"))
+        checks.append((f"angular[{i}]", f"angular_bound({norm}, {at}, {sigma})"))
+        # T5 shares alpha between two bounds, so with both at the full alpha it can only be larger
+        angle = f"acos(angular_bound({norm}, {at}, {sigma})) + acos(2 * ({score}) - 1)"
+        by_angles = f"CASE WHEN {angle} < pi() / 2 THEN cos({angle}) END"
+        checks.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
+    for j, cosine in enumerate(certify.cosines, start=1):
+        checks.append((f"angular_radius[{j}]", f"angular_radius({norm}, {_n(cosine)}, {sigma})"))
+    for stored, computed in checks:
+        yield Rule(
+            "rounded-up",
+            "4.2",
+            "a stored bound or radius is larger than its confidence bound allows",
+            f"SELECT pair_id, '{stored} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, 'nothing') || "
+            f"' follows' AS detail FROM (SELECT pair_id, {stored} AS stored, {computed} AS computed {ok}) "
+            f"WHERE stored > coalesce(computed, -2) + {_n(LAST_DIGIT)} * greatest(1, abs(stored))",
+        )
+    for name in ("fcsb", "angular", "clean_reference", "large_radius"):
+        rising = [f"{name}[{i + 1}] > {name}[{i}] + {_n(SLACK)}" for i in range(1, len(certify.radii))]
+        rising += [
+            f"({name}[{i + 1}] IS NOT NULL AND {name}[{i}] IS NULL)" for i in range(1, len(certify.radii))
+        ]
+        if rising:
+            yield Rule(
+                "rises-with-radius",
+                "2",
+                "a bound is larger at a larger radius",
+                f"SELECT pair_id, '{name} ' || {name}::VARCHAR AS detail {ok} AND ({' OR '.join(rising)})",
+            )
+
+
+def _attack_rules(info: RunInfo) -> Iterator[Rule]:
+    certify = info.job.certify
+    here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
+    which = "attack || ' ' || norm || ' ' || budget || ' on ' || subject"
+    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", _broken_numbers(ATTACKS, here))
+    yield Rule(
+        "doubled-attack",
+        "4.4",
+        "a pair has more than one row of one attack, subject and budget",
+        f"SELECT pair_id, any_value({which}) AS detail {here} GROUP BY pair_id, attack_id, subject, budget "
+        "HAVING count(*) > 1",
+    )
+    yield Rule(
+        "missing-attack",
+        "5",
+        "a pair asked for has no row of an attack that others have",
+        f"SELECT p.pair_id, k.attack || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject AS detail FROM "
+        f"(SELECT DISTINCT attack, attack_id, norm, subject, budget {here}) k CROSS JOIN (SELECT pair_id FROM "
+        f"certificates WHERE run_id = {quoted(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget "
+        f"{here}) a ON a.pair_id = p.pair_id AND a.attack_id = k.attack_id AND a.subject = k.subject AND "
+        "a.budget = k.budget",
+    )
+    yield Rule(
+        "over-budget",
+        "5",
+        "a perturbation is larger than its budget",
+        f"SELECT pair_id, {which} || ': ' || CASE norm WHEN 'l2' THEN perturbation_l2 ELSE perturbation_linf END AS "
+        f"detail {here} AND status = 'ok' AND NOT CASE norm WHEN 'l2' THEN perturbation_l2 ELSE perturbation_linf END "
+        f"<= budget * (1 + {_n(SLACK)})",
+    )
+    yield Rule(
+        "certified-beyond-l2",
+        "1",
+        "an l-infinity outcome, or one of another subject than the smoothed encoder, is shown as certified",
+        f"SELECT pair_id, {which} AS detail {here} AND (norm <> 'l2' OR subject <> 'smoothed') AND (violation IS NOT "
+        "NULL OR certified_cosine IS NOT NULL OR certified_to_clean IS NOT NULL OR certified_to_smoothed IS NOT NULL)",
+    )
+    joined = (
+        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
+        "AND a.status = 'ok' AND c.status = 'ok'"
+    )
+    yield Rule(
+        "other-units",
+        "1",
+        "attack and certificate were measured on other encoders, input sizes, noise or seeds",
+        f"SELECT pair_id, a.input_height || 'x' || a.input_width || ' against ' || c.input_height || 'x' || "
+        f"c.input_width || ', sigma ' || a.sigma || ' against ' || c.sigma AS detail {joined} AND "
+        "(a.encoder_digest <> c.encoder_digest OR a.input_height <> c.input_height OR a.input_width <> c.input_width "
+        "OR a.certify_seed <> c.seed OR a.dtype <> c.dtype OR (a.subject = 'smoothed' AND a.sigma <> c.sigma))",
+    )
+    covered = f"{joined} AND a.norm = 'l2' AND a.subject = 'smoothed'"
+    # every perturbation has a norm of its own: what is certified there is at least what is certified at the budget
+    reach = f"a.perturbation_l2 * (1 + {_n(SLACK)})"
+    clean, smoothed = "a.cosine_to_clean_ucb", "a.cosine_to_smoothed_ucb"
+    score = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
+    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN -1 AND 1 THEN c.smooth_norm_lcb END"
+    claims = [
+        ("fcsb", f"fcsb({score}, {reach}, c.sigma)", clean, "true"),
+        ("angular", f"angular_bound({norm}, {reach}, c.sigma)", smoothed, "true"),
+        ("certified_to_clean", "a.certified_to_clean", clean, "true"),
+        ("certified_to_smoothed", "a.certified_to_smoothed", smoothed, "true"),
+    ]
+    for i, radius in enumerate(certify.radii, start=1):
+        for name, ucb in (
+            ("fcsb", clean),
+            ("clean_reference", clean),
+            ("large_radius", clean),
+            ("angular", smoothed),
+        ):
+            claims.append((f"{name}[{i}]", f"c.{name}[{i}]", ucb, f"{reach} <= {_n(radius)}"))
+    for name, bound, ucb, where in claims:
+        yield Rule(
+            "violation",
+            "5",
+            "an attack achieved less cosine than certified",
+            f"SELECT pair_id, '{name} ' || bound || ' beaten by ' || {which} || ': at most ' || reached AS detail FROM "
+            f"(SELECT pair_id, a.attack, a.norm, a.budget, a.subject, {bound} AS bound, {ucb} AS reached {covered} AND "
+            f"{where}) WHERE reached < bound",
+            pairs=True,
+        )
+    yield Rule(
+        "violation",
+        "5",
+        "a row calls itself a violation",
+        f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation",
+        pairs=True,
+    )
+
+
+def _broken_numbers(table: TableSchema, here: str) -> str:
+    """Rows where a number is NaN, or infinite where it may not be."""
+    conditions = []
+    for column in table.columns:
+        if pa.types.is_floating(column.type):
+            conditions.append(f"isnan({column.name})")
+            if not column.infinite:
+                conditions.append(f"isinf({column.name})")
+        elif pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+            # as text: one test for any length
+            test = "NaN" if column.infinite else "NaN|Infinity|inf"
+            conditions.append(f"regexp_matches({column.name}::VARCHAR, '{test}', 'i')")
+    return f"SELECT pair_id, 'see the row' AS detail {here} AND ({' OR '.join(conditions)})"
+
+
+def _n(value: float) -> str:
+    """A number as an SQL literal, every digit of it."""
+    return f"'{value!r}'::DOUBLE"
