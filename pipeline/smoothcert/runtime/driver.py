@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +22,9 @@ from smoothcert.runtime.opening import Opening, load_checked, texts_of
 from smoothcert.runtime.plan import Plan, make_plan
 from smoothcert.runtime.pool import draw_pool
 from smoothcert.runtime.results import UnitResult, UnitWriter
-from smoothcert.store import RunDirectory, RunIdentity, join, run_name
+from smoothcert.runtime.retry import left
+from smoothcert.runtime.retry_unit import RetryUnit, only, supersedes
+from smoothcert.store import Committed, RunDirectory, RunIdentity, join, run_name
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +127,17 @@ class Driver:
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
+        return self._work(monitor, self.run.pending)
+
+    def retry(self, monitor: Monitor, units: Sequence[RetryUnit]) -> RunReport:
+        """Run units of retried pairs; those of their pairs that were replaced already are left out.
+
+        Raises:
+            SmoothcertError: what makes further work pointless; committed units are kept.
+        """
+        return self._work(monitor, lambda committed: left(units, committed))
+
+    def _work(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
         started = time.monotonic()
         run = self.run
         before = run.commits.load()
@@ -142,7 +156,7 @@ class Driver:
         inner = Monitor(on_result, monitor.on_progress, monitor.stop)
         state, report = before, ExecutorReport()
         while True:
-            pending = (unit for unit in run.pending(state) if unit.unit_id not in report.failed)
+            pending = (unit for unit in left_of(state) if unit.unit_id not in report.failed)
             first = next(pending, None)
             if first is None or report.stopped:
                 break
@@ -195,12 +209,14 @@ class _Duties:
         self._run.commits.commit(result.commit)
 
     def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
+        if isinstance(unit, RetryUnit):
+            return unit.unit_id not in self._run.commits.unit_ids()
         return self._run.commits.split(unit.unit_id, parts, worker="driver")
 
     def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
-        pairs = list(self._driver.source.read(unit))
+        pairs = list(self._driver.source.read(unit, only(unit)))
         rows = self._rows.rows([Failure(unit.unit_id, pair, error) for pair in pairs])
-        result = UnitWriter(self._run).write(unit.unit_id, rows, 0.0)
+        result = UnitWriter(self._run).write(unit.unit_id, rows, 0.0, supersedes(unit))
         if not result.done:
             self.commit(result)
         return result

@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import ExecutorError
+from smoothcert.runtime.retry_unit import RetryUnit
 
 _SPLIT = 8
 """Parts that a unit at fault is cut into; they run beside each other."""
@@ -202,9 +203,13 @@ class Ledger:
         self._suspects = deque(task for task in self._suspects if task.unit.unit_id not in gone)
 
     def _split(self, unit: UnitSpec) -> Split:
-        size = -(-len(unit) // min(_SPLIT, len(unit)))
-        starts = range(unit.start, unit.stop, size)
-        parts = tuple(unit.part(start, min(start + size, unit.stop)) for start in starts)
+        parts: tuple[UnitSpec, ...]
+        if isinstance(unit, RetryUnit):
+            parts = unit.cut(_SPLIT)
+        else:
+            size = -(-len(unit) // min(_SPLIT, len(unit)))
+            starts = range(unit.start, unit.stop, size)
+            parts = tuple(unit.part(start, min(start + size, unit.stop)) for start in starts)
         self._closed.add(unit.unit_id)
         for part in parts:
             # the whole has shown that the fault repeats: a part is cut further at its first loss, but a single

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from smoothcert.engine import CertificateRow
 from smoothcert.store import Commit, RunDirectory, new_attempt
@@ -43,8 +44,20 @@ class UnitWriter:
         self._run = run
         self._worker = worker_name()
 
-    def write(self, unit_id: str, rows: Sequence[CertificateRow], seconds: float) -> UnitResult:
+    def write(
+        self,
+        unit_id: str,
+        rows: Sequence[CertificateRow],
+        seconds: float,
+        supersedes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    ) -> UnitResult:
         """Write and verify the part, then commit it where this process may.
+
+        Args:
+            unit_id: the unit.
+            rows: one per pair.
+            seconds: how long they took.
+            supersedes: rows of earlier units that these replace.
 
         Raises:
             StoreError: writing failed; nothing of this attempt counts.
@@ -61,6 +74,7 @@ class UnitWriter:
             draws=sum(row.draws + row.pilot_draws for row in rows),
             seconds=seconds,
             worker=self._worker,
+            supersedes=supersedes,
         )
         if not self._run.commits.may_commit:
             return UnitResult(unit_id, commit, done=False)

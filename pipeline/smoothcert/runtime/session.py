@@ -25,6 +25,7 @@ from smoothcert.errors import ExecutorError, SmoothcertError
 from smoothcert.job import Job
 from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.results import UnitResult, UnitWriter
+from smoothcert.runtime.retry_unit import only, supersedes
 
 log = logging.getLogger(__name__)
 
@@ -136,20 +137,14 @@ class WorkerSession:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, unit: UnitSpec, only: frozenset[str] | None = None) -> Future[UnitResult]:
-        """Queue a unit; the future ends with its committed result, or with what made it fail.
-
-        Args:
-            unit: the unit.
-            only: certify just these pairs of it.
-        """
+    def submit(self, unit: UnitSpec) -> Future[UnitResult]:
+        """Queue a unit; the future ends with its committed result, or with what made it fail."""
         future: Future[UnitResult] = Future()
-        expected = len(only) if only is not None else unit.stop - unit.start
         with self._lock:
             if self._error is not None:
                 raise ExecutorError(f"this worker has stopped: {self._error}") from self._error
             self._submissions += 1
-            held = _OpenUnit(f"{unit.unit_id}@{self._submissions}", unit, only, future, expected)
+            held = _OpenUnit(f"{unit.unit_id}@{self._submissions}", unit, only(unit), future, len(unit))
             self._open[held.token] = held
         self._units.put(held)
         self._say("start", unit=unit.unit_id)
@@ -233,7 +228,9 @@ class WorkerSession:
         self._quarantined += sum(row.status != "ok" for row in rows)
         if not done:
             return
-        result = self._writer.write(held.unit.unit_id, held.rows, time.monotonic() - held.started)
+        result = self._writer.write(
+            held.unit.unit_id, held.rows, time.monotonic() - held.started, supersedes(held.unit)
+        )
         with self._lock:
             if self._open.pop(held.token, None) is None:
                 return  # stopped in the meantime; if the commit counted, the next driver finds it
