@@ -19,6 +19,7 @@ from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import query
+from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
 from smoothcert.cli.track import track
 from smoothcert.errors import SmoothcertError
@@ -36,6 +37,7 @@ app.command("attack")(attack)
 app.command("audit")(audit)
 app.command("status")(status)
 app.command("query")(query)
+app.command("retry")(retry)
 app.command("track")(track)
 app.command("demo-data")(demo_data)
 app.command("doctor")(doctor)
