@@ -153,7 +153,7 @@ class Ledger:
             return True
         task = replace(task, errors=task.errors + 1)
         if task.errors < self._error_budget:
-            self._again.append(task)
+            self._queue_of(task).append(task)
             return True
         self._closed.add(unit_id)
         self.failed[unit_id] = error
@@ -179,11 +179,13 @@ class Ledger:
                     f"executor.preemption_budget={self._preemption_budget}",
                     remedy="run the same command again to resume, on more stable nodes",
                 )
-            self._again.extendleft(reversed(tasks))
+            for task in reversed(tasks):
+                self._queue_of(task).appendleft(task)
             return []
         verdicts: list[Split | Conviction] = []
         for task in tasks:
-            if len(tasks) > 1:
+            # all that it held counts: a copy that runs elsewhere too may be at fault as well
+            if len(held) > 1:
                 self._suspects.append(replace(task, alone=True))
                 continue
             task = replace(task, alone=True, losses=task.losses + 1)
@@ -217,6 +219,10 @@ class Ledger:
             losses = self._poison_budget - 1 if len(part) > 1 else 0
             self._suspects.append(Task(part, alone=True, losses=losses))
         return Split(unit, parts)
+
+    def _queue_of(self, task: Task) -> deque[Task]:
+        """A suspect waits among suspects, so that it runs alone again."""
+        return self._suspects if task.alone else self._again
 
     def _runs(self, unit_id: str) -> bool:
         return any(unit_id in held for held in self._running.values())
