@@ -52,7 +52,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def plug() -> Iterator[Any]:
     """The module of faulty parts, importable here and in every process started from here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(PLUG), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(PLUG), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        )
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_DEDUP_LOGS", "0")
         patch.syspath_prepend(str(PLUG))
@@ -68,7 +70,8 @@ def cluster(plug: Any) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     started = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**27}
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**27},
     )
     ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
     try:
@@ -102,7 +105,14 @@ def job_text(data: Path, tmp_path: Path) -> Callable[..., str]:
     """The text of a job on the pairs; arguments replace parts of it."""
 
     def make(**changes: Any) -> str:
-        told = {"data": data, "kind": "ray", "lease_s": 30, "grace_s": 20, "draws": 33, "runs": tmp_path / "runs"}
+        told = {
+            "data": data,
+            "kind": "ray",
+            "lease_s": 30,
+            "grace_s": 20,
+            "draws": 33,
+            "runs": tmp_path / "runs",
+        }
         return JOB.format(**(told | changes))
 
     return make
@@ -158,7 +168,9 @@ def rows_of(url: str) -> list[dict[str, Any]]:
     run = RunDirectory.open(url)
     committed = run.commits.load()
     hidden = {(row["unit_id"], row["pair_id"]) for row in committed.hidden.to_pylist()}
-    counted = dict(zip(committed.table["unit_id"].to_pylist(), committed.table["attempt"].to_pylist(), strict=True))
+    counted = dict(
+        zip(committed.table["unit_id"].to_pylist(), committed.table["attempt"].to_pylist(), strict=True)
+    )
     rows = []
     for file in committed.files("certificates"):
         with run.storage.open_input(file) as stream:
@@ -267,11 +279,15 @@ class DriverProcess:
 
 
 @pytest.fixture
-def driver_process(plug: Any, job_text: Callable[..., str], tmp_path: Path) -> Iterator[Callable[..., DriverProcess]]:
+def driver_process(
+    plug: Any, job_text: Callable[..., str], tmp_path: Path
+) -> Iterator[Callable[..., DriverProcess]]:
     """Starts drivers as processes; all are gone after the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(faults: str = "pace_s=0.03", environment: dict[str, str] | None = None, **changes: Any) -> DriverProcess:
+    def begin(
+        faults: str = "pace_s=0.03", environment: dict[str, str] | None = None, **changes: Any
+    ) -> DriverProcess:
         code = (
             "import sys, smoothcert_faults as f, logging; logging.basicConfig(level='WARNING')\n"
             f"sys.exit(f.guarded(lambda: f.certify({job_text(**changes)!r}, f.Faults({faults}))))"

@@ -1,11 +1,17 @@
 """Workers that are killed, stopped, or ended by the work itself."""
 
 import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.timeout(150)
+
+
+def done(report):
+    assert (report.missing, report.failed, report.stopped) == (0, {}, False)
 
 
 def test_a_worker_killed_at_a_random_moment(start, check, tools, seed):
@@ -13,6 +19,101 @@ def test_a_worker_killed_at_a_random_moment(start, check, tools, seed):
     workers = tools.until(lambda: tools.workers_of(run.url))
     time.sleep(tools.random(seed).uniform(0, 1.5))
     tools.kill(workers[0])
+    done(run.report())
+    check(run.url)
+
+
+def test_all_workers_killed_at_once(start, check, tools, seed):
+    run = start()
+    tools.until(lambda: len(tools.workers_of(run.url)) == 2)
+    time.sleep(tools.random(seed).uniform(0, 1.0))
+    for pid in tools.workers_of(run.url):
+        tools.kill(pid)
+    done(run.report())
+    check(run.url)
+
+
+def test_a_worker_stopped_beyond_its_lease_loses(start, check, tools, plug, cluster, seed, monkeypatch):
+    """It wakes only after its unit was done by another, and commits then: that commit must not count."""
+    from smoothcert.runtime.ray_executor import RayExecutor
+
+    # the stopped worker is out of reach, as on a node that lost its network: nobody can end it
+    kill = RayExecutor._kill
+    monkeypatch.setattr(RayExecutor, "_kill", lambda self, held: None)
+    run = start(plug.Faults(pace_s=0.05), lease_s=3)
+    workers = tools.until(lambda: tools.workers_of(run.url))
+    sleeper = workers[0]
+    time.sleep(tools.random(seed).uniform(0, 0.5))
+    os.kill(sleeper, signal.SIGSTOP)
+    try:
+        done(run.report())
+        parts = len(list(Path(run.url, "certificates").iterdir()))
+    finally:
+        os.kill(sleeper, signal.SIGCONT)
+        monkeypatch.setattr(RayExecutor, "_kill", kill)
+    tools.until(
+        lambda: len(list(Path(run.url, "certificates").iterdir())) > parts or not tools.alive(sleeper)
+    )
+    check(run.url)
+    if tools.alive(sleeper):
+        tools.kill(sleeper)
+    check(run.url)
+
+
+def test_a_stopped_worker_is_ended_by_its_node(start, check, tools, plug):
+    run = start(plug.Faults(pace_s=0.05), lease_s=3)
+    sleeper = tools.until(lambda: tools.workers_of(run.url))[0]
+    os.kill(sleeper, signal.SIGSTOP)
+    done(run.report())
+    tools.until(lambda: not tools.alive(sleeper))
+    check(run.url)
+
+
+def test_a_pair_that_ends_the_process_is_quarantined(start, check, plug, tools):
+    run = start(plug.Faults(on_bright="exit"))
+    done(run.report())
+    check(run.url, {tools.bright_id: "WorkerKilledError"})
+
+
+def test_a_pair_that_hangs_is_quarantined(start, check, plug, tools):
+    run = start(plug.Faults(on_bright="hang"), lease_s=2.5)
+    done(run.report())
+    check(run.url, {tools.bright_id: "WorkerHungError"})
+
+
+def test_out_of_memory_on_a_batch_costs_nothing(start, check, plug):
+    run = start(plug.Faults(on_bright="oom_once"))
+    done(run.report())
+    check(run.url)
+
+
+def test_out_of_memory_on_a_pair_alone_is_that_pair(start, check, plug, tools):
+    run = start(plug.Faults(on_bright="oom"))
+    done(run.report())
+    check(run.url, {tools.bright_id: "OutOfMemoryError"})
+
+
+def test_a_slow_worker_does_not_hold_up_the_end(start, check, plug, tmp_path, tools):
+    """The last unit of a worker that became slow is run again by an idle one, and the faster attempt counts."""
+    run = start(plug.Faults(pace_s=0.01, slow_process=str(tmp_path / "slow"), slow_s=5.0), lease_s=60)
+    began = time.monotonic()
+    done(run.report())
+    # the slow one needs 5 s for each of about 20 steps of a unit: it can have delivered none of its two
+    assert time.monotonic() - began < 100
+    slow = (tmp_path / "slow").read_text()
+    committed = {row["unit_id"] for row in tools.rows_of(run.url)}
+    assert committed and slow
+    check(run.url)
+
+
+def test_a_stop_hands_back_and_the_same_job_resumes(start, check, tools, plug):
+    run = start(plug.Faults(pace_s=0.1), grace_s=0.5)
+    tools.until(lambda: tools.commits_of(run.url) >= 1)
+    run.stop.set()
     report = run.report()
-    assert (report.missing, report.failed) == (0, {})
+    assert report.stopped and 0 < report.missing < tools.pairs
+    again = start(plug.Faults())
+    report = again.report()
+    done(report)
+    assert report.resumed > 0
     check(run.url)

@@ -1,0 +1,45 @@
+"""Drivers that die, are told to stop, or are two. What a death at each single system call of a commit leaves is tested
+in tests/unit/store/test_commits.py.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_a_driver_killed_at_a_random_moment(driver_process, check, tools, seed):
+    first = driver_process()
+    tools.until(lambda: tools.workers_of(first.url) or first.process.poll() is not None)
+    time.sleep(tools.random(seed).uniform(0, 2.0))
+    workers = tools.workers_of(first.url)
+    first.process.kill()
+    assert first.end() == -signal.SIGKILL
+    tools.until(lambda: not any(map(tools.alive, workers)))
+    second = driver_process("pace_s=0.0")
+    assert second.end() == 0, second.text
+    check(first.url)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_gracefully(driver_process, check, tools, number):
+    first = driver_process("pace_s=0.1", grace_s=60)
+    tools.until(lambda: tools.workers_of(first.url) or first.process.poll() is not None)
+    first.process.send_signal(number)
+    assert first.end() == 128 + number, first.text
+    assert 0 < tools.commits_of(first.url) < 8, "units in flight were finished, no other was begun"
+    if number == signal.SIGTERM:
+        second = driver_process("pace_s=0.0")
+        assert second.end() == 0, second.text
+        check(first.url)
+
+
+def test_two_drivers_on_one_run(driver_process, check, tools):
+    drivers = [driver_process("pace_s=0.01, on_bright='exit'") for _ in range(2)]
+    assert [driver.end() for driver in drivers] == [0, 0], [driver.text for driver in drivers]
+    check(drivers[0].url, {tools.bright_id: "WorkerKilledError"})
+    assert Path(drivers[0].url, "summary.json").exists() and os.listdir(Path(drivers[0].url, "commits"))

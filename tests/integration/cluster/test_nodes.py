@@ -1,0 +1,42 @@
+"""Nodes that go away: their units go back, and no pair is blamed."""
+
+import os
+import signal
+import time
+
+import pytest
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def test_a_raylet_killed_with_all_its_workers(start, check, tools, cluster, seed, monkeypatch):
+    from smoothcert.runtime import ledger as module
+
+    losses = []
+    lost = module.Ledger.lost
+    monkeypatch.setattr(
+        module.Ledger, "lost", lambda self, w, loss: losses.append(loss) or lost(self, w, loss)
+    )
+    import ray
+
+    spot = cluster.add_node(num_cpus=1, resources={"spot": 1}, object_store_memory=2**27)
+    blocker = ray.remote(num_cpus=2)(_Blocker).remote()  # the head is full: workers go to the other node
+    ray.get(blocker.ready.remote())
+    run = start()
+    tools.until(lambda: tools.workers_of(run.url))
+    time.sleep(tools.random(seed).uniform(0, 1.0))
+    raylet = spot.all_processes["raylet"][0].process
+    os.kill(raylet.pid, signal.SIGKILL)
+    ray.kill(blocker)  # now there is room on the head
+    try:
+        report = run.report()
+    finally:
+        cluster.remove_node(spot, allow_graceful=False)
+    assert (report.missing, report.failed) == (0, {})
+    assert losses and set(losses) == {module.Loss.PREEMPTED}
+    check(run.url)
+
+
+class _Blocker:
+    def ready(self) -> None:
+        pass

@@ -1,0 +1,81 @@
+"""Quarantined pairs run again, through the same executor, and their new rows replace the old ones."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture
+def retry(plug, cluster, job_text):
+    """Runs the retry of a condition on the cluster; returns the units that were asked for and the report."""
+    from smoothcert.job import parse_job
+    from smoothcert.runtime.executor import Monitor
+    from smoothcert.runtime.retry import choose, retry_units
+
+    def run(where, faults, **changes):
+        driver = plug.FaultyDriver(parse_job(job_text(**changes)), faults)
+        units = retry_units(driver.run, choose(driver.run, where), driver.run.commits.load())
+        return units, driver.retry(Monitor(lambda result: None), units)
+
+    return run
+
+
+def test_retries_replace_rows_and_can_be_retried(start, retry, check, plug, tools):
+    first = start(plug.Faults(on_bright="oom"))
+    assert first.report().missing == 0
+    check(first.url, {tools.bright_id: "OutOfMemoryError"})
+    nothing, _ = retry("error_class = 'DecodeError'", plug.Faults())
+    assert nothing == []
+    again, report = retry("error_class = 'OutOfMemoryError'", plug.Faults(on_bright="exit"))
+    assert [unit.pairs for unit in again] == [(tools.bright_id,)] and report.missing == 0
+    check(first.url, {tools.bright_id: "WorkerKilledError"})
+    mended, report = retry("true", plug.Faults())
+    assert mended[0].origin == again[0].unit_id != mended[0].unit_id
+    assert (report.missing, report.failed, report.rows) == (0, {}, tools.pairs)
+    check(first.url)
+    assert retry("true", plug.Faults())[0] == []
+
+
+def test_a_unit_of_retries_is_named_by_what_it_replaces():
+    from smoothcert.datasets import UnitSpec
+    from smoothcert.runtime.retry_unit import retry_unit
+
+    place = UnitSpec("u000001-aaaaaaaa", "/d/a.parquet", 4, 9)
+    unit = retry_unit(place, place.unit_id, ("b", "a", "c"))
+    assert retry_unit(place, place.unit_id, ("c", "b", "a")) == unit and len(unit) == 3
+    others = [
+        retry_unit(place, "u000002-bbbbbbbb", ("a", "b", "c")),
+        retry_unit(place, place.unit_id, ("a", "b")),
+    ]
+    assert len({unit.unit_id, *(other.unit_id for other in others)}) == 3
+    parts = unit.cut(2)
+    assert [part.pairs for part in parts] == [("a", "b"), ("c",)]
+    assert {(part.origin, part.start, part.stop) for part in parts} == {(place.unit_id, 4, 9)}
+
+
+def test_the_command(plug, job_text, tmp_path, data):
+    """On the bundled encoder, with a picture that is not one; it stays broken, and the exit code says so."""
+    job = tmp_path / "job.yaml"
+    text = job_text(kind="local", draws=20).replace("test:faulty", "bundled:digits-clip")
+    job.write_text(text.replace("format: parquet", "limit: 9, max_pixels: 255, format: parquet"))
+
+    def smoothcert(*arguments):
+        command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    first = smoothcert("certify", job)
+    assert first.returncode == 6, first.stderr
+    run = tmp_path / "runs" / "r"
+    bad = smoothcert("retry", run, "--where", "no_such_column = 1")
+    assert bad.returncode == 2 and "no_such_column" in bad.stderr
+    other = smoothcert("retry", run, "--where", "true", "--set", "certify.sigma=0.5")
+    assert other.returncode == 2 and "numbers depend on" in other.stderr
+    again = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them")
+    assert again.returncode == 6 and "9 quarantined pairs to run again" in again.stderr
+    units = smoothcert("query", run, "--format", "json", "SELECT DISTINCT unit_id FROM quarantine")
+    assert all(row["unit_id"].startswith("retry-") for row in json.loads(units.stdout))
+    assert smoothcert("status", run).returncode == 0
