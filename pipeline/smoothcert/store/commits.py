@@ -23,7 +23,7 @@ from smoothcert.errors import StoreError
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.filesystem import Storage
 from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits
-from smoothcert.store.parts import checked_name, new_attempt
+from smoothcert.store.parts import PartFile, checked_name, new_attempt
 
 COMMITS = "commits"
 MANIFESTS = "manifests"
@@ -69,10 +69,18 @@ class CommitLog:
             attempt's parts are garbage.
 
         Raises:
-            StoreError: the commit could not be written (it does not count), or this process may not commit.
+            StoreError: a part is gone, the commit could not be written (it does not count then), or this process
+                may not commit.
         """
         file = f"{COMMITS}/{checked_name('unit_id', commit.unit_id)}.json"
         data = commit.to_json()
+        for part in commit.parts:
+            # an attempt that slept for a day may find that its part was taken for garbage
+            if self._storage.size(part.file) != part.size_bytes:
+                raise StoreError(
+                    f"'{self._storage.full_url(part.file)}' is no longer what was written",
+                    remedy="check the store; the unit is done again",
+                )
         if self.exclusive:
             return self._storage.create(file, data)
         if not self._committer:
@@ -120,15 +128,21 @@ class CommitLog:
         """
         closed = self.unit_ids()
         number, table = self._newest_manifest()
-        fresh = sorted(closed - set(table["unit_id"].to_pylist()))
-        files = (f"{COMMITS}/{unit_id}.json" for unit_id in fresh)
-        commits = [
-            Commit.from_json(data, self._storage.full_url(file))
-            for file, data in self._storage.read_many(files)
-        ]
+        commits = self._read(closed - set(table["unit_id"].to_pylist()))
         if commits:
             table = pa.concat_tables([table, table_from_commits(commits)])
         return Committed(table, manifest=number, unfolded=len(commits))
+
+    def parts_without(self, unit_ids: set[str]) -> list[PartFile]:
+        """Parts that the commits of all other units name, as they were committed."""
+        return [part for commit in self._read(self.unit_ids() - unit_ids) for part in commit.parts]
+
+    def _read(self, unit_ids: set[str]) -> list[Commit]:
+        files = (f"{COMMITS}/{unit_id}.json" for unit_id in sorted(unit_ids))
+        return [
+            Commit.from_json(data, self._storage.full_url(file))
+            for file, data in self._storage.read_many(files)
+        ]
 
     def fold(self, *, min_new: int = 256) -> bool:
         """Put the commits made since the newest manifest into a new one, if they are many.

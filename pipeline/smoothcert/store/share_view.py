@@ -43,7 +43,7 @@ def create_share_view(
                     "finished": finished,
                 }
             )
-        counts = ", ".join(f"count(*) FILTER ({claim.condition})" for claim in listed)
+        counts = ", ".join(f"coalesce(count_if({claim.condition}), 0)::BIGINT" for claim in listed)
         # all claims in one pass over the rows
         counted.append(
             f"SELECT '{info.run_id}' AS run_id, count(*) AS pairs, [{counts}] AS counts FROM {relation}"

@@ -144,26 +144,28 @@ known AS (
         ELSE position IS NOT NULL
     END
 ),
-ranked AS (
-    SELECT c.run_id, c.pair_id, c.log_e_value[k.position] AS log_e_value, k.pairs,
-           row_number() OVER (PARTITION BY c.run_id ORDER BY c.log_e_value[k.position] DESC, c.pair_id) AS
-           place
+ordered AS (
+    SELECT c.run_id, k.position, k.pairs, list_reverse_sort(list(c.log_e_value[k.position])) AS largest_first
     FROM certificates c JOIN known k USING (run_id)
-    WHERE c.log_e_value[k.position] IS NOT NULL
+    WHERE c.log_e_value[k.position] >= -ln(q)
+    GROUP BY ALL
+),
+placed AS (
+    SELECT run_id, position, pairs, unnest(largest_first) AS log_e, generate_subscripts(largest_first, 1) AS place
+    FROM ordered
 ),
 selected AS (
-    SELECT run_id, max(place) AS places FROM ranked
-    WHERE log_e_value >= ln(pairs) - ln(q) - ln(place) + 1e-9
-    GROUP BY run_id
+    SELECT run_id, position, min(log_e) AS least FROM placed
+    WHERE log_e >= ln(pairs) - ln(q) - ln(place) + 1e-9
+    GROUP BY ALL
 )
-SELECT run_id, pair_id, log_e_value, place
-FROM ranked JOIN selected USING (run_id)
-WHERE place <= places
-ORDER BY run_id, place
+SELECT c.run_id, c.pair_id, c.log_e_value[s.position] AS log_e_value
+FROM certificates c JOIN selected s USING (run_id)
+WHERE c.log_e_value[s.position] >= s.least
 """
-"""e-BH (Wang and Ramdas 2022) within each run: of the n pairs asked for, the k with the largest e-values,
-for the largest k with e_(k) >= n/(q k). Pairs without an e-value count in n. The slack of 1e-9 covers
-rounding."""
+"""e-BH (Wang and Ramdas 2022) in each run: of the n pairs asked for, the k with the largest e-values, for the
+largest k with e_(k) >= n/(q k). Pairs without an e-value count in n. The slack of 1e-9 covers rounding. None of
+them can have e < 1/q. Sorted lists, since a window over a million rows takes four times as long."""
 
 
 def _units_table(runs: Sequence[OpenedRun]) -> pa.Table:
