@@ -1,0 +1,102 @@
+"""Cost of the statistics: bounds of many means, running tests of many slots. `python tests/benchmarks/betting.py`.
+
+Bounds: the betting bound of 1,000 pairs x 1,000 draws, for kinds of scores that are easy and hard on the root search,
+beside the closed forms. Sequential tests: one update of thousands of slots, per draw and test, on numpy, and on an
+accelerator where torch has one. Every figure is the best of some rounds, since other work only ever adds time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from smoothcert.statistics import Method, SequentialTest, ebh, lower_bound, share_interval
+
+PAIRS, DRAWS, TARGET_S = 1000, 1000, 0.5
+
+
+def best_s(work: Callable[[], object], rounds: int) -> float:
+    """Shortest of some rounds."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bounds(rounds: int, seed: int) -> None:
+    """Time of lower_bound."""
+    rng = np.random.default_rng(seed)
+    shape = (PAIRS, DRAWS)
+    kinds = {
+        "beta, mean 0.988, sd 0.01": rng.beta(116, 1.41, shape),
+        "beta, means 0.5 to 1": np.clip(rng.beta(9, 1, shape) * rng.uniform(0.5, 1, (PAIRS, 1)), 0, 1),
+        "coins, 0.97": (rng.random(shape) < 0.97).astype(float),
+        "all ones": np.ones(shape),
+    }
+    print(f"lower_bound, {PAIRS} pairs x {DRAWS} draws, alpha 0.001 (target for betting: {TARGET_S} s)")
+    for name, draws in kinds.items():
+        seconds = best_s(lambda draws=draws: lower_bound(draws, 0.001), rounds)
+        print(f"  betting, {name:26} {seconds:7.3f} s   {seconds / TARGET_S:5.2f} x target")
+    coins = kinds["coins, 0.97"]
+    methods: tuple[Method, ...] = ("empirical_bernstein", "hoeffding", "clopper_pearson")
+    for method in methods:
+        print(f"  {method:35} {best_s(lambda m=method: lower_bound(coins, 0.001, m), rounds):7.3f} s")
+
+
+def updates(rounds: int, seed: int) -> None:
+    """Time of SequentialTest.update."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    print("SequentialTest.update: slots x draws x tests")
+    for device in devices:
+        for slots, chunk, tests in ((8, 32, 10), (256, 32, 10), (4096, 32, 3), (4096, 32, 10)):
+            generator = torch.Generator().manual_seed(seed)
+            scores = torch.rand((slots, chunk, tests), dtype=torch.float64, generator=generator).to(device)
+            thresholds = torch.full((slots, tests), 0.5, dtype=torch.float64, device=device)
+            test = SequentialTest(thresholds, 0.001)
+            counts = [chunk] * slots
+
+            def once(test=test, scores=scores, slots=slots, counts=counts, device=device) -> None:
+                test.update(scores, slots=range(slots), counts=counts)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+
+            once()
+            seconds = best_s(once, rounds)
+            each = seconds / (slots * chunk * tests)
+            print(
+                f"  {device:4} {slots:5} x {chunk} x {tests:2}  {1e3 * seconds:8.2f} ms   {1e9 * each:7.1f} ns a "
+                f"draw and test   {1e6 * seconds / (slots * chunk):7.2f} us a draw"
+            )
+
+
+def selections(rounds: int, seed: int) -> None:
+    """Time of ebh and share_interval."""
+    logs = np.random.default_rng(seed).normal(3, 5, 1_000_000)
+    print(f"ebh, 1,000,000 pairs: {best_s(lambda: ebh(logs, 0.05), rounds):.3f} s")
+    for anytime in (False, True):
+        seconds = best_s(lambda anytime=anytime: share_interval(830, 1000, anytime=anytime), rounds)
+        print(f"share_interval, anytime={anytime}: {1e6 * seconds:.0f} us")
+
+
+def main() -> None:
+    """Print all figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{os.cpu_count()} cores{load}, numpy {np.__version__}, torch {torch.__version__}")
+    bounds(arguments.rounds, arguments.seed)
+    updates(arguments.rounds, arguments.seed)
+    selections(arguments.rounds, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
