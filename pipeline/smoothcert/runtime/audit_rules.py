@@ -16,6 +16,8 @@ from smoothcert.store import ATTACKS, CERTIFICATES, RunInfo, TableSchema
 
 SLACK = 1e-9
 """Differences of float64 arithmetic that are none of anybody's rounding."""
+SEARCH = 1e-5
+"""Relative precision of a search for a radius."""
 LAST_DIGIT = 1e-7
 """Difference that counts as rounding up: below any digit that is shown, above what versions of a solver differ by."""
 
@@ -129,8 +131,6 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
         angle = f"acos(angular_bound({norm}, {at}, {sigma})) + acos(2 * ({score}) - 1)"
         by_angles = f"CASE WHEN {angle} < pi() / 2 THEN cos({angle}) END"
         checks.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
-    for j, cosine in enumerate(certify.cosines, start=1):
-        checks.append((f"angular_radius[{j}]", f"angular_radius({norm}, {_n(cosine)}, {sigma})"))
     for stored, computed in checks:
         yield Rule(
             "rounded-up",
@@ -140,6 +140,20 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             f"' follows' AS detail FROM (SELECT pair_id, {stored} AS stored, {computed} AS computed {ok}) "
             f"WHERE stored > coalesce(computed, -2) + {_n(LAST_DIGIT)} * greatest(1, abs(stored))",
         )
+    for j, cosine in enumerate(certify.cosines, start=1):
+        for radius, bound in (
+            (f"fcsb_radius[{j}]", f"fcsb({score}, radius * (1 - {_n(SEARCH)}), {sigma})"),
+            (f"angular_radius[{j}]", f"angular_bound({norm}, radius * (1 - {_n(SEARCH)}), {sigma})"),
+        ):
+            # a radius is found by search: what must hold is the bound just inside it
+            yield Rule(
+                "rounded-up",
+                "4.2",
+                "a stored bound or radius is larger than its confidence bound allows",
+                f"SELECT pair_id, '{radius} is ' || radius || ', where cosine {cosine:g} does not follow' AS detail "
+                f"FROM (SELECT *, {radius} AS radius {ok} AND NOT isinf({radius})) "
+                f"WHERE NOT coalesce({bound} >= {_n(cosine)} - {_n(LAST_DIGIT)}, false)",
+            )
     for name in ("fcsb", "angular", "clean_reference", "large_radius"):
         rising = [f"{name}[{i + 1}] > {name}[{i}] + {_n(SLACK)}" for i in range(1, len(certify.radii))]
         rising += [
@@ -181,8 +195,8 @@ def _attack_rules(info: RunInfo) -> Iterator[Rule]:
         "5",
         "a perturbation is larger than its budget",
         f"SELECT pair_id, {which} || ': ' || CASE norm WHEN 'l2' THEN perturbation_l2 ELSE perturbation_linf END AS "
-        f"detail {here} AND status = 'ok' AND NOT CASE norm WHEN 'l2' THEN perturbation_l2 ELSE perturbation_linf END "
-        f"<= budget * (1 + {_n(SLACK)})",
+        f"detail {here} AND status = 'ok' AND NOT coalesce(CASE norm WHEN 'l2' THEN perturbation_l2 ELSE "
+        f"perturbation_linf END <= budget * (1 + {_n(SLACK)}), false)",
     )
     yield Rule(
         "certified-beyond-l2",
@@ -223,7 +237,7 @@ def _attack_rules(info: RunInfo) -> Iterator[Rule]:
             ("large_radius", clean),
             ("angular", smoothed),
         ):
-            claims.append((f"{name}[{i}]", f"c.{name}[{i}]", ucb, f"{reach} <= {_n(radius)}"))
+            claims.append((f"{name}[{i}]", f"c.{name}[{i}]", ucb, f"a.perturbation_l2 <= {_n(radius)}"))
     for name, bound, ucb, where in claims:
         yield Rule(
             "violation",

@@ -83,15 +83,13 @@ class CertificateReader:
         self._storage = run.storage
         self._radii = run.info.job.certify.radii
         committed = run.commits.load().certification
+        columns = (committed.table[name].to_pylist() for name in ("unit_id", "parts", "supersedes"))
+        commits = list(zip(*columns, strict=True))
+        replaced = {unit: tuple(json.loads(text)) for unit, _, text in commits if text}
         self._files: dict[str, set[str]] = {}
-        for unit_id, parts, supersedes in zip(
-            *(committed.table[name].to_pylist() for name in ("unit_id", "parts", "supersedes")), strict=True
-        ):
+        for unit_id, parts, _ in commits:
             files = [part["file"] for part in parts if part["table"] == "certificates"]
-            numbers = {plan_number(unit_id)}
-            # a unit of a retry stands for pairs of other units, which its record names
-            numbers |= {plan_number(unit) for unit in json.loads(supersedes or "{}")}
-            for number in numbers:
+            for number in _numbers(unit_id, replaced):
                 self._files.setdefault(number, set()).update(files)
         hidden = committed.hidden
         self._hidden = set(zip(hidden["unit_id"].to_pylist(), hidden["pair_id"].to_pylist(), strict=True))
@@ -111,6 +109,13 @@ class CertificateReader:
                 if row["status"] == "ok" and (row["unit_id"], row["pair_id"]) not in self._hidden:
                     found[row["pair_id"]] = claims_of(row, self._radii)
         return found
+
+
+def _numbers(unit_id: str, replaced: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Numbers of the planned units that a unit's rows belong to; a retry stands for rows of others."""
+    if unit_id not in replaced:
+        return {plan_number(unit_id)}
+    return {number for origin in replaced[unit_id] for number in _numbers(origin, replaced)}
 
 
 def claims_of(row: Mapping[str, Any], radii: tuple[float, ...]) -> Claims:
