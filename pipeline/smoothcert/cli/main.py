@@ -15,8 +15,10 @@ from smoothcert import __version__
 from smoothcert.cli.attack import attack
 from smoothcert.cli.audit import audit
 from smoothcert.cli.certify import certify
+from smoothcert.cli.compact import compact
 from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
+from smoothcert.cli.gc import gc
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import query
 from smoothcert.cli.retry import retry
@@ -38,6 +40,8 @@ app.command("audit")(audit)
 app.command("status")(status)
 app.command("query")(query)
 app.command("retry")(retry)
+app.command("compact")(compact)
+app.command("gc")(gc)
 app.command("track")(track)
 app.command("demo-data")(demo_data)
 app.command("doctor")(doctor)

@@ -1,0 +1,50 @@
+"""``smoothcert compact`` and ``smoothcert gc`` on a run that workers made, while a reader goes on reading."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def smoothcert(*arguments):
+    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_readers_see_every_row_once(plug, job_text, check, tools):
+    from smoothcert.job import parse_job
+    from smoothcert.runtime.executor import Monitor
+    from smoothcert.store import RunDirectory
+
+    driver = plug.FaultyDriver(parse_job(job_text(kind="local")), plug.Faults())
+    assert driver.certify(Monitor(lambda result: None)).missing == 0
+    run = RunDirectory.open(driver.url)
+    parts = sorted(Path(run.url, "certificates").iterdir())
+    loser = parts[0].with_name(f"{parts[0].stem.rpartition('-')[0]}-{'0' * 16}.parquet")
+    loser.write_bytes(parts[0].read_bytes())
+    counts, errors, done = [], [], threading.Event()
+
+    def read():
+        try:
+            while not done.is_set():
+                counts.append(len({row["pair_id"] for row in tools.rows_of(run.url)}))
+        except BaseException as exc:
+            errors.append(exc)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert "8 files are 1 now" in smoothcert("compact", run.url)
+    assert "0 files" in smoothcert("gc", run.url), "the grace keeps what readers may be at"
+    done.set()
+    reader.join()
+    assert not errors and set(counts) == {tools.pairs}
+    assert loser.name in smoothcert("gc", run.url, "--grace-s", "0", "--dry-run") and loser.exists()
+    smoothcert("gc", run.url, "--grace-s", "0")
+    assert not loser.exists() and len(list(Path(run.url, "certificates").iterdir())) == 1
+    check(run.url)

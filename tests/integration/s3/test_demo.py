@@ -1,0 +1,104 @@
+"""The demo on an object store: data and run on s3://, a driver killed on the way, and credentials found nowhere."""
+
+import os
+import subprocess
+import time
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.timeout(290)
+NUMBERS = [
+    "smooth_norm_lcb",
+    "robustness_score_lcb",
+    "certified_radius",
+    "class_margin_lcb",
+    "smooth_norm",
+    "draws",
+]
+
+
+def keys(bucket, prefix):
+    pages = bucket.get_paginator("list_objects_v2").paginate(Bucket="demo", Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def body(bucket, key):
+    return bucket.get_object(Bucket="demo", Key=key)["Body"].read()
+
+
+def by_pair(tables):
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert len({row["pair_id"] for row in rows}) == len(rows)
+    return {row["pair_id"]: [row[name] for name in NUMBERS] for row in rows}
+
+
+def finish(process, directory, timeout=200):
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(Path(directory, "output.log").read_text()) from None
+
+
+def test_the_demo_survives_its_driver_and_leaks_nothing(
+    smoothcert, bucket, environment, digits_job, tmp_path
+):
+    directory = smoothcert.directory
+    assert finish(smoothcert("demo-data", "s3://demo/digits"), directory) == 0
+    assert finish(smoothcert("demo-data", tmp_path / "digits"), directory) == 0
+    common = ["data.limit=30", "certify.max_draws=20", "certify.pilot_draws=15", "executor.pairs_per_unit=5"]
+    common += [
+        "encoder.threads=1",
+        "output.run=r",
+        "attacks=[]",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+    ]
+    on_ray = ["executor.kind=ray", "executor.workers=1", "executor.cpus_per_worker=0.5", "encoder.slots=2"]
+    there = ["data.uri=s3://demo/digits", "output.runs=s3://demo/runs", *on_ray]
+    here = [f"data.uri={tmp_path}/digits", f"output.runs={tmp_path}/runs", "tracking.enabled=false"]
+
+    def certify(settings):
+        return smoothcert("certify", digits_job, *(f"--set={text}" for text in (*common, *settings)))
+
+    first = certify(there)
+    end = time.monotonic() + 120
+    while not keys(bucket, "runs/r/commits/u") and first.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert first.poll() is None, Path(directory, "output.log").read_text()
+    first.kill()
+    first.wait()
+    committed = len([key for key in keys(bucket, "runs/r/commits/u") if key.endswith(".json")])
+    assert 0 < committed < 6
+    assert finish(certify(there), directory) == 0, Path(directory, "output.log").read_text()
+    assert finish(certify(here), directory) == 0
+    assert finish(smoothcert("status", "s3://demo/runs/r", "--json"), directory) == 0
+    text = Path(directory, "output.log").read_text()
+    assert "resuming: " in text
+
+    import json
+
+    parts = []
+    for key in keys(bucket, "runs/r/commits/u"):
+        commit = json.loads(body(bucket, key))
+        parts += [pq.read_table(BytesIO(body(bucket, f"runs/r/{part['file']}"))) for part in commit["parts"]]
+    local = [pq.read_table(path) for path in Path(tmp_path, "runs/r/certificates").glob("*.parquet")]
+    remote, calm = by_pair(parts), by_pair(local)
+    assert len(remote) == 30 and remote.keys() == calm.keys()
+    for pair, numbers in remote.items():
+        assert numbers == pytest.approx(calm[pair], abs=1e-5, nan_ok=True)
+
+    secret, name = environment["AWS_SECRET_ACCESS_KEY"].encode(), environment["AWS_ACCESS_KEY_ID"].encode()
+    places = {f"s3://demo/{key}": body(bucket, key) for key in keys(bucket, "runs/")}
+    assert any("/workers/" in place for place in places) and (tmp_path / "mlflow.db").stat().st_size
+    for root in (directory, tmp_path, Path(environment["RAY_TMPDIR"])):
+        for folder, _, files in os.walk(root):
+            for file in files:
+                path = Path(folder, file)
+                if path.is_file():
+                    places[str(path)] = path.read_bytes()
+    assert any("raylet" in place for place in places), "Ray's logs were searched too"
+    leaks = [place for place, data in places.items() if secret in data or name in data]
+    assert leaks == []
