@@ -243,26 +243,29 @@ def check_attacks(
         JobError: an attack cannot pursue its objective, or none of the first pairs has what it needs.
         EncoderError: an attack needs gradients, or patch features, and the encoder gives none.
     """
-    first = units[0]
-    probed = list(
-        itertools.islice(
-            source.read(first.part(first.start, min(first.stop, first.start + _PROBED))), _PROBED
-        )
-    )
+    probed = list(itertools.islice(_first_pairs(source, units), _PROBED))
     for number, section in enumerate(job.attacks):
         attacker = Attacker(job, section, encoder, texts, Meter())
-        reason: PairError | None = None
+        lacking: PairError | None = None
         for pair in probed:
             try:
                 ready = attacker.ready(pair)
-            except PairError as exc:
-                reason = exc if reason is None or isinstance(exc, LabelError) else reason
-                continue
-            attacker.check([ready])
-            break
+            except (CaptionError, LabelError) as exc:
+                lacking = exc
+            except PairError:
+                continue  # this pair's own fault: it will be quarantined
+            else:
+                attacker.check([ready])
+                break
         else:
-            raise JobError(
-                f"attacks.{number} ({section.attack}, {section.objective}): none of the first {len(probed)} pairs can "
-                f"be attacked: {reason}",
-                remedy="choose another objective, or name the column with data.columns",
-            )
+            if lacking is not None:
+                raise JobError(
+                    f"attacks.{number} ({section.attack}): none of the first {len(probed)} pairs has what objective "
+                    f"'{section.objective}' needs: {lacking}",
+                    remedy="choose another objective, or name the column in data.columns",
+                )
+
+
+def _first_pairs(source: Source, units: Sequence[UnitSpec]) -> Iterator[Pair]:
+    for unit in units:
+        yield from source.read(unit.part(unit.start, min(unit.stop, unit.start + _PROBED)))

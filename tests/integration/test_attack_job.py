@@ -1,0 +1,328 @@
+"""Attack jobs from job file to audit, on the bundled encoder and a handful of digits."""
+
+import json
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from smoothcert.certificates import angular_bound
+from smoothcert.cli.attack import certify_and_attack
+from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
+from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
+from smoothcert.errors import EncoderError, JobError
+from smoothcert.job import EncoderSection, parse_job
+from smoothcert.runtime.attack_driver import AttackDriver
+from smoothcert.runtime.audit import audit_run
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+from smoothcert.store import Query, RunDirectory
+
+PAIRS = 5
+BROKEN = 3
+"""Position of the pair whose image is no image."""
+
+PGD = {
+    "attack": "pgd",
+    "norm": "l2",
+    "budgets": [0.0625, 0.5],
+    "objective": "divergence",
+    "threshold": 0.9,
+    "steps": 4,
+    "eot_draws": 8,
+    "evaluate_draws": 64,
+    "settings": {"early_stop": False},
+    "keep": 2,
+    "seed": 5,
+}
+SIGNS = {
+    "attack": "pgd",
+    "norm": "linf",
+    "budget": 0.1,
+    "objective": "classification",
+    "steps": 3,
+    "subjects": "bare",
+}
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.set_num_threads(1)
+    return load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    digits = load_digits_pairs("test")[:PAIRS]
+    images = [png(image) for image, _, _ in digits]
+    images[BROKEN] = b"no image"
+    table = pa.table(
+        {
+            "image": images,
+            "caption": [caption for _, caption, _ in digits],
+            "label": [label for _, _, label in digits],
+        }
+    )
+    path = tmp_path_factory.mktemp("data") / "digits.parquet"
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.fixture
+def driver(data: Path, tmp_path: Path, encoder: Encoder) -> Callable[..., Driver]:
+    def make(attacks: list[dict[str, Any]], *overrides: str, base: Encoder | None = None) -> Driver:
+        job = {
+            "name": "attacked",
+            "data": {"format": "parquet", "uri": str(data)},
+            "encoder": {"model": "bundled:digits-clip", "device": "cpu", "threads": 1},
+            "certify": {"sigma": 0.25, "pilot_draws": 15, "max_draws": 150, "radii": [0.0625, 0.125]},
+            "zero_shot": {"labels": list(DIGIT_NAMES), "prompts": ["a photo of the digit {label}"]},
+            "attacks": attacks,
+            "executor": {"pairs_per_unit": 2},
+            "output": {"runs": str(tmp_path / "runs"), "run": "r", "quarantine_budget": 1.0},
+            "tracking": {"enabled": False},
+        }
+        return Driver(parse_job(json.dumps(job), overrides), base or encoder)
+
+    return make
+
+
+def quiet() -> Monitor:
+    return Monitor(on_result=lambda result: None)
+
+
+def attack(driver: Driver) -> RunDirectory:
+    """Certify and attack to the end."""
+    driver.certify(quiet())
+    report = AttackDriver(driver).run(quiet())
+    assert (report.missing, report.failed) == (0, {})
+    return driver.run
+
+
+def rows(run: RunDirectory, sql: str) -> list[dict[str, Any]]:
+    with Query([run]) as query:
+        return list(query.sql(sql).to_pylist())
+
+
+def test_a_job_ends_with_every_outcome_once_and_nothing_to_object(
+    driver: Callable[..., Driver], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = driver([PGD, SIGNS])
+    assert certify_and_attack(made) == 0
+    run = made.run
+    found = rows(run, "SELECT * FROM attacks")
+    assert len(found) == PAIRS * (2 * 2 + 1)
+    assert len({(r["pair_id"], r["attack_id"], r["subject"], r["budget"]) for r in found}) == len(found)
+    bad = [r for r in found if r["status"] == "quarantined"]
+    assert {(r["pair_id"], r["error_class"]) for r in bad} == {(f"digits.parquet#{BROKEN}", "DecodeError")}
+    for row in found:
+        if row["status"] == "quarantined":
+            continue
+        size = row["perturbation_l2" if row["norm"] == "l2" else "perturbation_linf"]
+        assert 0 < size <= row["budget"]
+        assert row["seed"] == (5 if row["attack"] == "pgd" and row["norm"] == "l2" else 0)
+        if row["norm"] == "linf" or row["subject"] == "bare":
+            assert row["certified_cosine"] is None and row["violation"] is None
+        elif row["budget"] == 0.0625:
+            assert row["violation"] is False and row["certified_cosine"] > 0
+            assert row["certified_to_smoothed"] < row["cosine_to_smoothed_ucb"]
+    # certification counts as if there were no attacks
+    (state,) = rows(run, "SELECT finished, committed_pairs, committed_units, units FROM runs")
+    assert state == {"finished": True, "committed_pairs": PAIRS, "committed_units": 3, "units": 3}
+    assert len(rows(run, "SELECT * FROM units")) == 3
+    assert json.loads(run.read_document("audit.json") or b"")["sound"] is True
+    assert "nothing to object" in capsys.readouterr().out
+
+
+def test_certified_cosines_are_those_of_the_certificates(driver: Callable[..., Driver]) -> None:
+    run = attack(driver([PGD]))
+    joined = rows(
+        run,
+        "SELECT a.certified_to_smoothed AS stored, c.angular[1] AS grid, c.smooth_norm_lcb AS norm, budget "
+        "FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE subject = 'smoothed' AND a.status = 'ok'",
+    )
+    assert len(joined) == 2 * (PAIRS - 1)
+    for row in joined:
+        if row["budget"] == 0.0625:
+            assert row["stored"] == row["grid"]
+        else:
+            expected = float(angular_bound(row["norm"], row["budget"], 0.25))
+            assert row["stored"] == (None if np.isnan(expected) else expected)
+
+
+def test_views_count_over_all_pairs_asked_for(driver: Callable[..., Driver]) -> None:
+    run = attack(driver([PGD, SIGNS, PGD | {"steps": 2, "seed": 6}]))
+    success = rows(
+        run, "SELECT * FROM attack_success WHERE norm = 'l2' AND subject = 'bare' AND budget = 0.5"
+    )
+    assert [row["attack"] for row in success] == ["pgd", "pgd", "worst case"]
+    assert {(row["pairs"], row["quarantined"]) for row in success} == {(PAIRS, 1)}
+    by_pair = rows(
+        run,
+        "SELECT pair_id, bool_or(success) AS won FROM attacks WHERE norm = 'l2' AND subject = 'bare' AND budget = 0.5 "
+        "GROUP BY pair_id",
+    )
+    assert success[-1]["successes"] == sum(bool(row["won"]) for row in by_pair)
+    assert success[-1]["rate_low"] <= success[-1]["success_rate"] <= success[-1]["rate_high"] <= 1
+    gap = rows(run, "SELECT * FROM robustness_gap WHERE radius = 0.0625")
+    assert [(row["reference"], row["pairs"]) for row in gap] == [
+        ("clean", PAIRS - 1),
+        ("smoothed", PAIRS - 1),
+    ]
+    assert all(
+        row["certified_cosine"] < row["attacked_cosine_of_certified"] <= row["clean_cosine"] for row in gap
+    )
+    worst = rows(run, "SELECT pair_id, objective, subject, norm, budget FROM worst_pairs")
+    assert len(worst) == (PAIRS - 1) * 5 == len({tuple(row.values()) for row in worst})
+
+
+def test_the_strongest_examples_are_stored_without_loss(
+    driver: Callable[..., Driver], encoder: Encoder
+) -> None:
+    run = attack(driver([PGD]))
+    (section,) = run.info.job.attacks
+    folder = f"examples/pgd-{section.attack_id}/bare-0.5"
+    index = json.loads(run.read_document(f"{folder}/index.json") or b"")
+    wanted = rows(
+        run,
+        "SELECT pair_id, margin, perturbation_l2 FROM attacks WHERE subject = 'bare' AND budget = 0.5 "
+        "AND status = 'ok' ORDER BY margin, pair_id LIMIT 2",
+    )
+    assert [entry["pair_id"] for entry in index] == [row["pair_id"] for row in wanted]
+    names = {"index.json"}
+    for entry, row in zip(index, wanted, strict=True):
+        arrays = np.load(BytesIO(run.storage.read(f"{folder}/{entry['arrays']}")))
+        clean, attacked = arrays["clean"], arrays["attacked"]
+        assert clean.dtype == np.uint8 and attacked.dtype == np.float32
+        delta = attacked.astype(np.float64) - (clean.astype(np.float32) / np.float32(255)).astype(np.float64)
+        assert np.linalg.norm(delta) == pytest.approx(row["perturbation_l2"], rel=1e-9)
+        features = encoder.encode_images(torch.from_numpy(np.stack([clean / np.float32(255), attacked])))
+        assert float(features[0] @ features[1]) - 0.9 == pytest.approx(row["margin"], abs=1e-4)
+        picture = Image.open(BytesIO(run.storage.read(f"{folder}/{entry['thumbnail']}")))
+        assert picture.width == 3 * picture.height
+        names |= {entry["arrays"], entry["thumbnail"]}
+    assert set(run.storage.names(folder)) == names
+
+
+def test_a_stopped_job_resumes_and_gives_the_same_rows(driver: Callable[..., Driver], tmp_path: Path) -> None:
+    def numbers(run: RunDirectory) -> list[dict[str, Any]]:
+        return rows(
+            run,
+            "SELECT pair_id, subject, budget, status, margin, cosine_to_clean_ucb, perturbation_l2, queries, success "
+            "FROM attacks ORDER BY ALL",
+        )
+
+    whole = numbers(attack(driver([PGD], f"output.runs={tmp_path / 'whole'}")))
+    made = driver([PGD], "executor.units_in_flight=1")
+    made.certify(quiet())
+    stop = threading.Event()
+    first = AttackDriver(made).run(Monitor(on_result=lambda result: stop.set(), stop=stop))
+    assert first.stopped and 0 < first.missing < first.units == 3
+    again = AttackDriver(driver([PGD])).run(quiet())
+    assert (again.resumed, again.missing) == (3 - first.missing, 0)
+    # float32 sums in another batch may round differently: the noise is the same
+    resumed = numbers(made.run)
+    assert len(resumed) == len(whole)
+    for left, right in zip(resumed, whole, strict=True):
+        assert {k: v for k, v in left.items() if not isinstance(v, float)} == {
+            k: v for k, v in right.items() if not isinstance(v, float)
+        }
+        for name in ("margin", "perturbation_l2"):
+            if left[name] is not None:
+                assert left[name] == pytest.approx(right[name], abs=1e-4)
+
+
+def test_another_attack_joins_the_run_and_only_it_is_run(driver: Callable[..., Driver]) -> None:
+    attack(driver([SIGNS]))
+    report = AttackDriver(driver([SIGNS, SIGNS | {"budget": 0.05}])).run(quiet())
+    assert (report.units, report.resumed, report.missing) == (6, 3, 0)
+    run = driver([SIGNS]).run
+    assert len(rows(run, "SELECT DISTINCT attack_id FROM attacks")) == 2
+    assert audit_run(run).sound
+
+
+def test_an_unsound_certificate_is_caught_in_a_real_run(driver: Callable[..., Driver]) -> None:
+    run = attack(driver([PGD]))
+    (file, *_) = run.commits.load().files("certificates")
+    path = Path(run.url) / file
+    table = pq.read_table(path)
+    angular = [
+        [None if v is None else v + 0.05 for v in row] if row else row for row in table["angular"].to_pylist()
+    ]
+    place = table.schema.get_field_index("angular")
+    pq.write_table(
+        table.set_column(place, table.schema.field(place), pa.array(angular, table.schema.field(place).type)),
+        path,
+    )
+    result = audit_run(run)
+    assert not result.sound
+    (finding, *_) = (f for f in result.findings if f.rule == "rounded-up")
+    touched = {row for row, bound in zip(table["pair_id"].to_pylist(), angular, strict=True) if bound}
+    assert {pair for pair, _ in finding.listed} == touched
+
+
+class Gradless(KnownEncoder):
+    """Like an exported model: numbers, but no gradients."""
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super()._image_features(pixels.detach())
+
+
+@pytest.mark.parametrize(
+    ("attacks", "said"),
+    [
+        ([SIGNS | {"attack": "pdg"}], "did you mean 'pgd'"),
+        ([SIGNS | {"objective": "clasification"}], "did you mean 'classification'"),
+        ([SIGNS | {"subjects": ["smothed"]}], "did you mean 'smoothed'"),
+        ([SIGNS | {"norm": "l3"}], "norm 'l3' is unknown"),
+        ([SIGNS | {"budget": 0}], "budget=0"),
+        ([SIGNS | {"budget": -1.0}], "budget=-1"),
+        ([SIGNS | {"step": 3}], "did you mean 'steps'"),
+        ([SIGNS | {"settings": {"random_strat": True}}], "did you mean 'random_start'"),
+        ([SIGNS | {"objective": "matching"}], "needs a target"),
+        ([SIGNS | {"objective": "retrieval"}], "needs the section 'retrieval'"),
+        ([SIGNS | {"attack": "cw"}], "does not work in norm 'linf'"),
+        ([SIGNS | {"attack": "attackvlm"}], "matches a target"),
+        ([SIGNS | {"objective": "matching", "target_image": "nowhere.png"}], "target_image='nowhere.png'"),
+        ([SIGNS, SIGNS], "listed twice"),
+        ([], "no section 'attacks'"),
+    ],
+)
+def test_bad_jobs_fail_before_anything_is_made(
+    driver: Callable[..., Driver], tmp_path: Path, attacks: list[dict[str, Any]], said: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        certify_and_attack(driver(attacks))
+    assert said in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_source_without_labels_fails_before_anything_is_made(
+    driver: Callable[..., Driver], tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match="none of the first 5 pairs has what objective"):
+        certify_and_attack(driver([SIGNS], "data.columns.label=null"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_encoder_without_gradients_fails_before_anything_is_made(
+    driver: Callable[..., Driver], tmp_path: Path
+) -> None:
+    gradless = Gradless.rotating(input_size=(8, 8))
+    with pytest.raises(EncoderError, match="gives no gradients"):
+        certify_and_attack(driver([PGD], base=gradless))
+    assert not (tmp_path / "runs").exists()
