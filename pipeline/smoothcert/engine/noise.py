@@ -24,6 +24,8 @@ GRID = 256.0
 
 _CACHED = 16_384
 """Numbers per image up to which a whole chunk is perturbed at once on a CPU."""
+_VECTOR = 16
+"""torch makes normal numbers in groups of so many: images of whole groups get the same ones either way."""
 
 
 class Stream(StrEnum):
@@ -109,7 +111,7 @@ class NoiseSource:
         slot, pair_id, stream, chunk = key
         source = generator(noise_key(self._seed, pair_id, stream, chunk), self._device)
         grey = pixels[slot].to(torch.float32)
-        if self._device.type == "cpu" and grey.numel() > _CACHED:
+        if self._device.type == "cpu" and (grey.numel() > _CACHED or grey.numel() % _VECTOR):
             # one image at a time stays in the cache through all passes
             for draw in batch[slot]:
                 self._perturb(draw, grey, source)

@@ -214,16 +214,27 @@ class Questioner:
         return score_threshold(float(needed), length)
 
 
+_CLOSE = 1e-3
+"""Distance of text features below which 2 - 2 cos loses more than its square to rounding."""
+
+
 def _rivals(features: Array, own: Array, pilot: Array, count: int, excluded: set[int]) -> Rivals:
     """The ``count`` rivals with the smallest margin on the pilot direction, and the worst of the others."""
-    difference = features - own
-    length = np.linalg.norm(difference, axis=1, keepdims=True)
-    same = length[:, 0] < 1e-9
-    away = np.divide(difference, length, out=np.zeros_like(difference), where=~same[:, None])
-    # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
-    alignment = np.where(same, 1.0, away @ pilot)
-    candidates = np.array([i for i in range(len(features)) if i not in excluded], dtype=np.int64)
+    # <v, t_c - t_y>/|t_c - t_y| for all rivals without forming the differences; |t_c - t_y|^2 = 2 - 2 <t_c, t_y>
+    length = np.sqrt(np.maximum(2.0 - 2.0 * (features @ own), 0.0))
+    gap = features @ pilot - own @ pilot
+    # rivals too close for this arithmetic count as the worst there are: they come first, and are measured exactly
+    close = length < _CLOSE
+    alignment = np.where(close, 1.0, gap / np.where(close, 1.0, length))
+    candidates = np.delete(np.arange(len(features)), list(excluded))
     order = candidates[np.argsort(-alignment[candidates], kind="stable")]
     measured, others = order[:count], order[count:]
-    worst = float(alignment[others].max()) if len(others) else None
-    return Rivals(measured, away[measured], alignment[measured], worst)
+    # rounded up: of a rival that is not measured, a larger alignment is the safe side
+    worst = min(1.0, float(alignment[others].max()) + _CLOSE**2) if len(others) else None
+    away = features[measured] - own
+    distance = np.linalg.norm(away, axis=1)
+    same = distance < 1e-9
+    away /= np.where(same, np.inf, distance)[:, None]
+    # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
+    exact = np.where(same, 1.0, away @ pilot)
+    return Rivals(measured, away, exact, worst)

@@ -252,21 +252,24 @@ class RowMaker:
         return rows
 
     def _lower_bounds(self, batch: Sequence[Measurement]) -> _LowerBounds:
-        """Lower confidence bounds of every reported mean, at alpha and at half of it."""
-        c = self._certify
-        k = self._layout.reported
+        """Lower confidence bounds of the reported means, each at the levels that something rests on."""
+        c, layout = self._certify, self._layout
         counts = np.array([m.draws for m in batch])
-        scores = np.zeros((len(batch), k, int(counts.max())))
+        scores = np.zeros((len(batch), layout.reported, int(counts.max())))
         for i, m in enumerate(batch):
             scores[i, :, : m.draws] = m.scores
-        repeated = np.repeat(counts[:, None], k, axis=1)
-        whole = lower_bound(scores, c.alpha, c.method, counts=repeated)
-        rival_alpha = c.alpha / 2
-        half = lower_bound(scores, rival_alpha, c.method, counts=repeated)
+
+        def bound(part: slice, alpha: float) -> Array:
+            rows = scores[:, part]
+            return lower_bound(
+                rows, alpha, c.method, counts=np.repeat(counts[:, None], rows.shape[1], axis=1)
+            )
+
+        half = bound(slice(None), c.alpha / 2)
         ranked = half
-        if self._texts.retrieval_k > 1 and self._layout.pool_rivals:
-            ranked = lower_bound(scores, rival_alpha / self._texts.retrieval_k, c.method, counts=repeated)
-        return _LowerBounds(whole, half, ranked)
+        if self._texts.retrieval_k > 1 and layout.pool_rivals:
+            ranked = bound(slice(None), c.alpha / 2 / self._texts.retrieval_k)
+        return _LowerBounds(bound(slice(0, layout.first_class_rival), c.alpha), half, ranked)
 
     def _caption_bounds(self, batch: Sequence[Measurement], bounds: _LowerBounds, norm: Array) -> Array:
         """Lower bounds of <m(x+delta), t>: minus T4's upper bounds for w = -t, from s_t and N."""
@@ -298,22 +301,37 @@ class RowMaker:
         """
         margins = np.full(len(batch), np.nan)
         radii = np.full(len(batch), np.nan)
+        groups = [(i, group) for i, group in enumerate(rivals) if group is not None]
+        if not groups:
+            return margins, radii
+        source = bounds.half if k == 1 else bounds.ranked
+        pilots = norm if k == 1 else _projection(bounds.ranked[:, PILOT])
         sigma = self._certify.sigma
-        for i, group in enumerate(rivals):
-            if group is None:
-                continue
-            count = len(group.measured)
-            source = bounds.half if k == 1 else bounds.ranked
-            pilot = norm[i] if k == 1 else _projection(bounds.ranked[i, PILOT])
-            margin = _projection(source[i, first : first + count])
-            each = margin_radius(margin, np.full(count, pilot), group.alignment, sigma)
-            parts = [each]
-            lowest = [float(_signed(v)) for v in bounds.whole[i, first : first + count]]
+        # one call for the measured rivals of all pairs, one for the worst of each pair's others
+        sizes = [len(group.measured) for _, group in groups]
+        measured = margin_radius(
+            np.concatenate(
+                [
+                    _projection(source[i, first : first + size])
+                    for (i, _), size in zip(groups, sizes, strict=True)
+                ]
+            ),
+            np.repeat([pilots[i] for i, _ in groups], sizes),
+            np.concatenate([group.alignment for _, group in groups]),
+            sigma,
+        )
+        worst = np.array(
+            [-1.0 if group.others_alignment is None else group.others_alignment for _, group in groups]
+        )
+        others = margin_radius(None, np.array([pilots[i] for i, _ in groups]), worst, sigma)
+        for (i, group), each, other in zip(
+            groups, np.split(measured, np.cumsum(sizes)[:-1]), others, strict=True
+        ):
+            lowest = list(_projection(bounds.half[i, first : first + len(each)]))
             if group.others_alignment is not None:
-                worst = np.array([group.others_alignment])
-                parts.append(np.repeat(margin_radius(None, np.array([pilot]), worst, sigma), k))
-                lowest.append(_margin_from_norm(float(pilot), group.others_alignment))
-            radii[i] = rank_radius(np.concatenate(parts), k)
+                each = np.append(each, [other] * k)
+                lowest.append(_margin_from_norm(float(norm[i]), group.others_alignment))
+            radii[i] = rank_radius(each, k)
             margins[i] = min(lowest)
         return margins, radii
 
@@ -334,7 +352,7 @@ class RowMaker:
 
 @dataclass(frozen=True)
 class _LowerBounds:
-    """Bounds of mean scores, (P, reported) each: at alpha, alpha/2, and alpha/(2k) for ranks."""
+    """Bounds of mean scores: of pilot, clean and caption at alpha; of all at alpha/2, and at alpha/(2k) for ranks."""
 
     whole: Array
     half: Array

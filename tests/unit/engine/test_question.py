@@ -82,7 +82,8 @@ def test_the_measured_rivals_are_the_nearest_and_the_others_are_bounded_by_the_w
             margins[c] = (own - feature) @ mean / np.linalg.norm(own - feature)
     nearest = sorted(margins, key=margins.get)
     assert list(q.classes.measured) == nearest[:3]
-    assert q.classes.others_alignment == pytest.approx(-margins[nearest[3]])
+    # rounded up, never down: a larger alignment is the safe side
+    assert 0 <= q.classes.others_alignment + margins[nearest[3]] <= 2e-6
     first = layout.first_class_rival
     for place, c in enumerate(nearest[:3]):
         away = (own - texts.class_features[c]) / np.linalg.norm(own - texts.class_features[c])

@@ -187,9 +187,9 @@ def test_rows_do_not_depend_on_the_batch_they_are_computed_in(make):
             one, other = getattr(alone, field.name), getattr(row, field.name)
             if isinstance(one, tuple) and one and isinstance(one[0], (float, type(None))):
                 assert [v is None for v in one] == [v is None for v in other]
-                assert [v or 0 for v in one] == pytest.approx([v or 0 for v in other], abs=1e-9)
+                assert [v or 0 for v in one] == pytest.approx([v or 0 for v in other], abs=1e-6)
             else:
-                assert one == other or one == pytest.approx(other, abs=1e-9), field.name
+                assert one == other or one == pytest.approx(other, abs=1e-6), field.name
 
 
 def test_failures_become_quarantined_rows_in_their_place(make):
