@@ -141,7 +141,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             f"WHERE stored > coalesce(computed, -2) + {_n(LAST_DIGIT)} * greatest(1, abs(stored))",
         )
     for j, cosine in enumerate(certify.cosines, start=1):
-        for radius, bound in (
+        for name, bound in (
             (f"fcsb_radius[{j}]", f"fcsb({score}, radius * (1 - {_n(SEARCH)}), {sigma})"),
             (f"angular_radius[{j}]", f"angular_bound({norm}, radius * (1 - {_n(SEARCH)}), {sigma})"),
         ):
@@ -150,8 +150,8 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
                 "rounded-up",
                 "4.2",
                 "a stored bound or radius is larger than its confidence bound allows",
-                f"SELECT pair_id, '{radius} is ' || radius || ', where cosine {cosine:g} does not follow' AS detail "
-                f"FROM (SELECT *, {radius} AS radius {ok} AND NOT isinf({radius})) "
+                f"SELECT pair_id, '{name} is ' || radius || ', where cosine {cosine:g} does not follow' AS detail "
+                f"FROM (SELECT *, {name} AS radius {ok} AND NOT isinf({name})) "
                 f"WHERE NOT coalesce({bound} >= {_n(cosine)} - {_n(LAST_DIGIT)}, false)",
             )
     for name in ("fcsb", "angular", "clean_reference", "large_radius"):
