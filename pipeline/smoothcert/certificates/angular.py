@@ -96,7 +96,8 @@ def _on_frontier(lines: Frontier, norm: FloatArray) -> FloatArray:
 
 def _cosine(cosine: FloatArray, sine: FloatArray, needed: FloatArray, norm: FloatArray) -> FloatArray:
     """cos(theta - arccos(needed/norm)) rounded down, NaN where the line says nothing below 90 degrees."""
-    share = needed / norm
+    with np.errstate(over="ignore"):
+        share = np.minimum(needed / norm, 2.0)
     # The slack inside ``needed`` is far larger than what these few operations round off.
     turned = cosine * share + sine * np.sqrt(np.maximum((1.0 - share) * (1.0 + share), 0.0)) - ROUNDING
     return np.where((share < 1.0) & (turned >= 0.0), np.minimum(turned, 1.0 - ROUNDING), np.nan)

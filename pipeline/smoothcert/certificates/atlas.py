@@ -168,7 +168,7 @@ def _polished(
         next_b, next_quantile = _touching(ratio, np.exp(log_a + step), b)
         slope = (next_quantile - quantile) / np.where(step == 0.0, np.nan, step)
         log_a, b, quantile = log_a + step, next_b, next_quantile
-        newton = (wanted - quantile) / slope
+        newton = (wanted - quantile) / np.where(slope > 0.0, slope, np.nan)
         step = np.where(np.isfinite(newton), np.clip(newton, -1.0, 1.0), 0.0)
     log_a += step
     return np.exp(log_a), _touching(ratio, np.exp(log_a), b)[0]

@@ -147,15 +147,18 @@ def _newton_step(
 def _derivatives(
     ratio: LikelihoodRatio, gram: FloatArray, lower: FloatArray, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Value, gradient and Hessian of E||L w + lambda|| - <lambda, s> on the coarse grid."""
+    """Value, gradient and Hessian of E||L w + lambda|| - <lambda, s> on the coarse grid.
+
+    The norm is blurred by the distance of the nodes: where lambda is parallel to w it has a kink, and without the
+    blur the sum would be linear between nodes.
+    """
     towards_w, inner = gram[:, 0, 1:], gram[:, 1:, 1:]
     along = np.einsum("nij,nj->ni", inner, weights)
     a, b = plane_coordinates(gram, weights)
     norms = ratio.nodes + b[:, None]
     np.square(norms, out=norms)
-    norms += np.square(a)[:, None]
+    norms += np.square(a)[:, None] + np.square(np.gradient(ratio.nodes))
     np.sqrt(norms, out=norms)
-    np.maximum(norms, 1e-12, out=norms)
     value = norms @ ratio.weights + ratio.tail - np.einsum("ni,ni->n", weights, lower)
     first, second = ratio.weights * ratio.nodes, ratio.weights * ratio.nodes**2
     inverse = 1.0 / norms

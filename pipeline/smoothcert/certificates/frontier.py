@@ -27,7 +27,7 @@ SMALLEST_SHIFT = 1e-6
 LARGEST_SHIFT = 6.0
 """Larger shifts count as vacuous: they would need a smooth norm above 1 - 2e-9, i.e. some 10^9 draws."""
 
-_LINES, _LINES_FAR, _CELLS = 1024, 3600, 2000
+_LINES, _LINES_FAR, _CELLS = 1024, 5000, 2000
 """Lines at shifts up to 2, where few are enough, and beyond; cells of the grid."""
 _SOLVED_LINES, _SOLVED_CELLS = 192, 320
 _FEW = 24
@@ -105,7 +105,8 @@ def range_of_a(rho: float) -> tuple[float, float]:
 def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: float = 1e-5) -> FloatArray:
     """Solve E[L u]_2 = level for b at every a, which must increase; the left side grows with b.
 
-    Safeguarded Newton steps, started from a few solutions spread over a. Precision is not needed for soundness, and only to second order for tightness.
+    Safeguarded Newton steps, started from a few solutions spread over a. Precision is not needed for soundness,
+    and only to second order for tightness.
     """
     nodes, weights = ratio.nodes, ratio.weights * ratio.nodes
     target = level * weights.sum()

@@ -45,9 +45,9 @@ class _Grid:
 @lru_cache(maxsize=32)
 def _grid(cells: int, reach: float, largest: float) -> _Grid:
     """A third of the nodes crowd around the kink at y = 0; the others lie where a noise has mass."""
-    finest, bulk = 0.001, 4.0
+    finest, bulk = 1e-4, 4.0
     start, stop = -(reach + largest), reach
-    place = np.concatenate([finest * np.sinh(np.linspace(-11.0, 11.0, 4001)), [start, stop]])
+    place = np.concatenate([finest * np.sinh(np.linspace(-13.0, 13.0, 4001)), [start, stop]])
     place = np.unique(place[(place >= start) & (place <= stop)])
     crowded = np.arcsinh(place / finest)
     # Beyond the bulk, just enough nodes for the series.

@@ -48,14 +48,11 @@ def margin_radius(
     norm = numbers("smooth_norm", smooth_norm, -1.0, 1.0)
     g = np.clip(numbers("alignment", alignment, -1.0 - _OVER, 1.0 + _OVER), -1.0, 1.0)
     spread = positive("sigma", sigma)
-    if margin is None:
-        norm, g, spread = np.broadcast_arrays(norm, g, spread)
-        shift = _direction_shift(norm, g)
-    else:
-        s = numbers("margin", margin, -1.0, 1.0)
-        s, norm, g, spread = np.broadcast_arrays(s, norm, g, spread)
-        classical = np.clip(quantile_of_mean(s) - ROUNDING, 0.0, LARGEST_SHIFT)
-        shift = np.fmax(classical, _plane_shift(s, norm, g))
+    s = np.float64(-1.0) if margin is None else numbers("margin", margin, -1.0, 1.0)
+    s, norm, g, spread = np.broadcast_arrays(s, norm, g, spread)
+    shape, rows = s.shape, (s.ravel(), norm.ravel(), g.ravel())
+    shift = _direction_shift(*rows[1:]) if margin is None else _plane_shift(*rows)
+    shift = np.fmax(shift, np.clip(quantile_of_mean(rows[0]) - ROUNDING, 0.0, LARGEST_SHIFT)).reshape(shape)
     return np.where(shift > 0.0, shift * spread * (1 - ROUNDING), np.nan)
 
 
@@ -90,7 +87,7 @@ def rank_radius(radii: ArrayLike, k: int = 1) -> FloatArray:
 
 
 def _plane_shift(s: FloatArray, norm: FloatArray, g: FloatArray) -> FloatArray:
-    """Shift from both bounds, where they determine a point with a margin and a component beside w.
+    """Shift from both bounds, where they determine a point with a margin and a component beside w; rows (n,).
 
     Where the best multiplier of the margin would be negative, the margin is no help beside the pilot
     direction.
@@ -109,7 +106,7 @@ def _plane_shift(s: FloatArray, norm: FloatArray, g: FloatArray) -> FloatArray:
 
 
 def _direction_shift(norm: FloatArray, g: FloatArray) -> FloatArray:
-    """Shift from the pilot direction alone; needs v to point away from w."""
+    """Shift from the pilot direction alone, which must point away from w; rows (n,)."""
     result = np.zeros(norm.shape)
     away = np.arcsin(-np.clip(g, -1.0, 0.0))
     use = (g < 0.0) & (norm > 0.0)

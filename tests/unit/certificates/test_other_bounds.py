@@ -1,0 +1,112 @@
+"""T5, T6 and the deployment gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcert.certificates import (
+    angular_bound,
+    clean_reference_bound,
+    deployment_gap,
+    fcsb,
+    large_radius_bound,
+    projection_bound,
+)
+
+
+def test_clean_reference_adds_angles() -> None:
+    norm, clean, rho = 0.9, 0.88, 0.5
+    psi = np.arccos(angular_bound(norm, rho, 1.0))
+    expected = np.cos(np.arccos(clean / 0.95) + psi)
+    found = float(clean_reference_bound(clean, norm, rho, 1.0, smooth_norm_upper=0.95))
+    assert found == pytest.approx(float(expected), abs=1e-12)
+    # without an upper bound of N, 1 stands for it
+    loose = float(clean_reference_bound(clean, norm, rho, 1.0))
+    assert loose == pytest.approx(float(np.cos(np.arccos(clean) + psi)), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.floats(-1, 1), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5, 1.3]))
+def test_clean_reference_is_never_below_t2(clean: float, norm: float, rho: float) -> None:
+    found = float(np.nan_to_num(clean_reference_bound(clean, norm, rho, 1.0), nan=-1))
+    score = (1 + clean) / 2
+    t2 = float(np.nan_to_num(fcsb(score, rho, 1.0), nan=-1))
+    # S rounds a clean projection of nearly 0 to exactly 0
+    assert found >= t2 - 1e-12 or abs(t2) < 1e-12
+
+
+def test_clean_reference_is_vacuous_where_nothing_is_known() -> None:
+    assert np.isnan(clean_reference_bound(-0.3, 0.9, 0.1, 1.0))
+    assert np.isnan(clean_reference_bound(0.1, -0.2, 0.4, 1.0))
+    assert np.isnan(clean_reference_bound(0.5, 0.5, 50.0, 1.0))
+    with pytest.raises(ValueError, match="smooth_norm_upper"):
+        clean_reference_bound(0.5, 0.5, 0.1, 1.0, smooth_norm_upper=0.0)
+
+
+def test_staircase_with_one_step_is_t1_on_the_indicator() -> None:
+    # <u, v> is 1 with probability p, else -1: one threshold at 1 loses nothing
+    p = np.array([0.7, 0.9, 0.999])
+    found = large_radius_bound(p[:, None], [1.0], 0.3, 1.0)
+    expected = projection_bound(2 * p - 1, 0.3, 1.0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_staircase_lives_on_where_t3_is_vacuous() -> None:
+    # features near v with probability 0.999, N about 0.9: T3 is vacuous at rho = 2, T6 is not
+    levels = np.linspace(0.0, 0.9, 10)
+    found = float(large_radius_bound(np.full(10, 0.999), levels, 2.0, 1.0))
+    assert np.isnan(angular_bound(0.9, 2.0, 1.0))
+    assert found > 0.5
+
+
+def test_staircase_against_hand_computation() -> None:
+    found = float(large_radius_bound([0.99, 0.9], [0.0, 0.8], 0.0, 1.0))
+    assert found == pytest.approx(-1 + 1.0 * 0.99 + 0.8 * 0.9, abs=1e-12)
+    # an event inside another is never the likelier one
+    assert float(large_radius_bound([0.5, 0.99], [0.0, 0.8], 0.0, 1.0)) == pytest.approx(
+        -1 + 1.8 * 0.99, abs=1e-12
+    )
+
+
+def test_staircase_is_vacuous_below_zero() -> None:
+    assert np.isnan(large_radius_bound([0.4], [0.5], 0.1, 1.0))
+    assert np.isnan(large_radius_bound([0.0, 0.0], [0.5, 0.6], 0.0, 1.0))
+    assert float(large_radius_bound([1.0], [0.9], 30.0, 1.0)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("p", "levels", "message"),
+    [
+        ([0.5, np.nan], [0.1, 0.2], "exceedance"),
+        ([0.5, 0.4], [0.2, 0.1], "increasing"),
+        ([0.5], [0.1, 0.2], "last axis"),
+        ([0.5], [1.2], "thresholds"),
+    ],
+)
+def test_staircases_that_make_no_sense_are_errors(p: list[float], levels: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        large_radius_bound(p, levels, 0.1, 1.0)
+
+
+def test_deployment_gap_holds_in_simulation() -> None:
+    """Means of unit features in the plane, 20,000 deployments each; false failure below 1e-6 by Chernoff."""
+    generator = np.random.default_rng(0)
+    for spread, draws, beta in [(0.3, 16, 0.05), (2.0, 64, 0.2), (1.0, 4, 0.5)]:
+        angle = generator.normal(0, spread, (20_000, draws))
+        m = np.exp(-(spread**2) / 2)
+        distance = np.abs(np.exp(1j * angle).mean(axis=1) - m)
+        gap = float(deployment_gap(m, draws, beta))
+        assert np.mean(distance > gap) <= beta
+
+
+def test_deployment_gap_by_hand() -> None:
+    found = float(deployment_gap(0.8, 100, 0.01))
+    assert found == pytest.approx(0.06 + np.sqrt(2 * np.log(100) / 100), rel=1e-12)
+    assert float(deployment_gap(1.0, 10, 1.0)) == 0.0
+    assert float(deployment_gap(0.0, 1, 1e-9)) == 2.0
+    for arguments in [(1.1, 10, 0.1), (0.5, 0, 0.1), (0.5, 10, 0.0), (0.5, 10, np.nan)]:
+        with pytest.raises(ValueError, match="is outside"):
+            deployment_gap(*arguments)
