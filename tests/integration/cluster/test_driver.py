@@ -2,14 +2,13 @@
 in tests/unit/store/test_commits.py.
 """
 
-import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(290)
 
 
 def test_a_driver_killed_at_a_random_moment(driver_process, check, tools, seed):
@@ -25,7 +24,7 @@ def test_a_driver_killed_at_a_random_moment(driver_process, check, tools, seed):
     check(first.url)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_gracefully(driver_process, check, tools, number):
     first = driver_process("pace_s=0.1", grace_s=60)
     tools.until(lambda: tools.workers_of(first.url) or first.process.poll() is not None)
@@ -38,8 +37,14 @@ def test_a_signal_ends_gracefully(driver_process, check, tools, number):
         check(first.url)
 
 
-def test_two_drivers_on_one_run(driver_process, check, tools):
-    drivers = [driver_process("pace_s=0.01, on_bright='exit'") for _ in range(2)]
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [("oom", "OutOfMemoryError"), pytest.param("exit", "WorkerKilledError", marks=pytest.mark.slow)],
+)
+def test_two_drivers_on_one_run(driver_process, check, tools, cluster, fault, error):
+    """Both on one cluster that was there before; with ``exit`` both split the same unit."""
+    there = {"RAY_ADDRESS": cluster.address}
+    drivers = [driver_process(f"pace_s=0.01, on_bright={fault!r}", environment=there) for _ in range(2)]
     assert [driver.end() for driver in drivers] == [0, 0], [driver.text for driver in drivers]
-    check(drivers[0].url, {tools.bright_id: "WorkerKilledError"})
-    assert Path(drivers[0].url, "summary.json").exists() and os.listdir(Path(drivers[0].url, "commits"))
+    check(drivers[0].url, {tools.bright_id: error})
+    assert Path(drivers[0].url, "summary.json").exists()

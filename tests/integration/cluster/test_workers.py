@@ -60,6 +60,7 @@ def test_a_worker_stopped_beyond_its_lease_loses(start, check, tools, plug, clus
     check(run.url)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_ended_by_its_node(start, check, tools, plug):
     run = start(plug.Faults(pace_s=0.05), lease_s=3)
     sleeper = tools.until(lambda: tools.workers_of(run.url))[0]
@@ -87,6 +88,7 @@ def test_out_of_memory_on_a_batch_costs_nothing(start, check, plug):
     check(run.url)
 
 
+@pytest.mark.slow
 def test_out_of_memory_on_a_pair_alone_is_that_pair(start, check, plug, tools):
     run = start(plug.Faults(on_bright="oom"))
     done(run.report())
