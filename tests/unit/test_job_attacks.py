@@ -1,0 +1,88 @@
+"""The section ``attacks``: names, identity, and that it changes no certificate."""
+
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+
+from smoothcert.attacks import ATTACKS, NORMS, OBJECTIVES
+from smoothcert.errors import JobError
+from smoothcert.job import Job, fingerprint, parse_job
+from smoothcert.job_attacks import AttackName, AttackSection, NormName, ObjectiveName
+
+JOB = """
+name: tiny
+data: {format: parquet, uri: pairs.parquet}
+encoder: {model: "bundled:digits-clip"}
+certify: {sigma: 0.5}
+"""
+PGD = "attacks=[{attack: pgd, norm: l2, budget: 0.25}]"
+
+
+def section(text: str = "") -> AttackSection:
+    (attack,) = parse_job(JOB, [PGD.replace("}", f", {text}}}") if text else PGD]).attacks
+    return attack
+
+
+def fingerprint_of(job: Job) -> str:
+    return fingerprint(job, data_digest="d", encoder_digest="e", code_version="0")
+
+
+def test_every_attack_objective_and_norm_can_be_named() -> None:
+    assert set(get_args(AttackName)) == set(ATTACKS)
+    assert set(get_args(ObjectiveName)) == set(OBJECTIVES)
+    assert set(get_args(NormName)) == set(NORMS)
+
+
+def test_one_value_stands_for_a_list() -> None:
+    assert section("subjects: bare").subjects == ("bare",)
+    assert section().budgets == (0.25,)
+    (listed,) = parse_job(JOB, [PGD.replace("budget: 0.25", "budgets: [0.25, 0.5]")]).attacks
+    assert listed.budgets == (0.25, 0.5)
+
+
+def test_attacks_change_no_certificate_and_have_an_identity_of_their_own() -> None:
+    assert fingerprint_of(parse_job(JOB)) == fingerprint_of(parse_job(JOB, [PGD]))
+    same = section("keep: 3")
+    assert same.attack_id == section().attack_id
+    others = {section(text).attack_id for text in ("seed: 1", "steps: 7", "eot_draws: 8", "threshold: 0.4")}
+    assert len(others | {same.attack_id}) == 5
+
+
+def test_every_identifying_field_is_part_of_the_identity() -> None:
+    names = {name for name in AttackSection.model_fields if name != "keep"}
+    assert names == set(section().model_dump(exclude={"keep"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("budgets: [0.5]", "budget and budgets are both given"),
+        ("threshold: 2", "threshold=2"),
+        ("evaluate_draws: 2", "evaluate_draws=2"),
+        ("target_caption: a cat", "takes no target_caption"),
+        (
+            "objective: matching, target_caption: a cat, target_image: x.png",
+            "either target_caption or target_image",
+        ),
+        ("objective: classification", "needs the section 'zero_shot'"),
+        ("subjects: [bare, bare]", "names one twice"),
+        ("keeep: 3", "did you mean 'keep'"),
+    ],
+)
+def test_wrong_sections_say_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        section(text)
+    assert said in str(caught.value)
+
+
+def test_steps_and_restarts_are_settings_of_the_attacks_that_take_them() -> None:
+    with_steps = {
+        name for name, entry in ATTACKS.items() if "steps" in {f.name for f in fields(entry.settings)}
+    }
+    assert with_steps == set(ATTACKS)
+
+
+def test_text_objectives_need_a_text_space() -> None:
+    with pytest.raises(JobError, match="no text space"):
+        parse_job(JOB, [PGD.replace("}", ", objective: caption}"), "encoder.feature=pooled"])
