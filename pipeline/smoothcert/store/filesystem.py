@@ -112,13 +112,11 @@ class Storage:
         Raises:
             StoreError: it is missing or cannot be read.
         """
-        return self._call("read", relative, lambda path: bytes(self.fs.cat_file(path)))
+        return self._call("read", relative, self._bytes_of)
 
     def read_if_present(self, relative: str) -> bytes | None:
         """All bytes of a file, or ``None`` where there is none."""
-        return self._call(
-            "read", relative, lambda path: _unless_missing(lambda: bytes(self.fs.cat_file(path)))
-        )
+        return self._call("read", relative, lambda path: _unless_missing(lambda: self._bytes_of(path)))
 
     def read_many(self, relatives: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """The bytes of many small files; requests overlap on object stores."""
@@ -251,6 +249,13 @@ class Storage:
     def _memory(self) -> bool:
         return self._protocol == "memory"
 
+    def _bytes_of(self, path: str) -> bytes:
+        if self.local:
+            # three times as fast as through fsspec, and a resume may read thousands
+            with open(path, "rb") as stream:
+                return stream.read()
+        return bytes(self.fs.cat_file(path))
+
     def _create_local(self, path: str, data: bytes) -> bool:
         temporary = self._write_temporary(path, data)
         try:
@@ -258,7 +263,7 @@ class Storage:
             os.link(temporary, path)
         except FileExistsError:
             # a network file system may repeat a link whose answer was lost, so the bytes decide
-            return Path(path).read_bytes() == data
+            return self._bytes_of(path) == data
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -268,7 +273,7 @@ class Storage:
     def _create_memory(self, path: str, data: bytes) -> bool:
         with _MEMORY_LOCK:
             if self.fs.exists(path):
-                return bytes(self.fs.cat_file(path)) == data
+                return self._bytes_of(path) == data
             self.fs.pipe_file(path, data)
             return True
 
@@ -283,7 +288,7 @@ class Storage:
             if not _already_there(exc) and not is_transient(exc):
                 raise
             # the first answer may have been lost and the request repeated: then the bytes are ours
-            present = _unless_missing(lambda: bytes(self.fs.cat_file(path)))
+            present = _unless_missing(lambda: self._bytes_of(path))
             if present is None:
                 raise
             return present == data

@@ -166,15 +166,15 @@ def test_a_passing_failure_is_tried_again(url: str, monkeypatch: pytest.MonkeyPa
     storage = Storage(url)
     storage.create("x", b"1")
     calls = []
-    real = storage.fs.cat_file
+    real = storage._bytes_of
 
     def flaky(path: str) -> bytes:
         calls.append(path)
         if len(calls) < 3:
             raise TimeoutError("slow")
-        return bytes(real(path))
+        return real(path)
 
-    monkeypatch.setattr(storage.fs, "cat_file", flaky, raising=False)
+    monkeypatch.setattr(storage, "_bytes_of", flaky)
     assert storage.read("x") == b"1" and len(calls) == 3
 
 
@@ -184,7 +184,7 @@ def test_a_lasting_failure_is_told(url: str, monkeypatch: pytest.MonkeyPatch) ->
     def dead(path: str) -> bytes:
         raise TimeoutError("slow")
 
-    monkeypatch.setattr(storage.fs, "cat_file", dead, raising=False)
+    monkeypatch.setattr(storage, "_bytes_of", dead)
     with pytest.raises(StoreError, match="did not answer in time"):
         storage.read("x")
 

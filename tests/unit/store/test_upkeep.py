@@ -259,4 +259,5 @@ def test_no_mixture_of_upkeep_and_work_loses_a_row(url: str, make: Any, seed: in
             compact(run, target_rows=random_.choice([3, 6, 1000]))
         elif action == "gc":
             collect(run, grace=-HOUR)
-        assert dict(shown(run)) == expected
+            assert dict(shown(run)) == expected
+    assert dict(shown(run)) == expected
