@@ -156,6 +156,17 @@ def test_a_decision_is_final_until_the_slot_is_reset():
     assert test.decisions[0, 0] == REFUTED
 
 
+def test_the_first_of_two_crossings_inside_an_update_counts():
+    """Bad draws first, then very many good ones: work would have ended before the good ones were drawn."""
+    draws = np.concatenate([np.zeros(40), np.ones(4000)])
+    for order, decision in ((draws, REFUTED), (draws[::-1], CERTIFIED)):
+        test = run(np.array([[0.2]]), order[None, :, None].copy())
+        assert test.decisions[0, 0] == decision
+    bad_first = SequentialTest(np.array([[0.2]]), ALPHA, 1e-300)
+    bad_first.update(draws[None, :, None], slots=[0], counts=[4040])
+    assert bad_first.decisions[0, 0] == CERTIFIED  # it does cross later
+
+
 def test_a_reset_slot_is_as_good_as_a_new_one():
     thresholds, scores = sample(np.random.default_rng(9))
     test = run(thresholds[::-1].copy(), scores[::-1])
