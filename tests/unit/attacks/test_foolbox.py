@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import foolbox
 import numpy as np
 import pytest
 import torch
 
 from smoothcert.attacks import BareSubject, ClassificationMargin, make_attack
-
-foolbox = pytest.importorskip("foolbox", reason="foolbox is a development dependency")
 
 
 class Logits(torch.nn.Module):
