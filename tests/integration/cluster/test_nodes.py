@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(250)
 
 
 def test_a_raylet_killed_with_all_its_workers(start, check, tools, cluster, seed, monkeypatch):

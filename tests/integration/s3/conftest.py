@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,15 @@ def bucket(environment: dict[str, str]) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def smoothcert(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def smoothcert(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Starts the command line in a directory of its own; everything it prints is kept in a file there."""
     directory = tmp_path_factory.mktemp("s3")
+    started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: Any) -> subprocess.Popen[str]:
         log = directory / "output.log"
         with log.open("a") as stream:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-c", "from smoothcert.cli.main import main; main()", *map(str, arguments)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -73,9 +74,15 @@ def smoothcert(environment: dict[str, str], tmp_path_factory: pytest.TempPathFac
                 cwd=directory,
                 env=environment,
             )
+        started.append(process)
+        return process
 
     begin.directory = directory  # type: ignore[attr-defined]
-    return begin
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

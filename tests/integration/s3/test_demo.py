@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = pytest.mark.timeout(290)
+pytestmark = pytest.mark.timeout(600)
 NUMBERS = [
     "smooth_norm_lcb",
     "robustness_score_lcb",

@@ -7,6 +7,7 @@ store and the engine are the shipped ones; only the encoder and the file system 
 from __future__ import annotations
 
 import errno
+import glob
 import io
 import json
 import os
@@ -140,8 +141,8 @@ def guarded(main: Callable[[], int]) -> int:
 class FlakyFileSystem(LocalFileSystem):
     """Local files behind ``flaky://`` whose requests fail as SMOOTHCERT_FLAKY says, counted per process.
 
-    ``{"kind": "error" | "timeout" | "truncate" | "full", "every": 20, "after": 0, "until": "<file>"}``: ``full`` means
-    that writes fail with ENOSPC; while the file ``until`` exists nothing fails.
+    ``{"kind": "error" | "timeout" | "truncate" | "full", "every": 20, "since": "<glob>", "until": "<file>"}``. ``full``
+    means that writes fail with ENOSPC. Nothing fails before a file matches ``since``, nor while ``until`` exists.
     """
 
     protocol = "flaky"
@@ -164,10 +165,11 @@ class FlakyFileSystem(LocalFileSystem):
         kind = settings.get("kind", "")
         if kind not in kinds or ("until" in settings and Path(settings["until"]).exists()):
             return ""
+        if "since" in settings and not glob.glob(settings["since"]):
+            return ""
         with self._lock:
             FlakyFileSystem._count += 1
-            count = FlakyFileSystem._count - settings.get("after", 0)
-        return kind if count > 0 and count % settings["every"] == 0 else ""
+            return kind if FlakyFileSystem._count % settings["every"] == 0 else ""
 
     def _request(self, *more: str) -> None:
         kind = self._fails(("error", "timeout", *more))
