@@ -1,183 +1,205 @@
-"""Lower bounds and sequential tests miss the truth no more often than they say.
+"""Coverage of the statistics: bounds miss, and tests certify wrongly, no more often than they promise.
 
-Every test counts misses among independent repetitions with a seeded generator and compares with a binomial
-quantile: if the true miss rate were exactly alpha, a test would fail with probability below 1e-6 (per case;
-about 1e-4 for the whole file, and only after a change of seed or code, since the same seed gives the same
-counts). Nothing is retried.
+Every check counts misses in independent repetitions with a fixed seed and rejects where a binomial variable at the
+promised rate would reach the count with probability below ``FALSE_FAILURE / CHECKS``. So the whole file fails on
+sound code with probability at most 1e-6, over the choice of seeds; nothing is retried. That the checks can fail is
+shown by bounds that are wrong on purpose.
+
+Not covered: draws that are dependent.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import math
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
-from smoothcert.statistics import (
-    CERTIFIED,
-    REFUTED,
-    SequentialTest,
-    ebh,
-    lower_bound,
-    mean_interval,
-    share_interval,
-)
+from smoothcert.statistics import CERTIFIED, REFUTED, SequentialTest, ebh, lower_bound
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+FALSE_FAILURE = 1e-6
+CHECKS = 400
+"""At least the number of comparisons in this file (kept by the last test)."""
 
-SCORES: dict[str, tuple[float, Draw]] = {
-    "beta, wide": (0.75, lambda g, shape: g.beta(3.0, 1.0, shape)),
-    "beta, near one": (0.988, lambda g, shape: g.beta(98.8, 1.2, shape)),
-    "votes": (0.9, lambda g, shape: (g.random(shape) < 0.9).astype(np.float64)),
-    "rare catastrophes": (0.98, lambda g, shape: np.where(g.random(shape) < 0.02, 0.0, 1.0)),
-    "two points": (0.7, lambda g, shape: np.where(g.random(shape) < 0.5, 0.5, 0.9)),
-    "near-constant": (0.8, lambda g, shape: 0.8 + 1e-4 * g.uniform(-1, 1, shape)),
-    "low": (0.02, lambda g, shape: np.where(g.random(shape) < 0.02, 1.0, 0.0)),
+ALPHAS = (0.05, 0.01)
+LENGTHS = (20, 100, 1000)
+REPETITIONS = 2000
+LOOKS = np.unique(np.geomspace(4, 1000, 12).astype(int))
+"""Where the hostile observer computes a betting bound; sequential tests are watched at every draw."""
+
+_made = 0
+
+
+def misses_too_often(misses, repetitions, rate):
+    """Whether a count is incompatible with a rate of at most ``rate``."""
+    global _made
+    _made += 1
+    return float(binom.sf(int(misses) - 1, repetitions, rate)) < FALSE_FAILURE / CHECKS
+
+
+def means_too_high(values, mean):
+    """The same for averages of numbers in [0, 1]: P(average >= x) <= exp(-n KL(x, mean))."""
+    global _made
+    _made += 1
+    x = min(float(np.mean(values)), 1.0 - 1e-12)
+    if x <= mean:
+        return False
+    divergence = x * math.log(x / mean) + (1 - x) * math.log((1 - x) / (1 - mean))
+    return len(values) * divergence > math.log(CHECKS / FALSE_FAILURE)
+
+
+def beta(rng, mean, deviation, shape):
+    size = mean * (1 - mean) / deviation**2 - 1
+    return rng.beta(mean * size, (1 - mean) * size, shape)
+
+
+# name -> (mean, draws). Rare low scores are what a bound from few draws must not overlook.
+SCORES = {
+    "beta_high": (0.988, lambda rng, shape: beta(rng, 0.988, 0.01, shape)),
+    "beta_u_shaped": (0.5, lambda rng, shape: rng.beta(0.2, 0.2, shape)),
+    "bernoulli_half": (0.5, lambda rng, shape: (rng.random(shape) < 0.5).astype(float)),
+    "bernoulli_rare_failure": (0.97, lambda rng, shape: (rng.random(shape) < 0.97).astype(float)),
+    "two_points": (0.9 * 0.98 + 0.1 * 0.2, lambda rng, shape: np.where(rng.random(shape) < 0.9, 0.98, 0.2)),
+    "near_constant": (0.9, lambda rng, shape: 0.9 + 1e-6 * (rng.random(shape) - 0.5)),
 }
-# A bound may coincide with a mean of a nearly constant score up to rounding.
-EXACT = 1e-12
+VOTES = ("bernoulli_half", "bernoulli_rare_failure")
 
 
-def allowed(repetitions: int, rate: float) -> int:
-    """More misses than this have probability below 1e-6 if each has probability ``rate``."""
-    return int(binom.ppf(1 - 1e-6, repetitions, rate))
+@pytest.fixture(scope="module")
+def draws():
+    """All repetitions of every kind of score; shorter samples are their beginnings."""
+    return {
+        name: make(np.random.default_rng([2026, number]), (REPETITIONS, LENGTHS[-1]))
+        for number, (name, (_, make)) in enumerate(SCORES.items())
+    }
 
 
-def seed(*parts: object) -> np.random.Generator:
-    return np.random.default_rng([ord(c) for c in repr(parts)])
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("name", SCORES)
+def test_bounds_at_a_fixed_number_of_draws(draws, name, alpha):
+    mean = SCORES[name][0]
+    methods = ["betting", "empirical_bernstein", "hoeffding", *["clopper_pearson"] * (name in VOTES)]
+    for n in LENGTHS:
+        for method in methods:
+            misses = (lower_bound(draws[name][:, :n], alpha, method) > mean).sum()
+            assert not misses_too_often(misses, REPETITIONS, alpha), (method, n, misses)
 
 
-@pytest.mark.parametrize("n", [20, 100, 1000])
-@pytest.mark.parametrize("alpha", [0.05, 0.01])
-@pytest.mark.parametrize("scores", SCORES)
-def test_fixed_number_of_draws(scores: str, alpha: float, n: int) -> None:
-    mean, draw = SCORES[scores]
-    repetitions = 1200 if n < 1000 else 500
-    values = draw(seed(scores, alpha, n), (repetitions, n))
-    for method in ("betting", "empirical_bernstein", "hoeffding"):
-        misses = np.sum(lower_bound(values, alpha, method) > mean + EXACT)
-        assert misses <= allowed(repetitions, alpha), method
-        # and so from above
-        misses = np.sum(1 - lower_bound(1 - values, alpha, method) < mean - EXACT)
-        assert misses <= allowed(repetitions, alpha), method
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("name", SCORES)
+def test_betting_bounds_stopped_where_they_look_best(draws, name, alpha):
+    rows = 600
+    best = np.max([lower_bound(draws[name][:rows, :n], alpha) for n in LOOKS], axis=0)
+    misses = (best > SCORES[name][0]).sum()
+    assert not misses_too_often(misses, rows, alpha), misses
 
 
-@pytest.mark.parametrize("n", [20, 100, 1000])
-@pytest.mark.parametrize("alpha", [0.05, 0.01])
-@pytest.mark.parametrize("p", [0.3, 0.9, 0.995])
-def test_clopper_pearson(p: float, alpha: float, n: int) -> None:
-    votes = (seed(p, alpha, n).random((4000, n)) < p).astype(np.float64)
-    found = lower_bound(votes, alpha, "clopper_pearson")
-    assert np.sum(found > p) <= allowed(4000, alpha)
-    hits = votes.sum(axis=1)
-    expected = np.where(hits > 0, beta.ppf(alpha, np.maximum(hits, 1), n - hits + 1), 0.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-300)
+@pytest.mark.parametrize("name", SCORES)
+def test_sequential_tests_watched_at_every_draw(draws, name):
+    """At a threshold equal to the mean, certified and refuted are both mistakes; each has its level, per test."""
+    mean, futility = SCORES[name][0], 0.02
+    test = SequentialTest(np.full((REPETITIONS, 2), mean), ALPHAS, futility)
+    done = 0
+    for n in (*LENGTHS[:2], 400, 700, LENGTHS[-1]):
+        part = np.repeat(draws[name][:, done:n, None], 2, axis=2)
+        test.update(part, slots=range(REPETITIONS), counts=[n - done] * REPETITIONS)
+        done = n
+        for number, alpha in enumerate(ALPHAS):
+            certified = (test.decisions[:, number] == CERTIFIED).sum()
+            assert not misses_too_often(certified, REPETITIONS, alpha), (n, alpha, certified)
+            refuted = (test.decisions[:, number] == REFUTED).sum()
+            assert not misses_too_often(refuted, REPETITIONS, futility), (n, refuted)
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.01])
-@pytest.mark.parametrize("scores", SCORES)
-def test_adversarial_stopping(scores: str, alpha: float) -> None:
-    """Stop where the bound looks best: at none of 10 looks between 5 and 500 draws may it exceed the mean."""
-    mean, draw = SCORES[scores]
-    values = draw(seed("stop", scores, alpha), (600, 500))
-    best = np.zeros(600)
-    for count in np.unique(np.geomspace(5, 500, 10).astype(int)):
-        best = np.maximum(best, lower_bound(values, alpha, counts=np.full(600, count)))
-    assert np.sum(best > mean + EXACT) <= allowed(600, alpha)
+def test_votes_are_bounded_as_tightly_as_their_level_allows(draws):
+    """The exact bound misses a fair coin almost at its level: the counting of misses works."""
+    misses = (lower_bound(draws["bernoulli_half"], 0.05, "clopper_pearson") > 0.5).sum()
+    exact = binom.sf(binom.isf(0.05, 1000, 0.5), 1000, 0.5)  # the coarse grid of counts leaves 4.7%
+    assert abs(misses - REPETITIONS * exact) < 6 * math.sqrt(REPETITIONS * exact)
 
 
-def test_peeking_would_break_a_fixed_bound() -> None:
-    """The adversary of the test above is a real one: Hoeffding's bound fails under it."""
-    values = (seed("peek").random((2000, 1000)) < 0.5).astype(np.float64)
-    best = np.zeros(2000)
-    for count in np.unique(np.geomspace(5, 1000, 60).astype(int)):
-        best = np.maximum(best, lower_bound(values[:, :count], 0.05, "hoeffding"))
-    assert np.mean(best > 0.5) > 0.06
+# Bounds that are wrong, each in a way that an implementation could be: the checks above must reject them.
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.01])
-@pytest.mark.parametrize("scores", SCORES)
-def test_sequential_tests_do_not_certify_what_is_false(scores: str, alpha: float) -> None:
-    """The threshold lies at the mean, the hardest false claim; 1,000 draws in chunks of 16, stopping at will."""
-    mean, draw = SCORES[scores]
-    slots = 1500
-    test = SequentialTest(np.full((slots, 1), mean + 1e-9), alpha, 0.05)
-    generator = seed("sequential", scores, alpha)
-    for _ in range(63):
-        test.update(draw(generator, (slots, 16, 1)), slots=range(slots), counts=np.full(slots, 16))
-    assert np.sum(test.decisions == CERTIFIED) <= allowed(slots, alpha)
-    # the capital where the test stopped is an e-value: P(e >= x) <= 1/x for every x
-    e_values = np.exp(test.log_e_values[:, 0])
-    for x in (2.0, 5.0, 10.0):
-        assert np.sum(e_values >= x) <= allowed(slots, 1 / x)
+def test_rejects_bernstein_without_its_last_term(draws):
+    x = draws["bernoulli_rare_failure"][:, :20]
+    wrong = x.mean(axis=1) - np.sqrt(2 * x.var(axis=1, ddof=1) * math.log(2 / 0.01) / 20)
+    assert misses_too_often((wrong > 0.97).sum(), REPETITIONS, 0.01)
 
 
-@pytest.mark.parametrize("scores", ["beta, wide", "beta, near one", "votes", "near-constant"])
-def test_sequential_tests_rarely_give_up_on_what_is_true(scores: str) -> None:
-    mean, draw = SCORES[scores]
-    test = SequentialTest(np.full((1500, 1), mean - 1e-9), 0.001, 0.05)
-    generator = seed("futility", scores)
-    for _ in range(40):
-        test.update(draw(generator, (1500, 16, 1)), slots=range(1500), counts=np.full(1500, 16))
-    assert np.sum(test.decisions == REFUTED) <= allowed(1500, 0.05)
+def test_rejects_hoeffding_that_is_peeked_at(draws):
+    x = draws["bernoulli_half"]
+    counts = np.arange(1, x.shape[1] + 1)
+    bound = np.cumsum(x, axis=1) / counts - np.sqrt(math.log(1 / 0.05) / (2 * counts))
+    assert not misses_too_often((bound[:, -1] > 0.5).sum(), REPETITIONS, 0.05)
+    assert misses_too_often((bound.max(axis=1) > 0.5).sum(), REPETITIONS, 0.05)
 
 
-def test_certified_sets_by_ebh_keep_the_false_discovery_rate() -> None:
-    """Half of 200 claims are false; mean false discovery proportion over 60 runs, at most q + 4 deviations."""
-    q, proportions, found = 0.1, [], []
-    generator = seed("ebh")
-    for _ in range(60):
-        means = np.where(np.arange(200) < 100, 0.8, 0.9)
-        test = SequentialTest(np.full((200, 1), 0.8 + 1e-9), 1e-6, 1e-6)
-        test.update(
-            np.clip(generator.normal(means[:, None, None], 0.05, (200, 300, 1)), 0, 1),
-            slots=range(200),
-            counts=np.full(200, 300),
-        )
-        chosen = ebh(test.log_e_values[:, 0], q)
-        proportions.append(chosen[:100].sum() / max(chosen.sum(), 1))
-        found.append(chosen[100:].mean())
-    assert np.mean(proportions) <= q + 4 * 0.5 / np.sqrt(60 * 100)
-    assert np.mean(found) > 0.9
+def test_rejects_stakes_that_see_the_draw_they_are_staked_on(draws):
+    """The mean of all draws, the present one included, decides on which side to bet."""
+    x = draws["beta_u_shaped"][:, :100]
+    seen = np.cumsum(x, axis=1) / np.arange(1, 101)
+    capital = np.cumsum(np.log1p(0.5 * np.sign(seen - 0.5) * (x - 0.5)), axis=1)
+    fair = np.cumsum(np.log1p(0.5 * np.sign(seen - 0.5)[:, :-1] * (x - 0.5)[:, 1:]), axis=1)
+    assert misses_too_often((capital.max(axis=1) > math.log(20)).sum(), REPETITIONS, 0.05)
+    assert not misses_too_often((fair.max(axis=1) > math.log(20)).sum(), REPETITIONS, 0.05)
 
 
-def test_share_intervals_cover_at_the_end_and_all_along() -> None:
-    generator = seed("share")
-    exact_misses = anytime_misses = 0
-    for _ in range(500):
-        p = generator.uniform(0.02, 0.98)
-        hits = np.cumsum(generator.random(400) < p)
-        low, high = share_interval(int(hits[-1]), 400, 0.95)
-        exact_misses += not low <= p <= high
-        looks = (
-            share_interval(int(hits[n - 1]), n, 0.95, anytime=True) for n in (1, 3, 10, 30, 100, 200, 400)
-        )
-        anytime_misses += any(not low <= p <= high for low, high in looks)
-    assert exact_misses <= allowed(500, 0.05)
-    assert anytime_misses <= allowed(500, 0.05)
+def test_rejects_two_sided_use_of_a_one_sided_level(draws):
+    x = draws["bernoulli_half"]
+    below = lower_bound(x, 0.05, "clopper_pearson") > 0.5
+    above = lower_bound(1.0 - x, 0.05, "clopper_pearson") > 0.5
+    assert misses_too_often((below | above).sum(), REPETITIONS, 0.05)
 
 
-@pytest.mark.parametrize("anytime", [False, True])
-def test_mean_intervals_cover(anytime: bool) -> None:
-    generator = seed("mean", anytime)
-    misses = 0
-    for _ in range(400):
-        values = generator.beta(4.0, 1.0, 150)
-        low, high = mean_interval(values, 0.9, anytime=anytime)
-        misses += not low <= 0.8 <= high
-    assert misses <= allowed(400, 0.1)
+# Selection with a false discovery rate.
 
 
-def test_class_radius_needs_no_correction_for_rivals() -> None:
-    """The smallest of 20 lower bounds, each at alpha, exceeds the smallest mean with probability at most
-    alpha.
+def false_share(selected, null):
+    return (selected & null).sum() / max(selected.sum(), 1)
 
-    The rivals' scores are those of the same draws, as in a row: dependent. All means are equal, which is
-    worst: 20 rivals are nearest. Taking the largest instead would fail nearly always.
-    """
-    generator = seed("rivals")
-    shared = generator.normal(0, 0.05, (600, 1, 100))
-    values = np.clip(0.7 + shared + generator.normal(0, 0.05, (600, 20, 100)), 0, 1)
-    bounds = lower_bound(values, 0.05)
-    assert np.sum(bounds.min(axis=1) > 0.7) <= allowed(600, 0.05)
+
+@pytest.mark.parametrize("shared", [False, True], ids=["independent", "shared noise"])
+def test_false_discoveries_of_ebh_after_sequential_tests(shared):
+    """40 of 60 pairs have a mean at the threshold, the others above; each stops when decided."""
+    rng = np.random.default_rng([7, shared])
+    runs, pairs, n, q = 300, 60, 150, 0.2
+    null = np.arange(pairs) < 40
+    power, shares = 0, []
+    noise = rng.random((runs, 1 if shared else pairs, n))
+    scores = np.where(noise < np.where(null, 0.7, 0.95)[:, None], 1.0, 0.0)
+    test = SequentialTest(np.full((runs * pairs, 1), 0.7), 0.05, 0.05)
+    for start in range(0, n, 50):
+        part = scores[:, :, start : start + 50].reshape(runs * pairs, 50, 1)
+        test.update(part, slots=range(runs * pairs), counts=[50] * (runs * pairs))
+    for log_e_values in test.log_e_values.reshape(runs, pairs):
+        selected = ebh(log_e_values, q)
+        shares.append(false_share(selected, null))
+        power += (selected & ~null).sum()
+    assert not means_too_high(shares, q)
+    assert power > 0.5 * runs * (~null).sum()  # it does select
+
+
+def test_ebh_reaches_its_rate_under_the_worst_dependence():
+    """All e-values are 1/q together with probability q: the rate is q exactly, so half of it is rejected."""
+    rng = np.random.default_rng(11)
+    q, n, runs = 0.1, 50, 4000
+    null = np.ones(n, dtype=bool)
+    together = rng.random(runs) < q
+    found = [
+        false_share(ebh(np.full(n, math.log(1 / q) + 1e-9 if t else -math.inf), q), null) for t in together
+    ]
+    assert not means_too_high(found, q)
+    assert means_too_high(found, q / 2)
+
+
+def test_rejects_selection_that_ignores_how_many_were_asked_for():
+    rng = np.random.default_rng(12)
+    q, n, runs = 0.1, 50, 500
+    log_e_values = np.where(rng.random((runs, n)) < q, math.log(1 / q), -math.inf)
+    null = np.ones(n, dtype=bool)
+    assert means_too_high([false_share(row >= math.log(1 / q), null) for row in log_e_values], q)
+    assert not means_too_high([false_share(ebh(row, q), null) for row in log_e_values], q)
+
+
+def test_the_false_failure_rate_counts_every_check():
+    assert _made <= CHECKS
