@@ -42,12 +42,11 @@ zero_shot: {labels: [cat, dog]}
 
 
 @contextmanager
-def timed(what: str, per: int = 1) -> Iterator[None]:
-    start = time.perf_counter()
+def timed(what: str) -> Iterator[None]:
+    start, busy = time.perf_counter(), time.process_time()
     yield
-    seconds = time.perf_counter() - start
-    each = f" = {seconds / per * 1e3:.2f} ms each" if per > 1 else ""
-    print(f"{what:<62} {seconds:8.3f} s{each}")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - busy
+    print(f"{what:<62} {seconds:8.3f} s {cpu:8.3f} s of CPU", flush=True)
 
 
 def peak_mib() -> float:
