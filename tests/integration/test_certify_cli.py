@@ -1,0 +1,244 @@
+"""The command line as a user meets it: killed, interrupted, over budget, on a full disk, resumed, and mistaken."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from smoothcert.cli.main import main
+from smoothcert.datasets import write_demo_data
+from smoothcert.job import load_job
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+
+SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
+local = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "test_certify_local.py")))
+JOB = """
+name: mini
+data: {{format: parquet, uri: "{data}", limit: 24}}
+encoder: {{model: "bundled:digits-clip", slots: 4, chunk: 8, threads: 1}}
+certify: {{sigma: 0.25, alpha: 0.01, pilot_draws: 15, max_draws: {draws}, radii: [0.0625, 0.125]}}
+zero_shot:
+  labels: [zero, one, two, three, four, five, six, seven, eight, nine]
+  prompts: ["a photo of the digit {{label}}"]
+executor: {{pairs_per_unit: 3}}
+output: {{runs: "{runs}", run: mine}}
+tracking: {{enabled: false}}
+"""
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("digits")
+    write_demo_data(where, "parquet")
+    return where
+
+
+@pytest.fixture
+def job_file(digits: Path, tmp_path: Path) -> Callable[..., Path]:
+    def write(runs: str = "runs", draws: int = 300, data: Path | None = None) -> Path:
+        path = tmp_path / f"{runs}.yaml"
+        path.write_text(JOB.format(data=data or digits, runs=tmp_path / runs, draws=draws))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def smoothcert(monkeypatch, capfd) -> Iterator[Callable[..., Outcome]]:
+    """The console script's function, in this process: exit code, output, errors."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    root = logging.getLogger()
+    loggers = list(root.handlers)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["smoothcert", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        out, err = capfd.readouterr()
+        if "--debug" not in arguments:
+            assert "Traceback" not in out + err
+        return code, out, err
+
+    yield call
+    root.handlers[:] = loggers
+    logging.getLogger("smoothcert").setLevel(logging.NOTSET)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def start(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [SMOOTHCERT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **settings,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Outcome:
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert "Traceback" not in out + err
+    return process.returncode, out, err
+
+
+def wait_for_commits(run: Path, count: int, alive: Callable[[], bool]) -> int:
+    """Until so many units are committed; the number that there are."""
+    while True:
+        running = alive()
+        found = len(list((run / "commits").glob("*.json")))
+        if found >= count:
+            return found
+        assert running, "it ended before"
+        time.sleep(0.005)
+
+
+def files_of(directory: Path) -> list[tuple[Path, int]]:
+    return sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*") if path.is_file())
+
+
+def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(job_file, tmp_path):
+    path, run = job_file(), tmp_path / "runs" / "mine"
+
+    def no_room() -> None:
+        """No file may grow beyond 6 KB: the plan fits, the rows of a unit do not."""
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+
+    code, out, err = finish(start("certify", path, "--set", "executor.units_in_flight=1", preexec_fn=no_room))
+    assert code in (3, 5), (out, err)
+    assert "remedy" in err and "File too large" in err
+    assert not list((run / "commits").glob("*.json"))
+
+    process = start("certify", path)
+    wait_for_commits(run, 1, lambda: process.poll() is None)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+    left = len(local.rows(str(run)))
+    assert 3 <= left < 24
+
+    process = start("certify", path)
+    found = wait_for_commits(run, left // 3 + 1, lambda: process.poll() is None)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert f"resuming: {left} of 24 pairs are done" in err
+    assert code == 130 and "run the same command again to resume" in err
+    stopped_at = len(local.rows(str(run)))
+    assert 3 * found <= stopped_at < 24
+
+    code, out, err = finish(start("certify", path))
+    assert code == 0 and f"resuming: {stopped_at} of 24 pairs are done" in err
+    assert "24 of 24 pairs certified" in out and f"smoothcert status {run}" in out.replace("\n", "")
+
+    undisturbed = Driver(load_job(job_file("undisturbed"))).certify(Monitor(lambda result: None))
+    local.assert_same(local.rows(str(run)), local.rows(undisturbed.url))
+    assert json.loads((run / "summary.json").read_text())["ok"] == 24
+
+
+def test_too_many_bad_pairs_have_an_exit_code_of_their_own(smoothcert, tmp_path, job_file):
+    data = tmp_path / "zoo"
+    data.mkdir()
+    expected = local.zoo(data)
+    bad = sum(error is not None for error in expected.values())
+    given = ["--set", "data.format=manifest", "--set", f"data.uri={data / 'pairs.csv'}"]
+    given += ["--set", "data.max_pixels=1000000"]
+    code, out, err = smoothcert("certify", job_file(draws=8), *given)
+    text = " ".join((out + err).split())
+    assert code == 6
+    assert f"{bad:,} quarantined" in text and "quarantined DecodeError: 4" in text
+    assert "output.quarantine_budget=0.05" in text and "FROM quarantine" in text
+    # the same run within its budget: nothing to do, and no complaint
+    code, out, err = smoothcert("certify", job_file(draws=8), *given, "--set", "output.quarantine_budget=0.5")
+    assert code == 0 and f"resuming: {len(expected)} of {len(expected)}" in err
+
+
+def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digits, job_file):
+    """A shard goes away while the run is under way."""
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    path, run = job_file(draws=100, data=data), tmp_path / "runs" / "mine"
+
+    def take_away() -> None:
+        wait_for_commits(run, 1, lambda: True)
+        os.rename(sorted(data.glob("*.parquet"))[1], tmp_path / "away")
+
+    thief = threading.Thread(target=take_away)
+    thief.start()
+    code, out, err = smoothcert(
+        "certify", path, "--set", "data.limit=126", "--set", "executor.pairs_per_unit=20"
+    )
+    thief.join()
+    assert code == 5
+    assert "6 pairs have no row" in err and "00001-of-00003" in err and "run the same command again" in err
+    assert "120 of 126 pairs certified" in out
+
+
+def test_errors_before_work_leave_no_run(smoothcert, job_file, tmp_path):
+    path = job_file()
+    for override, words in [
+        ("certify.sigma=-1", "certify.sigma=-1"),
+        (f"data.uri={tmp_path}/nowhere", "nowhere"),
+        ("data.columns.image=picture", "picture"),
+        (f"encoder.model={tmp_path}/no-model", "no-model"),
+    ]:
+        code, out, err = smoothcert("certify", path, "--set", override)
+        assert code == 2 and words in err and "remedy" in err and out == ""
+    assert not (tmp_path / "runs").exists()
+    code, out, err = smoothcert("--debug", "certify", path, "--set", "certify.sigma=-1")
+    assert code == 2 and "Traceback" in err, "--debug shows where"
+
+
+def test_a_run_directory_of_another_job_is_refused(smoothcert, job_file, tmp_path):
+    path = job_file(draws=2)
+    Driver(load_job(path, ["data.limit=3"])).certify(Monitor(lambda result: None))
+    before = files_of(tmp_path / "runs")
+    code, _, err = smoothcert("certify", path, "--set", "data.limit=3", "--set", "certify.alpha=0.02")
+    assert code == 2 and "alpha" in err and "remedy" in err
+    assert files_of(tmp_path / "runs") == before
+
+
+def test_the_plan_changes_nothing(smoothcert, job_file, tmp_path):
+    path = job_file(draws=100)
+    code, out, _ = smoothcert("plan", path, "--no-probe")
+    assert code == 0
+    assert "24 in 1 files, 8 units" in out and "2,760 (15 pilot + 100 a pair)" in out
+    target = "certify.targets=[{certificate: angular, radius: 0.1, cosine: 0.8}]"
+    code, out, _ = smoothcert("plan", path, "--set", target)
+    assert code == 0 and "at most 2,760" in out and "draws/s measured" in out
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,42 @@
+"""The same job through Ray gives the same rows: same noise, same draws, floats equal to 1e-5."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from smoothcert.job import load_job
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.status import read_status
+
+here = Path(__file__).parent
+cli = SimpleNamespace(**runpy.run_path(str(here / "test_certify_cli.py")))
+local = cli.local
+
+
+@pytest.mark.slow
+def test_the_same_job_through_ray_on_two_workers_of_half_a_cpu(tmp_path):
+    cli.write_demo_data(tmp_path / "digits", "parquet")
+    path = tmp_path / "job.yaml"
+    path.write_text(cli.JOB.format(data=tmp_path / "digits", runs=tmp_path / "ray", draws=40))
+    workers = ["--set", "executor.workers=2", "--set", "executor.cpus_per_worker=0.5"]
+    process = cli.start("certify", path, "--executor", "ray", *workers)
+    code, out, err = cli.finish(process)
+    assert code == 0, err
+    assert "24 of 24 pairs certified" in out and "executor ray" in err
+
+    alone = Driver(load_job(path, [f"output.runs={tmp_path / 'local'}"])).certify(
+        Monitor(lambda result: None)
+    )
+    local.assert_same(local.rows(str(tmp_path / "ray" / "mine")), local.rows(alone.url))
+    status = read_status(str(tmp_path / "ray" / "mine"))
+    assert status.complete and status.units_done == 8
+    assert len({worker.worker for worker in status.workers}) == 2, "both workers took part"
+
+    # whatever executor began a run, the other one may go on with it
+    code, _, err = cli.finish(cli.start("certify", path))
+    assert code == 0 and "resuming: 24 of 24" in err
