@@ -165,6 +165,7 @@ def votes(encoder: Encoder, sigma: float, alpha: float, count: int, draws: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25, 0.5])
     parser.add_argument("--pairs", type=int, default=360)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--adaptive-pairs", type=int, default=120)
@@ -173,7 +174,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.001)
     options = parser.parse_args()
     encoder = load_encoder(EncoderSection(model="bundled:digits-clip"))
-    for sigma in (0.25, 0.5):
+    for sigma in options.sigmas:
         print(
             f"sigma {sigma:g}, alpha {options.alpha:g}, {options.pairs} held-out digits, {options.draws} draws"
         )
