@@ -49,18 +49,23 @@ app.command("doctor")(doctor)
 _debug = False
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"smoothcert {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks and debug logs."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what happens as it happens."),
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_say_version
+    ),
 ) -> None:
     """Certified robustness of image-text encoders over whole datasets."""
     global _debug
     _debug = debug
-    if version:
-        typer.echo(f"smoothcert {__version__}")
-        raise typer.Exit
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     handler = RichHandler(console=Console(stderr=True), show_path=debug, markup=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]", handlers=[handler])
