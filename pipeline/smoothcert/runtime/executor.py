@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.errors import EncoderError, ExecutorError
+from smoothcert.errors import EncoderError, ExecutorError, StoreError
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Progress, Session
+
+STORE_FAILURES = 10
+"""Attempts in a row that may fail because of the store before a run gives up: a full disk empties no queue."""
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Executor(Protocol):
 
         Raises:
             EncoderError: the encoder cannot work at all.
+            StoreError: the store refused ``STORE_FAILURES`` attempts in a row.
             ExecutorError: workers or the cluster failed beyond the budget.
         """
 
@@ -85,6 +89,7 @@ class LocalExecutor:
         self._in_flight = in_flight
         self._attempts = attempts
         self._grace_s = grace_s
+        self._store_failures = 0
 
     def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
         """See ``Executor.run``."""
@@ -134,9 +139,12 @@ class LocalExecutor:
         for future in done:
             unit = running.pop(future)
             error = future.exception()
+            self._store_failures = self._store_failures + 1 if isinstance(error, StoreError) else 0
             if error is None:
                 monitor.on_result(future.result())
                 continue
+            if self._store_failures >= STORE_FAILURES:
+                raise error
             if isinstance(error, (EncoderError, ExecutorError)) or not isinstance(error, Exception):
                 raise error
             tries[unit.unit_id] = tries.get(unit.unit_id, 0) + 1

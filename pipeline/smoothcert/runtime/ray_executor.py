@@ -37,7 +37,7 @@ from smoothcert.errors import (
     WorkerKilledError,
 )
 from smoothcert.job import ExecutorSection
-from smoothcert.runtime.executor import ExecutorReport, Monitor
+from smoothcert.runtime.executor import STORE_FAILURES, ExecutorReport, Monitor
 from smoothcert.runtime.ledger import Ledger, Loss, Split, Task
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Progress, Session
@@ -51,8 +51,6 @@ _LOSSES_BEFORE_WORK = 5
 """Workers that may die one after the other while they start before the run gives up."""
 _LOSSES_WITHOUT_WORK = 20
 """Workers that may die in a session that has not finished a single unit: then it is no pair's fault."""
-_STORE_FAILURES = 10
-"""Units that may fail in a row because of the store before the run gives up: a full disk empties no queue."""
 _START_S = 600.0
 """A worker that runs but is not ready after so long (or the lease, if that is longer) is hung."""
 
@@ -292,7 +290,7 @@ class RayExecutor:
             cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
         )
         self._store_failures = self._store_failures + 1 if isinstance(error, StoreError) else 0
-        if self._store_failures >= _STORE_FAILURES:
+        if self._store_failures >= STORE_FAILURES:
             raise error
         if ledger.erred(held.name, task.unit.unit_id, error):
             log.warning("unit %s failed on %s and is tried again: %s", task.unit.unit_id, held.name, error)
