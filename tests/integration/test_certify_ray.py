@@ -19,6 +19,7 @@ local = cli.local
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_same_job_through_ray_on_two_workers_of_half_a_cpu(tmp_path):
     cli.write_demo_data(tmp_path / "digits", "parquet")
     path = tmp_path / "job.yaml"

@@ -172,6 +172,23 @@ def test_a_unit_that_cannot_be_written_fails_and_the_others_do_not(driver):
     assert committed(driver) == expected(driver)
 
 
+def test_a_store_that_stays_full_ends_the_run_instead_of_certifying_everything_for_nothing(driver):
+    writer = FullStore(UnitWriter(driver.run), 10**9)
+    with pytest.raises(StoreError, match="no space"):
+        LocalExecutor(lambda: session(driver, writer=writer)).run(
+            driver.plan.units, Monitor(lambda result: None)
+        )
+    attempts = 10**9 - writer.fails
+    assert attempts <= 12, "no more than ten in a row, and what was in flight"
+    assert committed(driver) == []
+    # a store that hiccups is another matter
+    writer = FullStore(UnitWriter(driver.run), 4)
+    report = LocalExecutor(lambda: session(driver, writer=writer)).run(
+        driver.plan.units, Monitor(lambda result: None)
+    )
+    assert not report.failed and committed(driver) == expected(driver)
+
+
 def test_an_abandoned_session_keeps_what_was_committed_and_drops_the_rest(driver):
     endless = threading.Event()
 

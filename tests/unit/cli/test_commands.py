@@ -1,0 +1,158 @@
+"""The light commands through the console script: exit codes, formats, and messages instead of tracebacks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from smoothcert import __version__
+from smoothcert.datasets import open_source
+from smoothcert.errors import did_you_mean
+from smoothcert.job import parse_job
+from smoothcert.store import RunDirectory
+
+SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
+
+
+def smoothcert(*arguments: object, expect: int = 0, cwd: Path | None = None) -> SimpleNamespace:
+    done = subprocess.run(
+        [SMOOTHCERT, *map(str, arguments)],
+        capture_output=True,
+        timeout=120,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+    )
+    err = done.stderr.decode()
+    assert done.returncode == expect, (done.returncode, done.stdout, err)
+    assert b"Traceback" not in done.stdout + done.stderr
+    return SimpleNamespace(raw=done.stdout, out=done.stdout.decode(errors="replace"), err=err)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of three units committed: eight rows."""
+    where = tmp_path_factory.mktemp("runs") / "mine"
+    directory = RunDirectory.create_or_open(str(where), make.identity(), make.units(3, 4))
+    for unit in make.units(3, 4)[:2]:
+        rows = [make.ok_row(unit.unit_id, f"pair {unit.start + i}") for i in range(4)]
+        assert directory.commits.commit(make.attempt_unit(directory, unit.unit_id, rows))
+    return where
+
+
+def test_query_in_every_format(run, tmp_path):
+    sql = "SELECT pair_id, smooth_norm_lcb, caption FROM certificates ORDER BY pair_id"
+    expected = [(f"pair {i}", 0.85, "a cat") for i in range(8)]
+    table = smoothcert("query", run, sql).out
+    assert all(name in table for name in ("pair_id", "pair 7", "0.85"))
+    rows = list(csv.reader(io.StringIO(smoothcert("query", run, sql, "--format", "csv").out)))
+    assert rows[0] == ["pair_id", "smooth_norm_lcb", "caption"]
+    assert [(r[0], float(r[1]), r[2]) for r in rows[1:]] == expected
+    text = smoothcert("query", run, sql, "--format", "json").out
+    try:
+        records = json.loads(text)
+    except json.JSONDecodeError:
+        records = [json.loads(line) for line in text.splitlines()]
+    assert [tuple(record.values()) for record in records] == expected
+    smoothcert("query", run, sql, "--format", "parquet", "-o", tmp_path / "out.parquet")
+    assert [tuple(row.values()) for row in pq.read_table(tmp_path / "out.parquet").to_pylist()] == expected
+
+
+def test_several_runs_at_once(run, tmp_path):
+    other = tmp_path / "other"
+    directory = RunDirectory.create_or_open(str(other), make.identity("certify.seed=1"), make.units(1, 4))
+    rows = [make.ok_row("u00000-0", f"pair {i}") for i in range(4)]
+    assert directory.commits.commit(make.attempt_unit(directory, "u00000-0", rows))
+    sql = "SELECT run_id, count(*) AS n FROM certificates GROUP BY 1 ORDER BY 2"
+    answer = list(csv.reader(io.StringIO(smoothcert("query", run, other, sql, "--format", "csv").out)))
+    assert [row[1] for row in answer] == ["n", "4", "8"]
+    assert "given twice" in smoothcert("query", run, run, sql, expect=2).err
+
+
+def test_queries_that_cannot_be_answered(run, tmp_path):
+    for arguments, words in [
+        ((run, "SELECT nonsense FROM certificates"), "nonsense"),
+        ((run, "DELETE FROM certificates"), "remedy"),
+        ((run,), "at least one run directory"),
+        ((tmp_path / "nowhere", "SELECT 1"), "nowhere"),
+    ]:
+        assert words in smoothcert("query", *arguments, expect=2).err
+
+
+def test_the_status_of_a_run_that_is_not_complete(run, tmp_path):
+    told = smoothcert("status", run, "--json", expect=1)
+    status = json.loads(told.out)
+    assert (status["pairs"], status["committed"], status["units_done"], status["complete"]) == (
+        12,
+        8,
+        2,
+        False,
+    )
+    people = smoothcert("status", run, expect=1).out
+    assert "8 of 12 committed" in people and "2 of 3 committed" in people
+    assert "nowhere" in smoothcert("status", tmp_path / "nowhere", expect=2).err
+
+
+def test_demo_data_is_what_a_job_reads(tmp_path):
+    written = smoothcert("demo-data", tmp_path / "digits", "--format", "webdataset", "--split", "test").out
+    assert "360 pairs in 3 files" in written
+    job = parse_job(make.JOB, [f"data.uri={tmp_path / 'digits'}", "data.format=webdataset"])
+    assert sum(file.pairs for file in open_source(job.data).files()) == 360
+    shapes = ["demo-data", tmp_path / "shapes", "--synthetic", 25, "--pairs-per-shard", 10, "--size", 16]
+    assert "25 pairs in 3 files" in smoothcert(*shapes).out
+    again = smoothcert("demo-data", tmp_path / "digits", "--format", "gif", expect=2).err
+    assert "gif" in again and "parquet" in again
+
+
+def test_the_doctor_names_what_is_there(tmp_path):
+    told = smoothcert("doctor", "--store", tmp_path / "results", cwd=tmp_path).out
+    for word in (
+        __version__,
+        "torch",
+        "duckdb",
+        "cpu",
+        f"{tmp_path / 'results'}: writable",
+        "no problems found",
+    ):
+        assert word in told
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    told = smoothcert("doctor", "--store", blocked / "below", cwd=tmp_path, expect=1).out
+    assert "problem: store" in told and "1 problem" in told
+
+
+def test_help_version_and_mistakes(tmp_path):
+    assert __version__ in smoothcert("--version").out
+    help_text = smoothcert("--help").out
+    for command in ("plan", "certify", "status", "query", "track", "demo-data", "doctor"):
+        assert command in help_text
+    assert "certfy" in smoothcert("certfy", expect=2).err
+    missing = smoothcert("certify", tmp_path / "none.yaml", expect=2).err
+    assert "none.yaml" in missing and "remedy" in missing
+
+
+def test_a_reader_that_goes_away_is_no_error(run):
+    """``smoothcert query ... | head -1``: quiet, like other tools."""
+    sql = "SELECT repeat('x', 1000) FROM range(2000)"
+    done = subprocess.run(
+        f"'{SMOOTHCERT}' query '{run}' \"{sql}\" --format csv | head -1",
+        shell=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.stderr == b"" and done.stdout.count(b"\n") == 1
+
+
+def test_did_you_mean_is_quiet_when_nothing_is_near():
+    assert did_you_mean("sgima", ["sigma", "alpha"]) == " (did you mean 'sigma'?)"
+    assert did_you_mean("xyzzy", ["sigma", "alpha"]) == ""
