@@ -8,6 +8,8 @@ the one from which the estimated m(x) is farthest.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -65,6 +67,11 @@ def dual_direction(
     return weights.reshape(*shape, k), needed.reshape(shape)
 
 
+@lru_cache(maxsize=64)
+def _ratio(rho: float) -> LikelihoodRatio:
+    return LikelihoodRatio(rho, cells=_CELLS, reach=8.5)
+
+
 def _along(gram: FloatArray, s: FloatArray) -> FloatArray:
     """The first direction alone: some unit vector, where no choice matters."""
     weights = np.zeros(s.shape)
@@ -118,7 +125,7 @@ def _rigorous(
     usable = length > 1e-9
     length = np.where(usable, length, 1.0)
     bound = np.empty(length.shape)
-    ratio = LikelihoodRatio(rho, cells=_CELLS, reach=8.5)
+    ratio = _ratio(rho)
     for start in range(0, length.size, 256):
         rows = slice(start, start + 256)
         bound[rows] = ratio.expected_norm(a[rows], b[rows])

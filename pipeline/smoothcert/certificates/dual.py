@@ -141,7 +141,14 @@ def _newton_step(
     size = np.trace(hessian, axis1=-2, axis2=-1) / k + 1e-12
     index = np.arange(k)
     matrix[:, index, index] += damping[:, None] * size[:, None] + 1e-12 + held
-    return np.asarray(-np.linalg.solve(matrix, (gradient * free)[..., None])[..., 0])
+    wanted = (gradient * free)[..., None]
+    try:
+        step = np.linalg.solve(matrix, wanted)
+    except np.linalg.LinAlgError:
+        # dependent directions at a scale where the damping drowns: the shortest step will do, since any multiplier
+        # is sound and only those that improve the bound are taken
+        step = np.linalg.pinv(np.nan_to_num(matrix), hermitian=True) @ wanted
+    return np.asarray(-step[..., 0])
 
 
 def _derivatives(

@@ -27,7 +27,7 @@ SMALLEST_SHIFT = 1e-6
 LARGEST_SHIFT = 6.0
 """Larger shifts count as vacuous: they would need a smooth norm above 1 - 2e-9, i.e. some 10^9 draws."""
 
-_LINES, _LINES_FAR, _CELLS = 1024, 5000, 2000
+_LINES, _LINES_FAR, _CELLS = 2500, 8000, 4000
 """Lines at shifts up to 2, where few are enough, and beyond; cells of the grid."""
 _SOLVED_LINES, _SOLVED_CELLS = 192, 320
 _FEW = 24

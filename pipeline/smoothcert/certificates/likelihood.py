@@ -23,7 +23,7 @@ from scipy.special import ndtr
 
 from smoothcert.certificates.domain import FloatArray
 
-# Relative: rounding of the weights (1e-14) and of a sum of at most 4,000 positive terms (4e-13 at worst), and
+# Relative: rounding of the weights (1e-14) and of a sum of at most 5,000 positive terms (6e-13 at worst), and
 # the Gauss-Legendre error of the weights. Absolute: the mass that a cell sends to its upper node is a
 # difference of nearly equal numbers, but its error is multiplied by a chord's slope (at most 1) and a mass
 # (in all 1).

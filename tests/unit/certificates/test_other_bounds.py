@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr, ndtri
 
 from smoothcert.certificates import (
     angular_bound,
@@ -69,6 +70,20 @@ def test_staircase_against_hand_computation() -> None:
     assert float(large_radius_bound([0.5, 0.99], [0.0, 0.8], 0.0, 1.0)) == pytest.approx(
         -1 + 1.8 * 0.99, abs=1e-12
     )
+
+
+def test_staircase_ends_before_the_quantile_of_its_first_step() -> None:
+    """One step at c with probability p reaches 0 where Phi(Phi^-1(p) - rho) = 1/(1+c), not at rho = Phi^-1(p).
+
+    The bound is exact: features at c with probability p and at -1 else, cut by a threshold, attain it.
+    """
+    p, c = 0.999, 0.5
+    end = float(ndtri(p) - ndtri(1 / (1 + c)))
+    assert float(large_radius_bound([p], [c], end - 1e-6, 1.0)) == pytest.approx(0.0, abs=1e-5)
+    assert np.isnan(large_radius_bound([p], [c], end + 1e-6, 1.0))
+    rho = float(ndtri(p)) - 0.01
+    attained = -1 + (1 + c) * float(ndtr(ndtri(p) - rho))
+    assert rho > end and attained < 0
 
 
 def test_staircase_is_vacuous_below_zero() -> None:
