@@ -29,7 +29,9 @@ make: Any = SimpleNamespace(
 PAIRS, ALPHA, SIGMA, K = 160, 0.05, 0.4, 2
 RADII, COSINES = (0.05, 0.1, 0.2, 0.4), (0.3, 0.6, 0.9)
 LABELS, POOL = tuple("abcde"), tuple(f"caption {i}" for i in range(6))
-TEXTS = {label: 0.2 + 1.2 * i for i, label in enumerate(LABELS)} | {t: 0.5 + 0.9 * i for i, t in enumerate(POOL)}
+TEXTS = {label: 0.2 + 1.2 * i for i, label in enumerate(LABELS)} | {
+    t: 0.5 + 0.9 * i for i, t in enumerate(POOL)
+}
 TARGETS = (
     {"certificate": "fcsb", "radius": 0.05, "cosine": 0.5},
     {"certificate": "angular", "radius": 0.1, "cosine": 0.9},

@@ -23,7 +23,10 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 FORBIDDEN = {
     "certificates": {"torch", "ray", "mlflow", "duckdb", "pydantic", "pyarrow", "transformers"},
     "statistics": {"torch", "ray", "mlflow", "duckdb", "pydantic", "pyarrow", "transformers"},
-    **{room: {"ray", "mlflow", "duckdb"} for room in ("encoders", "defences", "attacks", "datasets", "engine")},
+    **{
+        room: {"ray", "mlflow", "duckdb"}
+        for room in ("encoders", "defences", "attacks", "datasets", "engine")
+    },
 }
 
 

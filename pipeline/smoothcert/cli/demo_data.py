@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +25,9 @@ class Split(StrEnum):
 
 
 def demo_data(
-    directory: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
+    directory: Annotated[
+        str, typer.Argument(help="Where to write: a path or an fsspec URL.", show_default=False)
+    ],
     format: Annotated[Format, typer.Option(help="How to lay the pairs out.")] = Format.parquet,
     split: Annotated[Split, typer.Option(help="test: the 360 held-out scans.")] = Split.test,
     synthetic: Annotated[
@@ -41,7 +42,7 @@ def demo_data(
 
     if synthetic:
         written = write_synthetic(
-            str(directory),
+            directory,
             format.value,
             pairs=synthetic,
             pairs_per_shard=pairs_per_shard,
@@ -49,5 +50,5 @@ def demo_data(
             seed=seed,
         )
     else:
-        written = write_demo_data(str(directory), format.value, split=split.value)
+        written = write_demo_data(directory, format.value, split=split.value)
     typer.echo(f"{written.pairs:,} pairs in {len(written.files):,} files under {directory}")

@@ -101,6 +101,18 @@ def test_contradictory_bounds_stay_in_range() -> None:
     assert -1.0 <= found <= 1.0
 
 
+@pytest.mark.parametrize("rho", [1e-3, 0.5, 2.0, 5.0])
+def test_dependent_directions_are_no_obstacle(rho: float) -> None:
+    """The same direction twice, and bounds near the edge of what is possible, at small and large shifts."""
+    s = np.concatenate([np.linspace(-1, 1, 21), 1 - 10.0 ** -np.arange(3, 16)])
+    gram = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
+    found = dual_bound(gram, np.stack([s, s], axis=1), rho, 1.0)
+    exact = -projection_bound(s, rho, 1.0)
+    assert np.all(found >= exact - 1e-11)
+    moderate = np.abs(s) < 0.95
+    np.testing.assert_allclose(found[moderate], exact[moderate], atol=2e-2 if rho > 3 else 1e-4)
+
+
 def test_shapes_broadcast() -> None:
     gram = np.eye(3)
     assert dual_bound(gram, [0.1, 0.2], [0.1, 0.2, 0.3], 1.0).shape == (3,)
