@@ -69,7 +69,7 @@ def rows(url: str) -> dict[str, dict[str, Any]]:
 
 
 def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
-    """Equal in every column but those that name the run; floats to 1e-6, where the solver of the bounds stops."""
+    """Equal in every column but those that name the run; floats to 1e-5: encoders round by batch, the bounds are solved to 1e-6."""
     assert one.keys() == other.keys()
     for pair_id, row in one.items():
         for name, value in row.items():
@@ -79,10 +79,10 @@ def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]
             if isinstance(value, list) and value and not isinstance(value[0], str):
                 assert [v is None for v in value] == [v is None for v in expected], (pair_id, name)
                 np.testing.assert_allclose(
-                    [v or 0 for v in value], [v or 0 for v in expected], rtol=0, atol=1e-6, err_msg=name
+                    [v or 0 for v in value], [v or 0 for v in expected], rtol=0, atol=1e-5, err_msg=name
                 )
             elif isinstance(value, float):
-                assert value == pytest.approx(expected, abs=1e-6), (pair_id, name)
+                assert value == pytest.approx(expected, abs=1e-5), (pair_id, name)
             else:
                 assert value == expected, (pair_id, name)
 
