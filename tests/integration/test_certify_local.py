@@ -69,7 +69,7 @@ def rows(url: str) -> dict[str, dict[str, Any]]:
 
 
 def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
-    """Equal in every column but those that name the run; floats to 1e-5: encoders round by batch, the bounds are solved to 1e-6."""
+    """Equal but for the run's names; floats to 1e-5: encoders round by batch, bounds are solved to 1e-6."""
     assert one.keys() == other.keys()
     for pair_id, row in one.items():
         for name, value in row.items():
