@@ -61,7 +61,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def job_file(digits: Path, tmp_path: Path) -> Callable[..., Path]:
-    def write(runs: str = "runs", draws: int = 300, data: Path | None = None) -> Path:
+    def write(runs: str = "runs", draws: int = 200, data: Path | None = None) -> Path:
         path = tmp_path / f"{runs}.yaml"
         path.write_text(JOB.format(data=data or digits, runs=tmp_path / runs, draws=draws))
         return path
