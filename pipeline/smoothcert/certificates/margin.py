@@ -99,7 +99,7 @@ def _plane_shift(s: FloatArray, norm: FloatArray, g: FloatArray) -> FloatArray:
         steepest = g / sine
         steepest -= 4e-16 * (1.0 + np.abs(steepest))
     use = (sine > _PARALLEL) & (s > 0.0) & (beside > 0.0)
-    shift, pilot_only = np.zeros(s.shape), ~use
+    shift, pilot_only = np.zeros(s.shape), np.array(~use)
     shift[use], pilot_only[use] = certified_shift(beside[use], s[use], steepest[use])
     shift[pilot_only] = np.fmax(shift[pilot_only], _direction_shift(norm[pilot_only], g[pilot_only]))
     return shift
