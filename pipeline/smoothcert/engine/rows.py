@@ -235,7 +235,7 @@ class RowMaker:
             }
             if layout.caption:
                 fields["caption_similarity"] = _number(_signed(means[i, CAPTION]))
-                fields["caption_similarity_lcb"] = _number(_projection(bounds.whole[i, CAPTION]))
+                fields["caption_similarity_lcb"] = _number(float(_projection(bounds.whole[:, CAPTION])[i]))
             if q.predicted is not None and q.clean_class is not None:
                 first = layout.first_class_rival
                 fields["predicted_label"] = self._texts.labels[q.predicted]
