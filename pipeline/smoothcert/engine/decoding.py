@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -91,6 +92,8 @@ class DecodeAhead:
                 self._queue.get_nowait()
             except queue.Empty:
                 break
+        with contextlib.suppress(queue.Full):  # then a reader filled it again, and no one is waiting
+            self._queue.put_nowait(None)  # wakes a consumer that waits in take
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _read(self) -> None:

@@ -156,9 +156,9 @@ class Questioner:
             radius = item.target.radius
             match item.target.certificate:
                 case "caption" if item.target.cosine is not None and question.caption_alignment is not None:
-                    away = -question.directions[CAPTION]
-                    test, level = item.must[0], -item.target.cosine
-                    thresholds[test] = self._margin_test(question, test, away, mean, norm, radius, level)
+                    away = -question.directions[CAPTION][None]
+                    tests, level = item.must[:1], -item.target.cosine
+                    self._margin_tests(question, tests, away, mean, norm, radius, level, thresholds)
                 case "class":
                     self._rival_tests(question, item, item.must[1:], question.classes, mean, norm, thresholds)
                 case "retrieval":
@@ -185,33 +185,45 @@ class Questioner:
             weights, needed = dual_direction(gram, np.array([norm]), radius, self._sigma)
             thresholds[item.must[0]] = score_threshold(float(needed), float(weights[0]))
         thresholds[list(tests[len(rivals.measured) :])] = TRIVIAL  # this pair has fewer rivals than places
-        for test, away in zip(tests, rivals.directions, strict=False):
-            thresholds[test] = self._margin_test(question, test, away, mean, norm, radius, 0.0)
+        tests = tests[: len(rivals.measured)]
+        away = rivals.directions[: len(tests)]
+        self._margin_tests(question, tests, away, mean, norm, radius, 0.0, thresholds)
 
-    def _margin_test(
+    def _margin_tests(
         self,
         question: Question,
-        test: int,
+        tests: tuple[int, ...],
         away: Array,
         mean: Array,
         norm: float,
         radius: float,
         level: float,
-    ) -> float:
-        """One scalar test that implies <m(x+delta), away> <= level for all deltas up to the radius."""
+        thresholds: Array,
+    ) -> None:
+        """Tests, each of which implies <m(x+delta), away_i> <= level for all deltas up to the radius.
+
+        One call for all of them: nearly all of its cost is per call.
+        """
         pilot = question.directions[PILOT]
-        alignment = float(pilot @ away)
-        if not np.isfinite(alignment) or not np.any(away):
-            return IMPOSSIBLE
-        gram = np.array([[1.0, -1.0, alignment], [-1.0, 1.0, -alignment], [alignment, -alignment, 1.0]])
-        estimates = np.array([-float(mean @ away), norm])
+        alignment = away @ pilot
+        usable = np.isfinite(alignment) & away.any(axis=1)
+        # what cannot be tested is asked about harmlessly, and its answer not used
+        alignment = np.where(usable, alignment, 0.0)
+        gram = np.empty((len(tests), 3, 3))
+        gram[:] = [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+        gram[:, 0, 2] = gram[:, 2, 0] = alignment
+        gram[:, 1, 2] = gram[:, 2, 1] = -alignment
+        seen = np.where(usable, -(away @ mean), 0.0)
+        estimates = np.stack([seen, np.full(len(tests), norm)], axis=1)
         weights, needed = dual_direction(gram, estimates, radius, self._sigma, level)
-        vector = -weights[0] * away + weights[1] * pilot
-        length = float(np.linalg.norm(vector))
-        if not length > 1e-9:
-            return IMPOSSIBLE
-        question.directions[self._layout.test_direction[test]] = vector / length
-        return score_threshold(float(needed), length)
+        vectors = -weights[:, :1] * away + weights[:, 1:] * pilot
+        lengths = np.linalg.norm(vectors, axis=1)
+        for i, test in enumerate(tests):
+            if usable[i] and lengths[i] > 1e-9:
+                question.directions[self._layout.test_direction[test]] = vectors[i] / lengths[i]
+                thresholds[test] = score_threshold(float(needed[i]), float(lengths[i]))
+            else:
+                thresholds[test] = IMPOSSIBLE
 
 
 _CLOSE = 1e-3

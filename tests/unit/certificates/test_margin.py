@@ -30,6 +30,15 @@ def test_the_margin_alone_is_cohens_radius() -> None:
     np.testing.assert_allclose(found, 0.5 * normal.ppf((1 + margin) / 2), rtol=1e-9)
 
 
+def test_one_margin_gives_the_same_as_in_an_array() -> None:
+    margin, norm, alignment = random_rows(5, 3)
+    rows = margin_radius(margin, norm, alignment, 0.5)
+    for row in range(5):
+        one = margin_radius(float(margin[row]), float(norm[row]), float(alignment[row]), 0.5)
+        assert one.shape == ()
+        np.testing.assert_allclose(one, rows[row], rtol=1e-4)  # both rounded down, by different searches
+
+
 def test_radius_is_where_the_dual_bound_changes_sign() -> None:
     margin, norm, alignment = random_rows(25, 0)
     radius = margin_radius(margin, norm, alignment, 1.0)
