@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from smoothcert.datasets.steady import SteadyFile, info_of, steadily
 from smoothcert.errors import SmoothcertError, SourceError, did_you_mean
+
+READ_AHEAD_BYTES = 1 << 20
+"""What a request to a store asks for at least: archives and text are many small reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ def list_files(uris: Sequence[str], suffixes: Collection[str], *, recursive: boo
     found: dict[str, int | None] = {}
     for uri in uris:
         with store_trouble(uri, "list"):
-            for path, size in _expand(uri, suffixes, recursive):
+            for path, size in steadily(partial(_listed, uri, suffixes, recursive)):
                 if path in found:
                     raise SourceError(
                         f"data.uri means the file '{path}' twice",
@@ -51,12 +56,17 @@ def list_files(uris: Sequence[str], suffixes: Collection[str], *, recursive: boo
     return [ListedFile(uri, name, size) for (uri, size), name in zip(found.items(), names, strict=True)]
 
 
-def open_binary(uri: str) -> BinaryIO:
-    """Open a file for reading; errors are the store's own (see ``store_trouble``)."""
+def open_binary(uri: str, *, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
+    """Open a file for reading; errors are the store's own (see ``store_trouble``).
+
+    Args:
+        uri: the file.
+        ahead_bytes: what a request to a store asks for at least; files of this machine have no requests.
+    """
     fs, path = url_to_fs(uri)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")  # the same file without fsspec's wrapper: archives are many small reads
-    return cast(BinaryIO, fs.open(path, "rb"))
+    return io.BufferedReader(SteadyFile(fs, path), ahead_bytes)
 
 
 def local_path(uri: str) -> str | None:
@@ -105,6 +115,10 @@ def _remedy(uri: str, exc: Exception) -> str:
     return "check that the store is reachable and the file is whole"
 
 
+def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> list[tuple[str, int | None]]:
+    return list(_expand(uri, suffixes, recursive))
+
+
 def _expand(uri: str, suffixes: Collection[str], recursive: bool) -> Iterator[tuple[str, int | None]]:
     if "::" in uri:
         raise SourceError(
@@ -113,9 +127,10 @@ def _expand(uri: str, suffixes: Collection[str], recursive: bool) -> Iterator[tu
     fs, path = url_to_fs(uri)
     fs.invalidate_cache()  # a long-lived process may remember an older listing
     absolute = partial(_absolute, fs)
-    if fs.isfile(path):  # before globs: a name may hold brackets
-        yield absolute(path), fs.info(path).get("size")
-    elif fs.isdir(path):
+    found = info_of(fs, path)
+    if found is not None and found["type"] == "file":  # before globs: a name may hold brackets
+        yield absolute(path), found.get("size")
+    elif found is not None:
         entries = fs.find(path, detail=True, maxdepth=None if recursive else 1)
         inside = {p: i for p, i in entries.items() if _visible(p, path) and i.get("type") != "directory"}
         chosen = sorted(p for p in inside if p.lower().endswith(tuple(suffixes)))

@@ -8,6 +8,7 @@ import posixpath
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from smoothcert.datasets.steady import read_whole, steadily
 from smoothcert.errors import ReadError, SourceError
 
 _OF_THE_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
@@ -45,7 +46,7 @@ def read_image_file(path: str, folder: str) -> bytes:
         if isinstance(fs, LocalFileSystem):
             with open(inner, "rb") as stream:
                 return stream.read()
-        return bytes(fs.cat_file(inner))
+        return steadily(lambda: read_whole(fs, inner))
     except FileNotFoundError as exc:
         raise ReadError(f"'{uri}' does not exist", remedy="correct the path or restore the file") from exc
     except (PermissionError, IsADirectoryError, NotADirectoryError, ValueError) as exc:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from smoothcert.datasets.files import local_path, open_binary, store_trouble
 from smoothcert.datasets.records import UnitSpec, pair_id
+from smoothcert.datasets.steady import is_transient
 from smoothcert.errors import PairError, ReadError, SourceError
 
 BATCH_ROWS = 32
@@ -39,7 +40,8 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     """
     with store_trouble(uri, "open the Parquet file"):
         path = local_path(uri)
-        source = open_binary(uri) if path is None else pa.OSFile(path)
+        # nothing ahead of what is asked for: a unit is not to read its neighbours' row groups
+        source = open_binary(uri, ahead_bytes=1) if path is None else pa.OSFile(path)
         reader = pq.ParquetFile(
             source, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
         )
@@ -126,6 +128,9 @@ def _one_group(
                 yield position, Row(key, batch, index)
                 position += 1
     except Exception as exc:  # damage and the store's own error types come the same way
+        with store_trouble(uri, f"read row group {group} of"):
+            if is_transient(exc):
+                raise exc  # the bytes did not come: that says nothing about the rows
         _check_store(reader, uri, group, exc)
         yield from _damaged_rows(reader, uri, group, position, stop, id_column, exc)
 

@@ -159,6 +159,7 @@ class AttackDriver:
         if section.kind == "local":
             return LocalExecutor(
                 lambda: opening.with_encoder(driver.encoder),
+                _Duties(driver).commit,
                 in_flight=section.units_in_flight,
                 grace_s=section.grace_s,
             )

@@ -186,20 +186,22 @@ class Driver:
     def _executor(self) -> Executor:
         section = self.job.executor
         opening = self.opening()
+        duties = _Duties(self)
         if section.kind == "local":
             return LocalExecutor(
                 lambda: opening.with_encoder(self.encoder),
+                duties.commit,
                 in_flight=section.units_in_flight,
                 grace_s=section.grace_s,
             )
         from smoothcert.runtime.ray_executor import RayExecutor
 
         uses_gpu = self.job.encoder.device != "cpu"
-        return RayExecutor(opening, section, _Duties(self), uses_gpu=uses_gpu)
+        return RayExecutor(opening, section, duties, uses_gpu=uses_gpu)
 
 
 class _Duties:
-    """The driver's part in the store while a Ray executor runs."""
+    """The driver's part in the store while an executor runs."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

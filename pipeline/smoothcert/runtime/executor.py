@@ -72,6 +72,7 @@ class LocalExecutor:
 
     Args:
         open_session: makes the worker session.
+        commit: commits a unit that the session may not commit itself, on stores with a single committer.
         in_flight: units submitted at once, so that the device never waits for the next unit.
         attempts: tries of a unit that fails with an error of its own.
         grace_s: how long a stop waits for units in flight.
@@ -80,12 +81,14 @@ class LocalExecutor:
     def __init__(
         self,
         open_session: Callable[[], Session],
+        commit: Callable[[UnitResult], None],
         *,
         in_flight: int = 2,
         attempts: int = 3,
         grace_s: float = 20.0,
     ) -> None:
         self._open_session = open_session
+        self._commit = commit
         self._in_flight = in_flight
         self._attempts = attempts
         self._grace_s = grace_s
@@ -141,7 +144,10 @@ class LocalExecutor:
             error = future.exception()
             self._store_failures = self._store_failures + 1 if isinstance(error, StoreError) else 0
             if error is None:
-                monitor.on_result(future.result())
+                result = future.result()
+                if not result.done:
+                    self._commit(result)
+                monitor.on_result(result)
                 continue
             if self._store_failures >= STORE_FAILURES:
                 raise error

@@ -1,10 +1,11 @@
 """The one place through which results reach storage: any fsspec URL, one set of guarantees and errors.
 
-Two guarantees matter to the rest of the store and are made here:
+Three guarantees matter to the rest of the store and are made here:
 
 * ``create`` makes a file exactly once, whole or not at all, whoever else tries: a hard link on local disks, a
   lock for memory://, a conditional put on object stores that have it;
-* ``replace`` never shows a half-written file.
+* ``replace`` never shows a half-written file;
+* a request that fails for a passing reason is sent again, and an answer that was cut is noticed (steady.py).
 
 Where a store cannot do the first, one committer must do all commits (see commits.py).
 """
@@ -14,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +26,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import pyarrow
 import pyarrow.fs
 
+from smoothcert.datasets.steady import SteadyFile, info_of, is_transient, read_whole, steadily
 from smoothcert.errors import StoreError
-from smoothcert.store.foreign_errors import is_transient, translated
+from smoothcert.store.foreign_errors import translated
 
 T = TypeVar("T")
-
-_WAITS_S = (0.2, 1.0)
-"""Pauses before a request that failed for a passing reason is sent again."""
 
 _CONDITIONAL_PUT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 """Protocols whose fsspec implementation sends "only if absent" to the store; others only imitate it."""
@@ -163,20 +163,21 @@ class Storage:
 
     def exists(self, relative: str) -> bool:
         """Whether there is such a file or directory."""
-        return self._call("read", relative, lambda path: bool(self.fs.exists(path)))
+        return self._call("read", relative, lambda path: info_of(self.fs, path) is not None)
 
     @contextlib.contextmanager
     def open_input(self, relative: str) -> Iterator[Any]:
         """A seekable binary file to read."""
+        path = self.path(relative)
         with self._translating("read", self.full_url(relative)):
-            with self.fs.open(self.path(relative), "rb") as stream:
+            with open(path, "rb") if self.local else SteadyFile(self.fs, path) as stream:
                 yield stream
 
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         """The same file system for pyarrow; it takes what ``path`` returns."""
         if self.local:
             return pyarrow.fs.LocalFileSystem()
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
+        return pyarrow.fs.PyFileSystem(_SteadyHandler(self.fs))
 
     # writing
 
@@ -210,13 +211,20 @@ class Storage:
     @contextlib.contextmanager
     def open_output(self, relative: str) -> Iterator[Any]:
         """A binary file to write in pieces; the name must be new and not yet referred to by anything."""
+        path = self.path(relative)
         with self._translating("write", self.full_url(relative)):
-            self._make_parent(self.path(relative))
-            with self.fs.open(self.path(relative), "wb") as stream:
-                yield stream
-                if self.local:
+            if self.local:
+                self._make_parent(path)
+                with open(path, "wb") as stream:
+                    yield stream
                     stream.flush()
                     os.fsync(stream.fileno())
+                return
+            # collected on the local disk first: an upload that fails half-way can be repeated
+            with tempfile.NamedTemporaryFile(prefix="smoothcert-") as collected:
+                yield collected
+                collected.flush()
+                steadily(lambda: self._upload(collected.name, path))
 
     def make_directory(self) -> None:
         """Make this directory, where the file system has real ones."""
@@ -254,7 +262,13 @@ class Storage:
             # three times as fast as through fsspec, and a resume may read thousands
             with open(path, "rb") as stream:
                 return stream.read()
-        return bytes(self.fs.cat_file(path))
+        return read_whole(self.fs, path)
+
+    def _upload(self, file: str, path: str) -> None:
+        self.fs.put_file(file, path)
+        stored, sent = self.fs.info(path)["size"], os.path.getsize(file)
+        if stored != sent:
+            raise OSError(errno.EIO, f"{stored} bytes arrived where {sent} were sent")
 
     def _create_local(self, path: str, data: bytes) -> bool:
         temporary = self._write_temporary(path, data)
@@ -327,14 +341,7 @@ class Storage:
     def _call(self, doing: str, relative: str, request: Callable[[str], T]) -> T:
         path = self.path(relative)
         with self._translating(doing, self.full_url(relative)):
-            for wait_s in _WAITS_S:
-                try:
-                    return request(path)
-                except Exception as exc:
-                    if not is_transient(exc):
-                        raise
-                time.sleep(wait_s)
-            return request(path)
+            return steadily(lambda: request(path))
 
     @contextlib.contextmanager
     def _translating(self, doing: str, url: str) -> Iterator[None]:
@@ -345,6 +352,15 @@ class Storage:
             if ours is exc:
                 raise
             raise ours from exc
+
+
+class _SteadyHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """An fsspec file system for pyarrow, its files read steadily."""
+
+    def open_input_stream(self, path: str) -> pyarrow.NativeFile:
+        return pyarrow.PythonFile(SteadyFile(self.fs, path), mode="r")
+
+    open_input_file = open_input_stream
 
 
 def join(url: str, name: str) -> str:

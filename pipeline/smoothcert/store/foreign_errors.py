@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from smoothcert.datasets.steady import connection_failed, not_served, timed_out
 from smoothcert.errors import SmoothcertError, StoreError
 
 
@@ -21,13 +22,11 @@ class Rule:
         matches: whether an exception is of this kind.
         what: what happened, following "cannot write 'path': ".
         remedy: what a user can do.
-        transient: whether the same request may succeed a moment later.
     """
 
     matches: Callable[[BaseException], bool]
     what: str
     remedy: str
-    transient: bool = False
 
 
 def _errno(*names: str) -> Callable[[BaseException], bool]:
@@ -75,39 +74,19 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(_errno("ENAMETOOLONG"), "the name is too long", "choose a shorter path"),
     Rule(
-        _named(
-            "TimeoutError",
-            "FSTimeoutError",
-            "ReadTimeoutError",
-            "ConnectTimeoutError",
-            "RequestTimeout",
-            "ServerTimeoutError",
-        ),
+        timed_out,
         "the store did not answer in time",
         "check the network and the store, then run the same command again: committed units are kept",
-        transient=True,
     ),
     Rule(
-        _named(
-            "ConnectionError",
-            "EndpointConnectionError",
-            "ConnectionClosedError",
-            "HTTPClientError",
-            "ClientConnectionError",
-            "ClientPayloadError",
-            "IncompleteRead",
-            "IncompleteReadError",
-            "ResponseStreamingError",
-        ),
+        connection_failed,
         "the connection to the store failed",
         "check the network and the endpoint, then run the same command again: committed units are kept",
-        transient=True,
     ),
     Rule(
-        _errno("EBUSY", "EREMOTEIO", "EIO", "EAGAIN", "ESTALE"),
+        not_served,
         "the store failed to serve the request",
         "check the store's health, then run the same command again: committed units are kept",
-        transient=True,
     ),
     Rule(
         _named("ImportError"),
@@ -135,12 +114,6 @@ TABLE: tuple[Rule, ...] = (
 def rule_for(exc: BaseException) -> Rule | None:
     """The line of the table for an exception, or ``None``: then it is a bug and must surface as it is."""
     return next((rule for rule in TABLE if rule.matches(exc)), None)
-
-
-def is_transient(exc: BaseException) -> bool:
-    """Whether the same request may succeed a moment later."""
-    rule = rule_for(exc)
-    return rule is not None and rule.transient
 
 
 def translated(exc: BaseException, doing: str, path: str) -> BaseException:

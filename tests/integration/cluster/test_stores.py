@@ -12,25 +12,33 @@ def flaky(tmp_path, **settings):
     return {"SMOOTHCERT_FLAKY": json.dumps({"until": str(tmp_path / "mended"), **settings})}
 
 
-@pytest.mark.xfail(
-    reason="reads of the plan, of manifests and of rows (Storage.open_input, arrow_filesystem) are not tried again: "
-    "the rows are all committed, but the driver may end with exit code 2 or 3 where a request of its own failed",
-    strict=False,
-)
-@pytest.mark.parametrize("kind", ["error", "truncate", pytest.param("timeout", marks=pytest.mark.slow)])
-def test_every_twentieth_request_goes_wrong(driver_process, check, tmp_path, kind):
+SLOW = pytest.mark.slow
+FAULTS = [
+    ("error", "ray", 1),
+    ("truncate", "ray", 1),
+    ("timeout", "local", 1),
+    *(
+        pytest.param(kind, executor, first, marks=SLOW)
+        for kind in ("error", "truncate", "timeout")
+        for executor in ("local", "ray")
+        for first in (5, 10, 15)
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "executor", "first"), FAULTS)
+def test_every_twentieth_request_goes_wrong(driver_process, check, tmp_path, data, kind, executor, first):
+    """Requests of drivers and workers alike, for pairs, plan, parts, commits and manifests."""
     run = driver_process(
-        "", environment=flaky(tmp_path, kind=kind, every=20), runs=f"flaky://{tmp_path}/runs", kind="ray"
+        "",
+        environment=flaky(tmp_path, kind=kind, every=20, first=first),
+        runs=f"flaky://{tmp_path}/runs",
+        data=f"flaky://{data}",
+        kind=executor,
     )
     code = run.end()
     (tmp_path / "mended").touch()
     assert code == 0, run.text
-    check(f"{tmp_path}/runs/r")
-
-
-def test_a_source_that_fails_now_and_then(driver_process, check, tmp_path, data):
-    run = driver_process("", environment=flaky(tmp_path, kind="error", every=20), data=f"flaky://{data}")
-    assert run.end() == 0, run.text
     check(f"{tmp_path}/runs/r")
 
 

@@ -136,8 +136,12 @@ def test_a_forbidden_image(monkeypatch, put, source, read_all):
     """One object's access rules concern one pair."""
     from fsspec.implementations.memory import MemoryFileSystem
 
-    def forbid(self, path, *_, **__):
-        raise PermissionError(f"Access Denied: {path}")
+    read = MemoryFileSystem.cat_file
+
+    def forbid(self, path, *range, **named):
+        if path.endswith(".png"):
+            raise PermissionError(f"Access Denied: {path}")
+        return read(self, path, *range, **named)
 
     uri = put("memory://forbidden/m.jsonl", b'{"image": "a.png", "caption": "c"}')
     monkeypatch.setattr(MemoryFileSystem, "cat_file", forbid)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smoothcert.datasets import decode_image
+from smoothcert.datasets import decode_image, steady
 from smoothcert.errors import CaptionError, ReadError, SourceError
 
 
@@ -277,8 +277,9 @@ def test_a_file_cut_after_planning_is_a_source_error(tmp_path, source, noise):
 
 def test_a_store_that_fails_in_the_middle_is_a_source_error(monkeypatch, put, source, noise):
     """The data is whole but the store stops answering: nothing may be quarantined for that."""
-    from fsspec.implementations.memory import MemoryFile
+    from fsspec.implementations.memory import MemoryFileSystem
 
+    monkeypatch.setattr(steady, "WAITS_S", (0.0, 0.0))
     columns = {"image": [noise(50_000, i) for i in range(200)], "caption": captions(200)}
     stream = io.BytesIO()
     pq.write_table(pa.table(columns), stream, use_dictionary=False, row_group_size=100)
@@ -288,16 +289,43 @@ def test_a_store_that_fails_in_the_middle_is_a_source_error(monkeypatch, put, so
     pairs = parquet.read(unit)
     assert next(pairs).error is None
 
-    def fail(*_):
+    def fail(*_, **__):
         raise TimeoutError("store is away")
 
-    monkeypatch.setattr(MemoryFile, "read", fail, raising=False)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", fail)
     with pytest.raises(SourceError, match="row group . of .*: TimeoutError: store is away"):
         list(pairs)
 
 
+@pytest.mark.parametrize("kind", ["cut", "failed"])
+def test_a_store_that_fails_now_and_then_costs_no_row(monkeypatch, put, source, noise, kind):
+    """Every third answer is half of what was asked for, or an error: each is asked for again."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    monkeypatch.setattr(steady, "WAITS_S", (0.0, 0.0))
+    columns = {"image": [noise(50_000, i) for i in range(100)], "caption": captions(100)}
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream, use_dictionary=False, row_group_size=50)
+    parquet = source("parquet", put("memory://now-and-then/a.parquet", stream.getvalue()))
+    (unit,) = parquet.units(1000)
+    asked, whole = [], MemoryFileSystem.cat_file
+
+    def sometimes(self, path, start=None, end=None, **options):
+        asked.append((start, end))
+        data = whole(self, path, start, end, **options)
+        if len(asked) % 3:
+            return data
+        if kind == "failed":
+            raise TimeoutError("slow")
+        return data[: len(data) // 2]
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", sometimes)
+    assert [pair.image for pair in parquet.read(unit)] == columns["image"]
+    assert len(asked) > len(set(asked)) > 3, "some were asked for twice"
+
+
 def test_a_unit_touches_only_its_row_groups(monkeypatch, put, source, noise):
-    from fsspec.implementations.memory import MemoryFile
+    from fsspec.implementations.memory import MemoryFileSystem
 
     stream = io.BytesIO()
     columns = {"image": [noise(20_000, i) for i in range(300)], "caption": captions(300)}
@@ -306,15 +334,13 @@ def test_a_unit_touches_only_its_row_groups(monkeypatch, put, source, noise):
     metadata = pq.ParquetFile(stream).metadata
     *_, unit, _ = parquet.units(50)
     assert (unit.start, unit.stop) == (200, 250)
-    touched, read = [], io.BytesIO.read
+    touched, read = [], MemoryFileSystem.cat_file
 
-    def noted(self, size=-1):
-        start = self.tell()
-        content = read(self, size)
-        touched.append((start, start + len(content)))
-        return content
+    def noted(self, path, start=None, end=None):
+        touched.append((start, end))
+        return read(self, path, start, end)
 
-    monkeypatch.setattr(MemoryFile, "read", noted, raising=False)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", noted)
     assert len(list(parquet.read(unit))) == 50
     low = metadata.row_group(4).column(0).data_page_offset
     high = metadata.row_group(5).column(0).data_page_offset

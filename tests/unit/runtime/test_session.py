@@ -21,7 +21,7 @@ from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.executor import LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening
-from smoothcert.runtime.results import UnitWriter
+from smoothcert.runtime.results import UnitResult, UnitWriter
 from smoothcert.runtime.session import WorkerSession
 from smoothcert.runtime.status import read_status
 
@@ -78,6 +78,10 @@ def session(driver: Driver, source: Any = None, writer: Any = None) -> WorkerSes
     )
 
 
+def no_commit(result: UnitResult) -> None:
+    raise AssertionError("on this store sessions commit")
+
+
 def committed(driver: Driver) -> list[tuple[str, str]]:
     """(unit id, pair id) of every committed row, sorted."""
     from smoothcert.store import Query, RunDirectory
@@ -128,7 +132,7 @@ def test_what_is_left_of_a_failed_attempt_is_not_taken_for_part_of_the_next(driv
 def test_the_local_executor_tries_a_unit_three_times_and_loses_no_other(driver, times, missing):
     unit = driver.plan.units[2]
     source = Shaky(open_source(driver.job.data), unit.unit_id, times, 4, SourceError)
-    report = LocalExecutor(lambda: session(driver, source)).run(
+    report = LocalExecutor(lambda: session(driver, source), no_commit).run(
         driver.plan.units, Monitor(lambda result: None)
     )
     assert list(report.failed) == ([unit.unit_id] if missing else [])
@@ -175,7 +179,7 @@ def test_a_unit_that_cannot_be_written_fails_and_the_others_do_not(driver):
 def test_a_store_that_stays_full_ends_the_run_instead_of_certifying_everything_for_nothing(driver):
     writer = FullStore(UnitWriter(driver.run), 10**9)
     with pytest.raises(StoreError, match="no space"):
-        LocalExecutor(lambda: session(driver, writer=writer)).run(
+        LocalExecutor(lambda: session(driver, writer=writer), no_commit).run(
             driver.plan.units, Monitor(lambda result: None)
         )
     attempts = 10**9 - writer.fails
@@ -183,7 +187,7 @@ def test_a_store_that_stays_full_ends_the_run_instead_of_certifying_everything_f
     assert committed(driver) == []
     # a store that hiccups is another matter
     writer = FullStore(UnitWriter(driver.run), 4)
-    report = LocalExecutor(lambda: session(driver, writer=writer)).run(
+    report = LocalExecutor(lambda: session(driver, writer=writer), no_commit).run(
         driver.plan.units, Monitor(lambda result: None)
     )
     assert not report.failed and committed(driver) == expected(driver)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from smoothcert.datasets import steady
 from smoothcert.errors import StoreError
-from smoothcert.store import Storage, filesystem
+from smoothcert.store import Storage
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(steady, "WAITS_S", (0.0, 0.0))
 
 
 def race(count: int, act: Callable[[int], Any]) -> list[Any]:

@@ -5,8 +5,9 @@ import botocore.exceptions
 import pyarrow as pa
 import pytest
 
+from smoothcert.datasets.steady import is_transient
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store.foreign_errors import is_transient, rule_for, translated
+from smoothcert.store.foreign_errors import rule_for, translated
 
 CASES = [
     (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "full", False),

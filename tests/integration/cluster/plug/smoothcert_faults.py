@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import io
 import json
 import os
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 import fsspec
 import torch
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from smoothcert.encoders import KnownEncoder
@@ -138,27 +138,27 @@ def guarded(main: Callable[[], int]) -> int:
         return exc.exit_code
 
 
-class FlakyFileSystem(LocalFileSystem):
+class FlakyFileSystem(AbstractFileSystem):
     """Local files behind ``flaky://`` whose requests fail as SMOOTHCERT_FLAKY says, counted per process.
 
-    ``{"kind": "error" | "timeout" | "truncate" | "full", "every": 20, "since": "<glob>", "until": "<file>"}``. ``full``
-    means that writes fail with ENOSPC. Nothing fails before a file matches ``since``, nor while ``until`` exists.
+    ``{"kind": ..., "every": 20, "first": 7, "since": "<glob>", "until": "<file>"}``, where the kind is ``error``,
+    ``timeout``, ``truncate`` or ``full``. The request number ``first`` fails, and every 20th after it; of ``truncate``
+    only reads count, of ``full`` only writes. Nothing fails before a file matches ``since`` nor while
+    ``until`` exists.
     """
 
     protocol = "flaky"
-    local_file = False
     root_marker = "/"
     cachable = False
     _count = 0
     _lock = threading.Lock()
+    _disk = LocalFileSystem()
 
     @classmethod
-    def _strip_protocol(cls, path: Any) -> str:
-        path = os.fspath(path)
-        return super()._strip_protocol(path.removeprefix("flaky://"))
-
-    def unstrip_protocol(self, name: str) -> str:
-        return "flaky://" + self._strip_protocol(name)
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(each) for each in path]
+        return LocalFileSystem._strip_protocol(os.fspath(path).removeprefix("flaky://"))
 
     def _fails(self, kinds: tuple[str, ...]) -> str:
         settings = json.loads(os.environ.get("SMOOTHCERT_FLAKY", "{}"))
@@ -169,7 +169,7 @@ class FlakyFileSystem(LocalFileSystem):
             return ""
         with self._lock:
             FlakyFileSystem._count += 1
-            return kind if FlakyFileSystem._count % settings["every"] == 0 else ""
+            return kind if (self._count - settings.get("first", 0)) % settings["every"] == 0 else ""
 
     def _request(self, *more: str) -> None:
         kind = self._fails(("error", "timeout", *more))
@@ -182,37 +182,33 @@ class FlakyFileSystem(LocalFileSystem):
 
     def cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
         self._request()
-        data: bytes = super().cat_file(path, start, end, **kwargs)
+        data: bytes = self._disk.cat_file(self._strip_protocol(path), start, end)
         return data[: len(data) // 2] if self._fails(("truncate",)) else data
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         self._request("full")
-        os.makedirs(os.path.dirname(self._strip_protocol(path)), exist_ok=True)
         target = self._strip_protocol(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         temporary = f"{target}.{os.getpid()}.{threading.get_ident()}.put"
         Path(temporary).write_bytes(value)
         os.replace(temporary, target)
 
-    def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
+    def put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes())
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         self._request()
-        found = super().ls(path, detail=detail, **kwargs)
-        return [item for item in found if not (item["name"] if detail else item).endswith(".put")]
+        found = self._disk.ls(self._strip_protocol(path), detail=True)
+        kept = [item for item in found if not item["name"].endswith(".put")]
+        return kept if detail else [item["name"] for item in kept]
 
     def info(self, path: str, **kwargs: Any) -> Any:
         self._request()
-        return super().info(path, **kwargs)
+        return self._disk.info(self._strip_protocol(path))
 
     def rm_file(self, path: str) -> None:
         self._request()
-        super().rm_file(path)
-
-    def _open(self, path: str, mode: str = "rb", block_size: Any = None, **kwargs: Any) -> Any:
-        self._request(*(("full",) if "w" in mode else ()))
-        if "w" in mode:
-            os.makedirs(os.path.dirname(self._strip_protocol(path)), exist_ok=True)
-            return super()._open(path, mode, block_size, **kwargs)
-        data = Path(self._strip_protocol(path)).read_bytes()
-        return io.BytesIO(data[: len(data) // 2] if self._fails(("truncate",)) else data)
+        self._disk.rm_file(self._strip_protocol(path))
 
 
 fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)

@@ -1,0 +1,89 @@
+"""Whole runs in this process on memory:// and on stores without exclusive creation: the same rows as on a disk."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+
+from smoothcert.datasets import write_synthetic
+from smoothcert.encoders import KnownEncoder
+from smoothcert.errors import RunDirectoryError
+from smoothcert.job import parse_job
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.status import read_status
+from smoothcert.store import Query, RunDirectory, Storage
+from smoothcert.store.compact import compact
+from smoothcert.store.gc import collect
+
+ENCODER = KnownEncoder.rotating(1.0, input_size=(8, 8))
+JOB = """
+name: stores
+data: {{format: parquet, uri: "{data}"}}
+encoder: {{model: "test:known", slots: 4, chunk: 8, threads: 1}}
+certify: {{sigma: 0.25, alpha: 0.01, pilot_draws: 7, max_draws: 8, radii: [0.1]}}
+executor: {{pairs_per_unit: 10}}
+output: {{runs: "{runs}", run: r}}
+tracking: {{enabled: false}}
+"""
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_synthetic(str(tmp_path / "data"), "parquet", pairs=40, pairs_per_shard=20, size=8, seed=1)
+    return tmp_path / "data"
+
+
+@pytest.fixture(params=["exclusive", "single committer"])
+def runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "single committer":
+        monkeypatch.setattr(Storage, "supports_exclusive_create", lambda self, directory="": False)
+    url = f"memory://stores-{next(_numbers)}"
+    yield url
+    fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+def driver(data: Path, runs: str, *changes: str) -> Driver:
+    return Driver(parse_job(JOB.format(data=data, runs=runs), changes), ENCODER)
+
+
+def rows(url: str) -> list[tuple[object, ...]]:
+    with Query([RunDirectory.open(url)]) as query:
+        sql = "SELECT pair_id, status, draws, smooth_norm_lcb, angular FROM certificates ORDER BY 1"
+        return [tuple(row.values()) for row in query.sql(sql).to_pylist()]
+
+
+def test_a_run_in_memory_stops_resumes_and_has_the_rows_of_a_run_on_disk(data, tmp_path, runs):
+    stop = threading.Event()
+    first = driver(data, runs).certify(Monitor(lambda result: stop.set(), stop=stop))
+    assert first.stopped and 0 < first.missing < 40
+    second = driver(data, runs).certify(Monitor(lambda result: None))
+    assert (second.missing, second.resumed, second.failed) == (0, 40 - first.missing, {})
+    calm = driver(data, str(tmp_path / "runs"))
+    assert calm.certify(Monitor(lambda result: None)).missing == 0
+    expected = rows(calm.url)
+    assert len(expected) == 40 and rows(f"{runs}/r") == expected
+    run = RunDirectory.open(f"{runs}/r")
+    assert read_status(run.url).complete and run.exclusive == calm.run.exclusive
+    with pytest.raises(RunDirectoryError, match="what differs"):
+        _ = driver(data, runs, "certify.sigma=0.5").run
+    assert driver(data, runs).run.commits.fold(min_new=1)
+    assert compact(driver(data, runs).run).files_after == 1
+    assert rows(run.url) == expected
+    collect(driver(data, runs).run)
+    assert rows(run.url) == expected
