@@ -197,7 +197,14 @@ class Driver:
         from smoothcert.runtime.ray_executor import RayExecutor
 
         uses_gpu = self.job.encoder.device != "cpu"
-        return RayExecutor(opening, section, duties, uses_gpu=uses_gpu)
+        certify = self.job.certify
+        return RayExecutor(
+            opening,
+            section,
+            duties,
+            uses_gpu=uses_gpu,
+            draws_per_pair=certify.pilot_draws + certify.max_draws,
+        )
 
 
 class _Duties:

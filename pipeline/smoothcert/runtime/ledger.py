@@ -5,11 +5,16 @@ Blame. A worker that dies or hangs holds several units, and only one of them can
 run alone in turn, until a single pair has cost ``poison_budget`` workers: that pair is convicted and becomes a
 quarantined row. Losses that the cluster announces as its own doing (preemption, a lost node) are no pair's fault;
 they have a budget of their own.
+
+The tail. As long as much is left, units stay as they were planned. When fewer wait than three for each worker, those
+that hold more than a worker's fair share of the rest, by the draws that pairs have taken so far, are cut into smaller
+ones, so that no worker idles while another has a large one before it. What a worker cannot finish in twice the usual
+time is run again by an idle one, and after a deadline by any that has room.
 """
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,12 +22,19 @@ from enum import StrEnum
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import ExecutorError
+from smoothcert.runtime.pace import Pace
 from smoothcert.runtime.retry_unit import RetryUnit
 
 _SPLIT = 8
 """Parts that a unit at fault is cut into; they run beside each other."""
-_KNOWN_DURATIONS = 5
-"""Finished units before "takes twice the usual time" means anything."""
+_SHARES = 3
+"""Units that should wait for each worker before large ones are cut."""
+_LEAST_DRAWS = 5_000
+"""Draws that are worth a unit of their own: a few seconds of work."""
+_SLOW = 2.0
+"""Times the usual time after which an idle worker runs a copy of a unit."""
+_OVERDUE = 10.0
+"""Times the usual time (but never before the lease) that is a unit's deadline: any worker may run a copy then."""
 
 
 class Loss(StrEnum):
@@ -52,7 +64,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Split:
-    """A unit at fault is to be replaced by smaller ones."""
+    """A unit is to be replaced by smaller ones: it is at fault, or too large for what is left."""
 
     unit: UnitSpec
     parts: tuple[UnitSpec, ...]
@@ -74,6 +86,8 @@ class Ledger:
         poison_budget: workers that one pair may cost before it is convicted.
         preemption_budget: workers that may be lost to the cluster before the run gives up.
         error_budget: attempts of a unit that may end with an error of its own.
+        draws_per_pair: an estimate for the time before the first unit is done; 0 for none.
+        lease_s: no unit is overdue before.
 
     Attributes:
         losses: workers lost.
@@ -88,14 +102,17 @@ class Ledger:
         poison_budget: int = 2,
         preemption_budget: int = 1000,
         error_budget: int = 3,
+        draws_per_pair: float = 0.0,
+        lease_s: float = math.inf,
     ) -> None:
         self._units = iter(units)
-        self._fresh: UnitSpec | None = next(self._units, None)
+        self._fresh: deque[UnitSpec] = deque()
+        self._pace = Pace(draws_per_pair)
+        self._lease_s = lease_s
         self._again: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
         self._running: dict[str, dict[str, tuple[Task, float]]] = {}
         self._closed: set[str] = set()
-        self._durations: deque[float] = deque(maxlen=200)
         self._poison_budget = poison_budget
         self._preemption_budget = preemption_budget
         self._error_budget = error_budget
@@ -110,13 +127,44 @@ class Ledger:
 
     def finished(self) -> bool:
         """Nothing waits and nothing that matters is out."""
-        return not (self._again or self._suspects or self._fresh or self.running)
+        return not (self._again or self._suspects or self._look_ahead(1) or self.running)
+
+    def even_out(self, workers: int) -> list[Split]:
+        """Cut waiting units that are too large for what is left; the parts wait in their place.
+
+        Args:
+            workers: how many share the rest.
+
+        Returns:
+            What the driver has to write into the store before it asks for the next task.
+        """
+        enough = _SHARES * workers
+        if self._look_ahead(enough) + len(self._again) >= enough or not self._pace.draws_per_pair:
+            return []
+        waiting = [*self._again, *map(Task, self._fresh)]
+        share = -(-sum(len(task.unit) for task in waiting) // enough)
+        size = max(share, int(_LEAST_DRAWS / self._pace.draws_per_pair), 1)
+        if all(len(task.unit) < 2 * size for task in waiting):
+            return []
+        splits = []
+        self._again.clear()
+        self._fresh.clear()
+        for task in waiting:
+            if len(task.unit) < 2 * size:
+                self._again.append(task)
+                continue
+            parts = _cut(task.unit, -(-len(task.unit) // size))
+            self._closed.add(task.unit.unit_id)
+            self._again.extend(replace(task, unit=part) for part in parts)
+            splits.append(Split(task.unit, parts))
+        return splits
 
     def next_for(self, worker: str, capacity: int, now: float) -> Task | None:
         """What a worker with room should start now, or None.
 
-        Suspects come first and want an empty worker; a worker that holds a suspect gets nothing else. When
-        nothing waits any more, an idle worker gets a copy of the slowest unit: whoever is first commits it.
+        Suspects come first and want an empty worker; a worker that holds a suspect gets nothing else. A unit beyond
+        its deadline gets a copy at once; when nothing waits any more, an idle worker gets a copy of the slowest
+        unit. Whoever is first commits it.
         """
         held = self._running.setdefault(worker, {})
         if len(held) >= capacity or any(task.alone for task, _ in held.values()):
@@ -125,24 +173,25 @@ class Ledger:
             if held:
                 return None  # it runs empty first
             task: Task | None = self._suspects.popleft()
+        elif overdue := self._late(now, held, _OVERDUE, self._lease_s):
+            task = overdue
         elif self._again:
             task = self._again.popleft()
-        elif self._fresh is not None:
-            task = Task(self._fresh)
-            self._fresh = next(self._units, None)
+        elif self._look_ahead(1):
+            task = Task(self._fresh.popleft())
         else:
-            task = None if held else self._straggler(now)
+            task = None if held else self._late(now, held, _SLOW, 0.0)
         if task is not None:
             held[task.unit.unit_id] = (task, now)
         return task
 
-    def completed(self, worker: str, unit_id: str, now: float) -> bool:
-        """A worker delivered a unit; False if that unit was closed before."""
+    def completed(self, worker: str, unit_id: str, now: float, draws: int = 0) -> bool:
+        """A worker delivered a unit that took so many draws; False if that unit was closed before."""
         task, started = self._running.get(worker, {}).pop(unit_id, (None, now))
         if unit_id in self._closed:
             return False
         if task is not None:
-            self._durations.append(now - started)
+            self._pace.note(len(task.unit), draws, now - started)
         self._closed.add(unit_id)
         return True
 
@@ -203,15 +252,10 @@ class Ledger:
         gone = {unit.unit_id for unit in units}
         self._closed |= gone
         self._suspects = deque(task for task in self._suspects if task.unit.unit_id not in gone)
+        self._again = deque(task for task in self._again if task.unit.unit_id not in gone)
 
     def _split(self, unit: UnitSpec) -> Split:
-        parts: tuple[UnitSpec, ...]
-        if isinstance(unit, RetryUnit):
-            parts = unit.cut(_SPLIT)
-        else:
-            size = -(-len(unit) // min(_SPLIT, len(unit)))
-            starts = range(unit.start, unit.stop, size)
-            parts = tuple(unit.part(start, min(start + size, unit.stop)) for start in starts)
+        parts = _cut(unit, _SPLIT)
         self._closed.add(unit.unit_id)
         for part in parts:
             # the whole has shown that the fault repeats: a part is cut further at its first loss, but a single
@@ -227,22 +271,39 @@ class Ledger:
     def _runs(self, unit_id: str) -> bool:
         return any(unit_id in held for held in self._running.values())
 
-    def _straggler(self, now: float) -> Task | None:
-        """The oldest unit that takes twice the usual time, if nobody runs a copy of it yet."""
-        if len(self._durations) < _KNOWN_DURATIONS:
+    def _look_ahead(self, count: int) -> int:
+        """How many fresh units wait, as far as ``count``: units are taken from their source as they are needed."""
+        while len(self._fresh) < count and (unit := next(self._units, None)) is not None:
+            self._fresh.append(unit)
+        return len(self._fresh)
+
+    def _late(
+        self, now: float, mine: dict[str, tuple[Task, float]], times: float, at_least_s: float
+    ) -> Task | None:
+        """The oldest unit that takes so many times the usual time, if nobody runs a copy of it yet."""
+        if self._pace.expected_s(1) is None:
             return None
-        usual = statistics.median(self._durations)
         copies: dict[str, int] = {}
         for held in self._running.values():
             for unit_id in held:
                 copies[unit_id] = copies.get(unit_id, 0) + 1
-        slow = [
+        late = [
             (started, task)
             for held in self._running.values()
             for unit_id, (task, started) in held.items()
             if unit_id not in self._closed
+            and unit_id not in mine
             and not task.alone
             and copies[unit_id] == 1
-            and now - started > 2 * usual
+            and now - started > max(times * (self._pace.expected_s(len(task.unit)) or 0.0), at_least_s)
         ]
-        return min(slow, key=lambda item: item[0])[1] if slow else None
+        return min(late, key=lambda item: item[0])[1] if late else None
+
+
+def _cut(unit: UnitSpec, count: int) -> tuple[UnitSpec, ...]:
+    """A unit in at most ``count`` parts of about the same size."""
+    if isinstance(unit, RetryUnit):
+        return unit.cut(count)
+    size = -(-len(unit) // min(count, len(unit)))
+    starts = range(unit.start, unit.stop, size)
+    return tuple(unit.part(start, min(start + size, unit.stop)) for start in starts)

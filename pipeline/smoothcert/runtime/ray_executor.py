@@ -62,7 +62,7 @@ class DriverDuties(Protocol):
         """Commit a unit that its worker could not commit itself."""
 
     def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
-        """Put smaller units in the place of one that costs workers.
+        """Put smaller units in the place of one that costs workers, or is too large for what is left.
 
         Returns:
             False if the unit was committed (or split otherwise) in the meantime: then the parts must not run.
@@ -139,6 +139,7 @@ class RayExecutor:
         section: workers, resources, leases, budgets.
         duties: the driver's side of the store.
         uses_gpu: whether workers ask for a GPU where the job does not say.
+        draws_per_pair: what a pair takes at most, until it is known what they take; 0 where that says nothing.
     """
 
     def __init__(
@@ -148,11 +149,13 @@ class RayExecutor:
         duties: DriverDuties,
         *,
         uses_gpu: bool,
+        draws_per_pair: float = 0.0,
     ) -> None:
         self._open_session = open_session
         self._section = section
         self._duties = duties
         self._uses_gpu = uses_gpu
+        self._draws_per_pair = draws_per_pair
         self._held: dict[str, _Held] = {}
         self._retired = Progress(0, 0, 0)
         self._done = 0
@@ -166,6 +169,8 @@ class RayExecutor:
             units,
             poison_budget=self._section.poison_budget,
             preemption_budget=self._section.preemption_budget,
+            draws_per_pair=self._draws_per_pair,
+            lease_s=self._section.lease_s,
         )
         report = ExecutorReport()
         try:
@@ -195,6 +200,10 @@ class RayExecutor:
             else:
                 while len(self._held) < worker_count:
                     self._hire()
+                for split in ledger.even_out(worker_count):
+                    log.info("unit %s is shared out in %d parts", split.unit.unit_id, len(split.parts))
+                    if not self._duties.split(split.unit, split.parts):
+                        ledger.withdraw(split.parts)
                 self._feed(ledger, now)
             self._collect(ledger, monitor)
             self._check_beats(ledger, monitor)
@@ -268,7 +277,7 @@ class RayExecutor:
         self._done += 1
         self._losses_in_a_row = self._store_failures = 0
         held.moved = time.monotonic()
-        if ledger.completed(held.name, result.unit_id, held.moved):
+        if ledger.completed(held.name, result.unit_id, held.moved, result.commit.draws):
             if not result.done:
                 self._duties.commit(result)
             monitor.on_result(result)

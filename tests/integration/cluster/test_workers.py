@@ -108,6 +108,19 @@ def test_a_slow_worker_does_not_hold_up_the_end(start, check, plug, tmp_path, to
     check(run.url)
 
 
+def test_the_rest_is_shared_out(start, check, plug, monkeypatch):
+    """Two large units for two workers: cut into three each before they begin, like whatever is left of a long run."""
+    from smoothcert.runtime import ledger
+    from smoothcert.store import RunDirectory
+
+    monkeypatch.setattr(ledger, "_LEAST_DRAWS", 300)
+    run = start(plug.Faults(), per_unit=24)
+    done(run.report())
+    committed = RunDirectory.open(run.url).commits.load()
+    assert [[len(part) for part in parts] for parts in committed.split_units.values()] == [[8] * 3] * 2
+    check(run.url)
+
+
 def test_a_stop_hands_back_and_the_same_job_resumes(start, check, tools, plug):
     run = start(plug.Faults(pace_s=0.1), grace_s=0.5)
     tools.until(lambda: tools.commits_of(run.url) >= 1)

@@ -43,6 +43,14 @@ class Cluster:
                 held[task.unit.unit_id] = task.unit
                 assert len(held) <= self.capacity
 
+    def even_out(self, closed_by_another: bool) -> None:
+        for split in self.ledger.even_out(len(self.held)):
+            positions = [p for part in split.parts for p in range(part.start, part.stop)]
+            assert positions == list(range(split.unit.start, split.unit.stop)) and len(split.parts) > 1
+            if closed_by_another:
+                self.ledger.withdraw(split.parts)
+                self.close(split.unit)
+
     def complete(self, worker: str, unit_id: str) -> None:
         self.now += 1
         done = self.held[worker].pop(unit_id)
@@ -253,6 +261,84 @@ def test_a_delivery_of_an_unknown_unit_counts_once():
     assert second is None or not ledger.completed("b", second.unit.unit_id, 2.0)
 
 
+# --- the tail -----------------------------------------------------------------------------------------------
+
+
+def time_to_the_end(ledger: Ledger, costs: list[float], *, workers: int, even_out: bool) -> float:
+    """A run of workers that do their units one after the other; a pair costs its seconds, 100 draws each."""
+    now = 0.0
+    held: dict[str, list[tuple[UnitSpec, float]]] = {f"w{i}": [] for i in range(workers)}
+    free_at = dict.fromkeys(held, 0.0)
+    done: Counter[int] = Counter()
+    while not ledger.finished():
+        for split in ledger.even_out(workers) if even_out else ():
+            assert [p for part in split.parts for p in range(part.start, part.stop)] == list(
+                range(split.unit.start, split.unit.stop)
+            )
+        for load in range(2):
+            for worker, queue in held.items():
+                if len(queue) <= load and (task := ledger.next_for(worker, 2, now)) is not None:
+                    free_at[worker] = max(free_at[worker], now) + sum(costs[task.unit.start : task.unit.stop])
+                    queue.append((task.unit, free_at[worker]))
+        worker = min((w for w, queue in held.items() if queue), key=lambda w: held[w][0][1])
+        finished, now = held[worker].pop(0)
+        draws = int(100 * sum(costs[finished.start : finished.stop]))
+        if ledger.completed(worker, finished.unit_id, now, draws):
+            done.update(range(finished.start, finished.stop))
+    assert done == Counter(range(len(costs)))
+    return now
+
+
+def test_the_tail_keeps_all_workers_busy():
+    """Forty units on eight workers; pairs take from 50 to 400 draws, those of one unit alike."""
+    planned, evened = [], []
+    for seed in range(6):
+        random = Random(seed)
+        costs = [cost for _ in range(40) for cost in [random.choice([0.5, 1.0, 2.0, 4.0])] * 200]
+        ideal = sum(costs) / 8
+        as_planned = Ledger(units(*[200] * 40))
+        planned.append(time_to_the_end(as_planned, costs, workers=8, even_out=False) / ideal)
+        ledger = Ledger(units(*[200] * 40), draws_per_pair=1000)
+        evened.append(time_to_the_end(ledger, costs, workers=8, even_out=True) / ideal)
+    # of the workers' time about a fifth is idle as planned, and less than a tenth when the rest is shared out
+    assert sum(planned) / 6 > 1.2 > 1.1 > sum(evened) / 6, (planned, evened)
+
+
+def test_units_are_cut_only_where_that_is_worth_it():
+    ledger = Ledger(units(*[100] * 40), draws_per_pair=100)
+    for i in range(33):
+        assert ledger.even_out(4) == [], "twelve and more wait, or none of them holds two shares"
+        ledger.completed("a", ledger.next_for("a", 1, 0.0).unit.unit_id, float(i), draws=100 * 100)
+    # seven units of 10,000 draws for four workers, three shares each: a share is 59 pairs
+    assert ledger.even_out(4) == []
+    for i in range(2):
+        ledger.completed("a", ledger.next_for("a", 1, 0.0).unit.unit_id, 40.0 + i, draws=100 * 100)
+    # five units: a share is 42 pairs, but 50 are the least that is worth a unit
+    cut = ledger.even_out(4)
+    assert [len(part) for split in cut for part in split.parts] == [50] * 10
+    assert ledger.even_out(4) == []
+    assert Ledger(units(1000)).even_out(4) == [], "nothing is known of what pairs cost"
+
+
+def test_parts_of_a_unit_that_another_driver_closed_are_not_run():
+    ledger = Ledger(units(100, 1), draws_per_pair=1000)
+    [split] = ledger.even_out(2)
+    ledger.withdraw(split.parts)
+    assert ledger.next_for("a", 2, 0.0).unit.start == 100
+    assert ledger.next_for("a", 2, 0.0) is None
+
+
+def test_a_unit_beyond_its_deadline_gets_a_copy_though_others_wait():
+    ledger = Ledger(units(*[1] * 9), lease_s=30.0)
+    stuck = ledger.next_for("stuck", 1, 0.0)
+    for i in range(5):
+        ledger.completed("a", ledger.next_for("a", 1, i).unit.unit_id, i + 1.0)
+    assert ledger.next_for("a", 1, 29.0).unit.start == 6, "ten times the usual time, but less than the lease"
+    copy = ledger.next_for("b", 2, 31.0)
+    assert copy.unit == stuck.unit
+    assert ledger.next_for("b", 2, 31.0).unit.start == 7, "one copy is enough"
+
+
 # --- random stories -----------------------------------------------------------------------------------------
 
 
@@ -266,9 +352,11 @@ def test_a_delivery_of_an_unknown_unit_counts_once():
     st.integers(0, 120),
 )
 def test_every_pair_is_closed_exactly_once(random: Random, sizes, workers, capacity, poison_budget, events):
-    ledger = Ledger(units(*sizes), poison_budget=poison_budget, error_budget=2)
+    ledger = Ledger(units(*sizes), poison_budget=poison_budget, error_budget=2, draws_per_pair=1000)
     cluster = Cluster(ledger, workers, capacity)
     for _ in range(events):
+        if random.random() < 0.2:
+            cluster.even_out(closed_by_another=random.random() < 0.2)
         if random.random() < 0.8:
             cluster.feed()
         work = cluster.work()
