@@ -18,7 +18,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from smoothcert.errors import JobError, did_you_mean
-from smoothcert.job_attacks import AttackSection
+from smoothcert.job_attacks import SUBJECTS, AttackSection
+from smoothcert.job_encoder import DEFENCE_NAME, DefenceSection, EncoderSection
 from smoothcert.job_section import PositiveInt, Probability, Radius, Section
 
 JOB_SCHEMA_VERSION = 1
@@ -56,31 +57,6 @@ class DataSection(Section):
     def uris(self) -> tuple[str, ...]:
         """The URIs as a tuple, also when one was given."""
         return (self.uri,) if isinstance(self.uri, str) else self.uri
-
-
-class EncoderSection(Section):
-    """Which base encoder, and how it runs."""
-
-    model: str
-    """Local directory, hub id, or bundled:digits-clip."""
-    revision: str | None = None
-    """Hub revision (commit hash) to pin; ignored for directories."""
-    feature: Literal["projection", "pooled"] = "projection"
-    """projection: the joint image-text space. pooled: the vision tower before projection (no texts then)."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic inside the encoder, a property of what is certified. Normalisation is always float32."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    slots: PositiveInt = 8
-    """Pairs in the device batch at once; the device batch is slots x chunk images."""
-    chunk: PositiveInt = 16
-    """Draws that one pair contributes to a device batch."""
-    compile: bool = False
-    """torch.compile the image tower (static shapes)."""
-    threads: PositiveInt | None = None
-    """CPU threads of the encoder; default is torch's own choice."""
-    trust_remote_code: bool = False
-    """Allow code from the model repository to run. Off unless you trust the repository by name."""
 
 
 CertificateName = Literal["fcsb", "angular", "class", "caption", "retrieval"]
@@ -271,6 +247,8 @@ class Job(Section):
     certify: CertifySection
     zero_shot: ZeroShotSection | None = None
     retrieval: RetrievalSection | None = None
+    defences: dict[str, DefenceSection] = {}
+    """Encoders to attack beside the certified one, by name: encoder.model behind a purifier, before a mapper."""
     attacks: tuple[AttackSection, ...] = ()
     """Attacks made on every pair after it is certified; each is a unit of work of its own."""
     executor: ExecutorSection = ExecutorSection()
@@ -295,6 +273,17 @@ class Job(Section):
             )
         return self
 
+    @field_validator("defences")
+    @classmethod
+    def _usable_names(cls, defences: dict[str, DefenceSection]) -> dict[str, DefenceSection]:
+        for name in defences:
+            if name in SUBJECTS or not DEFENCE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"'{name}' is no name for a defence; use letters, digits, '.', '_' and '-', and neither "
+                    f"{' nor '.join(SUBJECTS)}"
+                )
+        return defences
+
     @model_validator(mode="after")
     def _attacks_have_what_they_need(self) -> Job:
         needs = {
@@ -308,6 +297,13 @@ class Job(Section):
                     f"attacks.{number}: objective '{attack.objective}' needs the section '{section}'; add it or "
                     "choose another objective"
                 )
+            subjects = (*SUBJECTS, *self.defences)
+            for name in attack.subjects:
+                if name not in subjects:
+                    raise ValueError(
+                        f"attacks.{number}: subject '{name}' is unknown{did_you_mean(name, subjects)}; use one of "
+                        f"{', '.join(subjects)}, or name it in defences"
+                    )
             texts = attack.objective in ("caption", "retrieval", "classification")
             if self.encoder.feature == "pooled" and (texts or attack.target_caption is not None):
                 raise ValueError(
@@ -321,10 +317,11 @@ class Job(Section):
     def science(self) -> dict[str, Any]:
         """The parts that determine every certificate: what a fingerprint covers, not where or how fast it runs.
 
-        Attacks are no part of it: they change no certificate, and each has an identity of its own.
+        Attacks and their subjects are no part of it: they change no certificate, and each attack has an identity
+        of its own.
         """
         resolved = self.model_dump(mode="json")
-        for section in ("attacks", "executor", "output", "tracking"):
+        for section in ("attacks", "defences", "executor", "output", "tracking"):
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from smoothcert.errors import did_you_mean
+from smoothcert.job_encoder import EncoderSection
 from smoothcert.job_section import PositiveInt, Probability, Section
 
 AttackName = Literal[
@@ -30,8 +31,13 @@ AttackName = Literal[
     "square",
 ]
 ObjectiveName = Literal["caption", "classification", "divergence", "matching", "retrieval"]
-SubjectName = Literal["bare", "smoothed"]
 NormName = Literal["l2", "linf"]
+
+SUBJECTS = ("bare", "smoothed")
+"""Subjects of every job; the names of its defences come on top."""
+
+ENSEMBLES = ("foa", "m-attack")
+"""Attacks whose gradients come from any number of surrogates."""
 
 THRESHOLDS = {"divergence": 0.5, "caption": 0.0}
 """Objectives whose success is a cosine below a threshold, with their defaults."""
@@ -80,12 +86,12 @@ class AttackSection(Section):
     """divergence: away from the clean feature. classification: another class wins (needs zero_shot and labels).
     caption: away from the own caption. retrieval: the own caption loses its rank (needs retrieval).
     matching: the target is nearer than the own caption (for a target caption) or the clean image."""
-    subjects: Annotated[
-        tuple[Annotated[SubjectName, _known("subject", SubjectName)], ...],
-        BeforeValidator(_several),
-        Field(min_length=1),
-    ] = ("bare", "smoothed")
-    """bare: the encoder as it is. smoothed: its mean under noise of certify.sigma, by expectation over draws."""
+    subjects: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)] = SUBJECTS
+    """bare: the encoder as it is. smoothed: its mean under noise of certify.sigma, by expectation over draws. The
+    name of a defence: the same mean of encoder.model behind that defence."""
+    surrogates: tuple[EncoderSection, ...] = ()
+    """Encoders that the search sees in place of the subject's own (transfer); outcomes are judged on the subject. One,
+    searched as the subject is (bare or under noise); for m-attack and foa an ensemble of any size."""
     steps: PositiveInt | None = None
     """Steps of one start; default the attack's own."""
     restarts: PositiveInt | None = None
@@ -104,6 +110,9 @@ class AttackSection(Section):
     """For matching: path or URL of the image that all pairs are pushed towards."""
     settings: dict[str, str | bool | int | float | tuple[float, ...] | None] = {}
     """Further settings of the attack by name, e.g. early_stop: false to search on after success."""
+    contents: dict[str, str] = {}
+    """SHA-256 of what this section names: target_image, surrogates.<i>, and the defences among the subjects. Filled in
+    when work starts; where a job gives one, anything else is refused."""
     keep: Annotated[int, Field(ge=0)] = 0
     """So many strongest examples per subject and budget are stored with thumbnails."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -137,6 +146,13 @@ class AttackSection(Section):
             raise ValueError(f"objective '{self.objective}' takes no {targets[0]}; remove it")
         if self.threshold is not None and self.objective not in THRESHOLDS:
             raise ValueError(f"objective '{self.objective}' takes no threshold; remove it")
+        if len(self.surrogates) > 1 and self.attack not in ENSEMBLES:
+            raise ValueError(
+                f"attack '{self.attack}' searches one surrogate, not {len(self.surrogates)}; use one section for each, "
+                f"or one of {', '.join(ENSEMBLES)}"
+            )
+        if "surrogates" in self.settings:
+            raise ValueError("settings.surrogates is no setting; name encoders in surrogates beside it")
         return self
 
     @property
@@ -150,10 +166,20 @@ class AttackSection(Section):
         return self.target_image if self.target_caption is None else self.target_caption
 
     @property
+    def defences(self) -> tuple[str, ...]:
+        """The subjects that are defences."""
+        return tuple(name for name in self.subjects if name not in SUBJECTS)
+
+    @property
     def attack_id(self) -> str:
         """Eight hex digits that name everything here that determines a row, budgets and subjects included.
 
-        Changing any of it makes another attack, whose rows stand beside the old ones.
+        Changing any of it makes another attack, whose rows stand beside the old ones. What is known by its content
+        counts by that, wherever it is kept.
         """
         what = self.model_dump(mode="json", exclude={"keep"})
+        if "target_image" in self.contents:
+            del what["target_image"]
+        if "surrogates.0" in self.contents:
+            del what["surrogates"]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]

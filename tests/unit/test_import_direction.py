@@ -9,6 +9,7 @@ PACKAGE = Path(smoothcert.__file__).parent
 ORDER = [
     {"errors"},
     {"job_section"},
+    {"job_encoder"},
     {"job_attacks"},
     {"job"},
     {"certificates", "statistics"},

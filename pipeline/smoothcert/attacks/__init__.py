@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from smoothcert.attacks.base import Attack, AttackSettings
     from smoothcert.attacks.cosines import Interval
-    from smoothcert.attacks.foa import PatchEncoder
     from smoothcert.attacks.norms import NORMS, Norm
     from smoothcert.attacks.objectives.base import Objective
     from smoothcert.attacks.objectives.building import OBJECTIVES, ObjectiveInputs, build_objective
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from smoothcert.attacks.registry import ATTACKS, AttackEntry, make_attack
     from smoothcert.attacks.scoring import AttackScore, CleanDraws, draw_clean, score
     from smoothcert.attacks.subjects import BareSubject, SmoothedSubject, Subject
+    from smoothcert.attacks.textual import TextReferences, TextualScore, UpperBounded
     from smoothcert.attacks.transfer import check_transfer
 
 __all__ = [
@@ -49,10 +49,12 @@ __all__ = [
     "OBJECTIVES",
     "Objective",
     "ObjectiveInputs",
-    "PatchEncoder",
     "RetrievalDisplacement",
     "SmoothedSubject",
     "Subject",
+    "TextReferences",
+    "TextualScore",
+    "UpperBounded",
     "build_objective",
     "check_transfer",
     "draw_clean",
@@ -80,10 +82,12 @@ _HOME = {
     "OBJECTIVES": "objectives.building",
     "Objective": "objectives.base",
     "ObjectiveInputs": "objectives.building",
-    "PatchEncoder": "foa",
     "RetrievalDisplacement": "objectives.retrieval",
     "SmoothedSubject": "subjects",
     "Subject": "subjects",
+    "TextReferences": "textual",
+    "TextualScore": "textual",
+    "UpperBounded": "textual",
     "build_objective": "objectives.building",
     "check_transfer": "transfer",
     "draw_clean": "scoring",

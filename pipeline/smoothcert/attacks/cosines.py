@@ -66,7 +66,7 @@ def cosine_to_fixed(draws: Array, reference: Array, alpha: float) -> Interval:
         alpha: failure probability of each bound.
     """
     v = reference / np.linalg.norm(reference)
-    pilot, rest = _split(draws)
+    pilot, rest = split(draws)
     p = _direction(pilot)
     along, apart = rest @ p, rest @ v
     grid = _grid(float(p @ v))
@@ -84,8 +84,8 @@ def cosine_between(attacked: Array, clean: Array, alpha: float) -> Interval:
         clean: (n, d), independent unit draws u, independent of ``attacked`` too.
         alpha: failure probability of each bound.
     """
-    pilot, rest = _split(attacked)
-    clean_pilot, clean_rest = _split(clean)
+    pilot, rest = split(attacked)
+    clean_pilot, clean_rest = split(clean)
     p, clean_p = _direction(pilot), _direction(clean_pilot)
     along, clean_along = rest @ p, clean_rest @ clean_p
     product = np.einsum("nd,nd->n", rest, clean_rest)
@@ -113,7 +113,8 @@ def positive_means(values: Array, alpha: float) -> NDArray[np.bool_]:
     return np.asarray(capital >= np.log(1 / alpha) + ROUNDING)
 
 
-def _split(draws: Array) -> tuple[Array, Array]:
+def split(draws: Array) -> tuple[Array, Array]:
+    """Draws that fix what must be fixed in advance, and fresh ones that bounds rest on."""
     size = min(len(draws) // PILOT_SHARE, PILOT_DRAWS)
     return draws[:size], draws[size:]
 
@@ -162,16 +163,16 @@ def _lower(inner: Array, norms: list[tuple[Array, Array]], alpha: float) -> floa
         alpha: failure probability; every bound that may be used takes an equal part.
     """
     part = alpha / (1 + 2 * len(norms))
-    below = _mean_below(inner, part)
+    below = mean_below(inner, part)
     if below >= 0:
-        squares = [min(max(-_mean_below(-square, part), 0.0), 1.0) for _, square in norms]
+        squares = [min(max(-mean_below(-square, part), 0.0), 1.0) for _, square in norms]
         product = float(np.sqrt(np.prod(squares)))
         return min(below / product, 1.0) if product > 0 else 0.0
-    product = float(np.prod([max(_mean_below(along, part), 0.0) for along, _ in norms]))
+    product = float(np.prod([max(mean_below(along, part), 0.0) for along, _ in norms]))
     return max(below / product, -1.0) if product > 0 else -1.0
 
 
-def _mean_below(values: Array, alpha: float) -> float:
+def mean_below(values: Array, alpha: float) -> float:
     """Lower confidence bound of the mean of iid values in [-1, 1]."""
     return float(2 * lower_bound(np.clip((values + 1) / 2, 0.0, 1.0), alpha, "betting") - 1) - ROUNDING
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -14,17 +13,6 @@ from smoothcert.attacks.subjects import Subject
 from smoothcert.attacks.transport import cluster_centres, transport_similarity
 from smoothcert.encoders.base import Encoder
 from smoothcert.errors import EncoderError
-
-
-@runtime_checkable
-class PatchEncoder(Protocol):
-    """An encoder that also shows its local features."""
-
-    def encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Patch tokens (B, T, d') of pixels (B, 3, H, W) in units of [0,1], the class token left out.
-
-        Differentiable, float32, not normalised; a token's vector does not depend on the rest of the batch.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +41,7 @@ class FOASettings(MAttackSettings):
 class FOA(MAttack):
     """Global cosine plus local transport on crops, with more weight on surrogates that improve more slowly.
 
-    The published budget is 16/255 with 300 steps of 1/255. Every surrogate must be a ``PatchEncoder``.
+    The published budget is 16/255 with 300 steps of 1/255. Every surrogate must have patch features.
     """
 
     settings: FOASettings
@@ -62,15 +50,18 @@ class FOA(MAttack):
         """See ``Attack.check``."""
         super().check(subject, objective, norm)
         for encoder in tuple(self.settings.surrogates) or (subject.encoder,):
-            if not isinstance(encoder, PatchEncoder):
+            probe = torch.zeros((1, 3, *encoder.input_size), device=encoder.device)
+            try:
+                with torch.no_grad():
+                    encoder.encode_patches(probe)
+            except EncoderError as exc:
                 raise EncoderError(
                     f"attack '{self.name}' needs patch features, which encoder '{encoder.name}' lacks",
-                    remedy="use an encoder with encode_patches(), or the attack 'm-attack'",
-                )
+                    remedy="use a CLIP or SigLIP encoder, or the attack 'm-attack'",
+                ) from exc
 
     def similarity(self, encoder: Encoder, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Global cosine plus weighted local transport similarity: (k,)."""
-        assert isinstance(encoder, PatchEncoder), "check() saw to it"
         settings = self.settings
         with torch.no_grad():
             wanted = cluster_centres(encoder.encode_patches(target), settings.clusters)

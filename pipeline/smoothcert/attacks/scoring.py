@@ -14,6 +14,7 @@ from smoothcert.attacks.cosines import Interval, cosine_between, cosine_to_fixed
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.attacks.objectives.base import Objective
 from smoothcert.attacks.subjects import Subject
+from smoothcert.attacks.textual import PairTexts, TextReferences, TextualScore, compare_with_texts
 from smoothcert.errors import JobError
 
 LEAST_DRAWS = 8
@@ -55,8 +56,7 @@ class AttackScore:
         cosine_to_smoothed: between m(x') and m(x): what the angular certificate bounds.
         margin: the objective's margin of the mean feature.
         success: margin < 0.
-        clean_label: class number of the clean mean feature, where the objective has classes.
-        attacked_label: class number of the attacked mean feature, where the objective has classes.
+        texts: predicted classes, and what certificates about texts bound.
         error: why it could not be judged, else empty.
     """
 
@@ -70,8 +70,7 @@ class AttackScore:
     cosine_to_smoothed: Interval
     margin: float
     success: bool
-    clean_label: int | None
-    attacked_label: int | None
+    texts: TextualScore
     error: str = ""
 
 
@@ -114,6 +113,7 @@ def score(
     seed: int,
     draws: int = DEFAULT_DRAWS,
     alpha: float = 0.001,
+    texts: TextReferences | None = None,
 ) -> tuple[AttackScore, ...]:
     """Judge perturbed images on fresh draws; on a subject other than the attacked one this is transfer.
 
@@ -126,6 +126,7 @@ def score(
         seed: root seed.
         draws: a pair.
         alpha: failure probability of each bound.
+        texts: what to compare features with besides the objective, for the same pairs.
 
     Raises:
         JobError: the batch does not fit, or ``clean`` belongs to another subject, or there are too few draws.
@@ -148,7 +149,8 @@ def score(
         key = NoiseKey(seed, pair_id, "evaluate", ("attacked", attack))
         features = _features(subject, attacked[row], key, draws)
         goal = objective.select(torch.tensor([row], device=attacked.device))
-        scores.append(_judge(subject, goal, pair_id, features, clean, row, alpha, seed))
+        compared = (texts or TextReferences()).of(row)
+        scores.append(_judge(subject, goal, pair_id, features, clean, row, compared, alpha, seed))
     return tuple(scores)
 
 
@@ -159,6 +161,7 @@ def _judge(
     attacked: NDArray[np.float32],
     clean: CleanDraws,
     row: int,
+    texts: PairTexts,
     alpha: float,
     seed: int,
 ) -> AttackScore:
@@ -179,9 +182,7 @@ def _judge(
         cosines = (exact(1.0), cosine, cosine)
     device = subject.encoder.device
     mean = torch.from_numpy(attacked.mean(axis=0, dtype=np.float64).astype(np.float32))[None].to(device)
-    clean_mean = torch.from_numpy(base.mean(axis=0, dtype=np.float64).astype(np.float32))[None].to(device)
     margin = float(goal.margin(mean)[0]) if finite else float("nan")
-    label, clean_label = goal.predict(mean), goal.predict(clean_mean)
     return AttackScore(
         pair_id=pair_id,
         subject=subject.name,
@@ -193,8 +194,7 @@ def _judge(
         cosine_to_smoothed=cosines[2],
         margin=margin,
         success=margin < 0,
-        clean_label=None if clean_label is None or not finite else int(clean_label[0]),
-        attacked_label=None if label is None or not finite else int(label[0]),
+        texts=compare_with_texts(attacked, base, texts, alpha) if finite else TextualScore(),
         error="" if finite else "the encoder returned NaN or infinity",
     )
 

@@ -70,9 +70,7 @@ def _attack_to_end(driver: Driver, attacks: AttackDriver) -> int:
         return 128 + stopped_by.signal
     with Query([driver.run]) as query:
         _print_rows(out, "Attack success rate over all pairs asked for", _success_table(query))
-        _print_rows(
-            out, "Cosine of the smoothed encoder: certified, attacked, clean", query.sql(_GAP).to_pylist()
-        )
+        _print_rows(out, "Cosine under noise: certified, attacked, clean", query.sql(_GAP).to_pylist())
     result = audit_run(driver.run)
     driver.run.write_document("audit.json", result.to_json().encode())
     return _verdict(console, out, report, result)
@@ -91,7 +89,7 @@ def _verdict(console: Console, out: Console, report: AttackReport, result: RunAu
 
 
 _GAP = (
-    "SELECT reference, radius, pairs, certified_pairs AS certifiable, certified_cosine AS certified, "
+    "SELECT subject, reference, radius, pairs, certified_pairs AS certifiable, certified_cosine AS certified, "
     'attacked_cosine_of_certified AS attacked, attacked_cosine AS "attacked, all", clean_cosine AS clean '
     "FROM robustness_gap"
 )
@@ -101,11 +99,11 @@ def _success_table(query: Query) -> list[dict[str, object]]:
     """One row per attack and budget, one column per subject."""
     rows: dict[tuple[object, ...], dict[str, object]] = {}
     for each in query.sql("SELECT * FROM attack_success").to_pylist():
-        key = tuple(each[name] for name in ("objective", "norm", "budget", "attack", "attack_id"))
+        key = (_question(each), *(each[name] for name in ("norm", "budget", "attack", "attack_id")))
         row = rows.setdefault(
             key,
             {
-                "objective": each["objective"],
+                "objective": _question(each),
                 "budget": f"{each['norm']} {each['budget']:g}",
                 "attack": each["attack"],
                 "pairs": each["pairs"],
@@ -117,6 +115,12 @@ def _success_table(query: Query) -> list[dict[str, object]]:
         row[each["subject"]] = rate
     subjects = dict.fromkeys(name for row in rows.values() for name in row)
     return [{name: row.get(name) for name in subjects} for row in rows.values()]
+
+
+def _question(row: dict[str, object]) -> str:
+    """The objective and what makes it one question: its threshold or target."""
+    threshold, target = row["threshold"], row["target"]
+    return f"{row['objective']}{'' if threshold is None else f' < {threshold:g}'}{f' {target}' if target else ''}"
 
 
 def _print_rows(console: Console, title: str, rows: list[dict[str, object]]) -> None:

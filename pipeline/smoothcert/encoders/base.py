@@ -32,7 +32,8 @@ class Encoder(ABC):
         * an image's feature does not depend on the rest of its batch, up to rounding (``check_encoder``).
 
     Subclasses set the attributes through ``__init__`` and implement ``prepare``, ``_image_features`` and
-    ``_text_features``. Wrap an encoder to change it; do not override the ``encode_*`` methods.
+    ``_text_features``, and ``_patch_features`` where they have local features. Wrap an encoder to change it; do
+    not override the ``encode_*`` methods.
 
     Attributes:
         name: what the user called it; for people.
@@ -101,17 +102,25 @@ class Encoder(ABC):
             EncoderError: wrong shape or type, or a module was switched to training mode.
         """
         self._check_evaluation_mode()
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *self.input_size):
-            raise EncoderError(
-                f"encoder '{self.name}' was given pixels of shape {tuple(pixels.shape)}",
-                remedy=f"give (B, 3, {self.input_size[0]}, {self.input_size[1]}), as prepare() makes them",
-            )
-        if not pixels.is_floating_point():
-            raise EncoderError(
-                f"encoder '{self.name}' was given pixels of type {pixels.dtype}",
-                remedy="give floats in units of [0,1]: divide what prepare() makes by 255",
-            )
+        self._check_pixels(pixels)
         return unit_rows(self._image_features(pixels))
+
+    @final
+    def encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Local features, for attacks that match parts of images; no certificate is about them.
+
+        Args:
+            pixels: as for ``encode_images``.
+
+        Returns:
+            float32 (B, T, d'), one token a patch, the class token left out; not normalised, differentiable.
+
+        Raises:
+            EncoderError: this encoder shows none; or as ``encode_images``.
+        """
+        self._check_evaluation_mode()
+        self._check_pixels(pixels)
+        return self._patch_features(pixels).float()
 
     @final
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -132,6 +141,24 @@ class Encoder(ABC):
             return torch.empty((0, self.feature_dim), dtype=torch.float32)
         with torch.no_grad():
             return unit_rows(self._text_features(texts)).cpu()
+
+    def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Patch tokens (B, T, d') in any float type, of checked pixels; override where there are any."""
+        raise EncoderError(
+            f"encoder '{self.name}' shows no patch features", remedy="use a CLIP or SigLIP encoder"
+        )
+
+    def _check_pixels(self, pixels: torch.Tensor) -> None:
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *self.input_size):
+            raise EncoderError(
+                f"encoder '{self.name}' was given pixels of shape {tuple(pixels.shape)}",
+                remedy=f"give (B, 3, {self.input_size[0]}, {self.input_size[1]}), as prepare() makes them",
+            )
+        if not pixels.is_floating_point():
+            raise EncoderError(
+                f"encoder '{self.name}' was given pixels of type {pixels.dtype}",
+                remedy="give floats in units of [0,1]: divide what prepare() makes by 255",
+            )
 
     def _check_evaluation_mode(self) -> None:
         for module in self._modules:

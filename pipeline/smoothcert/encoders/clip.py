@@ -9,3 +9,5 @@ from smoothcert.encoders.registry import register_encoder
 @register_encoder("clip")
 class ClipEncoder(PretrainedEncoder):
     """CLIPModel: texts padded to the longest of their batch and masked; joint space after the projections."""
+
+    class_tokens = 1

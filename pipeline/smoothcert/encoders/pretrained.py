@@ -31,6 +31,8 @@ class PretrainedEncoder(Encoder):
     """
 
     text_padding: ClassVar[Literal["longest", "max_length"]] = "longest"
+    class_tokens: ClassVar[int] = 0
+    """Tokens of the vision tower that stand for no patch; they come first."""
 
     def __init__(
         self,
@@ -74,8 +76,16 @@ class PretrainedEncoder(Encoder):
         return self._preparation.prepare(image)
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        normalised = torch.addcmul(self._shift, pixels.float(), self._scale)
-        return self._tower(normalised.to(self.dtype))
+        return self._tower(self._normalised(pixels))
+
+    def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self._model.vision_model(
+            pixel_values=self._normalised(pixels)
+        ).last_hidden_state
+        return tokens[:, self.class_tokens :]
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(self._shift, pixels.float(), self._scale).to(self.dtype)
 
     def _image_tower(self, normalised: torch.Tensor) -> torch.Tensor:
         if self._feature == "pooled":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from smoothcert.datasets import UnitSpec, open_source
 from smoothcert.encoders import Encoder
 from smoothcert.errors import JobError, PairError
 from smoothcert.job import Job
+from smoothcert.runtime.attack_asked import note_asked
+from smoothcert.runtime.attack_inputs import AttackInputs, with_contents
+from smoothcert.runtime.attack_retry import stale_attacks
 from smoothcert.runtime.attack_rows import AttackRow, AttackRowMaker
 from smoothcert.runtime.attack_session import AttackSession, write_attack_rows
 from smoothcert.runtime.attack_units import attack_id_of, pending_attacks
@@ -21,7 +25,8 @@ from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor,
 from smoothcert.runtime.metered import Meter
 from smoothcert.runtime.opening import Opening, load_checked, texts_of
 from smoothcert.runtime.results import UnitResult, worker_name
-from smoothcert.store import RunDirectory, new_attempt
+from smoothcert.runtime.retry_unit import RetryUnit, only
+from smoothcert.store import Committed, RunDirectory, new_attempt
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,8 @@ class AttackOpening:
         self.certify.refuse_another(encoder)
         job = self.certify.job
         run = RunDirectory.open(self.certify.run_url)
-        texts = texts_of(job, encoder, self.certify.pool)
-        return AttackSession(
-            job, run, open_source(job.data), encoder, texts, EventLog(run.storage, worker_name())
-        )
+        inputs = AttackInputs(job, encoder, texts_of(job, encoder, self.certify.pool))
+        return AttackSession(job, run, open_source(job.data), inputs, EventLog(run.storage, worker_name()))
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,21 @@ class AttackDriver:
                 remedy="add e.g. attacks: [{attack: pgd, norm: l2, budgets: [0.25]}]",
             )
         self._driver = driver
-        self.job: Job = driver.job
+        self._asked = driver.job
+
+    @cached_property
+    def inputs(self) -> AttackInputs:
+        """Encoders, texts and targets of the attacks."""
+        driver = self._driver
+        # a pool is drawn here, not read, so that nothing is created before the job is known to be right
+        return AttackInputs(
+            self._asked, driver.encoder, texts_of(self._asked, driver.encoder, driver.draw_pool())
+        )
+
+    @cached_property
+    def job(self) -> Job:
+        """The job, with the contents of all its attacks filled in."""
+        return with_contents(self._asked, self.inputs)
 
     def check(self) -> None:
         """Everything that can be wrong with the attacks shows here, before any draw.
@@ -102,19 +119,16 @@ class AttackDriver:
             JobError: an attack cannot do what the job asks on this source.
             EncoderError: the encoder lacks gradients (or patch features) that an attack needs.
         """
-        driver = self._driver
-        # a pool is drawn here, not read, so that nothing is created before the job is known to be right
-        texts = texts_of(self.job, driver.encoder, driver.draw_pool())
-        check_attacks(self.job, driver.encoder, texts, driver.source, driver.plan.units)
+        check_attacks(self.job, self.inputs, self._driver.source, self._driver.plan.units)
 
     @property
     def draws_per_pair(self) -> int:
         """A rough number of images a pair and attack, for the first estimate of the time left."""
         most = 0
         for section in self.job.attacks:
-            draws = {"bare": 1, "smoothed": section.eot_draws}
             each = sum(
-                (section.steps or 100) * draws[name] + section.evaluate_draws for name in section.subjects
+                (section.steps or 100) * (1 if name == "bare" else section.eot_draws) + section.evaluate_draws
+                for name in section.subjects
             )
             most = max(most, each * len(section.budgets))
         return most
@@ -122,22 +136,23 @@ class AttackDriver:
     def pairs_done(self) -> int:
         """Pairs whose attack is committed, each counted once for every attack of the job."""
         run = self._driver.run
-        left = sum(len(unit) for unit in pending_attacks(run, self.job.attacks, run.commits.load()))
+        left = sum(len(unit) for unit in self._left(run.commits.load()))
         return run.info.pairs * len(self.job.attacks) - left
 
     def run(self, monitor: Monitor) -> AttackReport:
-        """Run every attack unit that is not committed yet, then keep the strongest examples.
+        """Run what is not committed yet or stale, then keep the strongest examples.
 
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
         started = time.monotonic()
         run = self._driver.run
+        note_asked(run, self.job.attacks)
         before = run.commits.load()
-        pending = list(pending_attacks(run, self.job.attacks, before))
+        pending = self._left(before)
         report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
         after = run.commits.load()
-        missing = len(list(pending_attacks(run, self.job.attacks, after)))
+        missing = len(self._left(after))
         examples = 0
         if not report.stopped:
             examples = sum(publish_examples(run, section) for section in self.job.attacks)
@@ -153,44 +168,52 @@ class AttackDriver:
             examples=examples,
         )
 
+    def _left(self, committed: Committed) -> list[UnitSpec]:
+        run, attacks = self._driver.run, self.job.attacks
+        return [*pending_attacks(run, attacks, committed), *stale_attacks(run, attacks, committed)]
+
     def _executor(self) -> Executor:
         driver, section = self._driver, self.job.executor
-        opening = AttackOpening(driver.opening())
+        opening = AttackOpening(replace(driver.opening(), job=self.job))
+        duties = _Duties(driver, self.job, self.inputs)
         if section.kind == "local":
             return LocalExecutor(
                 lambda: opening.with_encoder(driver.encoder),
-                _Duties(driver).commit,
+                duties.commit,
                 in_flight=section.units_in_flight,
                 grace_s=section.grace_s,
             )
         from smoothcert.runtime.ray_executor import RayExecutor
 
-        return RayExecutor(opening, section, _Duties(driver), uses_gpu=self.job.encoder.device != "cpu")
+        return RayExecutor(opening, section, duties, uses_gpu=self.job.encoder.device != "cpu")
 
 
 class _Duties:
-    """The driver's part in the store while a Ray executor attacks."""
+    """The driver's part in the store while an executor attacks."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, job: Job, inputs: AttackInputs) -> None:
         self._driver = driver
+        self._job = job
+        self._inputs = inputs
         self._run = driver.run
 
     def commit(self, result: UnitResult) -> None:
         self._run.commits.commit(result.commit)
 
     def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
+        if isinstance(unit, RetryUnit):
+            return unit.unit_id not in self._run.commits.unit_ids()
         return self._run.commits.split(unit.unit_id, parts, worker="driver")
 
     def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
-        job, encoder = self._driver.job, self._driver.encoder
+        job, inputs = self._job, self._inputs
         section = next(each for each in job.attacks if each.attack_id == attack_id_of(unit.unit_id))
-        texts = texts_of(job, encoder, self._driver.pool())
-        maker = AttackRowMaker(job, Attacker(job, section, encoder, texts, Meter()), encoder)
-        pairs = self._driver.source.read(unit)
+        maker = AttackRowMaker(job, Attacker(job, section, inputs, Meter()), inputs.certified)
+        pairs = self._driver.source.read(unit, only(unit))
         rows: list[AttackRow] = list(
             itertools.chain.from_iterable(maker.quarantined(unit.unit_id, pair, error) for pair in pairs)
         )
-        result = write_attack_rows(self._run, unit.unit_id, new_attempt(), rows, 0.0)
+        result = write_attack_rows(self._run, unit, new_attempt(), rows, 0.0)
         if not result.done:
             self.commit(result)
         return result

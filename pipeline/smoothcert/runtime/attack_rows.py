@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smoothcert.attacks import Interval
+from smoothcert.attacks import Interval, TextualScore, UpperBounded
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.errors import NonFiniteError, PairError
@@ -33,6 +33,8 @@ class AttackRow:
     budget: float
     objective: str
     target: str | None
+    target_digest: str | None
+    surrogates: tuple[str, ...] | None
     threshold: float | None
     subject: str
     sigma: float
@@ -57,6 +59,13 @@ class AttackRow:
     cosine_to_smoothed_ucb: float | None = None
     clean_label: str | None = None
     attacked_label: str | None = None
+    class_margin_label: str | None = None
+    class_margin: float | None = None
+    class_margin_ucb: float | None = None
+    caption_similarity: float | None = None
+    caption_similarity_ucb: float | None = None
+    retrieval_margin: float | None = None
+    retrieval_margin_ucb: float | None = None
     margin: float | None = None
     success: bool | None = None
     certified_to_clean: float | None = None
@@ -93,13 +102,14 @@ class AttackRowMaker:
             "norm": section.norm,
             "objective": section.objective,
             "target": section.target,
+            "target_digest": section.contents.get("target_image"),
+            "surrogates": tuple(f"{each.name} {each.digest[:12]}" for each in attacker.surrogates) or None,
             "threshold": section.resolved_threshold,
             "alpha": section.alpha,
             "seed": section.seed,
             "certify_seed": job.certify.seed,
             "input_height": encoder.input_size[0],
             "input_width": encoder.input_size[1],
-            "encoder_digest": encoder.digest,
             "device": encoder.device.type,
             "dtype": str(encoder.dtype).removeprefix("torch."),
         }
@@ -126,12 +136,11 @@ class AttackRowMaker:
             **_interval("clean_cosine", score.clean_cosine),
             **_interval("cosine_to_clean", score.cosine_to_clean),
             **_interval("cosine_to_smoothed", score.cosine_to_smoothed),
-            "clean_label": self._attacker.class_name(score.clean_label),
-            "attacked_label": self._attacker.class_name(score.attacked_label),
+            **self._textual(score.texts),
             "margin": _number(score.margin),
             "success": score.success,
         }
-        if claims is not None and record.norm == "l2" and subject == "smoothed":
+        if claims is not None and record.norm == "l2" and claims.about(self._subjects[subject]):
             fields |= _certified(claims, budget, score.cosine_to_clean, score.cosine_to_smoothed)
         return AttackRow(**fields)  # type: ignore[arg-type]  # a dict of columns, checked by the schema
 
@@ -164,9 +173,21 @@ class AttackRowMaker:
             "subject": subject,
             "budget": budget,
             "sigma": attacked.sigma,
+            "encoder_digest": attacked.encoder.digest,
             "eot_draws": attacked.eot_draws,
             "evaluate_draws": self._evaluate_draws if attacked.stochastic else 1,
             **self._fixed,
+        }
+
+    def _textual(self, score: TextualScore) -> dict[str, object]:
+        name = self._attacker.class_name
+        return {
+            "clean_label": name(score.clean_label),
+            "attacked_label": name(score.attacked_label),
+            "class_margin_label": name(score.margin_label),
+            **_upper("class_margin", score.class_margin),
+            **_upper("caption_similarity", score.caption_similarity),
+            **_upper("retrieval_margin", score.retrieval_margin),
         }
 
 
@@ -190,6 +211,12 @@ def _interval(name: str, interval: Interval) -> dict[str, object]:
         f"{name}_lcb": _number(interval.lower),
         f"{name}_ucb": _number(interval.upper),
     }
+
+
+def _upper(name: str, found: UpperBounded | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    return {name: _number(found.value), f"{name}_ucb": _number(found.upper)}
 
 
 def _number(value: float) -> float | None:

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from itertools import islice
@@ -17,18 +17,19 @@ from itertools import islice
 import torch
 
 from smoothcert.datasets import Pair, Source, UnitSpec
-from smoothcert.encoders import Encoder
-from smoothcert.engine import Texts
 from smoothcert.errors import EncodeError, ExecutorError, OutOfMemoryError, PairError, SmoothcertError
 from smoothcert.job import Job
+from smoothcert.runtime.attack_goal import ReadyPair
+from smoothcert.runtime.attack_inputs import AttackInputs
 from smoothcert.runtime.attack_rows import AttackRow, AttackRowMaker
 from smoothcert.runtime.attack_units import attack_id_of
-from smoothcert.runtime.attack_work import Attacker, Outcome, ReadyPair
-from smoothcert.runtime.certified import CertificateReader
+from smoothcert.runtime.attack_work import Attacker, Outcome
+from smoothcert.runtime.certified import CertificateReader, Claims
 from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.examples import ExampleShelf
 from smoothcert.runtime.metered import Meter
 from smoothcert.runtime.results import UnitResult, worker_name
+from smoothcert.runtime.retry_unit import RetryUnit, only, supersedes
 from smoothcert.runtime.session import Progress
 from smoothcert.store import ATTACKS, Commit, RunDirectory, new_attempt, rows_to_table
 from smoothcert.store.parts import write_part
@@ -48,19 +49,17 @@ class AttackSession:
         job: what to do.
         run: where the certificates are and the rows go.
         source: where pairs come from.
-        encoder: the base encoder, loaded.
-        texts: class and pool references.
+        inputs: encoders, texts and targets of the attacks.
         events: this worker's telemetry.
     """
 
     def __init__(
-        self, job: Job, run: RunDirectory, source: Source, encoder: Encoder, texts: Texts, events: EventLog
+        self, job: Job, run: RunDirectory, source: Source, inputs: AttackInputs, events: EventLog
     ) -> None:
         self._job = job
         self._run = run
         self._source = source
-        self._encoder = encoder
-        self._texts = texts
+        self._inputs = inputs
         self._events = events
         self._meter = Meter()
         self._shelf = ExampleShelf(run.storage)
@@ -133,13 +132,14 @@ class AttackSession:
         started = time.monotonic()
         attempt = new_attempt()
         rows: list[AttackRow] = []
-        pairs = self._source.read(unit)
+        pairs = self._source.read(unit, only(unit))
         while batch := list(islice(pairs, PAIRS_AT_ONCE)):
-            rows.extend(self._attack_batch(unit.unit_id, batch))
+            rows.extend(self._attack_batch(unit, batch))
         self._shelf.write(unit.unit_id, attempt)
-        return write_attack_rows(self._run, unit.unit_id, attempt, rows, time.monotonic() - started)
+        return write_attack_rows(self._run, unit, attempt, rows, time.monotonic() - started)
 
-    def _attack_batch(self, unit_id: str, pairs: Sequence[Pair]) -> list[AttackRow]:
+    def _attack_batch(self, unit: UnitSpec, pairs: Sequence[Pair]) -> list[AttackRow]:
+        unit_id = unit.unit_id
         attacker, maker = self._maker(attack_id_of(unit_id))
         ready: list[ReadyPair] = []
         rows: list[AttackRow] = []
@@ -149,8 +149,9 @@ class AttackSession:
                 ready.append(attacker.ready(pair))
             except PairError as exc:
                 failed.append((pair, exc))
-        claims = self._certificates.claims(unit_id, [each.pair.pair_id for each in ready])
-        for group, result in self._results(attacker, ready, failed):
+        place = unit.origin if isinstance(unit, RetryUnit) else unit_id
+        claims = self._certificates.claims(place, [each.pair.pair_id for each in ready])
+        for group, result in self._results(attacker, ready, claims, failed):
             for subject, budget, outcomes in result:
                 for each, outcome in zip(group, outcomes, strict=True):
                     pair_id = each.pair.pair_id
@@ -174,13 +175,17 @@ class AttackSession:
         return rows
 
     def _results(
-        self, attacker: Attacker, ready: list[ReadyPair], failed: list[tuple[Pair, PairError]]
+        self,
+        attacker: Attacker,
+        ready: list[ReadyPair],
+        claims: Mapping[str, Claims],
+        failed: list[tuple[Pair, PairError]],
     ) -> Iterator[tuple[list[ReadyPair], list[_Result]]]:
         """Outcomes of a batch, or of its pairs one by one where the batch as a whole fails."""
         if not ready:
             return
         try:
-            yield ready, list(attacker.run(ready))
+            yield ready, list(attacker.run(ready, claims))
             return
         except SmoothcertError:
             raise  # a wrong job or encoder, or the order to stop: no pair's fault
@@ -188,7 +193,7 @@ class AttackSession:
             log.warning("an attack failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc)
         for each in ready:
             try:
-                yield [each], list(attacker.run([each]))
+                yield [each], list(attacker.run([each], claims))
             except SmoothcertError:
                 raise
             except torch.OutOfMemoryError as exc:
@@ -200,8 +205,8 @@ class AttackSession:
         if attack_id not in self._sections:
             raise ExecutorError(f"the job has no attack '{attack_id}'", remedy="use one job on all workers")
         if attack_id not in self._makers:
-            attacker = Attacker(self._job, self._sections[attack_id], self._encoder, self._texts, self._meter)
-            self._makers[attack_id] = (attacker, AttackRowMaker(self._job, attacker, self._encoder))
+            attacker = Attacker(self._job, self._sections[attack_id], self._inputs, self._meter)
+            self._makers[attack_id] = (attacker, AttackRowMaker(self._job, attacker, self._inputs.certified))
         return self._makers[attack_id]
 
     @cached_property
@@ -210,7 +215,7 @@ class AttackSession:
 
 
 def write_attack_rows(
-    run: RunDirectory, unit_id: str, attempt: str, rows: Sequence[AttackRow], seconds: float
+    run: RunDirectory, unit: UnitSpec, attempt: str, rows: Sequence[AttackRow], seconds: float
 ) -> UnitResult:
     """Write and verify the part of an attack unit, then commit it where this process may.
 
@@ -220,9 +225,16 @@ def write_attack_rows(
         StoreError: writing failed; nothing of this attempt counts.
     """
     table = rows_to_table(rows, ATTACKS, run_id=run.run_id, attempt=attempt)
-    part = write_part(run.storage, ATTACKS, unit_id, attempt, table)
-    commit = Commit(unit_id=unit_id, attempt=attempt, parts=(part,), seconds=seconds, worker=worker_name())
+    part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
+    commit = Commit(
+        unit_id=unit.unit_id,
+        attempt=attempt,
+        parts=(part,),
+        seconds=seconds,
+        worker=worker_name(),
+        supersedes=supersedes(unit),
+    )
     if not run.commits.may_commit:
-        return UnitResult(unit_id, commit, done=False)
+        return UnitResult(unit.unit_id, commit, done=False)
     run.commits.commit(commit)  # False: another attempt was first, and its rows count
-    return UnitResult(unit_id, commit, done=True)
+    return UnitResult(unit.unit_id, commit, done=True)

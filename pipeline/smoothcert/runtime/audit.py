@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass, field
 
 from scipy.stats import binom
 
-from smoothcert.runtime.audit_rules import rules
+from smoothcert.runtime.attack_asked import AskedAttack, asked_attacks
+from smoothcert.runtime.audit_attacks import attack_rules
+from smoothcert.runtime.audit_rules import certificate_rules
 from smoothcert.runtime.summary_scan import quoted
-from smoothcert.store import Query, RunDirectory
+from smoothcert.store import Query, RunDirectory, RunInfo
 
 LISTED = 20
 """Offending pairs listed for each rule; all are counted."""
@@ -110,10 +112,11 @@ def audit_run(run: RunDirectory) -> RunAudit:
     """
     info = run.info
     here = f"WHERE run_id = {quoted(info.run_id)}"
+    asked = asked_attacks(run)
     with Query([run]) as query:
         found: dict[tuple[str, str], Finding] = {}
         violated: set[str] = set()
-        for rule in rules(info):
+        for rule in (*certificate_rules(info), *attack_rules(info, asked)):
             rows = query.sql(f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail")
             if not rows.num_rows:
                 continue
@@ -128,14 +131,15 @@ def audit_run(run: RunDirectory) -> RunAudit:
             found[rule.name, rule.means] = Finding(rule.name, rule.theory, rule.means, count, listed)
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")
         attacks = _one(query, f"SELECT count(*) FROM attacks {here}")
-        covered = f"{here} AND norm = 'l2' AND subject = 'smoothed' AND status = 'ok'"
+        same = f"sigma > 0 AND encoder_digest = {quoted(info.encoder_digest)}"
+        covered = f"{here} AND norm = 'l2' AND {same} AND status = 'ok'"
         audited = _one(query, f"SELECT count(DISTINCT pair_id) FROM attacks {covered}")
         statements = _one(
             query,
             f"SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM attacks {covered} GROUP BY pair_id)",
         )
         alpha = float(_one(query, f"SELECT coalesce(max(alpha), 0) FROM attacks {covered}"))
-        notes = tuple(_notes(query, info.run_id))
+        notes = (*_changed_classes(query, info), *_never_made(info, asked))
     findings = list(found.values())
     if pairs != info.pairs:
         unit_ids = [unit.unit_id for unit in run.pending()]
@@ -144,8 +148,8 @@ def audit_run(run: RunDirectory) -> RunAudit:
         findings.append(Finding("missing-pair", "4.4", means, info.pairs - pairs, listed))
     chance = None
     if violated:
-        # four certificates a pair, and an upper bound for each reference of each attack
-        rate = min(1.0, 4 * info.job.certify.alpha + 2 * statements * alpha)
+        # seven certificates a pair, and five upper bounds of each attack
+        rate = min(1.0, 7 * info.job.certify.alpha + 5 * statements * alpha)
         chance = float(binom.sf(len(violated) - 1, max(audited, len(violated)), rate))
     return RunAudit(
         info.run_id, run.url, info.pairs, attacks, audited, len(violated), chance, tuple(findings), notes
@@ -162,18 +166,29 @@ def audit_runs(run_urls: Sequence[str]) -> list[RunAudit]:
     return [audit_run(RunDirectory.open(url)) for url in run_urls]
 
 
-def _notes(query: Query, run_id: str) -> list[str]:
+def _changed_classes(query: Query, info: RunInfo) -> list[str]:
     changed = _one(
         query,
-        "SELECT count(DISTINCT pair_id) FROM attacks a JOIN certificates c USING (run_id, pair_id) "
-        f"WHERE run_id = {quoted(run_id)} AND a.norm = 'l2' AND a.subject = 'smoothed' AND a.perturbation_l2 <= "
-        "c.certified_radius AND a.attacked_label <> c.predicted_label",
+        "SELECT count(DISTINCT pair_id) FROM attacks a JOIN certificates c "
+        f"USING (run_id, pair_id, encoder_digest, sigma) WHERE run_id = {quoted(info.run_id)} AND a.norm = 'l2' "
+        "AND a.perturbation_l2 <= c.certified_radius AND "
+        "a.attacked_label <> c.predicted_label",
     )
     if not changed:
         return []
     return [
         f"{changed:,} pairs changed their smoothed class within the certified radius, by the mean of the evaluation "
-        "draws; without a confidence bound that proves nothing, but it deserves a look"
+        "draws; where the confidence bound does not agree that proves nothing, but it deserves a look"
+    ]
+
+
+def _never_made(info: RunInfo, asked: Sequence[AskedAttack]) -> list[str]:
+    """Attacks of the job that the directory was made for, none of whose units was ever begun."""
+    begun = {(each.attack, each.norm, each.subjects, each.budgets) for each in asked}
+    return [
+        f"the job also names {section.attack} {section.norm} on {', '.join(section.subjects)}, which was never begun"
+        for section in info.job.attacks
+        if (section.attack, section.norm, section.subjects, section.budgets) not in begun
     ]
 
 

@@ -1,7 +1,8 @@
-"""What the rows of an honest run never show, one SQL statement a rule (theory.md section 4).
+"""What certificates of an honest run never show, one SQL statement a rule (theory.md section 4).
 
 Each statement selects offending rows as (pair_id, detail). Bounds are computed anew from the row's confidence bounds,
-so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it.
+so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it. What attacks
+show is in audit_attacks.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from smoothcert.runtime.summary_scan import quoted
-from smoothcert.store import ATTACKS, CERTIFICATES, RunInfo, TableSchema
+from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
 
 SLACK = 1e-9
 """Differences of float64 arithmetic that are none of anybody's rounding."""
@@ -41,16 +42,12 @@ class Rule:
     pairs: bool = False
 
 
-def rules(info: RunInfo) -> list[Rule]:
-    """Every rule, for one run."""
-    return [*_certificate_rules(info), *_attack_rules(info)]
-
-
-def _certificate_rules(info: RunInfo) -> Iterator[Rule]:
+def certificate_rules(info: RunInfo) -> Iterator[Rule]:
+    """What certificates alone show, for one run."""
     certify = info.job.certify
     here = f"FROM certificates WHERE run_id = {quoted(info.run_id)}"
     ok = f"{here} AND status = 'ok'"
-    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", _broken_numbers(CERTIFICATES, here))
+    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(CERTIFICATES, here))
     yield Rule(
         "quarantined-claims",
         "4.1",
@@ -76,8 +73,9 @@ def _certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "1",
         "sigma, alpha, seed, encoder or input size differ from the run's",
         f"SELECT pair_id, 'sigma ' || sigma || ', alpha ' || alpha || ', seed ' || seed || ', ' || input_height || "
-        f"'x' || input_width AS detail {here} AND (sigma <> {_n(certify.sigma)} OR alpha <> {_n(certify.alpha)} OR "
-        f"seed <> {certify.seed} OR encoder_digest <> {quoted(info.encoder_digest)} OR (input_height, input_width) <> "
+        f"'x' || input_width AS detail {here} AND (sigma <> {number(certify.sigma)} OR "
+        f"alpha <> {number(certify.alpha)} OR seed <> {certify.seed} OR encoder_digest <> {quoted(info.encoder_digest)} OR "
+        "(input_height, input_width) <> "
         f"(SELECT (mode(input_height), mode(input_width)) {here}))",
     )
     yield Rule(
@@ -105,14 +103,15 @@ def _certificate_rules(info: RunInfo) -> Iterator[Rule]:
         + ")",
     )
     yield from _rounded_up(info, ok)
-    needed = f"-ln({_n(certify.alpha)})"
+    needed = f"-ln({number(certify.alpha)})"
     for position, target in enumerate(certify.targets, start=1):
         yield Rule(
             "target-without-evidence",
             "3",
             "a target counts as certified below its level",
-            f"SELECT pair_id, {quoted(target.name)} || ' at log e-value ' || log_e_value[{position}] AS detail {ok} "
-            f"AND target_decision[{position}] = 'certified' AND NOT log_e_value[{position}] >= {needed} - {_n(SLACK)}",
+            f"SELECT pair_id, {quoted(target.name)} || ' at log e-value ' || log_e_value[{position}] AS detail "
+            f"{ok} AND target_decision[{position}] = 'certified' AND NOT "
+            f"log_e_value[{position}] >= {needed} - {number(SLACK)}",
         )
 
 
@@ -121,10 +120,10 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
     certify = info.job.certify
     score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
     norm = "CASE WHEN smooth_norm_lcb BETWEEN -1 AND 1 THEN smooth_norm_lcb END"
-    sigma = f"{_n(certify.sigma)}"
+    sigma = f"{number(certify.sigma)}"
     checks = []
     for i, radius in enumerate(certify.radii, start=1):
-        at = f"{_n(radius)}"
+        at = f"{number(radius)}"
         checks.append((f"fcsb[{i}]", f"fcsb({score}, {at}, {sigma})"))
         checks.append((f"angular[{i}]", f"angular_bound({norm}, {at}, {sigma})"))
         # T5 shares alpha between two bounds, so with both at the full alpha it can only be larger
@@ -138,12 +137,12 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             "a stored bound or radius is larger than its confidence bound allows",
             f"SELECT pair_id, '{stored} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, 'nothing') || "
             f"' follows' AS detail FROM (SELECT pair_id, {stored} AS stored, {computed} AS computed {ok}) "
-            f"WHERE stored > coalesce(computed, -2) + {_n(LAST_DIGIT)} * greatest(1, abs(stored))",
+            f"WHERE stored > coalesce(computed, -2) + {number(LAST_DIGIT)} * greatest(1, abs(stored))",
         )
     for j, cosine in enumerate(certify.cosines, start=1):
         for name, bound in (
-            (f"fcsb_radius[{j}]", f"fcsb({score}, radius * (1 - {_n(SEARCH)}), {sigma})"),
-            (f"angular_radius[{j}]", f"angular_bound({norm}, radius * (1 - {_n(SEARCH)}), {sigma})"),
+            (f"fcsb_radius[{j}]", f"fcsb({score}, radius * (1 - {number(SEARCH)}), {sigma})"),
+            (f"angular_radius[{j}]", f"angular_bound({norm}, radius * (1 - {number(SEARCH)}), {sigma})"),
         ):
             # a radius is found by search: what must hold is the bound just inside it
             yield Rule(
@@ -152,10 +151,10 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
                 "a stored bound or radius is larger than its confidence bound allows",
                 f"SELECT pair_id, '{name} is ' || radius || ', where cosine {cosine:g} does not follow' AS detail "
                 f"FROM (SELECT *, {name} AS radius {ok} AND NOT isinf({name})) "
-                f"WHERE NOT coalesce({bound} >= {_n(cosine)} - {_n(LAST_DIGIT)}, false)",
+                f"WHERE NOT coalesce({bound} >= {number(cosine)} - {number(LAST_DIGIT)}, false)",
             )
     for name in ("fcsb", "angular", "clean_reference", "large_radius"):
-        rising = [f"{name}[{i + 1}] > {name}[{i}] + {_n(SLACK)}" for i in range(1, len(certify.radii))]
+        rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]
         rising += [
             f"({name}[{i + 1}] IS NOT NULL AND {name}[{i}] IS NULL)" for i in range(1, len(certify.radii))
         ]
@@ -168,96 +167,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             )
 
 
-def _attack_rules(info: RunInfo) -> Iterator[Rule]:
-    certify = info.job.certify
-    here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
-    which = "attack || ' ' || norm || ' ' || budget || ' on ' || subject"
-    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", _broken_numbers(ATTACKS, here))
-    yield Rule(
-        "doubled-attack",
-        "4.4",
-        "a pair has more than one row of one attack, subject and budget",
-        f"SELECT pair_id, any_value({which}) AS detail {here} GROUP BY pair_id, attack_id, subject, budget "
-        "HAVING count(*) > 1",
-    )
-    yield Rule(
-        "missing-attack",
-        "5",
-        "a pair asked for has no row of an attack that others have",
-        f"SELECT p.pair_id, k.attack || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject AS detail FROM "
-        f"(SELECT DISTINCT attack, attack_id, norm, subject, budget {here}) k CROSS JOIN (SELECT pair_id FROM "
-        f"certificates WHERE run_id = {quoted(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget "
-        f"{here}) a ON a.pair_id = p.pair_id AND a.attack_id = k.attack_id AND a.subject = k.subject AND "
-        "a.budget = k.budget",
-    )
-    yield Rule(
-        "over-budget",
-        "5",
-        "a perturbation is larger than its budget",
-        f"SELECT pair_id, {which} || ': ' || CASE norm WHEN 'l2' THEN perturbation_l2 ELSE perturbation_linf END AS "
-        f"detail {here} AND status = 'ok' AND NOT coalesce(CASE norm WHEN 'l2' THEN perturbation_l2 ELSE "
-        f"perturbation_linf END <= budget * (1 + {_n(SLACK)}), false)",
-    )
-    yield Rule(
-        "certified-beyond-l2",
-        "1",
-        "an l-infinity outcome, or one of another subject than the smoothed encoder, is shown as certified",
-        f"SELECT pair_id, {which} AS detail {here} AND (norm <> 'l2' OR subject <> 'smoothed') AND (violation IS NOT "
-        "NULL OR certified_cosine IS NOT NULL OR certified_to_clean IS NOT NULL OR certified_to_smoothed IS NOT NULL)",
-    )
-    joined = (
-        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
-        "AND a.status = 'ok' AND c.status = 'ok'"
-    )
-    yield Rule(
-        "other-units",
-        "1",
-        "attack and certificate were measured on other encoders, input sizes, noise or seeds",
-        f"SELECT pair_id, a.input_height || 'x' || a.input_width || ' against ' || c.input_height || 'x' || "
-        f"c.input_width || ', sigma ' || a.sigma || ' against ' || c.sigma AS detail {joined} AND "
-        "(a.encoder_digest <> c.encoder_digest OR a.input_height <> c.input_height OR a.input_width <> c.input_width "
-        "OR a.certify_seed <> c.seed OR a.dtype <> c.dtype OR (a.subject = 'smoothed' AND a.sigma <> c.sigma))",
-    )
-    covered = f"{joined} AND a.norm = 'l2' AND a.subject = 'smoothed'"
-    # every perturbation has a norm of its own: what is certified there is at least what is certified at the budget
-    reach = f"a.perturbation_l2 * (1 + {_n(SLACK)})"
-    clean, smoothed = "a.cosine_to_clean_ucb", "a.cosine_to_smoothed_ucb"
-    score = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
-    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN -1 AND 1 THEN c.smooth_norm_lcb END"
-    claims = [
-        ("fcsb", f"fcsb({score}, {reach}, c.sigma)", clean, "true"),
-        ("angular", f"angular_bound({norm}, {reach}, c.sigma)", smoothed, "true"),
-        ("certified_to_clean", "a.certified_to_clean", clean, "true"),
-        ("certified_to_smoothed", "a.certified_to_smoothed", smoothed, "true"),
-    ]
-    for i, radius in enumerate(certify.radii, start=1):
-        for name, ucb in (
-            ("fcsb", clean),
-            ("clean_reference", clean),
-            ("large_radius", clean),
-            ("angular", smoothed),
-        ):
-            claims.append((f"{name}[{i}]", f"c.{name}[{i}]", ucb, f"a.perturbation_l2 <= {_n(radius)}"))
-    for name, bound, ucb, where in claims:
-        yield Rule(
-            "violation",
-            "5",
-            "an attack achieved less cosine than certified",
-            f"SELECT pair_id, '{name} ' || bound || ' beaten by ' || {which} || ': at most ' || reached AS detail FROM "
-            f"(SELECT pair_id, a.attack, a.norm, a.budget, a.subject, {bound} AS bound, {ucb} AS reached {covered} AND "
-            f"{where}) WHERE reached < bound",
-            pairs=True,
-        )
-    yield Rule(
-        "violation",
-        "5",
-        "a row calls itself a violation",
-        f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation",
-        pairs=True,
-    )
-
-
-def _broken_numbers(table: TableSchema, here: str) -> str:
+def broken_numbers(table: TableSchema, here: str) -> str:
     """Rows where a number is NaN, or infinite where it may not be."""
     conditions = []
     for column in table.columns:
@@ -272,6 +182,6 @@ def _broken_numbers(table: TableSchema, here: str) -> str:
     return f"SELECT pair_id, 'see the row' AS detail {here} AND ({' OR '.join(conditions)})"
 
 
-def _n(value: float) -> str:
+def number(value: float) -> str:
     """A number as an SQL literal, every digit of it."""
     return f"'{value!r}'::DOUBLE"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from smoothcert.attacks import Subject
 from smoothcert.certificates import angular_bound, fcsb
 from smoothcert.runtime.attack_units import plan_number
 from smoothcert.store import RunDirectory
@@ -24,6 +25,8 @@ _COLUMNS = (
     "smooth_norm_lcb",
     "clean_reference",
     "large_radius",
+    "encoder_digest",
+    "predicted_label",
 )
 
 
@@ -38,6 +41,8 @@ class Claims:
         radii: the job's radii, rising.
         clean_reference: bound at each radius (T5 or T2), None where vacuous.
         large_radius: bound at each radius (T6), None where vacuous.
+        encoder_digest: of the encoder that is certified.
+        label: the class that the class certificate is about; None without one.
     """
 
     sigma: float
@@ -46,6 +51,12 @@ class Claims:
     radii: tuple[float, ...]
     clean_reference: tuple[float | None, ...] = ()
     large_radius: tuple[float | None, ...] = ()
+    encoder_digest: str = ""
+    label: str | None = None
+
+    def about(self, subject: Subject) -> bool:
+        """Whether this is certified of a subject: the same encoder under the same noise."""
+        return subject.encoder.digest == self.encoder_digest and subject.sigma == self.sigma
 
     def to_clean(self, radius: float) -> dict[str, float]:
         """Certified cosines to the clean feature at any radius, by certificate; vacuous ones are left out.
@@ -82,27 +93,32 @@ class CertificateReader:
     def __init__(self, run: RunDirectory) -> None:
         self._storage = run.storage
         self._radii = run.info.job.certify.radii
-        committed = run.commits.load().certification
+        committed = run.commits.load()
         columns = (committed.table[name].to_pylist() for name in ("unit_id", "parts", "supersedes"))
         commits = list(zip(*columns, strict=True))
-        replaced = {unit: tuple(json.loads(text)) for unit, _, text in commits if text}
+        self._replaced = {unit: tuple(json.loads(text)) for unit, _, text in commits if text}
         self._files: dict[str, set[str]] = {}
         for unit_id, parts, _ in commits:
             files = [part["file"] for part in parts if part["table"] == "certificates"]
-            for number in _numbers(unit_id, replaced):
+            for number in _numbers(unit_id, self._replaced) if files else ():
                 self._files.setdefault(number, set()).update(files)
         hidden = committed.hidden
         self._hidden = set(zip(hidden["unit_id"].to_pylist(), hidden["pair_id"].to_pylist(), strict=True))
 
     def claims(self, unit_id: str, pair_ids: Sequence[str]) -> dict[str, Claims]:
-        """The claims about these pairs of a unit (of any kind) that have certificates.
+        """The claims about these pairs that have certificates.
+
+        Args:
+            unit_id: a unit of any kind that holds them; of a unit of retries, the one that it replaces rows of.
+            pair_ids: the pairs.
 
         Raises:
             StoreError: a committed file cannot be read.
         """
         found: dict[str, Claims] = {}
         wanted = pa.array(list(pair_ids), pa.string())
-        for file in sorted(self._files.get(plan_number(unit_id), ())):
+        numbers = _numbers(unit_id, self._replaced)
+        for file in sorted({file for number in numbers for file in self._files.get(number, ())}):
             with self._storage.open_input(file) as stream:
                 table = pq.read_table(stream, columns=list(_COLUMNS))
             for row in table.filter(pc.is_in(table["pair_id"], wanted)).to_pylist():
@@ -127,4 +143,6 @@ def claims_of(row: Mapping[str, Any], radii: tuple[float, ...]) -> Claims:
         radii=radii,
         clean_reference=tuple(row["clean_reference"] or ()),
         large_radius=tuple(row["large_radius"] or ()),
+        encoder_digest=row["encoder_digest"],
+        label=row["predicted_label"],
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smoothcert.datasets import open_source
-from smoothcert.encoders import Encoder, check_encoder, load_encoder
+from smoothcert.defences import load_defended
+from smoothcert.encoders import Encoder, check_encoder
 from smoothcert.engine import Texts, encode_texts
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job
@@ -16,12 +17,12 @@ from smoothcert.store import RunDirectory
 
 
 def load_checked(job: Job) -> Encoder:
-    """Load the job's encoder and hold it to its contract.
+    """Load the job's encoder, its purifier and mapper included, and hold it to its contract.
 
     Raises:
         EncoderError: it cannot be loaded, or breaks the contract.
     """
-    encoder = load_encoder(job.encoder)
+    encoder = load_defended(job.encoder)
     check_encoder(encoder)
     return encoder
 

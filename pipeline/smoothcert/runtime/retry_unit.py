@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from smoothcert.datasets import UnitSpec
+from smoothcert.runtime.attack_units import attack_id_of
 
 
 @dataclass(frozen=True, slots=True)
 class RetryUnit(UnitSpec):
-    """Some pairs of an earlier unit, to be certified again. Make one with ``retry_unit``.
+    """Some pairs of an earlier unit, to be certified or attacked again. Make one with ``retry_unit``.
 
     It is never split in the store: the rows it replaces show until a commit replaces them, and of two commits that
     replace one row the earlier counts, so parts and a late attempt at the whole can never double a pair.
@@ -35,10 +36,11 @@ class RetryUnit(UnitSpec):
 
 
 def retry_unit(place: UnitSpec, origin: str, pairs: tuple[str, ...]) -> RetryUnit:
-    """The unit that certifies ``pairs`` of the unit ``origin`` again.
+    """The unit that does ``pairs`` of the unit ``origin`` again.
 
     Its id is made of what it replaces: whoever asks for the same, at any time, gets the same unit, so that a retry
-    that was interrupted resumes; and a retry of a retry, which replaces other rows, gets another.
+    that was interrupted resumes; and a retry of a retry, which replaces other rows, gets another. That of an attack
+    unit carries the attack.
 
     Args:
         place: where the pairs are: ``origin`` itself, or the planned unit that it goes back to.
@@ -48,7 +50,9 @@ def retry_unit(place: UnitSpec, origin: str, pairs: tuple[str, ...]) -> RetryUni
     ordered = tuple(sorted(pairs))
     digest = hashlib.sha256("\0".join((origin, *ordered)).encode()).hexdigest()[:12]
     where = {f.name: getattr(place, f.name) for f in fields(UnitSpec) if f.name != "unit_id"}
-    return RetryUnit(unit_id=f"retry-{digest}", origin=origin, pairs=ordered, **where)
+    attack = attack_id_of(origin)
+    number = f"retry.{attack}" if attack else "retry"
+    return RetryUnit(unit_id=f"{number}-{digest}", origin=origin, pairs=ordered, **where)
 
 
 def only(unit: UnitSpec) -> frozenset[str] | None:

@@ -10,6 +10,7 @@ _TEXT = pa.string()
 _NUMBER = pa.float64()
 _COUNT = pa.int32()
 _FLAG = pa.bool_()
+_TEXTS = pa.list_(pa.field("element", pa.string()))
 _PIXELS = "[0,1] pixels"
 _FRESH = "theory 5"
 
@@ -46,10 +47,23 @@ _QUESTION = (
     Column("budget", _NUMBER, "Largest norm allowed.", unit=_PIXELS),
     Column("objective", _TEXT, "What the attack wanted."),
     Column("target", _TEXT, "What it was pushed towards; NULL where there is no target.", nullable=True),
+    Column("target_digest", _TEXT, "SHA-256 of the target image; NULL where there is none.", nullable=True),
+    Column(
+        "surrogates",
+        _TEXTS,
+        "Encoders that the search saw in place of the subject's own, by name and head of their digest: the outcome "
+        "is one of transfer. NULL where there are none.",
+        nullable=True,
+    ),
     Column(
         "threshold", _NUMBER, "Cosine below which it has succeeded; NULL where there is none.", nullable=True
     ),
-    Column("subject", _TEXT, "bare: the encoder as it is. smoothed: its mean under noise. Else a defence."),
+    Column(
+        "subject",
+        _TEXT,
+        "bare: the encoder as it is. smoothed: its mean under noise. Else the name of a defence: the mean under noise "
+        "of the model behind it.",
+    ),
     Column("sigma", _NUMBER, "Deviation of the subject's noise; 0 for none.", unit=_PIXELS),
 )
 
@@ -115,6 +129,19 @@ def _interval(name: str, meaning: str) -> tuple[Column, ...]:
     )
 
 
+def _upper(name: str, meaning: str) -> tuple[Column, ...]:
+    return (
+        Column(name, _NUMBER, f"{meaning} NULL where it is not known.", nullable=True, source="theory T4"),
+        Column(
+            f"{name}_ucb",
+            _NUMBER,
+            f"Upper confidence bound of {name}, at alpha; equal to it without noise. NULL where it is not known.",
+            nullable=True,
+            source=_FRESH,
+        ),
+    )
+
+
 _OUTCOME = (
     Column("evaluate_draws", _COUNT, "Fresh draws that judged the outcome; 1 without noise.", unit="draws"),
     Column("alpha", _NUMBER, "Failure probability of each confidence bound of this row."),
@@ -131,14 +158,31 @@ _OUTCOME = (
     Column(
         "clean_label",
         _TEXT,
-        "Class the subject predicts without attack. NULL unless the objective has classes.",
+        "Class that the subject predicts without attack. NULL without a zero_shot section.",
         nullable=True,
     ),
     Column(
         "attacked_label",
         _TEXT,
-        "Class the subject predicts under attack. NULL unless the objective has classes.",
+        "Class that the subject predicts under attack. NULL without a zero_shot section.",
         nullable=True,
+    ),
+    Column(
+        "class_margin_label",
+        _TEXT,
+        "Class that class_margin is about: that of the subject's certificate, else clean_label. NULL without a "
+        "zero_shot section.",
+        nullable=True,
+    ),
+    *_upper(
+        "class_margin",
+        "Smallest inner product of the feature under attack with the unit vectors from a rival's text feature to "
+        "that class's; negative: another class wins.",
+    ),
+    *_upper("caption_similarity", "Inner product of the feature under attack and the caption's."),
+    *_upper(
+        "retrieval_margin",
+        "The margin of the own caption against the k-th nearest other one; negative: it is not among the first k.",
     ),
     Column(
         "margin",
@@ -156,7 +200,7 @@ _CERTIFIED = (
         "certified_to_clean",
         _NUMBER,
         "Certified lower bound of cosine_to_clean at the budget, from the row of certificates. NULL where nothing "
-        "is certified: always under l-infinity, and for other subjects than smoothed.",
+        "is certified: always under l-infinity, and where encoder or noise are not those of the certificate.",
         nullable=True,
         unit="cosine",
         source="theory T2, T5, T6",
@@ -196,7 +240,11 @@ _PROVENANCE = (
     Column(
         "input_width", _COUNT, "Width of the image the encoder sees, where norms are measured.", unit="pixels"
     ),
-    Column("encoder_digest", _TEXT, "SHA-256 of the encoder's weights, configuration and settings."),
+    Column(
+        "encoder_digest",
+        _TEXT,
+        "SHA-256 of the subject's encoder: weights, configuration, settings and defence.",
+    ),
     Column(
         "seed", pa.int64(), "Root of the noise keys of the streams attack and evaluate.", source="theory 4.3"
     ),

@@ -2,9 +2,11 @@
 
 attacks         one row per pair, attack, subject and budget: schemas/attacks.v1.json
 attack_success  per attack, subject and budget: attack success rate over all pairs asked for, with its interval; the
-                rows with attack 'worst case' count a pair where any attack on that subject and budget succeeded
-robustness_gap  per radius: certified, attacked and clean cosine of the smoothed encoder side by side
-worst_pairs     per pair, subject, norm and budget: its strongest attack, worst pairs first
+                rows with attack 'worst case' count a pair where any attack with that objective, threshold and target
+                succeeded on that subject and budget
+robustness_gap  per subject with noise and l2 radius: certified, attacked and clean cosine side by side
+worst_pairs     per pair, question (objective, threshold, target), subject, norm and budget: its strongest attack, worst
+                pairs first
 
 Rates count a quarantined pair as asked for and not successfully attacked; how many there are stands beside.
 Intervals are for the share in the population that the pairs were drawn from (95%, Clopper-Pearson).
@@ -24,61 +26,65 @@ def create_attack_views(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(sql)
 
 
+_KEYS = "objective, threshold, target, subject, norm, budget"
+"""What must be the same for outcomes to be compared."""
+
 _SUCCESS = f"""
 CREATE VIEW attack_success AS
 WITH each AS (
-    SELECT run_id, attack, attack_id, objective, subject, norm, budget, pair_id,
+    SELECT run_id, attack, attack_id, {_KEYS}, pair_id,
            status <> 'ok' AS quarantined, coalesce(success, false) AS success
     FROM attacks
 ),
 worst AS (
-    SELECT run_id, '{WORST_CASE}' AS attack, NULL AS attack_id, objective, subject, norm, budget, pair_id,
+    SELECT run_id, '{WORST_CASE}' AS attack, NULL AS attack_id, {_KEYS}, pair_id,
            bool_and(quarantined) AS quarantined, bool_or(success) AS success
-    FROM each GROUP BY run_id, objective, subject, norm, budget, pair_id
+    FROM each GROUP BY run_id, {_KEYS}, pair_id
 ),
 counted AS (
-    SELECT run_id, attack, attack_id, objective, subject, norm, budget, count(*) AS pairs,
+    SELECT run_id, attack, attack_id, {_KEYS}, count(*) AS pairs,
            count(*) FILTER (quarantined) AS quarantined, count(*) FILTER (success) AS successes
     FROM (SELECT * FROM each UNION ALL SELECT * FROM worst)
     GROUP BY ALL
 )
 SELECT *, successes / pairs AS success_rate,
        share_low(successes, pairs, 1) AS rate_low, share_high(successes, pairs, 1) AS rate_high
-FROM counted ORDER BY run_id, objective, norm, budget, subject, attack = '{WORST_CASE}', attack, attack_id
+FROM counted
+ORDER BY run_id, objective, threshold, target, norm, budget, subject, attack = '{WORST_CASE}', attack, attack_id
 """
 
 _GAP = """
 CREATE VIEW robustness_gap AS
 WITH each AS (
-    SELECT run_id, budget AS radius, pair_id, 'clean' AS reference, certified_to_clean AS certified,
+    SELECT run_id, subject, budget AS radius, pair_id, 'clean' AS reference, certified_to_clean AS certified,
            cosine_to_clean AS attacked, clean_cosine AS clean
-    FROM attacks WHERE norm = 'l2' AND subject = 'smoothed' AND status = 'ok'
+    FROM attacks WHERE norm = 'l2' AND sigma > 0 AND status = 'ok'
     UNION ALL
-    SELECT run_id, budget, pair_id, 'smoothed', certified_to_smoothed, cosine_to_smoothed, 1.0
-    FROM attacks WHERE norm = 'l2' AND subject = 'smoothed' AND status = 'ok'
+    SELECT run_id, subject, budget, pair_id, 'smoothed', certified_to_smoothed, cosine_to_smoothed, 1.0
+    FROM attacks WHERE norm = 'l2' AND sigma > 0 AND status = 'ok'
 ),
 worst AS (
-    SELECT run_id, reference, radius, pair_id, max(certified) AS certified, min(attacked) AS attacked,
+    SELECT run_id, subject, reference, radius, pair_id, max(certified) AS certified, min(attacked) AS attacked,
            max(clean) AS clean
-    FROM each GROUP BY run_id, reference, radius, pair_id
+    FROM each GROUP BY run_id, subject, reference, radius, pair_id
 )
-SELECT run_id, reference, radius, count(*) AS pairs, count(certified) AS certified_pairs,
+SELECT run_id, subject, reference, radius, count(*) AS pairs, count(certified) AS certified_pairs,
        avg(certified) AS certified_cosine,
        avg(attacked) FILTER (certified IS NOT NULL) AS attacked_cosine_of_certified,
        avg(attacked) AS attacked_cosine, avg(clean) AS clean_cosine
-FROM worst GROUP BY run_id, reference, radius ORDER BY run_id, reference, radius
+FROM worst GROUP BY run_id, subject, reference, radius ORDER BY run_id, subject, reference, radius
 """
 """Means over the pairs that were attacked; the certified mean is over the pairs where something is certified, and the
 attacked mean is given over the same ones too, so that the two can be compared. The worst attack on a pair counts."""
 
-_WORST = """
+_WORST = f"""
 CREATE VIEW worst_pairs AS
-SELECT run_id, pair_id, objective, subject, norm, budget, arg_min(attack, margin) AS attack,
+SELECT run_id, pair_id, {_KEYS}, arg_min(attack, margin) AS attack,
        bool_or(success) AS success, min(margin) AS margin,
        arg_min(perturbation_l2, margin) AS perturbation_l2, arg_min(cosine_to_clean, margin) AS cosine_to_clean,
        arg_min(cosine_to_smoothed, margin) AS cosine_to_smoothed, max(certified_cosine) AS certified_cosine,
        bool_or(violation) AS violation, arg_min(attacked_label, margin) AS attacked_label
 FROM attacks WHERE status = 'ok'
-GROUP BY run_id, pair_id, objective, subject, norm, budget
+GROUP BY run_id, pair_id, {_KEYS}
 ORDER BY margin
 """

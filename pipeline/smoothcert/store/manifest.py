@@ -132,7 +132,18 @@ class Committed:
     @property
     def pairs(self) -> int:
         """Pairs that have a row: each counted once, whatever was retried."""
-        return self._sum("ok") + self._sum("quarantined") - int(self.hidden.num_rows)
+        return self._sum("ok") + self._sum("quarantined") - int(self.certification.hidden.num_rows)
+
+    @property
+    def quarantined(self) -> int:
+        """Pairs whose row claims nothing: only such rows are ever replaced (``smoothcert retry``)."""
+        return max(0, self._sum("quarantined") - int(self.certification.hidden.num_rows))
+
+    @property
+    def planned_units(self) -> int:
+        """Units of the plan that have rows; neither those that were split nor units of retries."""
+        retries = pc.not_equal(self.table["supersedes"], "")
+        return len(self) - len(self.split_units) - int(pc.sum(retries).as_py() or 0)
 
     @property
     def draws(self) -> int:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from smoothcert.store.attack_table import ATTACKS
 from smoothcert.store.attack_views import create_attack_views
+from smoothcert.store.columns import TableSchema
 from smoothcert.store.committed_files import CommittedFiles, committed_files
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
@@ -62,7 +63,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
-    relations = [_rows_of(connection, i, run) for i, run in enumerate(runs)]
+    relations = [_rows_of(connection, CERTIFICATES, i, run, run.certificates()) for i, run in enumerate(runs)]
     connection.execute(
         "CREATE VIEW certificates AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in relations)
     )
@@ -70,10 +71,8 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
         "CREATE VIEW quarantine AS SELECT run_id, unit_id, pair_id, source_uri, caption, label, error_stage, "
         "error_class, error_message FROM certificates WHERE status = 'quarantined'"
     )
-    connection.execute("CREATE VIEW bounds AS " + _bounds_sql())
-    attacked = [f"_attacks_{i}" for i in range(len(runs))]
-    for name, run in zip(attacked, runs, strict=True):
-        connection.register(name, run.attacks())
+    connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, relations))
+    attacked = [_rows_of(connection, ATTACKS, i, run, run.attacks()) for i, run in enumerate(runs)]
     connection.execute(
         "CREATE VIEW attacks AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
     )
@@ -86,16 +85,23 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute(_EBH)
 
 
-def _rows_of(connection: duckdb.DuckDBPyConnection, number: int, run: OpenedRun) -> str:
-    """A relation of the rows of one run that count."""
-    name = f"{_INTERNAL}.certificates_{number}"
-    connection.register(f"_committed_{number}", run.certificates())
-    sql = f"SELECT * FROM _committed_{number}"
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection,
+    table: TableSchema,
+    number: int,
+    run: OpenedRun,
+    files: CommittedFiles,
+) -> str:
+    """A relation of the rows of one run and table that count."""
+    name, committed = f"{_INTERNAL}.{table.name}_{number}", f"_{table.name}_{number}"
+    connection.register(committed, files)
+    sql = f"SELECT * FROM {committed}"
     if run.committed.hidden.num_rows:
+        hidden = f"{_INTERNAL}.hidden_{number}"
         connection.register("_hidden", run.committed.hidden)
-        connection.execute(f"CREATE TABLE {_INTERNAL}.hidden_{number} AS SELECT * FROM _hidden")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {hidden} AS SELECT * FROM _hidden")
         connection.unregister("_hidden")
-        sql += f" ANTI JOIN {_INTERNAL}.hidden_{number} USING (unit_id, pair_id)"
+        sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
     connection.execute(f"CREATE VIEW {name} AS {sql}")
     return name
 
@@ -108,20 +114,28 @@ def _register_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.
     connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_INTERNAL}.{name}")
 
 
-def _bounds_sql() -> str:
-    lists = {
-        "fcsb": "fcsb",
-        "angular": "angular",
-        "clean_reference": "clean_reference",
-        "large_radius": "large_radius",
-        "caption": "caption_bound",
-    }
-    return " UNION ALL ".join(
-        f"SELECT c.run_id, c.pair_id, '{certificate}' AS certificate, unnest(r.radii) AS radius, "
-        f"unnest(c.{column}) AS cosine FROM certificates c JOIN {_INTERNAL}.runs r USING (run_id) "
-        f"WHERE c.{column} IS NOT NULL"
-        for certificate, column in lists.items()
-    )
+_LISTS = {
+    "fcsb": "fcsb",
+    "angular": "angular",
+    "clean_reference": "clean_reference",
+    "large_radius": "large_radius",
+    "caption": "caption_bound",
+}
+"""Columns of bounds at the job's radii, by certificate."""
+
+
+def _bounds_sql(runs: Sequence[OpenedRun], relations: Sequence[str]) -> str:
+    """Each run's name and radii stand in the SQL: to read or join them for every row costs more than the rest."""
+    selects = []
+    for run, relation in zip(runs, relations, strict=True):
+        info = run.directory.info
+        radii = ", ".join(f"'{radius!r}'::DOUBLE" for radius in info.job.certify.radii)
+        selects += [
+            f"SELECT '{info.run_id}' AS run_id, pair_id, '{certificate}' AS certificate, "
+            f"unnest([{radii}]) AS radius, unnest({column}) AS cosine FROM {relation} WHERE {column} IS NOT NULL"
+            for certificate, column in _LISTS.items()
+        ]
+    return " UNION ALL ".join(selects)
 
 
 _EBH = f"""

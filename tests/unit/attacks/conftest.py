@@ -34,7 +34,7 @@ class LinearEncoder(Encoder):
 class PatchyEncoder(LinearEncoder):
     """Also shows each of the four quarters of the image as a patch token."""
 
-    def encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
         half = self.input_size[0] // 2
         quarters = [pixels[:, :, a : a + half, b : b + half] for a in (0, half) for b in (0, half)]
         return torch.stack([quarter.flatten(1) - 0.5 for quarter in quarters], dim=1)

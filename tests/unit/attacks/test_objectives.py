@@ -73,7 +73,7 @@ def test_classification_success_is_a_strictly_higher_rival() -> None:
     objective = ClassificationMargin(torch.eye(3), torch.tensor([0, 0, 0]))
     features = torch.tensor([[1.0, 0.9, 0.0], [1.0, 1.0, 0.0], [1.0, 1.1, 0.0]])
     assert objective.success(features).tolist() == [False, False, True]
-    assert objective.predict(features)[[0, 2]].tolist() == [0, 1]
+    assert objective.logits(features).argmax(-1)[[0, 2]].tolist() == [0, 1]
 
 
 def test_rival_targets_come_nearest_first_and_leave_out_the_label() -> None:

@@ -15,6 +15,8 @@ from smoothcert.attacks import (
     ClassificationMargin,
     FeatureDivergence,
     SmoothedSubject,
+    TextReferences,
+    TextualScore,
     draw_clean,
     make_attack,
     score,
@@ -122,7 +124,7 @@ def test_scores_of_a_bare_subject_are_exact() -> None:
             assert cosine.lower == cosine.value == cosine.upper == pytest.approx(np.cos(0.6), abs=1e-6)
         assert found.clean_cosine.value == 1.0 and found.draws == 1
         assert found.success and found.margin == pytest.approx(np.cos(0.6) - 0.9, abs=1e-6)
-        assert found.clean_label is None and found.attacked_label is None
+        assert found.texts == TextualScore()
 
 
 def test_labels_before_and_after(linear: Any, images: torch.Tensor, pair_ids: list[str]) -> None:
@@ -131,11 +133,14 @@ def test_labels_before_and_after(linear: Any, images: torch.Tensor, pair_ids: li
     subject = SmoothedSubject(linear, 0.02)
     outcome = make_attack("pgd", steps=10).run(subject, objective, images, pair_ids, norm="l2", budget=0.4)
     clean = draw_clean(subject, images, pair_ids, seed=1, draws=200)
-    scores = score(subject, objective, outcome.images, clean, attack="pgd", seed=1, draws=200)
+    texts = TextReferences(classes=np.eye(5))
+    scores = score(subject, objective, outcome.images, clean, attack="pgd", seed=1, draws=200, texts=texts)
     assert sum(found.success for found in scores) >= 7
     for found, label in zip(scores, labels.tolist(), strict=True):
-        assert found.clean_label == label
-        assert (found.attacked_label != label) == found.success
+        assert found.texts.clean_label == found.texts.margin_label == label
+        assert (found.texts.attacked_label != label) == found.success
+        margin = found.texts.class_margin
+        assert margin is not None and (margin.value < 0) == found.success and margin.value < margin.upper
 
 
 def test_judging_draws_are_fresh_per_attack_and_apart_from_the_clean_ones() -> None:

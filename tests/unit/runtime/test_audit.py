@@ -242,7 +242,7 @@ def test_an_attack_that_beats_a_certificate_is_a_violation(tmp_path: Path) -> No
     change = put(cosine_to_smoothed_ucb=bound - 1e-3)
     result = audited(tmp_path / "run", attack_change=change)
     assert {finding.rule for finding in result.findings} == {"violation"}
-    (finding,) = (f for f in result.findings if "less cosine" in f.means)
+    (finding,) = (f for f in result.findings if "less than certified" in f.means)
     assert {pair for pair, _ in finding.listed} == {"a.parquet#2"}
     # among them the computed bound, the stored one and the one that the attack row was joined with
     assert finding.count == 3

@@ -42,10 +42,6 @@ class Objective(ABC):
         """Whether each pair's goal is reached: (B, d) -> (B,) bool."""
         return self.margin(features) < 0
 
-    def predict(self, features: torch.Tensor) -> torch.Tensor | None:
-        """Class numbers (B,) where the objective has classes, else None."""
-        return None
-
     def select(self, rows: torch.Tensor) -> Self:
         """The objective of some pairs."""
         chosen = {

@@ -64,10 +64,6 @@ class ClassificationMargin(Objective):
         """Cosines with the class features: (B, C)."""
         return F.normalize(features, dim=-1) @ F.normalize(self.class_features, dim=-1).T
 
-    def predict(self, features: torch.Tensor) -> torch.Tensor:
-        """Class with the highest logit: (B,)."""
-        return self.logits(features).argmax(-1)
-
     def rival_targets(self, features: torch.Tensor, rank: int) -> torch.Tensor:
         """The ``rank``-th best class besides the label (1 is the nearest rival): (B,)."""
         rivals = self.logits(features).scatter(1, self.labels[:, None], -torch.inf)

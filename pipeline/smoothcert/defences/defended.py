@@ -1,0 +1,87 @@
+"""An encoder with a purifier before it and a mapper behind it: an encoder again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from smoothcert.encoders.base import Encoder
+from smoothcert.errors import EncoderError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+class DefendedEncoder(Encoder):
+    """u(x) = normalised mapper(base(purifier(x))): what theory.md section 1 calls the base encoder.
+
+    Noise is added before the purifier, so that certificates and attacks are about all three parts. Texts are those of
+    the base encoder: a mapper moves image features inside the joint space. A part that returns NaN gives a feature
+    without a direction, which comes out as NaN.
+
+    Args:
+        base: the encoder.
+        purifier: (B, 3, H, W) to the same, float32; None for none.
+        mapper: (B, d) unit features to (B, d), float32; None for none.
+        name: what the user called it.
+        parts_digest: hex digest of purifier and mapper; enters ``digest``.
+
+    Attributes:
+        base: as given.
+
+    Raises:
+        EncoderError: the mapper changes the size of features.
+    """
+
+    def __init__(
+        self,
+        base: Encoder,
+        *,
+        purifier: torch.nn.Module | None,
+        mapper: torch.nn.Module | None,
+        name: str,
+        parts_digest: str,
+    ) -> None:
+        parts = [part.to(base.device) for part in (purifier, mapper) if part is not None]
+        super().__init__(
+            name=name,
+            digest=hashlib.sha256(f"{base.digest} {parts_digest}".encode()).hexdigest(),
+            feature_dim=base.feature_dim,
+            input_size=base.input_size,
+            device=base.device,
+            dtype=base.dtype,
+            modules=parts,
+        )
+        self.base = base
+        self._purifier = purifier
+        self._mapper = mapper
+        if mapper is not None:
+            with torch.no_grad():
+                shape = tuple(mapper(torch.ones((1, base.feature_dim), device=base.device)).shape)
+            if shape != (1, base.feature_dim):
+                raise EncoderError(
+                    f"defence '{name}': its mapper makes {shape} of (1, {base.feature_dim})",
+                    remedy="use a mapper that keeps the size of features",
+                )
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """See ``Encoder.prepare``."""
+        return self.base.prepare(image)
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = self.base.encode_images(self._purified(pixels))
+        return features if self._mapper is None else self._mapper(features)
+
+    def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.base.encode_patches(self._purified(pixels))
+
+    def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.base.encode_texts(texts)
+
+    def _purified(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels if self._purifier is None else self._purifier(pixels.float())

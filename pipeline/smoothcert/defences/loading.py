@@ -1,0 +1,96 @@
+"""From what a job says about a defence to an encoder that is defended and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import safetensors.torch
+import torch
+
+from smoothcert.defences.defended import DefendedEncoder
+from smoothcert.defences.modules import KIND, MAPPERS, PURIFIERS, kind_of
+from smoothcert.encoders import Encoder, check_encoder, load_encoder
+from smoothcert.errors import EncoderError
+from smoothcert.job_encoder import DefenceSection, EncoderSection
+
+
+def load_defended(section: EncoderSection) -> Encoder:
+    """Load and check the encoder of a job, with its purifier and mapper where it names them.
+
+    Raises:
+        EncoderError: it cannot be loaded, or breaks the contract.
+    """
+    base = load_encoder(section)
+    return base if section.defence is None else defend(base, section.defence, base.name)
+
+
+def defend(base: Encoder, section: DefenceSection, name: str) -> DefendedEncoder:
+    """An encoder behind a defence, held to the contract of encoders.
+
+    A file is read as safetensors. ``module:callable`` is imported and called with ``base``; it returns a
+    ``torch.nn.Module``. The digest covers a file's bytes, or the factory's name, its source file and the weights.
+
+    Raises:
+        EncoderError: a part cannot be loaded, or together they break the contract.
+    """
+    purifier, first = _part(base, name, "purifier", section.purifier, PURIFIERS)
+    mapper, second = _part(base, name, "mapper", section.mapper, MAPPERS)
+    defended = DefendedEncoder(
+        base, purifier=purifier, mapper=mapper, name=name, parts_digest=f"{first} {second}"
+    )
+    try:
+        check_encoder(defended)
+    except RuntimeError as exc:
+        raise EncoderError(
+            f"defence '{name}' fails on images of noise: {exc}", remedy="check the shapes of its weights"
+        ) from exc
+    return defended
+
+
+def _part(
+    base: Encoder, name: str, field: str, where: str | None, kinds: Mapping[str, type[torch.nn.Module]]
+) -> tuple[torch.nn.Module | None, str]:
+    if where is None:
+        return None, "none"
+    try:
+        if where.endswith(".safetensors"):
+            return _from_file(where, kinds)
+        return _from_factory(where, base)
+    except (OSError, ValueError, TypeError, ImportError, AttributeError, safetensors.SafetensorError) as exc:
+        raise EncoderError(
+            f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
+            remedy="name a .safetensors file that smoothcert.defences.save_module wrote, or an importable "
+            "module:callable that makes a torch module of the encoder",
+        ) from exc
+
+
+def _from_file(where: str, kinds: Mapping[str, type[Any]]) -> tuple[torch.nn.Module, str]:
+    with fsspec.open(where, "rb") as stream:
+        data = stream.read()
+    tensors = safetensors.torch.load(data)
+    kind = kind_of(data)
+    if kind is None or kind not in kinds:
+        raise ValueError(f"its metadata has {KIND}={kind!r}; expected {' or '.join(kinds)}")
+    return kinds[kind](tensors), hashlib.sha256(data).hexdigest()
+
+
+def _from_factory(where: str, base: Encoder) -> tuple[torch.nn.Module, str]:
+    module, _, attribute = where.partition(":")
+    factory = getattr(import_module(module), attribute)
+    made = factory(base)
+    if not isinstance(made, torch.nn.Module):
+        raise TypeError(f"it returned {type(made).__name__}, not a torch.nn.Module")
+    digest = hashlib.sha256(where.encode())
+    for code in (factory, type(made)):
+        source = inspect.getsourcefile(code)
+        digest.update(Path(source).read_bytes() if source else b"")
+    for key, tensor in sorted(made.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return made, digest.hexdigest()
