@@ -12,12 +12,16 @@ Where a store cannot do the first, one committer must do all commits (see commit
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import gc
 import os
 import tempfile
 import threading
+import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -166,11 +170,14 @@ class Storage:
         return self._call("read", relative, lambda path: info_of(self.fs, path) is not None)
 
     @contextlib.contextmanager
-    def open_input(self, relative: str) -> Iterator[Any]:
-        """A seekable binary file to read."""
+    def open_input(self, relative: str) -> Iterator[pyarrow.NativeFile]:
+        """A seekable binary file to read; one on an object store is fetched whole.
+
+        Nothing in it is written in Python: see ``_let_go``.
+        """
         path = self.path(relative)
         with self._translating("read", self.full_url(relative)):
-            with open(path, "rb") if self.local else SteadyFile(self.fs, path) as stream:
+            with pyarrow.OSFile(path) if self.local else pyarrow.BufferReader(self.read(relative)) as stream:
                 yield stream
 
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
@@ -358,9 +365,27 @@ class _SteadyHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow
     """An fsspec file system for pyarrow, its files read steadily."""
 
     def open_input_stream(self, path: str) -> pyarrow.NativeFile:
-        return pyarrow.PythonFile(SteadyFile(self.fs, path), mode="r")
+        file = SteadyFile(self.fs, path)
+        _HELD_BY_ARROW.add(file)
+        return pyarrow.PythonFile(file, mode="r")
 
     open_input_file = open_input_stream
+
+
+_HELD_BY_ARROW: weakref.WeakSet[SteadyFile] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go() -> None:
+    """Wait until Arrow's reading threads have dropped what is written in Python.
+
+    They do so a moment after a read has ended. One that asks for Python's lock while the interpreter ends aborts
+    the process ("terminate called without an active exception"), after all its work was done.
+    """
+    end = time.monotonic() + 1.0
+    while _HELD_BY_ARROW and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.002)
 
 
 def join(url: str, name: str) -> str:
