@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.timeout(250)
 
 
-def test_a_raylet_killed_with_all_its_workers(start, check, tools, cluster, seed, monkeypatch):
+def test_a_raylet_killed_with_all_its_workers(start, plug, check, tools, cluster, seed, monkeypatch):
     from smoothcert.runtime import ledger as module
 
     losses = []
@@ -22,7 +22,7 @@ def test_a_raylet_killed_with_all_its_workers(start, check, tools, cluster, seed
     spot = cluster.add_node(num_cpus=1, resources={"spot": 1}, object_store_memory=2**27)
     blocker = ray.remote(num_cpus=2)(_Blocker).remote()  # the head is full: workers go to the other node
     ray.get(blocker.ready.remote())
-    run = start()
+    run = start(plug.Faults(pace_s=0.1))  # the run outlives the wait below by far
     tools.until(lambda: tools.workers_of(run.url))
     time.sleep(tools.random(seed).uniform(0, 1.0))
     raylet = spot.all_processes["raylet"][0].process
