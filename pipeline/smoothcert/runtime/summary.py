@@ -161,7 +161,7 @@ class Summary:
         """Header and rows of the table of certified shares, one row per radius, for any printer of tables."""
         columns: list[tuple[str, list[str]]] = [("radius", [f"{at.radius:g}" for at in self.radii])]
         if self.class_accuracy is not None:
-            columns.append(("prediction certified", [_percent(at.certified_prediction) for at in self.radii]))
+            columns.append(("class certified", [_percent(at.certified_prediction) for at in self.radii]))
             if self.class_accuracy.of:
                 columns.append(
                     ("right and certified", [_percent(at.certified_accuracy) for at in self.radii])

@@ -305,7 +305,7 @@ def test_json_is_strict_and_whole(summary: Summary) -> None:
 def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     header, body = summary.table()
     assert header == (
-        "radius", "prediction certified", "right and certified", "cosine >= 0.5", "cosine >= 0.8", "mean cosine",
+        "radius", "class certified", "right and certified", "cosine >= 0.5", "cosine >= 0.8", "mean cosine",
         "caption in first k",
     )  # fmt: skip
     assert [row[0] for row in body] == ["0.1", "0.3", "1"]
