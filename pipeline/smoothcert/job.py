@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -394,9 +395,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError, origin: str) -> JobError:
     lines = []
+    choices: dict[str, list[str]] = {}
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "job"
-        message = item["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in _place(item["loc"])) or "job"
+        message = _in_words_of_yaml(item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
             known = _known_fields(item["loc"][:-1])
             lines.append(
@@ -405,13 +407,36 @@ def _explain(error: ValidationError, origin: str) -> JobError:
         elif item["type"] == "missing":
             lines.append(f"{where}: missing; add it")
         elif isinstance(item["input"], (dict, list)) or item["type"] == "value_error":
-            lines.append(f"{where}: {message}")
+            choices.setdefault(where, []).append(message)
         else:
-            lines.append(f"{where}={item['input']!r}: {message}")
+            choices.setdefault(f"{where}={item['input']!r}", []).append(message)
+    for where, (message, *others) in choices.items():
+        # a field of several types has a complaint for each
+        more = [other.removeprefix("Input should be ") for other in dict.fromkeys(others) if other != message]
+        lines.append(" or ".join([f"{where}: {message}", *more]))
     return JobError(
         f"{origin} is not a valid job:\n  " + "\n  ".join(lines),
         remedy="fix these fields; nothing was started",
     )
+
+
+def _in_words_of_yaml(message: str) -> str:
+    return re.sub(r"dictionary or instance of \w+", "mapping", message).replace("valid tuple", "valid list")
+
+
+def _place(location: Sequence[str | int]) -> Iterator[str | int]:
+    """A location without the names that pydantic gives to the types of a field that may have several."""
+    model: Any = Job
+    several = False
+    for part in location:
+        if not (several and isinstance(part, str)):
+            yield part
+        several = False
+        if isinstance(part, str):
+            field = model.model_fields.get(part) if model is not None else None
+            model = _section_in(field.annotation) if field is not None else None
+            kinds = set(get_args(field.annotation)) - {type(None)} if field is not None else set()
+            several = model is None and len(kinds) > 1
 
 
 def _known_fields(location: Sequence[str | int]) -> list[str]:

@@ -239,6 +239,23 @@ def test_default_radii_are_valid_for_every_sigma(sigma):
     assert radii == pytest.approx([0.25 * sigma, 0.5 * sigma, sigma, 1.5 * sigma], rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.uri=3", "data.uri=3: Input should be a valid string or a valid list\n"),
+        ("data.uri={a: b}", "data.uri: Input should be a valid string or a valid list\n"),
+        ("data.uri=[a, 3]", "data.uri.1=3: Input should be a valid string\n"),
+        ("certify=3", "certify=3: Input should be a valid mapping\n"),
+        ("zero_shot.labels=3", "zero_shot.labels=3: Input should be a valid list\n"),
+    ],
+)
+def test_complaints_speak_of_the_file_and_not_of_python(change, said):
+    with pytest.raises(JobError) as caught:
+        parse_job(TINY, [change])
+    assert said in str(caught.value)
+    assert "str:" not in str(caught.value) and "tuple" not in str(caught.value)
+
+
 # --- what identifies a run ----------------------------------------------------------------------------------
 
 SCIENCE = [
