@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,7 +79,9 @@ def _store(url: str, line: object, problems: list[str]) -> None:
 
     try:
         storage = Storage(url)
-        storage.make_directory()
+        if storage.local:
+            # a directory that the first run will make is tried where it would be made: this command leaves nothing
+            storage = Storage(_nearest_directory(storage.url))
         exclusive = storage.supports_exclusive_create()
     except StoreError as exc:
         problems.append(f"store {url}: {exc}")
@@ -89,3 +92,10 @@ def _store(url: str, line: object, problems: list[str]) -> None:
         else "no exclusive creation: the driver commits for all workers"
     )
     line("store", f"{url}: writable; {how}")
+
+
+def _nearest_directory(path: str) -> Path:
+    place = Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place

@@ -125,6 +125,7 @@ def test_the_doctor_names_what_is_there(tmp_path):
         "no problems found",
     ):
         assert word in told
+    assert list(tmp_path.iterdir()) == [], "it only asks"
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     told = smoothcert("doctor", "--store", blocked / "below", cwd=tmp_path, expect=1).out
