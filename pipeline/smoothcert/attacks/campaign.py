@@ -138,7 +138,10 @@ class Campaign:
                 the box.
         """
         asked = self.objective if objective is None else objective
-        keys = [self._keys[row].at("query", 0 if same_noise else self._steps[row]) for row in rows.tolist()]
+        keys: list[NoiseKey] = []
+        if self.subject.stochastic:
+            steps = ((row, 0 if same_noise else self._steps[row]) for row in rows.tolist())
+            keys = [self._keys[row].at("query", step) for row, step in steps]
         if gradient:
             features, slope = self.subject.gradient(points, lambda f, r: asked.select(rows[r]).loss(f), keys)
         else:
@@ -183,6 +186,7 @@ class Campaign:
         if self.subject.stochastic:
             left = (torch.isfinite(self._lucky_margin) & self.is_open(self._all_rows)).nonzero()[:, 0]
             self.settle(left, self._lucky_images[left])
+        self.best_images = self.ball.fit(self.best_images)
         delta = difference(self.best_images, self.images)
         l2, linf = measured_norm(delta, "l2").tolist(), measured_norm(delta, "linf").tolist()
         margin = torch.where(self._failed, torch.nan, self.best_margin).tolist()

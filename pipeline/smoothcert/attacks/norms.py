@@ -6,7 +6,7 @@ box is part of an attack's threat model, not of a certificate's, which covers ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -35,7 +35,6 @@ def difference(points: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return points.double() - images.double()
 
 
-@dataclass(frozen=True, slots=True)
 class Ball:
     """All images within a budget of a clean image: a batch of them, one budget a pair.
 
@@ -45,9 +44,25 @@ class Ball:
         norm: ``l2`` or ``linf``.
     """
 
-    images: torch.Tensor
-    budget: torch.Tensor
-    norm: Norm
+    def __init__(self, images: torch.Tensor, budget: torch.Tensor, norm: Norm) -> None:
+        self.images = images
+        self.budget = budget
+        self.norm: Norm = norm
+
+    @cached_property
+    def _reach(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Most negative and most positive steps that stay in the box."""
+        return -self.images, 1 - self.images
+
+    @cached_property
+    def _sides(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest float32 pixels within an l-infinity budget, box included."""
+        centre, reach = self.images.double(), column(self.budget, self.images)
+        low, high = (centre - reach).float(), (centre + reach).float()
+        infinity = torch.tensor(float("inf"), device=low.device)
+        low = torch.where((centre - low.double()) > reach, torch.nextafter(low, infinity), low)
+        high = torch.where((high.double() - centre) > reach, torch.nextafter(high, -infinity), high)
+        return low.clamp_min_(0.0), high.clamp_max_(1.0)
 
     def select(self, rows: torch.Tensor) -> Ball:
         """The balls of some pairs; ``rows`` ascend, without repetition."""
@@ -64,8 +79,29 @@ class Ball:
         iterate is feasible.
         """
         if self.norm == "linf":
-            low, high = self._sides()
+            low, high = self._sides
             return torch.minimum(torch.maximum(points, low), high)
+        return self._filled(points)
+
+    def near(self, points: torch.Tensor) -> torch.Tensor:
+        """Like ``project``, for points on the way: in a fraction of the time, and as good for a search.
+
+        For l2 it uses less of the budget than there is where the box stops pixels, and exceeds it by the rounding of
+        float32 at most.
+        """
+        if self.norm == "linf":
+            return self.project(points)
+        step = points - self.images
+        step *= column((self.budget.to(step.dtype) / _length(step).clamp_min(1e-30)).clamp_max(1.0), step)
+        return step.add_(self.images).clamp_(0.0, 1.0)
+
+    def fit(self, points: torch.Tensor) -> torch.Tensor:
+        """Points that exceed the budget by rounding at most, brought inside; float32, norms rounded down."""
+        if self.norm == "linf":
+            return self.project(points)
+        return self._shrink_to_fit(points.clone(), points - self.images, torch.ones_like(self.budget))
+
+    def _filled(self, points: torch.Tensor) -> torch.Tensor:
         step = points - self.images
         budget = self.budget.to(step.dtype)
         t = (budget / _length(step).clamp_min(1e-30)).clamp_max(1.0)
@@ -85,7 +121,7 @@ class Ball:
 
     def _within(self, wanted: torch.Tensor) -> torch.Tensor:
         """The part of a step that stays in the box."""
-        return torch.minimum(torch.maximum(wanted, -self.images), 1 - self.images)
+        return torch.clamp(wanted, *self._reach)
 
     def _shrink_to_fit(self, projected: torch.Tensor, step: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Undo what rounding to float32 added, until the float64 norm is within the budget."""
@@ -99,30 +135,23 @@ class Ball:
             if not bool(over.any()):
                 return projected
             t = torch.where(over, t * (allowed / length.clamp_min(1e-300)).to(t.dtype) * (1 - slack), t)
-            shrunk = (self.images + self._within(column(t, step) * step)).clamp_(0.0, 1.0)
+            shrunk = (self.images + self._within(column(t.to(step.dtype), step) * step)).clamp_(0.0, 1.0)
             projected = torch.where(column(over, step), shrunk, projected)
             slack *= 2
         # A budget near float32's resolution of the pixels themselves: nothing smaller than x is left.
         return torch.where(column(over, step), self.images, projected)
 
-    def _sides(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Smallest and largest float32 pixels within an l-infinity budget, box included."""
-        centre, reach = self.images.double(), column(self.budget, self.images)
-        low, high = (centre - reach).float(), (centre + reach).float()
-        infinity = torch.tensor(float("inf"), device=low.device)
-        low = torch.where((centre - low.double()) > reach, torch.nextafter(low, infinity), low)
-        high = torch.where((high.double() - centre) > reach, torch.nextafter(high, -infinity), high)
-        return low.clamp_min_(0.0), high.clamp_max_(1.0)
-
     def steepest(self, gradient: torch.Tensor) -> torch.Tensor:
         """Direction of unit norm along which a linear function rises fastest; 0 where it is flat."""
-        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
         if self.norm == "linf":
-            return gradient.sign()
+            return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).sign()
         flat: torch.Tensor = gradient.flatten(1)
-        # Scale first: gradients of saturated losses square to zero in float32.
-        flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp_min(1e-38)
-        flat = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
+        lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        flat = flat / lengths
+        # Gradients of saturated losses square to zero in float32, broken ones are not finite.
+        odd = (~((lengths > 1e-15) & torch.isfinite(lengths)))[:, 0]
+        if bool(odd.any()):
+            flat[odd] = _scaled_to_unit(gradient.flatten(1)[odd])
         direction: torch.Tensor = flat.view_as(gradient)
         return direction
 
@@ -133,10 +162,18 @@ class Ball:
         if self.norm == "linf":
             step = 2 * uniforms(keys, shape, device) - 1
         else:
-            direction = self.steepest(normals([key.at("direction") for key in keys], shape, device))
-            radius = uniforms([key.at("radius") for key in keys], (), device)
-            step = direction * column(radius ** (1.0 / self.images[0].numel()), direction)
-        return self.project(self.images + step * column(self.budget, step).float())
+            # n coordinates of a random direction in n + 2 dimensions are uniform in the n-dimensional ball
+            numbers = normals(keys, (self.images[0].numel() + 2,), device)
+            numbers /= torch.linalg.vector_norm(numbers, dim=1, keepdim=True)
+            step = numbers[:, :-2].reshape(-1, *shape)
+        return self.near(torch.addcmul(self.images, step, column(self.budget, step).float()))
+
+
+def _scaled_to_unit(rows: torch.Tensor) -> torch.Tensor:
+    """Unit vectors of rows of any size; 0 where a row is flat, and what is not finite counts as 0."""
+    rows = torch.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0)
+    rows = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-38)
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _length(delta: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from smoothcert.attacks.base import Attack, AttackSettings
 from smoothcert.attacks.campaign import Campaign, keep, per_pair
 from smoothcert.errors import JobError
@@ -63,7 +65,7 @@ class PGD(Attack[PGDSettings]):
                     break
                 ball = campaign.ball.select(rows)
                 size = per_pair(ball.budget * self.settings.share(step), points)
-                points = ball.project(points + size * ball.steepest(gradient))
+                points = ball.near(torch.addcmul(points, ball.steepest(gradient), size))
             else:
                 campaign.ask(rows, points, gradient=False)
             campaign.settle(rows, points)

@@ -94,7 +94,7 @@ class BareSubject(Subject):
         name: how results call it.
     """
 
-    def __init__(self, encoder: Encoder, *, chunk: int = 256, name: str = "bare") -> None:
+    def __init__(self, encoder: Encoder, *, chunk: int = 64, name: str = "bare") -> None:
         super().__init__(encoder, name=name, eot_draws=1, sigma=0.0, chunk=chunk)
 
     def features(self, images: torch.Tensor, keys: Sequence[NoiseKey]) -> torch.Tensor:

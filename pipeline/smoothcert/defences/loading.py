@@ -41,14 +41,14 @@ def defend(base: Encoder, section: DefenceSection, name: str) -> DefendedEncoder
     """
     purifier, first = _part(base, name, "purifier", section.purifier, PURIFIERS)
     mapper, second = _part(base, name, "mapper", section.mapper, MAPPERS)
-    defended = DefendedEncoder(
-        base, purifier=purifier, mapper=mapper, name=name, parts_digest=f"{first} {second}"
-    )
     try:
+        defended = DefendedEncoder(
+            base, purifier=purifier, mapper=mapper, name=name, parts_digest=f"{first} {second}"
+        )
         check_encoder(defended)
     except RuntimeError as exc:
         raise EncoderError(
-            f"defence '{name}' fails on images of noise: {exc}", remedy="check the shapes of its weights"
+            f"defence '{name}' does not fit encoder '{base.name}': {exc}", remedy="check the shapes of its weights"
         ) from exc
     return defended
 

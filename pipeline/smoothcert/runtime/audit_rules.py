@@ -74,8 +74,8 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "sigma, alpha, seed, encoder or input size differ from the run's",
         f"SELECT pair_id, 'sigma ' || sigma || ', alpha ' || alpha || ', seed ' || seed || ', ' || input_height || "
         f"'x' || input_width AS detail {here} AND (sigma <> {number(certify.sigma)} OR "
-        f"alpha <> {number(certify.alpha)} OR seed <> {certify.seed} OR encoder_digest <> {quoted(info.encoder_digest)} OR "
-        "(input_height, input_width) <> "
+        f"alpha <> {number(certify.alpha)} OR seed <> {certify.seed} OR encoder_digest <> "
+        f"{quoted(info.encoder_digest)} OR (input_height, input_width) <> "
         f"(SELECT (mode(input_height), mode(input_width)) {here}))",
     )
     yield Rule(

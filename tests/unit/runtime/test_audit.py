@@ -11,9 +11,11 @@ import pytest
 from smoothcert.certificates import angular_bound, angular_radius, clean_reference_bound, fcsb, fcsb_radius
 from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
+from smoothcert.runtime.attack_asked import note_asked
 from smoothcert.runtime.attack_units import attack_id_of, attack_unit, plan_number
 from smoothcert.runtime.audit import RunAudit, audit_run, audit_runs
-from smoothcert.store import ATTACKS, Commit, RunDirectory, RunIdentity, new_attempt, rows_to_table
+from smoothcert.runtime.retry_unit import retry_unit, supersedes
+from smoothcert.store import ATTACKS, Commit, Query, RunDirectory, RunIdentity, new_attempt, rows_to_table
 from smoothcert.store.parts import write_part
 
 SIGMA, ALPHA, RADII, COSINES = 0.5, 0.001, (0.25, 0.5), (0.5, 0.8)
@@ -269,6 +271,108 @@ def test_a_raised_bound_is_beaten_by_an_attack_close_to_the_true_one(tmp_path: P
     )
     assert {finding.rule for finding in result.findings} == {"rounded-up", "violation"}
     assert result.violated_pairs == 1
+
+
+TEXTS = put(
+    predicted_label="two",
+    certified_radius=0.3,
+    retrieval_rank=1,
+    retrieval_radius=0.3,
+    caption_similarity=0.4,
+    caption_similarity_lcb=0.35,
+    caption_bound=(0.2, -0.1),
+)
+HELD = {
+    "class_margin_label": "two",
+    "class_margin_ucb": 0.05,
+    "retrieval_margin_ucb": 0.01,
+    "caption_similarity_ucb": 0.3,
+}
+
+
+@pytest.mark.parametrize(
+    ("achieved", "beaten"),
+    [
+        ({}, None),
+        ({"class_margin_ucb": -0.01}, "class"),
+        ({"class_margin_ucb": -0.01, "perturbation_l2": 0.31, "budget": 0.31}, None),
+        ({"class_margin_ucb": -0.01, "class_margin_label": "three"}, None),
+        ({"class_margin_ucb": -0.01, "subject": "bare", "sigma": 0.0}, None),
+        ({"class_margin_ucb": -0.01, "norm": "linf", "perturbation_linf": 0.02}, None),
+        ({"retrieval_margin_ucb": -1e-3}, "retrieval"),
+        ({"caption_similarity_ucb": 0.19}, "caption_bound[1]"),
+        ({"caption_similarity_ucb": -0.11, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
+        ({"caption_similarity_ucb": 0.19, "perturbation_l2": 0.4, "budget": 0.4}, None),
+    ],
+)
+def test_certificates_about_texts_are_attacked_too(tmp_path: Path, achieved: Row, beaten: str | None) -> None:
+    result = audited(tmp_path / "run", certificate_change=TEXTS, attack_change=put(**{**HELD, **achieved}))
+    found = [f for f in result.findings if f.rule == "violation"]
+    named = {detail.split(" ")[0] for finding in found for _, detail in finding.listed}
+    assert named == (set() if beaten is None else {beaten})
+
+
+def test_a_defence_is_never_held_against_the_certificate_of_another_encoder(tmp_path: Path) -> None:
+    """Whatever it achieves: it is another encoder. Shown as certified, it would be."""
+    nothing = {"certified_to_clean": None, "certified_to_smoothed": None, "certified_cosine": None}
+    beaten = {"cosine_to_clean_ucb": 0.0, "cosine_to_smoothed_ucb": 0.0, "class_margin_ucb": -0.5}
+    rows = [
+        outcome(pair)
+        | beaten
+        | nothing
+        | {"violation": None, "subject": "blurred", "encoder_digest": "b" * 64}
+        for pair in range(PAIRS)
+    ]
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)], rows)
+    assert audit_run(run).findings == ()
+    rows[1] |= {"certified_to_clean": 0.1, "certified_cosine": 0.1, "violation": False}
+    run = make_run(tmp_path / "shown", [certificate(i) for i in range(PAIRS)], rows)
+    (finding,) = audit_run(run).findings
+    assert (finding.rule, finding.listed[0][0]) == ("certified-beyond-l2", "a.parquet#1")
+    rows[1] = rows[2] | {"pair_id": "a.parquet#1", "subject": "smoothed"}
+    run = make_run(tmp_path / "posing", [certificate(i) for i in range(PAIRS)], rows)
+    assert "other-units" in {finding.rule for finding in audit_run(run).findings}
+
+
+def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)])
+    (section,) = run.info.job.attacks
+    before = audit_run(run)
+    assert before.sound and "pgd l2 on bare, smoothed, which was never begun" in before.notes[0]
+    note_asked(run, [section])
+    (finding,) = audit_run(run).findings
+    # one budget on two subjects
+    assert (finding.rule, finding.count) == ("missing-attack", 2 * PAIRS)
+    assert finding.listed[0] == ("a.parquet#0", "pgd l2 0.25 on bare")
+    assert audit_run(run).notes == ()
+
+
+def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -> None:
+    gone = {column.name: None for column in ATTACKS.columns if column.nullable}
+    broken = outcome(2) | gone | {"status": "quarantined", "error_stage": "decode"}
+    run = make_run(
+        tmp_path / "run",
+        [certificate(i) for i in range(PAIRS)],
+        [broken if i == 2 else outcome(i) for i in range(PAIRS)],
+    )
+    origin = attack_unit(UnitSpec("u00000-0", "a.parquet", 0, PAIRS), "1a2b3c4d")
+    unit = retry_unit(origin, origin.unit_id, ("a.parquet#2",))
+    assert attack_id_of(unit.unit_id) == "1a2b3c4d"
+    attempt = new_attempt()
+    table = rows_to_table(
+        [outcome(2) | {"unit_id": unit.unit_id}], ATTACKS, run_id=run.run_id, attempt=attempt
+    )
+    part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
+    run.commits.commit(
+        Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=supersedes(unit))
+    )
+    result = audit_run(run)
+    assert (result.sound, result.attacks) == (True, PAIRS)
+    with Query([run]) as query:
+        assert query.sql("SELECT DISTINCT status FROM attacks").to_pylist() == [{"status": "ok"}]
+        assert query.sql("SELECT committed_pairs, finished FROM runs").to_pylist() == [
+            {"committed_pairs": PAIRS, "finished": True}
+        ]
 
 
 def test_a_missing_pair_is_a_missing_unit(tmp_path: Path) -> None:
