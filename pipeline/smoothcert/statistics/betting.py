@@ -50,7 +50,7 @@ def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> 
     Args:
         draws: (..., n), in [0, 1], the draws in order along the last axis.
         alpha: level for which the stakes are tuned; any value keeps the capital valid.
-        count: (..., 1) draws seen before.
+        count: (..., 1) draws seen before; may be (1, 1) where it is the same for all.
         total: (..., 1) their sum.
         deviation: (..., 1) sum of their squared deviations, each from the running mean at its time.
 
@@ -66,10 +66,9 @@ def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> 
     totals = total + xp.cumsum(draws, -1)
     means = (0.5 + totals) / (index + 1.0)
     deviations = deviation + xp.cumsum((draws - means) ** 2, -1)
-    # variance before the i-th draw: (1/4 + sum over earlier ones) / i
+    # i times the variance before the i-th draw: 1/4 + sum over earlier ones
     earlier = xp.concatenate((deviation + 0.0 * draws[..., :1], deviations[..., :-1]), -1)
-    variance = (0.25 + earlier) / index
-    sizes = xp.sqrt(2.0 * math.log(1.0 / alpha) / (variance * index * xp.log1p(index)))
+    sizes = xp.sqrt((2.0 * math.log(1.0 / alpha) / xp.log1p(index)) / (earlier + 0.25))
     return sizes, totals, deviations
 
 
@@ -102,7 +101,7 @@ class _Piece:
 
     def __init__(self, draws: Array, counts: NDArray[np.int64], alpha: float) -> None:
         rows, n = draws.shape
-        nothing = np.zeros((rows, 1))
+        nothing = np.zeros((1, 1))
         sizes, _, _ = stakes(draws, alpha, nothing, nothing, nothing)
         inside = np.arange(n) < counts[:, None]
         # A stake of 0 leaves the capital as it is: so are draws that do not count, and the padding.
