@@ -34,8 +34,8 @@ data: {{format: parquet, uri: "{data}"}}
 encoder: {{model: "test:faulty", threads: 1, slots: 2, chunk: 8}}
 certify: {{sigma: 0.25, pilot_draws: 15, max_draws: {draws}, radii: [0.1, 0.2], cosines: [0.5]}}
 zero_shot: {{labels: [one, two, three]}}
-executor: {{kind: {kind}, workers: 2, cpus_per_worker: 0.25, gpus_per_worker: 0, pairs_per_unit: {per_unit}, lease_s: {lease_s},
-  grace_s: {grace_s}}}
+executor: {{kind: {kind}, workers: 2, cpus_per_worker: 0.25, gpus_per_worker: 0, pairs_per_unit: {per_unit},
+  lease_s: {lease_s}, grace_s: {grace_s}}}
 output: {{runs: "{runs}", run: r}}
 tracking: {{enabled: false}}
 """
@@ -137,7 +137,10 @@ class Started:
 
     def report(self, timeout: float = 120.0) -> Any:
         self.thread.join(timeout)
-        assert not self.thread.is_alive(), "the run hangs"
+        if self.thread.is_alive():
+            self.stop.set()  # the tests after this one are to have the cluster for themselves
+            self.thread.join(40)
+            raise AssertionError("the run hangs")
         [outcome] = self.outcome
         if isinstance(outcome, BaseException):
             raise outcome

@@ -41,10 +41,13 @@ def test_a_signal_ends_gracefully(driver_process, check, tools, number):
     ("fault", "error"),
     [("oom", "OutOfMemoryError"), pytest.param("exit", "WorkerKilledError", marks=pytest.mark.slow)],
 )
-def test_two_drivers_on_one_run(driver_process, check, tools, cluster, fault, error):
+def test_two_drivers_on_one_run(driver_process, check, tools, cluster, fault, error, seed):
     """Both on one cluster that was there before; with ``exit`` both split the same unit."""
     there = {"RAY_ADDRESS": cluster.address}
-    drivers = [driver_process(f"pace_s=0.01, on_bright={fault!r}", environment=there) for _ in range(2)]
+    drivers = []
+    for wait_s in (0.0, tools.random(seed).uniform(0, 2.0)):
+        time.sleep(wait_s)
+        drivers.append(driver_process(f"pace_s=0.01, on_bright={fault!r}", environment=there))
     assert [driver.end() for driver in drivers] == [0, 0], [driver.text for driver in drivers]
     check(drivers[0].url, {tools.bright_id: error})
     assert Path(drivers[0].url, "summary.json").exists()

@@ -25,6 +25,8 @@ def retry(plug, cluster, job_text):
 
 
 def test_retries_replace_rows_and_can_be_retried(start, retry, check, plug, tools):
+    from smoothcert.runtime.status import read_status
+
     first = start(plug.Faults(on_bright="oom"))
     assert first.report().missing == 0
     check(first.url, {tools.bright_id: "OutOfMemoryError"})
@@ -38,6 +40,9 @@ def test_retries_replace_rows_and_can_be_retried(start, retry, check, plug, tool
     assert (report.missing, report.failed, report.rows) == (0, {}, tools.pairs)
     check(first.url)
     assert retry("true", plug.Faults())[0] == []
+    status = read_status(first.url)
+    assert (status.committed, status.quarantined, status.complete) == (tools.pairs, 0, True)
+    assert status.units_done == status.units == 8, "units of retries are none of the plan"
 
 
 def test_a_unit_of_retries_is_named_by_what_it_replaces():
@@ -79,3 +84,8 @@ def test_the_command(plug, job_text, tmp_path, data):
     units = smoothcert("query", run, "--format", "json", "SELECT DISTINCT unit_id FROM quarantine")
     assert all(row["unit_id"].startswith("retry-") for row in json.loads(units.stdout))
     assert smoothcert("status", run).returncode == 0
+    on_ray = smoothcert("retry", run, "--where", "true", "--executor", "ray", "--set", "executor.workers=1")
+    assert on_ray.returncode == 6 and "executor ray" in on_ray.stderr, on_ray.stderr
+    later = smoothcert("query", run, "--format", "json", "SELECT DISTINCT unit_id FROM quarantine")
+    names = {row["unit_id"] for row in json.loads(later.stdout)}
+    assert names and names.isdisjoint(row["unit_id"] for row in json.loads(units.stdout)), "they ran again"

@@ -42,10 +42,10 @@ def test_every_twentieth_request_goes_wrong(driver_process, check, tmp_path, dat
     check(f"{tmp_path}/runs/r")
 
 
-def test_a_full_disk_ends_the_run_and_room_resumes_it(driver_process, check, tmp_path, tools):
+def test_a_full_disk_ends_the_run_and_room_resumes_it(driver_process, check, tmp_path, tools, seed):
     runs = f"flaky://{tmp_path}/runs"
-    # full from the moment at which the first unit is committed
-    full = flaky(tmp_path, kind="full", every=1, since=f"{tmp_path}/runs/r/commits/u*.json")
+    # full from the moment at which the first unit (or the second, ...) is committed
+    full = flaky(tmp_path, kind="full", every=1, since=f"{tmp_path}/runs/r/commits/u00000{seed - 1}-*.json")
     run = driver_process("", environment=full, runs=runs)
     assert run.end() == 3, run.text
     assert "the disk or quota is full" in run.text

@@ -10,6 +10,10 @@ import pytest
 pytestmark = pytest.mark.timeout(150)
 
 
+PAIRS_PER_UNIT = {1: 6, 2: 5, 3: 8, 4: 24}
+"""By seed: where in its unit, and beside which others, the pair at fault is."""
+
+
 def done(report):
     assert (report.missing, report.failed, report.stopped) == (0, {}, False)
 
@@ -70,20 +74,20 @@ def test_a_stopped_worker_is_ended_by_its_node(start, check, tools, plug):
     check(run.url)
 
 
-def test_a_pair_that_ends_the_process_is_quarantined(start, check, plug, tools):
-    run = start(plug.Faults(on_bright="exit"))
+def test_a_pair_that_ends_the_process_is_quarantined(start, check, plug, tools, seed):
+    run = start(plug.Faults(on_bright="exit"), per_unit=PAIRS_PER_UNIT[seed])
     done(run.report())
     check(run.url, {tools.bright_id: "WorkerKilledError"})
 
 
-def test_a_pair_that_hangs_is_quarantined(start, check, plug, tools):
-    run = start(plug.Faults(on_bright="hang"), lease_s=2.5)
+def test_a_pair_that_hangs_is_quarantined(start, check, plug, tools, seed):
+    run = start(plug.Faults(on_bright="hang"), lease_s=2.5, per_unit=PAIRS_PER_UNIT[seed])
     done(run.report())
     check(run.url, {tools.bright_id: "WorkerHungError"})
 
 
-def test_out_of_memory_on_a_batch_costs_nothing(start, check, plug):
-    run = start(plug.Faults(on_bright="oom_once"))
+def test_out_of_memory_on_a_batch_costs_nothing(start, check, plug, seed):
+    run = start(plug.Faults(on_bright="oom_once"), per_unit=PAIRS_PER_UNIT[seed])
     done(run.report())
     check(run.url)
 
