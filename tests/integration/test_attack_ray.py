@@ -1,0 +1,144 @@
+"""An attack job on Ray whose worker is killed, then its driver: resumed, it has every outcome exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smoothcert.cli.attack import certify_and_attack
+from smoothcert.datasets import write_demo_data
+from smoothcert.job import parse_job
+from smoothcert.runtime.audit import audit_run
+from smoothcert.runtime.driver import Driver
+from smoothcert.store import Query, RunDirectory
+
+PAIRS = 12
+PGD = {
+    "attack": "pgd",
+    "norm": "l2",
+    "budgets": [0.1, 0.2],
+    "steps": 12,
+    "eot_draws": 16,
+    "evaluate_draws": 64,
+    "settings": {"early_stop": False},
+}
+UNITS = 2 * PAIRS // 2
+"""Two attacks, two pairs a unit."""
+SMOOTHCERT = Path(sys.executable).with_name("smoothcert")
+
+
+def job(folder: Path, kind: str) -> str:
+    return json.dumps(
+        {
+            "name": "struck",
+            "data": {"format": "parquet", "uri": str(folder / "digits"), "limit": PAIRS},
+            "encoder": {"model": "bundled:digits-clip", "device": "cpu", "threads": 1},
+            "certify": {"sigma": 0.25, "pilot_draws": 15, "max_draws": 40, "radii": [0.1]},
+            "attacks": [PGD, PGD | {"seed": 1}],
+            "executor": {
+                "kind": kind,
+                "workers": 2,
+                "cpus_per_worker": 0.25,
+                "gpus_per_worker": 0,
+                "pairs_per_unit": 2,
+            },
+            "output": {"runs": str(folder / "runs"), "run": "r"},
+            "tracking": {"enabled": False},
+        }
+    )
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """``smoothcert attack`` on a Ray of its own."""
+    write_demo_data(str(tmp_path / "digits"), "parquet")
+    (tmp_path / "job.yaml").write_text(job(tmp_path, "ray"))
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        [SMOOTHCERT, "attack", tmp_path / "job.yaml"],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    yield process
+    process.kill()
+    process.wait()
+    log.close()
+
+
+def until(what: Callable[[], Any], process: subprocess.Popen[str], log: Path) -> Any:
+    """The first true value, while the process lives and for at most four minutes."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"nothing happened:\n{log.read_text()}")
+
+
+def attackers(run: Path) -> set[int]:
+    """Process ids of workers that have begun an attack unit, living or not."""
+    found = set()
+    for path in run.glob("workers/*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        if any("." in line.get("unit", "").partition("-")[0] for line in lines):
+            found.add(int(lines[0]["worker"].rpartition(":")[2]))
+    return found
+
+
+def attack_commits(run: Path) -> set[str]:
+    return {path.stem for path in run.glob("commits/*.json") if "." in path.stem.partition("-")[0]}
+
+
+def living(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_and_then_the_driver_are_killed(started: subprocess.Popen[str], tmp_path: Path) -> None:
+    run, log = tmp_path / "runs" / "r", tmp_path / "log"
+    first = until(lambda: attackers(run), started, log)
+    os.kill(min(first), signal.SIGKILL)
+    # another worker takes its place: the work goes on with a process that was not there
+    before = attack_commits(run)
+    until(lambda: len(attackers(run) - first) > 0 and attack_commits(run) > before, started, log)
+    workers = attackers(run)
+    started.kill()
+    assert started.wait() == -signal.SIGKILL
+    left = UNITS - len(attack_commits(run))
+    assert left > 0, "the driver was done before it was killed: nothing would be shown"
+    end = time.monotonic() + 60
+    while any(map(living, workers)):
+        assert time.monotonic() < end, "workers outlive their driver"
+        time.sleep(0.05)
+    assert not audit_run(RunDirectory.open(str(run))).sound, "what is missing must show"
+
+    kept = {path.name: path.read_bytes() for path in run.glob("commits/*.json")}
+    assert certify_and_attack(Driver(parse_job(job(tmp_path, "local")))) == 0
+    assert len(attack_commits(run)) == UNITS
+    assert all((run / "commits" / name).read_bytes() == text for name, text in kept.items())
+    opened = RunDirectory.open(str(run))
+    with Query([opened]) as query:
+        rows = query.sql("SELECT pair_id, attack_id, subject, budget, unit_id, attempt, status FROM attacks")
+        found = rows.to_pylist()
+    assert {row["status"] for row in found} == {"ok"}
+    names = [(row["pair_id"], row["attack_id"], row["subject"], row["budget"]) for row in found]
+    assert len(names) == len(set(names)) == PAIRS * 2 * 2 * 2
+    attempts = {(row["unit_id"], row["attempt"]) for row in found}
+    assert len(attempts) == UNITS, "a unit mixes attempts"
+    assert audit_run(opened).sound
