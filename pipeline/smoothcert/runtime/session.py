@@ -20,7 +20,7 @@ from typing import Protocol
 
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.encoders import Encoder
-from smoothcert.engine import CertificateRow, DecodeAhead, Engine, Outcome, RowMaker, Texts
+from smoothcert.engine import CertificateRow, DecodeAhead, Engine, Measurement, Outcome, RowMaker, Texts
 from smoothcert.errors import ExecutorError, SmoothcertError
 from smoothcert.job import Job
 from smoothcert.runtime.events import EventLog
@@ -29,8 +29,10 @@ from smoothcert.runtime.retry_unit import only, supersedes
 
 log = logging.getLogger(__name__)
 
-_ROWS_AT_ONCE = 32
-"""Measurements whose certificates are computed together; bounds what the finisher holds."""
+_ROWS_AT_ONCE = 256
+"""Measurements whose certificates are computed together: many share the cost of a step of numerics."""
+_SCORES_AT_ONCE = 4_000_000
+"""Numbers that may wait to be computed together (32 MB): bounds what the finisher holds for long sequences of draws."""
 
 
 @dataclass
@@ -48,6 +50,7 @@ class _OpenUnit:
     expected: int
     started: float = field(default_factory=time.monotonic)
     waiting: list[Outcome] = field(default_factory=list)
+    scores: int = 0
     rows: list[CertificateRow] = field(default_factory=list)
 
 
@@ -211,8 +214,10 @@ class WorkerSession:
             if held is None:
                 continue  # what is left of a submission that was given up
             held.waiting.append(replace(outcome, unit_id=held.unit.unit_id))
+            if isinstance(outcome, Measurement):
+                held.scores += outcome.scores.size
             done = len(held.rows) + len(held.waiting) == held.expected
-            if not done and len(held.waiting) < _ROWS_AT_ONCE:
+            if not done and len(held.waiting) < _ROWS_AT_ONCE and held.scores < _SCORES_AT_ONCE:
                 continue
             try:
                 self._advance(held, done)
@@ -223,6 +228,7 @@ class WorkerSession:
         """Certify what waits; with the last pairs, write and commit the unit."""
         rows = self._rows.rows(held.waiting)
         held.waiting.clear()
+        held.scores = 0
         held.rows.extend(rows)
         self._pairs += len(rows)
         self._quarantined += sum(row.status != "ok" for row in rows)

@@ -12,8 +12,9 @@ import botocore.exceptions
 import fsspec
 import pytest
 
+from smoothcert.datasets import steady
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store import RunDirectory, Storage, filesystem, open_query
+from smoothcert.store import RunDirectory, Storage, open_query
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 
@@ -110,7 +111,7 @@ def test_two_drivers_at_once_share_a_run(s3: str, make: Any) -> None:
 
 def test_a_put_whose_answer_was_lost_counts(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(s3)
-    monkeypatch.setattr(filesystem, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(steady, "WAITS_S", (0.0, 0.0))
     real = storage.fs.pipe_file
 
     def forgetful(path: str, data: bytes, **options: Any) -> None:
@@ -125,7 +126,7 @@ def test_a_put_whose_answer_was_lost_counts(s3: str, monkeypatch: pytest.MonkeyP
 
 def test_a_put_that_met_another_is_tried_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(s3)
-    monkeypatch.setattr(filesystem, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(steady, "WAITS_S", (0.0, 0.0))
     real = storage.fs.pipe_file
     calls = []
 
