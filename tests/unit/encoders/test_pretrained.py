@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, SiglipModel
 
-from smoothcert.encoders import load_encoder
+from smoothcert.encoders import KnownEncoder, load_encoder
 from smoothcert.errors import EncoderError
 from smoothcert.job import EncoderSection
 
@@ -66,6 +66,30 @@ def test_pooled_features_are_the_vision_towers(family):
     )
     with pytest.raises(EncoderError, match="no text space"):
         encoder.encode_texts(["a"])
+
+
+def test_patch_features_are_the_vision_towers_tokens_one_a_patch(family):
+    directory, model = family
+    encoder = load(directory)
+    pixel_values = AutoImageProcessor.from_pretrained(directory, backend="pil")(
+        images=pictures(), return_tensors="pt"
+    )
+    with torch.no_grad():
+        tokens = model.vision_model(**pixel_values).last_hidden_state
+    # CLIP puts its class token first, SigLIP has none: 24 / 8 patches a side
+    pixels = as_pixels(encoder, pictures()).requires_grad_(True)
+    patches = encoder.encode_patches(pixels)
+    torch.testing.assert_close(patches.detach(), tokens[:, -9:], rtol=0, atol=1e-5)
+    (gradient,) = torch.autograd.grad(patches[2].sum(), pixels)
+    assert gradient[2].abs().max() > 0 and gradient[[0, 1, 3, 4]].abs().max() == 0
+    with pytest.raises(EncoderError, match="pixels of shape"):
+        encoder.encode_patches(pixels[:, :, :8])
+
+
+def test_an_encoder_without_patches_says_so():
+    encoder = KnownEncoder.rotating()
+    with pytest.raises(EncoderError, match="'known' shows no patch features"):
+        encoder.encode_patches(torch.zeros(1, 3, 4, 4))
 
 
 @pytest.mark.parametrize("text", TEXTS)
