@@ -86,7 +86,7 @@ def run_to_end(
         _track(driver, summary, console)
     code = _exit_code(driver, summary, report, console, stopped_by)
     if code == 0:
-        _print_next(Console(), run.url)
+        _print_next(Console(), run.url, classes=job.zero_shot is not None)
     return code
 
 
@@ -141,9 +141,13 @@ def _print_summary(console: Console, summary: Summary, report: RunReport) -> Non
     )
 
 
-def _print_next(console: Console, url: str) -> None:
+def _print_next(console: Console, url: str, *, classes: bool) -> None:
     console.print("\nnext:")
-    sql = "SELECT predicted_label, count(*), avg(certified_radius) FROM certificates GROUP BY 1 ORDER BY 1"
+    sql = "SELECT status, count(*), avg(smooth_norm_lcb), sum(draws) FROM certificates GROUP BY 1 ORDER BY 1"
+    if classes:
+        sql = (
+            "SELECT predicted_label, count(*), avg(certified_radius) FROM certificates GROUP BY 1 ORDER BY 1"
+        )
     console.print(f'  smoothcert query {url} "{sql}"', highlight=False, soft_wrap=True, markup=False)
     console.print(f"  smoothcert status {url}", highlight=False, soft_wrap=True, markup=False)
 

@@ -120,7 +120,7 @@ class Questioner:
         layout = self._layout
         pilot = pilot_mean / norm
         # |mean|^2 overestimates N^2 by (1 - N^2)/n0
-        norm_estimate = float(np.sqrt(max(0.0, (pilot_draws * norm**2 - 1) / (pilot_draws - 1))))
+        norm_estimate = float(np.sqrt(np.clip((pilot_draws * norm**2 - 1) / (pilot_draws - 1), 0.0, 1.0)))
         directions = np.zeros((layout.directions, pilot.size))
         directions[PILOT], directions[CLEAN] = pilot, clean
         question = Question(directions, np.empty(0), float(pilot @ clean))
@@ -213,7 +213,7 @@ class Questioner:
         gram[:] = [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
         gram[:, 0, 2] = gram[:, 2, 0] = alignment
         gram[:, 1, 2] = gram[:, 2, 1] = -alignment
-        seen = np.where(usable, -(away @ mean), 0.0)
+        seen = np.clip(np.where(usable, -(away @ mean), 0.0), -1.0, 1.0)
         estimates = np.stack([seen, np.full(len(tests), norm)], axis=1)
         weights, needed = dual_direction(gram, estimates, radius, self._sigma, level)
         vectors = -weights[:, :1] * away + weights[:, 1:] * pilot

@@ -226,7 +226,7 @@ class RowMaker:
                 "pilot_draws": m.pilot_draws,
                 "stop_reason": m.stop_reason,
                 "smooth_norm": _number(_signed(means[i, PILOT])),
-                "smooth_norm_lcb": _number(norm[i]),
+                "smooth_norm_lcb": float(norm[i]) if norm[i] > 0 else None,
                 "robustness_score": _number(means[i, CLEAN]),
                 "robustness_score_lcb": _number(score[i]),
                 "target_decision": m.decisions,
@@ -332,7 +332,7 @@ class RowMaker:
                 each = np.append(each, [other] * k)
                 lowest.append(_margin_from_norm(float(norm[i]), group.others_alignment))
             radii[i] = rank_radius(each, k)
-            margins[i] = min(lowest)
+            margins[i] = min(lowest, default=np.nan)  # without a rival there is no margin
         return margins, radii
 
     def _large_radius(self, batch: Sequence[Measurement]) -> Array:

@@ -63,11 +63,24 @@ def encode_texts(
     class_features = np.empty((0, encoder.feature_dim))
     if zero_shot is not None:
         labels = zero_shot.labels
-        prompts = [template.format(label=label) for label in labels for template in zero_shot.prompts]
+        prompts = [text.replace("{label}", label) for label in labels for text in zero_shot.prompts]
         each = features_of(encoder, prompts).reshape(len(labels), len(zero_shot.prompts), -1)
         class_features = _unit(each.mean(axis=1), labels)
+        _check_different(class_features, labels)
     pool_features = _unit(features_of(encoder, pool), pool) if pool else np.empty((0, encoder.feature_dim))
     return Texts(labels, class_features, tuple(pool), pool_features, retrieval_k, captions)
+
+
+def _check_different(features: NDArray[np.float64], labels: Sequence[str]) -> None:
+    seen: dict[bytes, str] = {}
+    for label, feature in zip(labels, np.round(features, 7) + 0.0, strict=True):
+        other = seen.setdefault(feature.tobytes(), label)
+        if other is not label:
+            raise EncoderError(
+                f"the labels {other!r} and {label!r} have the same text feature, so no prediction between them can "
+                "be certified",
+                remedy="remove one of them, or reword the prompts so that they differ within the encoder's text length",
+            )
 
 
 def features_of(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:

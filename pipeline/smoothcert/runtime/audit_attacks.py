@@ -103,7 +103,7 @@ def _claims(info: RunInfo) -> Iterator[_Claim]:
     reach = f"a.perturbation_l2 * (1 + {number(SLACK)})"
     clean, smoothed, caption = "a.cosine_to_clean_ucb", "a.cosine_to_smoothed_ucb", "a.caption_similarity_ucb"
     score = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
-    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN -1 AND 1 THEN c.smooth_norm_lcb END"
+    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN 0 AND 1 THEN c.smooth_norm_lcb END"
     yield _Claim("fcsb", f"fcsb({score}, {reach}, c.sigma)", clean)
     yield _Claim("angular", f"angular_bound({norm}, {reach}, c.sigma)", smoothed)
     yield _Claim("certified_to_clean", "a.certified_to_clean", clean)

@@ -92,7 +92,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "2",
         "a score, norm or certified cosine is outside its range",
         f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND (NOT "
-        "smooth_norm_lcb BETWEEN -1 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
+        "smooth_norm_lcb BETWEEN 0 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
         "retrieval_radius < 0 OR draws < 1 OR pilot_draws < 1 OR draws > "
         f"{certify.max_draws} OR "
         + " OR ".join(
@@ -119,7 +119,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
     """Bounds and radii against the same ones computed from the row's confidence bounds."""
     certify = info.job.certify
     score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
-    norm = "CASE WHEN smooth_norm_lcb BETWEEN -1 AND 1 THEN smooth_norm_lcb END"
+    norm = "CASE WHEN smooth_norm_lcb BETWEEN 0 AND 1 THEN smooth_norm_lcb END"
     sigma = f"{number(certify.sigma)}"
     checks = []
     for i, radius in enumerate(certify.radii, start=1):

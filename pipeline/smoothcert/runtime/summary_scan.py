@@ -32,8 +32,8 @@ def _columns(job: Job) -> dict[str, str]:
     plain = ("label", "draws", "pilot_draws", "robustness_score_lcb", "retrieval_rank")
     return {
         **{name: name for name in (*plain, "certified_radius", "retrieval_radius")},
-        # a lower bound of N below zero says no more than zero does; NULL stays NULL
-        "norm": "CASE WHEN smooth_norm_lcb < 0 THEN 0 ELSE smooth_norm_lcb END",
+        # where nothing is known of N, it is at least 0
+        "norm": "CASE WHEN status = 'ok' THEN coalesce(smooth_norm_lcb, 0) END",
         "is_right": "predicted_label = label",
         "is_clean_right": "clean_label = label",
         # lists in SQL count from 1

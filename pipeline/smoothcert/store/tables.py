@@ -90,7 +90,7 @@ _BOUNDS = (
     Column(
         "smooth_norm_lcb",
         _NUMBER,
-        "Lower confidence bound of N, the norm of the smoothed feature. NULL where nothing is known.",
+        "Lower confidence bound of N, the norm of the smoothed feature. NULL where it is not above 0.",
         nullable=True,
         source="theory 3",
     ),
@@ -169,7 +169,8 @@ _TEXTUAL = (
     Column(
         "caption_similarity",
         _NUMBER,
-        "Estimate of the inner product of smoothed feature and first caption. NULL without text features.",
+        "Estimate of the inner product of smoothed feature and caption feature: the unit vector along the "
+        "mean of the features of all captions. NULL without text features.",
         nullable=True,
         source="theory T4",
     ),
@@ -183,7 +184,7 @@ _TEXTUAL = (
     Column(
         "caption_bound",
         _NUMBERS,
-        "Lower bound of the inner product of smoothed feature under attack and first caption, one per "
+        "Lower bound of the inner product of smoothed feature under attack and caption feature, one per "
         "radius of the job; may be negative, since it bounds a projection; element NULL where nothing is "
         "certified.",
         nullable=True,
@@ -229,14 +230,14 @@ _TEXTUAL = (
     Column(
         "retrieval_rank",
         _COUNT,
-        "Rank of the own caption in the candidate pool by the pilot draws, 1 being nearest. NULL without a "
-        "retrieval section.",
+        "Rank of the own caption feature among the captions of the pool that are not the pair's own, by the "
+        "pilot draws, 1 being nearest. NULL without a retrieval section.",
         nullable=True,
     ),
     Column(
         "retrieval_radius",
         _NUMBER,
-        "Radius within which the own caption stays among the first k of the pool. NULL where none is "
+        "Radius within which the own caption feature stays among the first k of the pool. NULL where none is "
         "certified.",
         nullable=True,
         unit=_PIXELS,

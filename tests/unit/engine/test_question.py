@@ -224,3 +224,14 @@ def test_the_unmeasured_rivals_are_covered_by_the_pilot_test(make):
                 checked += 1
                 assert worst_projection(threshold, q.directions[0], away, 0.2) <= 1e-6
     assert checked > 50
+
+
+def test_features_that_the_noise_does_not_move_are_asked_about_like_others(make):
+    """Means of equal unit vectors come out longer than 1 by rounding, in every other direction."""
+    texts = texts_of(d=16)
+    asker, _ = questioner(make, texts)
+    for _ in range(200):
+        feature = unit(16)
+        mean = np.mean([feature] * 15, axis=0)
+        question = asker.ask(mean * (1 + 3e-16), 15, feature, unit(16), ("another caption",))
+        assert np.all((question.thresholds >= 0) & (question.thresholds <= IMPOSSIBLE))

@@ -24,7 +24,7 @@ from smoothcert.datasets import Pair
 from smoothcert.encoders import KnownEncoder
 from smoothcert.engine import Engine, Failure, RowMaker, encode_texts
 from smoothcert.engine.rows import _margin_from_norm
-from smoothcert.errors import DecodeError, WorkerHungError
+from smoothcert.errors import DecodeError, EncoderError, WorkerHungError
 from smoothcert.job import ZeroShotSection
 from smoothcert.statistics import lower_bound
 
@@ -255,3 +255,54 @@ def test_the_margin_from_the_norm_is_the_smallest_that_is_possible(norm, alignme
     found = _margin_from_norm(norm, alignment)
     assert found <= smallest
     assert found == pytest.approx(smallest, abs=3e-3)
+
+
+def test_a_pair_that_owns_the_whole_pool_has_no_rival_to_fear(make):
+    pool = ("caption 1", "caption 2")
+    texts = encode_texts(ENCODER, pool=pool, retrieval_k=1)
+    certify = make.section(**SHARED)
+    feed = [("u", dataclasses.replace(pair, captions=pool)) for _, pair in make.pairs(make.pixels(3))]
+    outcomes = make.run(ENCODER, certify, feed, texts, slots=8)
+    rows = RowMaker(ENCODER, certify, texts, Engine(ENCODER, certify, texts).layout).rows(outcomes)
+    assert [(row.status, row.retrieval_rank, row.retrieval_radius) for row in rows] == [
+        ("ok", 1, math.inf)
+    ] * 3
+
+
+def test_a_norm_that_is_not_shown_to_be_positive_is_null(make):
+    _, rows, *_ = outcomes_and_rows(make, sigma=4.0, max_draws=5)
+    assert all(row.smooth_norm_lcb is None or row.smooth_norm_lcb > 0 for row in rows)
+    assert any(row.smooth_norm_lcb is None and row.smooth_norm is not None for row in rows)
+
+
+def test_several_captions_are_one_direction_between_them(make):
+    """The columns speak of the direction of the mean of the captions' features, whichever is named first."""
+    first, second = "caption 1", "caption 9"
+    certify = make.section(**SHARED)
+    image = make.pixels(1)
+    rows = []
+    for captions in ((first, second), (second, first)):
+        feed = [("u", dataclasses.replace(pair, captions=captions)) for _, pair in make.pairs(image)]
+        texts = encode_texts(ENCODER)
+        outcomes = make.run(ENCODER, certify, feed, texts, slots=2)
+        [row] = RowMaker(ENCODER, certify, texts, Engine(ENCODER, certify, texts).layout).rows(outcomes)
+        rows.append(row)
+        between = (ANGLES[first] + ANGLES[second]) / 2
+        feature = ENCODER.smoothed_feature(image[0], certify.sigma)
+        truth = feature @ [math.cos(between), math.sin(between)]
+        # Hoeffding with 120 draws in [-1, 1]: off by more than 0.5 with probability below 2 exp(-7.5)
+        assert abs(row.caption_similarity - truth) < 0.5
+        assert row.caption_similarity_lcb <= truth + 1e-9
+    assert rows[0].caption_similarity == pytest.approx(rows[1].caption_similarity, abs=1e-6)
+
+
+def test_labels_that_the_encoder_cannot_tell_apart_are_refused():
+    twins = KnownEncoder.rotating(text_angles={"a": 1.0, "b": 2.0, "c": 1.0})
+    with pytest.raises(EncoderError, match="'a' and 'c' have the same text feature"):
+        encode_texts(twins, zero_shot=ZeroShotSection(labels=("a", "b", "c"), prompts=("{label}",)))
+
+
+def test_other_braces_in_a_prompt_are_text():
+    known = KnownEncoder.rotating(text_angles={"a {x}": 1.0, "b {x}": 2.0})
+    texts = encode_texts(known, zero_shot=ZeroShotSection(labels=("a", "b"), prompts=("{label} {x}",)))
+    assert texts.class_features[0] == pytest.approx([math.cos(1), math.sin(1)], abs=1e-6)
