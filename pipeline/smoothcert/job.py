@@ -396,7 +396,13 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, origin: str) -> JobError:
     lines = []
     choices: dict[str, list[str]] = {}
-    for item in error.errors():
+    items = error.errors()
+    for item in items:
+        if item["type"] == "too_short" and any(
+            len(other["loc"]) > len(item["loc"]) and other["loc"][: len(item["loc"])] == item["loc"]
+            for other in items
+        ):
+            continue  # entries that are wrong themselves do not count for pydantic, so this says nothing more
         where = ".".join(str(part) for part in _place(item["loc"])) or "job"
         message = _in_words_of_yaml(item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
@@ -406,6 +412,8 @@ def _explain(error: ValidationError, origin: str) -> JobError:
             )
         elif item["type"] == "missing":
             lines.append(f"{where}: missing; add it")
+        elif item["type"] == "too_short":
+            lines.append(f"{where}: a list of at least {item['ctx']['min_length']} is needed; add to it")
         elif isinstance(item["input"], (dict, list)) or item["type"] == "value_error":
             choices.setdefault(where, []).append(message)
         else:
@@ -421,7 +429,11 @@ def _explain(error: ValidationError, origin: str) -> JobError:
 
 
 def _in_words_of_yaml(message: str) -> str:
-    return re.sub(r"dictionary or instance of \w+", "mapping", message).replace("valid tuple", "valid list")
+    message = message.replace("a valid string", "text in quotes")
+    message = re.sub(r"dictionary or instance of \w+", "mapping", message).replace(
+        "valid tuple", "valid list"
+    )
+    return message
 
 
 def _place(location: Sequence[str | int]) -> Iterator[str | int]:

@@ -242,9 +242,9 @@ def test_default_radii_are_valid_for_every_sigma(sigma):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("data.uri=3", "data.uri=3: Input should be a valid string or a valid list\n"),
-        ("data.uri={a: b}", "data.uri: Input should be a valid string or a valid list\n"),
-        ("data.uri=[a, 3]", "data.uri.1=3: Input should be a valid string\n"),
+        ("data.uri=3", "data.uri=3: Input should be text in quotes or a valid list\n"),
+        ("data.uri={a: b}", "data.uri: Input should be text in quotes or a valid list\n"),
+        ("data.uri=[a, 3]", "data.uri.1=3: Input should be text in quotes\n"),
         ("certify=3", "certify=3: Input should be a valid mapping\n"),
         ("zero_shot.labels=3", "zero_shot.labels=3: Input should be a valid list\n"),
     ],
@@ -323,3 +323,12 @@ def test_writing_out_a_default_changes_nothing():
 def test_no_credential_of_the_tracking_server_is_in_what_is_fingerprinted():
     job = parse_job(TINY, ["tracking.uri=http://user:hunter2@server", "executor.address=ray://token@head"])
     assert "hunter2" not in json.dumps(job.science()) and "token" not in json.dumps(job.science())
+
+
+def test_entries_that_are_no_text_are_complained_of_once():
+    with pytest.raises(JobError) as caught:
+        parse_job(TINY + "zero_shot: {labels: [1, 2], prompts: []}\n")
+    text = str(caught.value)
+    assert "zero_shot.labels.0=1: Input should be text in quotes" in text
+    assert "zero_shot.labels:" not in text
+    assert "zero_shot.prompts: a list of at least 1 is needed" in text
