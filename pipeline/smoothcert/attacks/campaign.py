@@ -143,11 +143,19 @@ class Campaign:
             steps = ((row, 0 if same_noise else self._steps[row]) for row in rows.tolist())
             keys = [self._keys[row].at("query", step) for row, step in steps]
         if gradient:
-            features, slope = self.subject.gradient(points, lambda f, r: asked.select(rows[r]).loss(f), keys)
+            loss = torch.empty(len(rows), device=points.device)
+
+            def noted(feature: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
+                value = asked.select(rows[some]).loss(feature)
+                loss[some] = value.detach().to(loss.dtype)
+                return value
+
+            features, slope = self.subject.gradient(points, noted, keys)
         else:
             features, slope = self.subject.features(points, keys), torch.zeros_like(points)
+            with torch.no_grad():
+                loss = asked.select(rows).loss(features)
         with torch.no_grad():
-            loss = asked.select(rows).loss(features)
             margin = self.objective.select(rows).margin(features)
         self._failed[rows] |= ~torch.isfinite(features).all(dim=1)
         self._count(rows)
@@ -186,8 +194,7 @@ class Campaign:
         if self.subject.stochastic:
             left = (torch.isfinite(self._lucky_margin) & self.is_open(self._all_rows)).nonzero()[:, 0]
             self.settle(left, self._lucky_images[left])
-        self.best_images = self.ball.fit(self.best_images)
-        delta = difference(self.best_images, self.images)
+        self.best_images, delta = self.ball.fit(self.best_images)
         l2, linf = measured_norm(delta, "l2").tolist(), measured_norm(delta, "linf").tolist()
         margin = torch.where(self._failed, torch.nan, self.best_margin).tolist()
         distance, failed, budget = self.distance.tolist(), self._failed.tolist(), self.ball.budget.tolist()
@@ -223,7 +230,11 @@ class Campaign:
             self._lucky_margin[rows[better]] = margin[better]
         else:
             better = margin < self.best_margin[rows]
-            self._keep(rows[better], points[better], margin[better])
+            if len(rows) == len(self.best_margin) and bool(better.all()):
+                self.best_images.copy_(points.detach())
+                self.best_margin.copy_(margin)
+            else:
+                self._keep(rows[better], points[better], margin[better])
         if not self.early_stop:
             return
         won = (margin < 0).nonzero()[:, 0]

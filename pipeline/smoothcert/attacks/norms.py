@@ -95,11 +95,18 @@ class Ball:
         step *= column((self.budget.to(step.dtype) / _length(step).clamp_min(1e-30)).clamp_max(1.0), step)
         return step.add_(self.images).clamp_(0.0, 1.0)
 
-    def fit(self, points: torch.Tensor) -> torch.Tensor:
-        """Points that exceed the budget by rounding at most, brought inside; float32, norms rounded down."""
-        if self.norm == "linf":
-            return self.project(points)
-        return self._shrink_to_fit(points.clone(), points - self.images, torch.ones_like(self.budget))
+    def fit(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points in the box that exceed the budget by rounding at most, brought inside; and their float64 steps."""
+        delta = difference(points, self.images)
+        if self.norm == "linf" or not bool((measured_norm(delta, "l2") > self._allowed).any()):
+            return points, delta
+        fitted = self._shrink_to_fit(points.clone(), points - self.images, torch.ones_like(self.budget))
+        return fitted, difference(fitted, self.images)
+
+    @property
+    def _allowed(self) -> torch.Tensor:
+        """Just inside, so that summing in another order still finds at most the budget."""
+        return self.budget * (1 - 1e-12)
 
     def _filled(self, points: torch.Tensor) -> torch.Tensor:
         step = points - self.images
@@ -125,8 +132,7 @@ class Ball:
 
     def _shrink_to_fit(self, projected: torch.Tensor, step: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Undo what rounding to float32 added, until the float64 norm is within the budget."""
-        # Just inside, so that summing in another order still finds at most the budget.
-        allowed = self.budget * (1 - 1e-12)
+        allowed = self._allowed
         projected = projected.clamp_(0.0, 1.0)
         slack = 1e-7
         for _ in range(40):
@@ -173,7 +179,8 @@ def _scaled_to_unit(rows: torch.Tensor) -> torch.Tensor:
     """Unit vectors of rows of any size; 0 where a row is flat, and what is not finite counts as 0."""
     rows = torch.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0)
     rows = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-38)
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12)
+    lengths: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / lengths.clamp_min(1e-12)
 
 
 def _length(delta: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ class Subject(ABC):
         self.eot_draws = eot_draws
         self.sigma = sigma
         self.chunk = chunk
+        self._differentiable = False
 
     @property
     def stochastic(self) -> bool:
@@ -67,13 +68,16 @@ class Subject(ABC):
         """Unit features of single draws of one image (3, H, W), a chunk (<= chunk, d) at a time."""
 
     def check_gradients(self, image: torch.Tensor) -> None:
-        """Raise ``EncoderError`` unless one image's features can be differentiated."""
+        """Raise ``EncoderError`` unless one image's features can be differentiated; tried once."""
+        if self._differentiable:
+            return
         probe = image.detach()[None].clone().requires_grad_(True)
         try:
             features = self.encoder.encode_images(probe)
             if features.requires_grad:
                 (gradient,) = torch.autograd.grad(features.sum(), probe, allow_unused=True)
                 if gradient is not None:
+                    self._differentiable = True
                     return
             cause: Exception | None = None
         except (RuntimeError, NotImplementedError) as exc:
@@ -85,6 +89,11 @@ class Subject(ABC):
         ) from cause
 
 
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """One batch of several; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 class BareSubject(Subject):
     """The encoder as it is: u(x).
 
@@ -94,7 +103,7 @@ class BareSubject(Subject):
         name: how results call it.
     """
 
-    def __init__(self, encoder: Encoder, *, chunk: int = 64, name: str = "bare") -> None:
+    def __init__(self, encoder: Encoder, *, chunk: int = 256, name: str = "bare") -> None:
         super().__init__(encoder, name=name, eot_draws=1, sigma=0.0, chunk=chunk)
 
     def features(self, images: torch.Tensor, keys: Sequence[NoiseKey]) -> torch.Tensor:
@@ -107,12 +116,13 @@ class BareSubject(Subject):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``Subject.gradient``; ``keys`` are not used."""
         features, gradients = [], []
-        for rows in torch.split(torch.arange(len(images), device=images.device), self.chunk):
-            points = images[rows].detach().requires_grad_(True)
+        rows = torch.arange(len(images), device=images.device)
+        for part, some in zip(torch.split(images, self.chunk), torch.split(rows, self.chunk), strict=True):
+            points = part.detach().requires_grad_(True)
             feature = self.encoder.encode_images(points)
-            gradients.append(torch.autograd.grad(loss(feature, rows).sum(), points)[0])
+            gradients.append(torch.autograd.grad(loss(feature, some).sum(), points)[0])
             features.append(feature.detach())
-        return torch.cat(features), torch.cat(gradients)
+        return _joined(features), _joined(gradients)
 
     def draws(self, image: torch.Tensor, key: NoiseKey, count: int) -> Iterator[torch.Tensor]:
         """See ``Subject.draws``; there is one draw, whatever ``count``."""

@@ -105,3 +105,23 @@ def test_random_points_fill_the_ball(norm: Norm) -> None:
     assert lengths.max() <= 0.2
     # P(length <= 0.9 budget) = 0.9^12 = 0.28 in either norm; 200 draws, five standard errors
     assert abs((lengths <= 0.18).mean() - 0.9**12) < 5 * np.sqrt(0.28 * 0.72 / 200)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_points_on_the_way_are_in_the_box_and_fit_after_rounding(norm: Norm) -> None:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(20, 3, 8, 8, generator=generator).round()
+    ball = ball_of(images, 0.3, norm)
+    near = ball.near(images + 0.2 * torch.randn(images.shape, generator=generator))
+    assert near.min() >= 0 and near.max() <= 1
+    assert (measured_norm(difference(near, images), norm) <= 0.3 * (1 + 1e-6)).all()
+    assert ball.fit(images + 0.5 * (near - images))[1].abs().max() > 0
+    if norm == "linf":
+        assert torch.equal(near, ball.project(near)), "exact on the way already"
+        return
+    # a hair too far, as rounding may leave it
+    grown = (images + (near - images) * (1 + 3e-7)).clamp(0, 1)
+    fitted, delta = ball.fit(grown)
+    torch.testing.assert_close(fitted, near, rtol=0, atol=1e-5)
+    assert torch.equal(delta, difference(fitted, images))
+    assert (measured_norm(delta, norm) <= 0.3).all()
