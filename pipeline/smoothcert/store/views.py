@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from smoothcert.store.attack_table import ATTACKS
 from smoothcert.store.attack_views import create_attack_views
+from smoothcert.store.columns import TableSchema
 from smoothcert.store.committed_files import CommittedFiles, committed_files
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
@@ -62,7 +63,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
-    relations = [_rows_of(connection, i, run) for i, run in enumerate(runs)]
+    relations = [_rows_of(connection, CERTIFICATES, i, run, run.certificates()) for i, run in enumerate(runs)]
     connection.execute(
         "CREATE VIEW certificates AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in relations)
     )
@@ -71,9 +72,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
         "error_class, error_message FROM certificates WHERE status = 'quarantined'"
     )
     connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, relations))
-    attacked = [f"_attacks_{i}" for i in range(len(runs))]
-    for name, run in zip(attacked, runs, strict=True):
-        connection.register(name, run.attacks())
+    attacked = [_rows_of(connection, ATTACKS, i, run, run.attacks()) for i, run in enumerate(runs)]
     connection.execute(
         "CREATE VIEW attacks AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
     )
@@ -86,16 +85,23 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute(_EBH)
 
 
-def _rows_of(connection: duckdb.DuckDBPyConnection, number: int, run: OpenedRun) -> str:
-    """A relation of the rows of one run that count."""
-    name = f"{_INTERNAL}.certificates_{number}"
-    connection.register(f"_committed_{number}", run.certificates())
-    sql = f"SELECT * FROM _committed_{number}"
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection,
+    table: TableSchema,
+    number: int,
+    run: OpenedRun,
+    files: CommittedFiles,
+) -> str:
+    """A relation of the rows of one run and table that count."""
+    name, committed = f"{_INTERNAL}.{table.name}_{number}", f"_{table.name}_{number}"
+    connection.register(committed, files)
+    sql = f"SELECT * FROM {committed}"
     if run.committed.hidden.num_rows:
+        hidden = f"{_INTERNAL}.hidden_{number}"
         connection.register("_hidden", run.committed.hidden)
-        connection.execute(f"CREATE TABLE {_INTERNAL}.hidden_{number} AS SELECT * FROM _hidden")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {hidden} AS SELECT * FROM _hidden")
         connection.unregister("_hidden")
-        sql += f" ANTI JOIN {_INTERNAL}.hidden_{number} USING (unit_id, pair_id)"
+        sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
     connection.execute(f"CREATE VIEW {name} AS {sql}")
     return name
 
