@@ -48,7 +48,8 @@ def defend(base: Encoder, section: DefenceSection, name: str) -> DefendedEncoder
         check_encoder(defended)
     except RuntimeError as exc:
         raise EncoderError(
-            f"defence '{name}' does not fit encoder '{base.name}': {exc}", remedy="check the shapes of its weights"
+            f"defence '{name}' does not fit encoder '{base.name}': {exc}",
+            remedy="check the shapes of its weights",
         ) from exc
     return defended
 
