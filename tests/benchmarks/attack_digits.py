@@ -192,11 +192,11 @@ def main() -> None:
         say(f"attack success rate at l2 {budget:g}: bare, and smoothed with sigma {sigma:g}")
         show(
             run,
-            "SELECT s.subject, s.successes, s.pairs, s.quarantined, s.success_rate, s.rate_low, s.rate_high, "
-            "count(*) FILTER (a.clean_label <> a.label) / s.pairs AS wrong_without_attack, "
-            "median(a.perturbation_l2) FILTER (a.success) AS median_l2 "
-            "FROM attack_success s JOIN attacks a USING (run_id, attack_id, subject, budget) "
-            f"WHERE budget = {budget!r}::DOUBLE AND s.attack = 'pgd' AND s.objective = 'classification' GROUP BY ALL",
+            "SELECT subject, successes, pairs, quarantined, success_rate, rate_low, rate_high, wrong_without_attack, "
+            "median_l2 FROM attack_success JOIN (SELECT attack_id, subject, budget, count(*) FILTER (clean_label <> "
+            "label) AS wrong_without_attack, median(perturbation_l2) FILTER (success) AS median_l2 FROM attacks GROUP "
+            "BY ALL) USING (attack_id, subject, budget) "
+            f"WHERE budget = {budget!r}::DOUBLE AND attack = 'pgd' AND objective = 'classification'",
         )
     sigma = options.sigmas[0]
     if options.masking_draws:
