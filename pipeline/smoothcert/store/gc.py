@@ -64,7 +64,9 @@ def collect(run: RunDirectory, *, grace: timedelta = DEFAULT_GRACE, dry_run: boo
 def _candidates(run: RunDirectory) -> Iterator[tuple[str, Entry]]:
     for directory in (*TABLES, "plan"):
         for entry in run.storage.entries(directory):
-            yield f"{directory}/{entry.name}", entry
+            # beside the plans lies what else was fixed at the start, by a name of its own: the retrieval pool
+            if directory != "plan" or entry.name.endswith(".parquet"):
+                yield f"{directory}/{entry.name}", entry
     for directory in ("", COMMITS, MANIFESTS):
         for entry in run.storage.entries(directory):
             # leftovers of a killed process; commits and manifests are not named like this

@@ -167,6 +167,14 @@ def test_a_process_killed_at_any_step_of_compaction(local_run: RunDirectory, mak
 # gc
 
 
+def test_what_was_fixed_at_the_start_stays_whatever_its_age(open_run: Opener, make: Any) -> None:
+    run = open_run(units=2)
+    run.write_document("plan/pool.json", b"[]")
+    collect(run, grace=-HOUR)
+    assert run.read_document("plan/pool.json") == b"[]"
+    assert run.plan()
+
+
 def test_losers_go_and_winners_stay(open_run: Opener, make: Any) -> None:
     run = open_run(units=4)
     fill(run, make)
