@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides
+from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
 from smoothcert.errors import TrackingError
 from smoothcert.job import load_job
 
@@ -65,7 +65,7 @@ def run_to_end(
     committed = run.commits.load().pairs
     state = f"resuming: {committed:,} of {run.info.pairs:,} pairs are done" if committed else "new run"
     console.print(
-        f"{run.url}  ({state}; {run.info.units:,} units, encoder {driver.encoder.name} on "
+        f"{shown(run.url)}  ({state}; {run.info.units:,} units, encoder {driver.encoder.name} on "
         f"{driver.encoder.device.type}, executor {job.executor.kind})",
         highlight=False,
         soft_wrap=True,
@@ -86,7 +86,7 @@ def run_to_end(
         _track(driver, summary, console)
     code = _exit_code(driver, summary, report, console, stopped_by)
     if code == 0:
-        _print_next(Console(), run.url, classes=job.zero_shot is not None)
+        _print_next(Console(), shown(run.url), classes=job.zero_shot is not None)
     return code
 
 
@@ -159,7 +159,7 @@ def _track(driver: Driver, summary: Summary, console: Console) -> None:
         tracked = track_run(driver.run.url, summary, driver.job)
     except TrackingError as exc:
         console.print(f"[yellow]not tracked:[/] {exc}", soft_wrap=True)
-        console.print(f"  later: smoothcert track {driver.run.url}", highlight=False, soft_wrap=True)
+        console.print(f"  later: smoothcert track {shown(driver.run.url)}", highlight=False, soft_wrap=True)
     else:
         console.print(f"MLflow run {tracked.run_id} in {tracked.uri}", highlight=False, soft_wrap=True)
 
@@ -184,7 +184,7 @@ def _exit_code(
             soft_wrap=True,
         )
         console.print(
-            f'  why: smoothcert query {driver.run.url} "SELECT error_class, any_value(error_message), count(*) '
+            f'  why: smoothcert query {shown(driver.run.url)} "SELECT error_class, any_value(error_message), count(*) '
             'FROM quarantine GROUP BY 1"',
             highlight=False,
             soft_wrap=True,

@@ -18,6 +18,12 @@ ExecutorKind = Annotated[
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
 
 
+def shown(url: str) -> str:
+    """A run directory as one would type it here: relative where it lies below the current directory."""
+    here = f"{Path.cwd()}/"
+    return url.removeprefix(here) if url.startswith(here) else url
+
+
 def overrides(given: list[str] | None, executor: str | None = None) -> list[str]:
     """All overrides in the order in which they apply."""
     return [*(given or []), *([f"executor.kind={executor}"] if executor else [])]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides
+from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
 from smoothcert.job import load_job
 
 
@@ -37,7 +37,7 @@ def plan(
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
     console.print(f"draws      {limit}{draws:,} ({per_pair} a pair)", highlight=False)
-    console.print(f"run        {driver.url}", highlight=False, soft_wrap=True)
+    console.print(f"run        {shown(driver.url)}", highlight=False, soft_wrap=True)
     if not probe:
         return
     rate = measure_draws_per_second(job, driver.source, made.units[0], driver.encoder)
