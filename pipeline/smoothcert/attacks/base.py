@@ -96,8 +96,8 @@ class Attack(ABC, Generic[SettingsT]):
         check_norm(self.name, norm, self.norms)
         check_batch(subject, objective, images, pair_ids)
         self.check(subject, objective, norm)
-        if self.needs_gradients and len(images):
-            subject.check_gradients(images[0])
+        for each in self.differentiated(subject) if len(images) else ():
+            each.check_gradients(images[0])
         campaign = Campaign(
             self.name,
             subject,
@@ -114,6 +114,10 @@ class Attack(ABC, Generic[SettingsT]):
 
     def check(self, subject: Subject, objective: Objective, norm: Norm) -> None:  # noqa: B027
         """Raise ``JobError`` or ``EncoderError`` where the attack cannot do what is asked."""
+
+    def differentiated(self, subject: Subject) -> Sequence[Subject]:
+        """What the search needs gradients of, when ``subject`` is attacked."""
+        return (subject,) if self.needs_gradients else ()
 
     @abstractmethod
     def search(self, campaign: Campaign) -> None:

@@ -14,7 +14,7 @@ from smoothcert.attacks.campaign import Campaign, keep
 from smoothcert.attacks.crops import random_crops, resized
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.objectives.base import Objective, cosine
-from smoothcert.attacks.subjects import Subject
+from smoothcert.attacks.subjects import BareSubject, Subject
 from smoothcert.encoders.base import Encoder
 from smoothcert.errors import JobError
 
@@ -58,6 +58,10 @@ class MAttack(Attack[MAttackSettings]):
     def check(self, subject: Subject, objective: Objective, norm: Norm) -> None:
         """See ``Attack.check``."""
         need_matching(self.name, objective, images=True)
+
+    def differentiated(self, subject: Subject) -> Sequence[Subject]:
+        """See ``Attack.differentiated``: the surrogates, where there are any."""
+        return tuple(BareSubject(encoder) for encoder in self.settings.surrogates) or (subject,)
 
     def search(self, campaign: Campaign) -> None:
         """See ``Attack.search``."""

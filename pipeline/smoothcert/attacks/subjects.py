@@ -71,7 +71,10 @@ class Subject(ABC):
         """Raise ``EncoderError`` unless one image's features can be differentiated; tried once."""
         if self._differentiable:
             return
-        probe = image.detach()[None].clone().requires_grad_(True)
+        probe = image.detach()[None].clone()
+        if tuple(image.shape[1:]) != tuple(self.encoder.input_size):  # a surrogate may see another size
+            probe = torch.nn.functional.interpolate(probe, self.encoder.input_size)
+        probe.requires_grad_(True)
         try:
             features = self.encoder.encode_images(probe)
             if features.requires_grad:

@@ -14,6 +14,7 @@ from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.engine import Texts
 from smoothcert.engine.texts import CaptionFeatures, features_of
+from smoothcert.errors import JobError
 from smoothcert.job_attacks import AttackSection
 from smoothcert.runtime.attack_inputs import AttackInputs
 
@@ -73,8 +74,12 @@ class Goal:
         captions = labels = classes = pool = rivals = None
         if section.objective in ("caption", "retrieval") or section.target_caption is not None:
             known = [each for each in self._own_captions(pairs) if each is not None]
-            if len(known) == len(pairs):
-                captions = self._tensor(np.stack(known))
+            if len(known) < len(pairs):
+                raise JobError(
+                    f"objective '{section.objective}' needs a caption, which a pair lacks",
+                    remedy="leave such pairs out, or choose another objective",
+                )
+            captions = self._tensor(np.stack(known))
         if section.objective == "classification":
             texts = self._inputs.texts(self._encoder)
             numbers = [texts.labels.index(ready.pair.label or "") for ready in pairs]

@@ -201,7 +201,7 @@ def _certified(claims: Claims, budget: float, to_clean: Interval, to_smoothed: I
         "certified_to_clean": clean,
         "certified_to_smoothed": smoothed,
         "certified_cosine": max((bound for bound, _ in both), default=None),
-        "violation": any(cosine.upper < bound for bound, cosine in both) if both else None,
+        "violation": any(not cosine.upper >= bound for bound, cosine in both) if both else None,
     }
 
 

@@ -135,8 +135,10 @@ class Attacker:
             raise
         except Exception as exc:
             raise DecodeError(f"{type(exc).__name__} while preparing the image: {exc}") from exc
-        if self.section.objective in ("caption", "retrieval") and not pair.captions:
-            raise CaptionError(f"objective '{self.section.objective}' needs a caption, which this pair lacks")
+        section = self.section
+        # of every pair alike: what a success is must not depend on the pairs beside it
+        if (section.objective in ("caption", "retrieval") or section.target_caption) and not pair.captions:
+            raise CaptionError(f"objective '{section.objective}' needs a caption, which this pair lacks")
         if self.section.objective == "classification" and pair.label not in self._labels:
             raise LabelError(
                 f"objective 'classification' needs a label that zero_shot.labels names; this pair's is {pair.label!r}"
@@ -151,8 +153,8 @@ class Attacker:
             front.goal.objective(pairs, images)
             objective = front.searched_goal.objective(pairs, images)
             self._attack.check(front.searched, objective, self.section.norm)
-            if self._attack.needs_gradients:
-                front.searched.check_gradients(images[0])
+            for each in self._attack.differentiated(front.searched):
+                each.check_gradients(images[0])
 
     def run(
         self, pairs: Sequence[ReadyPair], claims: Mapping[str, Claims] = MappingProxyType({})

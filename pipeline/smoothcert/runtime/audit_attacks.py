@@ -69,6 +69,16 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
     )
     # a certificate is about its own encoder and noise: defences are other encoders
     covered = f"{joined} AND a.norm = 'l2' AND a.encoder_digest = c.encoder_digest AND a.sigma = c.sigma"
+    yield Rule(
+        "not-a-number",
+        "4.1",
+        "an outcome lacks the numbers that a certificate is held against",
+        f"SELECT pair_id, {which} AS detail {covered} AND (a.cosine_to_clean_ucb IS NULL OR a.cosine_to_smoothed_ucb "
+        "IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
+        f"UNION ALL SELECT pair_id, {which} AS detail {here} AND status = 'ok' AND "
+        "(margin IS NULL OR success IS NULL)",
+    )
+    yield from _copies(info, covered, which)
     for claim in _claims(info):
         yield Rule(
             "violation",
@@ -86,6 +96,30 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation",
         pairs=True,
     )
+
+
+def _copies(info: RunInfo, covered: str, which: str) -> Iterator[Rule]:
+    """The certified cosines that attack rows show, against the certificates that they come from."""
+    listed = [
+        f"CASE WHEN a.budget <= {number(radius)} THEN c.{name}[{i}] END"
+        for i, radius in enumerate(info.job.certify.radii, start=1)
+        for name in ("clean_reference", "large_radius")
+    ]
+    score = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
+    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN 0 AND 1 THEN c.smooth_norm_lcb END"
+    for column, computed in (
+        ("certified_to_clean", f"greatest(fcsb({score}, a.budget, c.sigma), {', '.join(listed)})"),
+        ("certified_to_smoothed", f"angular_bound({norm}, a.budget, c.sigma)"),
+    ):
+        yield Rule(
+            "rounded-up",
+            "4.2",
+            "an attack row shows more as certified than its certificate says",
+            f"SELECT pair_id, {which} || ': {column} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, "
+            f"'nothing') || ' follows' AS detail FROM (SELECT pair_id, a.attack, a.norm, a.budget, a.subject, "
+            f"a.{column} AS stored, {computed} AS computed {covered}) WHERE stored > coalesce(computed, -2) + "
+            f"{number(SLACK)}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,22 @@ def test_an_ensemble_may_have_other_input_sizes(
     assert {record.queries for record in outcome.records} == {1 + 8 + 1}
 
 
+def test_the_encoders_that_are_searched_must_give_gradients_and_only_they(
+    images: torch.Tensor, pair_ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (images.shape[2], images.shape[3])
+    good, frozen = KnownEncoder.rotating(input_size=size), KnownEncoder.rotating(input_size=size)
+    encode = frozen._image_features
+    monkeypatch.setattr(frozen, "_image_features", lambda batch: encode(batch.detach()))
+    settings: dict[str, Any] = {"norm": "linf", "budget": 16 / 255}
+    through = make_attack("m-attack", steps=2, surrogates=(frozen,))
+    with pytest.raises(EncoderError, match="gives no gradients"):
+        through.run(BareSubject(good), matching(good, images), images, pair_ids, **settings)
+    transferred = make_attack("m-attack", steps=2, surrogates=(good,))
+    outcome = transferred.run(BareSubject(frozen), matching(frozen, images), images, pair_ids, **settings)
+    assert len(outcome.records) == len(images)
+
+
 def test_what_is_missing_is_named(linear: Any, images: torch.Tensor, pair_ids: list[str]) -> None:
     arguments = (BareSubject(linear), matching(linear, images), images, pair_ids)
     with pytest.raises(EncoderError, match="'foa' needs patch features, which encoder 'linear' lacks"):

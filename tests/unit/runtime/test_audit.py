@@ -230,6 +230,12 @@ def test_a_dishonest_certificate_is_named(tmp_path: Path, change: Change, rule: 
         (put(certify_seed=3), "other-units"),
         (put(violation=True), "violation"),
         (put(subject="other"), "missing-attack"),
+        (put(cosine_to_clean_ucb=None), "not-a-number"),
+        (put(cosine_to_smoothed_ucb=None), "not-a-number"),
+        (put(violation=None), "not-a-number"),
+        (put(margin=None), "not-a-number"),
+        (lambda row: row.update(certified_to_smoothed=row["certified_to_smoothed"] + 0.003), "rounded-up"),
+        (lambda row: row.update(certified_to_clean=row["certified_to_clean"] + 0.5), "rounded-up"),
     ],
 )
 def test_a_dishonest_attack_row_is_named(tmp_path: Path, change: Change, rule: str) -> None:
