@@ -32,6 +32,7 @@ AttackName = Literal[
 ]
 ObjectiveName = Literal["caption", "classification", "divergence", "matching", "retrieval"]
 NormName = Literal["l2", "linf"]
+ReferenceName = Literal["clean", "smoothed", "label", "predicted"]
 
 SUBJECTS = ("bare", "smoothed")
 """Subjects of every job; the names of its defences come on top."""
@@ -41,6 +42,17 @@ ENSEMBLES = ("foa", "m-attack")
 
 THRESHOLDS = {"divergence": 0.5, "caption": 0.0}
 """Objectives whose success is a cosine below a threshold, with their defaults."""
+
+EOT_DRAWS = 64
+"""Draws a step below which gradients are so noisy that attacks look weak (theory.md section 5)."""
+EVALUATE_DRAWS = 1000
+"""Draws below which an outcome is judged loosely (theory.md section 5)."""
+
+REFERENCES: dict[str, tuple[ReferenceName, ...]] = {
+    "divergence": ("clean", "smoothed"),
+    "classification": ("label", "predicted"),
+}
+"""Objectives that can leave one of several things, the default first."""
 
 
 def _known(what: str, kind: Any) -> BeforeValidator:
@@ -62,6 +74,13 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float)) else value
 
 
+def _no_flag(value: Any) -> Any:
+    """Python takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is not a number; use a positive number in units of [0,1] pixels")
+    return value
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError(
@@ -70,7 +89,7 @@ def _positive(value: float) -> float:
     return value
 
 
-Budget = Annotated[float, Field(allow_inf_nan=False)]
+Budget = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
 
 
 class AttackSection(Section):
@@ -86,6 +105,11 @@ class AttackSection(Section):
     """divergence: away from the clean feature. classification: another class wins (needs zero_shot and labels).
     caption: away from the own caption. retrieval: the own caption loses its rank (needs retrieval).
     matching: the target is nearer than the own caption (for a target caption) or the clean image."""
+    reference: Annotated[ReferenceName, _known("reference", ReferenceName)] | None = None
+    """What the objective leaves. For divergence clean: the feature without noise (the default), or smoothed: the
+    subject's own feature of the clean image, which the angular certificate is about. For classification label (the
+    default), or predicted: the class that the subject predicts without attack, which the class certificate is about;
+    it needs no labels."""
     subjects: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)] = SUBJECTS
     """bare: the encoder as it is. smoothed: its mean under noise of certify.sigma, by expectation over draws. The
     name of a defence: the same mean of encoder.model behind that defence."""
@@ -96,9 +120,9 @@ class AttackSection(Section):
     """Steps of one start; default the attack's own."""
     restarts: PositiveInt | None = None
     """Starts of pairs still unsolved; default the attack's own."""
-    eot_draws: PositiveInt = 64
+    eot_draws: PositiveInt = EOT_DRAWS
     """Noise draws behind each gradient on a smoothed subject; fewer overstate robustness."""
-    evaluate_draws: Annotated[int, Field(ge=8)] = 1000
+    evaluate_draws: Annotated[int, Field(ge=8)] = EVALUATE_DRAWS
     """Fresh draws that judge the result on a smoothed subject; fewer than 1000 make wide bounds."""
     alpha: Probability = 0.001
     """Failure probability of each confidence bound of an attacked cosine."""
@@ -151,6 +175,10 @@ class AttackSection(Section):
                 f"attack '{self.attack}' searches one surrogate, not {len(self.surrogates)}; use one section for each, "
                 f"or one of {', '.join(ENSEMBLES)}"
             )
+        references = REFERENCES.get(self.objective, ())
+        if self.reference is not None and self.reference not in references:
+            usable = f"use {' or '.join(references)}" if references else "remove it"
+            raise ValueError(f"objective '{self.objective}' takes no reference '{self.reference}'; {usable}")
         if "surrogates" in self.settings:
             raise ValueError("settings.surrogates is no setting; name encoders in surrogates beside it")
         return self
@@ -159,6 +187,11 @@ class AttackSection(Section):
     def resolved_threshold(self) -> float | None:
         """Cosine below which the attack has succeeded, where the objective has one."""
         return THRESHOLDS.get(self.objective) if self.threshold is None else self.threshold
+
+    @property
+    def resolved_reference(self) -> str | None:
+        """What the objective leaves, where there is a choice."""
+        return self.reference or next(iter(REFERENCES.get(self.objective, ())), None)
 
     @property
     def target(self) -> str | None:
@@ -178,6 +211,8 @@ class AttackSection(Section):
         counts by that, wherever it is kept.
         """
         what = self.model_dump(mode="json", exclude={"keep"})
+        if self.resolved_reference == next(iter(REFERENCES.get(self.objective, ())), None):
+            del what["reference"]  # the default, named or not, is one attack
         if "target_image" in self.contents:
             del what["target_image"]
         if "surrogates.0" in self.contents:

@@ -255,6 +255,29 @@ def test_another_attack_joins_the_run_and_only_it_is_run(driver: Callable[..., D
     assert audit_run(run).sound
 
 
+def test_the_reference_says_what_an_attack_leaves(driver: Callable[..., Driver]) -> None:
+    """The angular certificate is about the smoothed feature, the class certificate about the predicted class."""
+    own = PGD | {"reference": "smoothed", "subjects": "smoothed", "budgets": 0.5, "evaluate_draws": 400}
+    away = own | {"objective": "classification", "reference": "predicted"}
+    del away["threshold"]
+    run = attack(driver([own, away], "data.columns.label=null"))
+    found = rows(run, "SELECT * FROM attacks WHERE status = 'ok'")
+    assert {(r["objective"], r["reference"]) for r in found} == {
+        ("divergence", "smoothed"),
+        ("classification", "predicted"),
+    }
+    assert len(found) == 2 * (PAIRS - 1)
+    for row in found:
+        if row["objective"] == "divergence":
+            # the reference is a mean of 400 draws: its direction is off by about the spread over sqrt(400)
+            assert row["margin"] + 0.9 == pytest.approx(row["cosine_to_smoothed"], abs=0.02)
+            assert abs(row["margin"] + 0.9 - row["cosine_to_clean"]) > 1e-4
+        else:
+            assert row["label"] is None
+            assert row["success"] == (row["attacked_label"] != row["clean_label"])
+    assert audit_run(run).sound
+
+
 def test_an_unsound_certificate_is_caught_in_a_real_run(driver: Callable[..., Driver]) -> None:
     run = attack(driver([PGD]))
     (file, *_) = run.commits.load().files("certificates")
@@ -293,6 +316,7 @@ class Gradless(KnownEncoder):
         ([SIGNS | {"budget": -1.0}], "budget=-1"),
         ([SIGNS | {"step": 3}], "did you mean 'steps'"),
         ([SIGNS | {"settings": {"random_strat": True}}], "did you mean 'random_start'"),
+        ([SIGNS | {"settings": {"random_start": "no"}}], "settings.random_start='no' does not fit"),
         ([SIGNS | {"objective": "matching"}], "needs a target"),
         ([SIGNS | {"objective": "retrieval"}], "needs the section 'retrieval'"),
         ([SIGNS | {"attack": "cw"}], "does not work in norm 'linf'"),

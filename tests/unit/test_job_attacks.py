@@ -49,6 +49,17 @@ def test_attacks_change_no_certificate_and_have_an_identity_of_their_own() -> No
     assert len(others | {same.attack_id}) == 5
 
 
+def test_a_default_reference_that_is_named_is_the_same_attack() -> None:
+    assert section("reference: clean").attack_id == section().attack_id
+    assert section("reference: smoothed").attack_id != section().attack_id
+
+
+def test_a_flag_is_no_budget() -> None:
+    for budget in ("true", "[0.5, true]"):
+        with pytest.raises(JobError, match="True is not a number"):
+            parse_job(JOB, [PGD.replace("budget: 0.25", f"budgets: {budget}")])
+
+
 def test_every_identifying_field_is_part_of_the_identity() -> None:
     names = {name for name in AttackSection.model_fields if name != "keep"}
     assert names == set(section().model_dump(exclude={"keep"}))
@@ -67,6 +78,9 @@ def test_every_identifying_field_is_part_of_the_identity() -> None:
         ),
         ("objective: classification", "needs the section 'zero_shot'"),
         ("subjects: [bare, bare]", "names one twice"),
+        ("reference: label", "takes no reference 'label'; use clean or smoothed"),
+        ("objective: caption, reference: smoothed", "takes no reference 'smoothed'; remove it"),
+        ("reference: smothed", "did you mean 'smoothed'"),
         ("keeep: 3", "did you mean 'keep'"),
     ],
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from smoothcert.attacks.apgd import APGD, APGDSettings
 from smoothcert.attacks.attackvlm import AttackVLM, MatchingSettings
@@ -92,6 +94,9 @@ ATTACKS: Mapping[str, AttackEntry] = MappingProxyType(
 )
 
 
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
 def make_attack(name: str, **settings: Any) -> Attack[Any]:
     """The attack of that name.
 
@@ -115,11 +120,24 @@ def make_attack(name: str, **settings: Any) -> Attack[Any]:
                 f"attack '{name}' has no setting '{key}'{did_you_mean(key, known)}",
                 remedy=f"use some of: {', '.join(known)}",
             )
+    hints = get_type_hints(entry.settings)
+    for key, value in settings.items():
+        try:
+            # by its annotation, strictly: "no" is not False, 1.5 is no number of steps, true is not 1
+            TypeAdapter(hints[key], config=_STRICT).validate_python(value)
+        except ValidationError as exc:
+            reason = exc.errors()[0]["msg"]
+            raise JobError(
+                f"attack '{name}': settings.{key}={value!r} does not fit: {reason[:1].lower()}{reason[1:]}",
+                remedy=f"its default is {_default(entry, key)!r}",
+            ) from exc
     try:
         made = entry.settings(**{**entry.defaults, **settings})
-    except TypeError as exc:
-        raise JobError(
-            f"attack '{name}': a setting has the wrong type: {exc}",
-            remedy="compare with the documented defaults",
-        ) from exc
+    except JobError as exc:
+        raise JobError(f"attack '{name}': settings.{exc.message}", remedy=exc.remedy) from exc
     return entry.factory(name, made)
+
+
+def _default(entry: AttackEntry, key: str) -> Any:
+    own = next(setting.default for setting in fields(entry.settings) if setting.name == key)
+    return entry.defaults.get(key, own)

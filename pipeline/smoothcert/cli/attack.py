@@ -118,9 +118,15 @@ def _success_table(query: Query) -> list[dict[str, object]]:
 
 
 def _question(row: dict[str, object]) -> str:
-    """The objective and what makes it one question: its threshold or target."""
-    threshold, target = row["threshold"], row["target"]
-    return f"{row['objective']}{'' if threshold is None else f' < {threshold:g}'}{f' {target}' if target else ''}"
+    """The objective and what makes it one question: its reference, threshold or target."""
+    parts = [f"{row['objective']}"]
+    if row["reference"] in ("smoothed", "predicted"):
+        parts.append(f"from {row['reference']}")
+    if row["threshold"] is not None:
+        parts.append(f"< {row['threshold']:g}")
+    if row["target"]:
+        parts.append(f"{row['target']}")
+    return " ".join(parts)
 
 
 def _print_rows(console: Console, title: str, rows: list[dict[str, object]]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smoothcert.attacks import Objective, ObjectiveInputs, TextReferences, build_objective
+from smoothcert.attacks import Objective, ObjectiveInputs, Subject, TextReferences, build_objective
+from smoothcert.attacks.noise import NoiseKey
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.engine import Texts
@@ -58,19 +59,30 @@ class Goal:
         if section.target_caption is not None:
             self._target = self._tensor(features_of(encoder, [section.target_caption]))
 
-    def objective(self, pairs: Sequence[ReadyPair], images: torch.Tensor) -> Objective:
+    def objective(
+        self,
+        pairs: Sequence[ReadyPair],
+        images: torch.Tensor,
+        subject: Subject,
+        classes_left: Sequence[int] = (),
+    ) -> Objective:
         """The objective of a batch.
 
         Args:
             pairs: the pairs.
             images: their canonical inputs, float32 (B, 3, H, W) in [0,1].
+            subject: what is searched or judged, with this goal's encoder.
+            classes_left: of ``classes_left``, where the objective is about classes.
 
         Raises:
             JobError: the source or the job lacks what it needs.
         """
         section = self._section
-        with torch.no_grad():
-            clean = torch.cat([self._encoder.encode_images(image[None]) for image in images])
+        if section.reference == "smoothed":
+            clean = self._smoothed(pairs, images, subject)
+        else:
+            with torch.no_grad():
+                clean = torch.cat([self._encoder.encode_images(image[None]) for image in images])
         captions = labels = classes = pool = rivals = None
         if section.objective in ("caption", "retrieval") or section.target_caption is not None:
             known = [each for each in self._own_captions(pairs) if each is not None]
@@ -81,10 +93,8 @@ class Goal:
                 )
             captions = self._tensor(np.stack(known))
         if section.objective == "classification":
-            texts = self._inputs.texts(self._encoder)
-            numbers = [texts.labels.index(ready.pair.label or "") for ready in pairs]
-            labels = torch.tensor(numbers, device=self._encoder.device)
-            classes = self._tensor(texts.class_features)
+            labels = torch.tensor(list(classes_left), device=self._encoder.device)
+            classes = self._tensor(self._inputs.texts(self._encoder).class_features)
         if section.objective == "retrieval":
             texts = self._inputs.texts(self._encoder)
             pool = self._tensor(texts.pool_features)
@@ -106,6 +116,22 @@ class Goal:
         k = self._inputs.texts(self._inputs.certified).retrieval_k
         return build_objective(section.objective, inputs, threshold=section.resolved_threshold, k=k)
 
+    def classes_left(
+        self, pairs: Sequence[ReadyPair], images: torch.Tensor, subject: Subject
+    ) -> tuple[int, ...]:
+        """The class that each pair is to leave: its label, or what the subject predicts without attack.
+
+        Empty for objectives that are not about classes.
+        """
+        if self._section.objective != "classification":
+            return ()
+        texts = self._inputs.texts(self._encoder)
+        if self._section.reference != "predicted":
+            return tuple(texts.labels.index(ready.pair.label or "") for ready in pairs)
+        features = self._smoothed(pairs, images, subject)
+        logits = features @ self._tensor(texts.class_features).T
+        return tuple(int(number) for number in logits.argmax(dim=1))
+
     def references(self, pairs: Sequence[ReadyPair], labels: Sequence[str | None]) -> TextReferences:
         """The texts of a batch, for judging.
 
@@ -125,6 +151,16 @@ class Goal:
             own=tuple(_own(pairs, texts)),
             k=texts.retrieval_k,
         )
+
+    def _smoothed(self, pairs: Sequence[ReadyPair], images: torch.Tensor, subject: Subject) -> torch.Tensor:
+        """The subject's features (B, d) of clean images: means of draws that neither certify nor judge."""
+        section = self._section
+        means = []
+        for ready, image in zip(pairs, images, strict=True):
+            key = NoiseKey(section.seed, ready.pair.pair_id, "attack", ("reference",))
+            draws = torch.cat(list(subject.draws(image, key, section.evaluate_draws)))
+            means.append(draws.mean(dim=0, dtype=torch.float64))
+        return torch.stack(means).float()
 
     def _own_captions(self, pairs: Sequence[ReadyPair]) -> list[NDArray[np.float64] | None]:
         found = iter(self._captions.of([ready.pair.captions for ready in pairs if ready.pair.captions]))

@@ -32,6 +32,7 @@ class AttackRow:
     norm: str
     budget: float
     objective: str
+    reference: str | None
     target: str | None
     target_digest: str | None
     surrogates: tuple[str, ...] | None
@@ -101,6 +102,7 @@ class AttackRowMaker:
             "settings": section.model_dump_json(exclude={"keep"}),
             "norm": section.norm,
             "objective": section.objective,
+            "reference": section.resolved_reference,
             "target": section.target,
             "target_digest": section.contents.get("target_image"),
             "surrogates": tuple(f"{each.name} {each.digest[:12]}" for each in attacker.surrogates) or None,

@@ -15,6 +15,7 @@ from smoothcert.attacks import (
     AttackRecord,
     AttackScore,
     BareSubject,
+    Objective,
     SmoothedSubject,
     Subject,
     check_transfer,
@@ -139,7 +140,7 @@ class Attacker:
         # of every pair alike: what a success is must not depend on the pairs beside it
         if (section.objective in ("caption", "retrieval") or section.target_caption) and not pair.captions:
             raise CaptionError(f"objective '{section.objective}' needs a caption, which this pair lacks")
-        if self.section.objective == "classification" and pair.label not in self._labels:
+        if section.resolved_reference == "label" and pair.label not in self._labels:
             raise LabelError(
                 f"objective 'classification' needs a label that zero_shot.labels names; this pair's is {pair.label!r}"
             )
@@ -150,8 +151,7 @@ class Attacker:
         """Raise ``JobError`` or ``EncoderError`` where the attack cannot do what is asked, before any work."""
         images = self._images(pairs)
         for front in self._fronts:
-            front.goal.objective(pairs, images)
-            objective = front.searched_goal.objective(pairs, images)
+            _, objective = self._objectives(front, pairs, images)
             self._attack.check(front.searched, objective, self.section.norm)
             for each in self._attack.differentiated(front.searched):
                 each.check_gradients(images[0])
@@ -173,8 +173,7 @@ class Attacker:
         names = [ready.pair.pair_id for ready in pairs]
         for front in self._fronts:
             subject = front.subject
-            objective = front.goal.objective(pairs, images)
-            wanted = front.searched_goal.objective(pairs, images)
+            objective, wanted = self._objectives(front, pairs, images)
             held = [claims[name] if name in claims else None for name in names]
             labels = [claim.label if claim is not None and claim.about(subject) else None for claim in held]
             texts = front.goal.references(pairs, labels)
@@ -202,6 +201,16 @@ class Attacker:
                 )
                 outcomes = zip(found.records, scores, found.images, strict=True)
                 yield subject.name, budget, tuple(Outcome(*each) for each in outcomes)
+
+    def _objectives(
+        self, front: _Front, pairs: Sequence[ReadyPair], images: torch.Tensor
+    ) -> tuple[Objective, Objective]:
+        """What counts as success, and the same where the search looks: about the same classes on a surrogate."""
+        left = front.goal.classes_left(pairs, images, front.subject)
+        judged = front.goal.objective(pairs, images, front.subject, left)
+        if front.searched is front.subject:
+            return judged, judged
+        return judged, front.searched_goal.objective(pairs, images, front.searched, left)
 
     def class_name(self, number: int | None) -> str | None:
         """The label of a class number."""

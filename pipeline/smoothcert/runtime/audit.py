@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 
 from scipy.stats import binom
 
+from smoothcert.job_attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.attack_asked import AskedAttack, asked_attacks
 from smoothcert.runtime.audit_attacks import attack_rules
 from smoothcert.runtime.audit_rules import certificate_rules
@@ -56,7 +57,8 @@ class RunAudit:
         url: its directory.
         pairs: pairs of the plan.
         attacks: attack rows.
-        audited_pairs: pairs whose certificates an l2 attack on the smoothed encoder tested.
+        audited_pairs: pairs of whose certificates an l2 attack on the smoothed encoder tested one that says something
+            at its budget.
         violated_pairs: those among them with a violation.
         chance: probability of so many or more, if every claim and every upper bound failed at its alpha; None
             without any.
@@ -133,13 +135,18 @@ def audit_run(run: RunDirectory) -> RunAudit:
         attacks = _one(query, f"SELECT count(*) FROM attacks {here}")
         same = f"sigma > 0 AND encoder_digest = {quoted(info.encoder_digest)}"
         covered = f"{here} AND norm = 'l2' AND {same} AND status = 'ok'"
-        audited = _one(query, f"SELECT count(DISTINCT pair_id) FROM attacks {covered}")
+        audited = _one(
+            query,
+            f"SELECT count(DISTINCT pair_id) FROM (SELECT * FROM attacks {covered}) a JOIN certificates c USING "
+            "(run_id, pair_id) WHERE a.certified_cosine IS NOT NULL OR a.perturbation_l2 <= c.certified_radius OR "
+            "a.perturbation_l2 <= c.retrieval_radius",
+        )
         statements = _one(
             query,
             f"SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM attacks {covered} GROUP BY pair_id)",
         )
         alpha = float(_one(query, f"SELECT coalesce(max(alpha), 0) FROM attacks {covered}"))
-        notes = (*_changed_classes(query, info), *_never_made(info, asked))
+        notes = (*_changed_classes(query, info), *_few_draws(query, here), *_never_made(info, asked))
     findings = list(found.values())
     if pairs != info.pairs:
         unit_ids = [unit.unit_id for unit in run.pending()]
@@ -179,6 +186,20 @@ def _changed_classes(query: Query, info: RunInfo) -> list[str]:
     return [
         f"{changed:,} pairs changed their smoothed class within the certified radius, by the mean of the evaluation "
         "draws; where the confidence bound does not agree that proves nothing, but it deserves a look"
+    ]
+
+
+def _few_draws(query: Query, here: str) -> list[str]:
+    few = _one(
+        query,
+        f"SELECT count(*) FROM attacks {here} AND sigma > 0 AND status = 'ok' AND "
+        f"(evaluate_draws < {EVALUATE_DRAWS} OR eot_draws < {EOT_DRAWS})",
+    )
+    if not few:
+        return []
+    return [
+        f"{few:,} outcomes under noise rest on fewer than {EOT_DRAWS} draws a step or {EVALUATE_DRAWS:,} draws of "
+        "judging: the attack may look weaker than it is"
     ]
 
 

@@ -78,6 +78,14 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         f"UNION ALL SELECT pair_id, {which} AS detail {here} AND status = 'ok' AND "
         "(margin IS NULL OR success IS NULL)",
     )
+    yield Rule(
+        "not-a-number",
+        "4.1",
+        "the encoder gave NaN or infinity under attack: certificates assume a feature of length 1 everywhere",
+        f"SELECT pair_id, {which} AS detail FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = "
+        f"{quoted(info.run_id)} AND a.status = 'quarantined' AND a.error_class = 'NonFiniteError' AND c.status = 'ok' "
+        "AND a.encoder_digest = c.encoder_digest",
+    )
     yield from _copies(info, covered, which)
     for claim in _claims(info):
         yield Rule(

@@ -46,6 +46,14 @@ _QUESTION = (
     Column("norm", _TEXT, "Norm of the budget.", values=("l2", "linf")),
     Column("budget", _NUMBER, "Largest norm allowed.", unit=_PIXELS),
     Column("objective", _TEXT, "What the attack wanted."),
+    Column(
+        "reference",
+        _TEXT,
+        "What the objective leaves. divergence: clean (the feature without noise) or smoothed (the subject's own of "
+        "the clean image). classification: label, or predicted (the subject's own class of the clean image). NULL "
+        "where there is no choice.",
+        nullable=True,
+    ),
     Column("target", _TEXT, "What it was pushed towards; NULL where there is no target.", nullable=True),
     Column("target_digest", _TEXT, "SHA-256 of the target image; NULL where there is none.", nullable=True),
     Column(

@@ -2,11 +2,11 @@
 
 attacks         one row per pair, attack, subject and budget: schemas/attacks.v1.json
 attack_success  per attack, subject and budget: attack success rate over all pairs asked for, with its interval; the
-                rows with attack 'worst case' count a pair where any attack with that objective, threshold and target
-                succeeded on that subject and budget
+                rows with attack 'worst case' count a pair where any attack with that objective, reference, threshold
+                and target succeeded on that subject and budget
 robustness_gap  per subject with noise and l2 radius: certified, attacked and clean cosine side by side
-worst_pairs     per pair, question (objective, threshold, target), subject, norm and budget: its strongest attack, worst
-                pairs first
+worst_pairs     per pair, question (objective, reference, threshold, target), subject, norm and budget: its strongest
+                attack, worst pairs first
 
 Rates count a quarantined pair as asked for and not successfully attacked; how many there are stands beside.
 Intervals are for the share in the population that the pairs were drawn from (95%, Clopper-Pearson).
@@ -26,7 +26,7 @@ def create_attack_views(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(sql)
 
 
-_KEYS = "objective, threshold, target, subject, norm, budget"
+_KEYS = "objective, reference, threshold, target, subject, norm, budget"
 """What must be the same for outcomes to be compared."""
 
 _SUCCESS = f"""
@@ -50,7 +50,8 @@ counted AS (
 SELECT *, successes / pairs AS success_rate,
        share_low(successes, pairs, 1) AS rate_low, share_high(successes, pairs, 1) AS rate_high
 FROM counted
-ORDER BY run_id, objective, threshold, target, norm, budget, subject, attack = '{WORST_CASE}', attack, attack_id
+ORDER BY run_id, objective, reference, threshold, target, norm, budget, subject,
+    attack = '{WORST_CASE}', attack, attack_id
 """
 
 _GAP = """

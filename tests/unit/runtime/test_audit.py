@@ -381,6 +381,47 @@ def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -
         ]
 
 
+def test_an_encoder_that_breaks_under_attack_voids_its_certificate(tmp_path: Path) -> None:
+    """Certificates assume a feature of length 1 at every image; the digest says whose."""
+    nothing = {"certified_to_clean": None, "certified_to_smoothed": None, "certified_cosine": None}
+    broken = nothing | {
+        "status": "quarantined",
+        "error_stage": "encode",
+        "error_class": "NonFiniteError",
+        "violation": None,
+        "margin": None,
+        "success": None,
+    }
+    result = audited(tmp_path / "own", attack_change=put(**broken))
+    assert [(f.rule, f.listed[0][0]) for f in result.findings] == [("not-a-number", "a.parquet#2")]
+    other = broken | {"encoder_digest": "b" * 64}
+    assert audited(tmp_path / "other", attack_change=put(**other)).sound
+    read = broken | {"error_class": "DecodeError"}
+    assert audited(tmp_path / "read", attack_change=put(**read)).sound
+
+
+def test_few_draws_are_noted(tmp_path: Path) -> None:
+    assert not any("fewer" in note for note in audited(tmp_path / "many").notes)
+    for number, few in enumerate(({"eot_draws": 63}, {"evaluate_draws": 999})):
+        result = audited(tmp_path / f"{number}", attack_change=put(**few))
+        assert result.sound and "1 outcomes under noise rest on fewer" in result.notes[0]
+
+
+def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) -> None:
+    assert audited(tmp_path / "all").audited_pairs == PAIRS
+    empty = put(robustness_score_lcb=None, smooth_norm_lcb=None, large_radius=(None, None))
+
+    def vacuous(row: Row) -> None:
+        empty(row)
+        row.update(
+            {n: (None, None) for n in ("fcsb", "angular", "clean_reference", "fcsb_radius", "angular_radius")}
+        )
+
+    nothing = put(certified_to_clean=None, certified_to_smoothed=None, certified_cosine=None, violation=None)
+    result = audited(tmp_path / "vacuous", certificate_change=vacuous, attack_change=nothing)
+    assert (result.sound, result.audited_pairs) == (True, PAIRS - 1)
+
+
 def test_a_missing_pair_is_a_missing_unit(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [certificate(i) for i in range(3)])
     (finding,) = audit_run(run).findings
