@@ -69,7 +69,8 @@ class Campaign:
         self.early_stop = early_stop
         self._keys = [NoiseKey(seed, pair_id, "attack", (attack,)) for pair_id in self.pair_ids]
         pairs, device = len(images), images.device
-        self.best_images = images.clone()
+        self.best_images = images
+        self._borrowed = True
         self.best_margin = torch.full((pairs,), torch.inf, device=device)
         self._lucky_images = images
         self._lucky_margin = self.best_margin
@@ -129,7 +130,7 @@ class Campaign:
 
         Args:
             rows: the pairs, (k,).
-            points: their images, (k, 3, H, W).
+            points: their images, (k, 3, H, W); they may be kept as they are, so they must not be changed later.
             objective: whose loss to compute (for the whole batch); default the campaign's.
             gradient: whether its gradient is wanted.
             same_noise: use the same draws in every query, so that answers can be compared with each other.
@@ -231,7 +232,8 @@ class Campaign:
         else:
             better = margin < self.best_margin[rows]
             if len(rows) == len(self.best_margin) and bool(better.all()):
-                self.best_images.copy_(points.detach())
+                # as they are: a copy of every step's images costs as much as a tenth of a small encoder
+                self.best_images, self._borrowed = points.detach(), True
                 self.best_margin.copy_(margin)
             else:
                 self._keep(rows[better], points[better], margin[better])
@@ -253,6 +255,8 @@ class Campaign:
         return norms <= self.ball.budget[rows] * (1 - 1e-12)
 
     def _keep(self, rows: torch.Tensor, points: torch.Tensor, margin: torch.Tensor) -> None:
+        if self._borrowed:
+            self.best_images, self._borrowed = self.best_images.clone(), False
         self.best_images[rows] = points.detach()
         self.best_margin[rows] = margin
 

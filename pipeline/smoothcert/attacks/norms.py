@@ -92,16 +92,21 @@ class Ball:
         if self.norm == "linf":
             return self.project(points)
         step = points - self.images
-        step *= column((self.budget.to(step.dtype) / _length(step).clamp_min(1e-30)).clamp_max(1.0), step)
-        return step.add_(self.images).clamp_(0.0, 1.0)
+        share = (self.budget.to(step.dtype) / _length(step).clamp_min(1e-30)).clamp_max(1.0)
+        return torch.addcmul(self.images, step, column(share, step)).clamp_(0.0, 1.0)
 
     def fit(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Points in the box that exceed the budget by rounding at most, brought inside; and their float64 steps."""
         delta = difference(points, self.images)
-        if self.norm == "linf" or not bool((measured_norm(delta, "l2") > self._allowed).any()):
+        if self.norm == "linf":
             return points, delta
-        fitted = self._shrink_to_fit(points.clone(), points - self.images, torch.ones_like(self.budget))
-        return fitted, difference(fitted, self.images)
+        over = (measured_norm(delta, "l2") > self._allowed).nonzero()[:, 0]
+        if len(over):
+            some, outside = self.select(over), points[over]
+            fitted = some._shrink_to_fit(outside, outside - some.images, torch.ones_like(some.budget))
+            points = points.index_copy(0, over, fitted)
+            delta[over] = difference(fitted, some.images)
+        return points, delta
 
     @property
     def _allowed(self) -> torch.Tensor:

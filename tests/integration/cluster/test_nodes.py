@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +23,11 @@ def test_a_raylet_killed_with_all_its_workers(start, plug, check, tools, cluster
     spot = cluster.add_node(num_cpus=1, resources={"spot": 1}, object_store_memory=2**27)
     blocker = ray.remote(num_cpus=2)(_Blocker).remote()  # the head is full: workers go to the other node
     ray.get(blocker.ready.remote())
-    run = start(plug.Faults(pace_s=0.1))  # the run outlives the wait below by far
-    tools.until(lambda: tools.workers_of(run.url))
+    # the run outlives the wait below by far, and the seconds that workers outlive their raylet
+    run = start(plug.Faults(pace_s=0.3))
+    # a worker that has not started yet is moved by Ray itself: nothing is lost
+    logs = Path(run.url, "workers")
+    tools.until(lambda: any('"event": "start"' in log.read_text() for log in logs.glob("*.jsonl")))
     time.sleep(tools.random(seed).uniform(0, 1.0))
     raylet = spot.all_processes["raylet"][0].process
     os.kill(raylet.pid, signal.SIGKILL)
