@@ -10,8 +10,9 @@ demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
 	$(BIN)/smoothcert certify jobs/digits.yaml
 
+# Two processes of one thread each: most integration tests wait for other processes
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
