@@ -485,3 +485,27 @@ def test_what_was_attacked_before_its_certificate_is_attacked_again(
     assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2 * 2
     assert audit_run(run).sound
     assert AttackDriver(faulty([PGD])).run(quiet()).units == report.units
+
+
+def test_a_pair_that_owns_the_pool_is_quarantined_and_no_other(
+    driver: Callable[..., Driver], tmp_path: Path
+) -> None:
+    digits = load_digits_pairs("test")[:3]
+    images, texts = [png(image) for image, _, _ in digits], ["a one", "a two", "a digit"]
+
+    def job(captions: list[list[str]], name: str) -> Driver:
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"image": images, "caption": captions}), path)
+        displaced = SIGNS | {"objective": "retrieval"}
+        retrieval = ("retrieval.candidates=3", "retrieval.k=2")
+        return driver([displaced], f"data.uri={path}", "data.columns.label=null", *retrieval)
+
+    made = job([texts[:2], texts[:1], texts[2:]], "mixed")
+    run = attack(made)
+    found = rows(run, "SELECT pair_id, status, error_class, error_message FROM attacks ORDER BY pair_id")
+    assert [row["status"] for row in found] == ["quarantined", "ok", "ok"]
+    assert found[0]["error_class"] == "CaptionError"
+    for said in ("all but 1 captions of the pool", "k=2", "raise retrieval.candidates or lower retrieval.k"):
+        assert said in found[0]["error_message"]
+    with pytest.raises(JobError, match="remedy: raise retrieval.candidates"):
+        AttackDriver(job([texts, texts, texts], "all")).check()
