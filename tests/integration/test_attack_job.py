@@ -16,14 +16,17 @@ from PIL import Image
 
 from smoothcert.certificates import angular_bound
 from smoothcert.cli.attack import certify_and_attack
+from smoothcert.cli.retry import retry
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
-from smoothcert.errors import EncoderError, JobError
+from smoothcert.errors import EncoderError, JobError, QueryError, RunDirectoryError
 from smoothcert.job import EncoderSection, parse_job
 from smoothcert.runtime.attack_driver import AttackDriver
+from smoothcert.runtime.attack_retry import choose_attacks
 from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.retry import choose, retry_units
 from smoothcert.store import Query, RunDirectory
 
 PAIRS = 5
@@ -350,3 +353,183 @@ def test_an_encoder_without_gradients_fails_before_anything_is_made(
     with pytest.raises(EncoderError, match="gives no gradients"):
         certify_and_attack(driver([PGD], base=gradless))
     assert not (tmp_path / "runs").exists()
+
+
+class Faulty(KnownEncoder):
+    """Gives NaN for bright images under noise as long as a file is there; without noise all is well."""
+
+    flag = Path()
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = super()._image_features(pixels)
+        if self.flag.exists():
+            flat = pixels.flatten(1)
+            features[(flat.mean(1) > 0.85) & (flat.std(1) > 0.15)] = torch.nan
+        return features
+
+
+BRIGHT = (1, 4)
+"""Positions of the bright images, in two units."""
+NAN = "error_class = 'NonFiniteError'"
+
+
+@pytest.fixture
+def faulty(driver: Callable[..., Driver], tmp_path: Path) -> Callable[..., Driver]:
+    """Jobs on grey images, two of them bright, with an encoder that is at fault while ``<tmp_path>/flag`` exists."""
+    levels = [250 if number in BRIGHT else 60 + 10 * number for number in range(PAIRS)]
+    images = [png(Image.new("RGB", (8, 8), (level, level, level))) for level in levels]
+    pq.write_table(
+        pa.table({"image": images, "caption": [f"grey {n}" for n in range(PAIRS)]}), tmp_path / "grey.parquet"
+    )
+    base = Faulty.rotating(0.8, input_size=(8, 8))
+    base.flag = tmp_path / "flag"
+
+    def make(attacks: list[dict[str, Any]], *overrides: str) -> Driver:
+        return driver(
+            attacks,
+            f"data.uri={tmp_path / 'grey.parquet'}",
+            "data.columns.label=null",
+            "executor.units_in_flight=1",
+            *overrides,
+            base=base,
+        )
+
+    return make
+
+
+def test_quarantined_attacks_are_made_again_on_request(
+    faulty: Callable[..., Driver], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = PGD | {"steps": 2, "seed": 6}
+    made = faulty([PGD, other])
+    made.certify(quiet())
+    (tmp_path / "flag").touch()
+    assert AttackDriver(made).run(quiet()).missing == 0
+    run = made.run
+
+    def state() -> dict[str, set[tuple[str, str, str | None]]]:
+        """What each pair shows of the attack that is retried; every outcome once."""
+        found = rows(run, "SELECT * FROM attacks")
+        names = {(row["pair_id"], row["attack_id"], row["subject"], row["budget"]) for row in found}
+        assert len(names) == len(found) == PAIRS * 2 * 2 * 2
+        shown: dict[str, set[tuple[str, str, str | None]]] = {}
+        for row in found:
+            if row["seed"] == PGD["seed"]:
+                entry = (row["unit_id"], row["subject"], row["error_class"])
+                shown.setdefault(row["pair_id"], set()).add(entry)
+        return shown
+
+    bright = {f"grey.parquet#{number}" for number in BRIGHT}
+    first = state()
+    for pair, shown in first.items():
+        wrong = {(subject, error) for _, subject, error in shown if error}
+        assert wrong == ({("smoothed", "NonFiniteError")} if pair in bright else set())
+
+    # certification has nothing to retry, and says what would help
+    retry(run.url, NAN)
+    said = capsys.readouterr().err
+    assert "0 quarantined pairs to run again" in said and "4 pairs were quarantined while" in said
+    with pytest.raises(QueryError, match="smoothcert attack JOB --retry"):
+        retry(run.url, "subject = 'smoothed'")
+    with pytest.raises(QueryError, match="no_such_column"):
+        retry(run.url, "no_such_column = 1")
+
+    # the fault is still there: the rows of the retry take the place of the first, wholly
+    only = [PGD]
+    assert choose_attacks(run, "true) OR (true") == choose_attacks(run, "true"), "none but quarantined rows"
+    chosen = choose_attacks(run, f"{NAN} AND seed = {PGD['seed']}")
+    assert {pair for pairs in chosen.values() for pair in pairs} == bright and len(chosen) == 2
+    report = AttackDriver(faulty(only)).run(quiet(), chosen)
+    assert (report.missing, report.failed) == (0, {})
+    second = state()
+    for pair in bright:
+        assert {unit for unit, _, _ in second[pair]}.isdisjoint({unit for unit, _, _ in first[pair]})
+        assert {(subject, error) for _, subject, error in second[pair]} == {
+            ("bare", None),
+            ("smoothed", "NonFiniteError"),
+        }
+
+    # mended, but stopped half way: the same request goes on with the same units
+    (tmp_path / "flag").unlink()
+    again = faulty(only)
+    chosen = choose_attacks(run, f"{NAN} AND seed = {PGD['seed']}")
+    units = {unit.unit_id for unit in retry_units(run, chosen, run.commits.load())}
+    stop = threading.Event()
+    halted = AttackDriver(again).run(Monitor(on_result=lambda result: stop.set(), stop=stop), chosen)
+    assert halted.stopped and halted.missing == 1 and len(units) == 2
+    capsys.readouterr()
+    assert certify_and_attack(faulty(only), NAN) == 0
+    said = capsys.readouterr().err
+    assert "1 quarantined pairs to attack again" in said and "2 more belong to attacks" in said
+    third = state()
+    for pair in bright:
+        assert {error for _, _, error in third[pair]} == {None}
+        assert {unit for unit, _, _ in third[pair]} <= units
+    assert {pair: third[pair] for pair in third.keys() - bright} == {
+        pair: first[pair] for pair in first.keys() - bright
+    }
+    known = run.commits.unit_ids()
+    assert certify_and_attack(faulty(only), NAN) == 0
+    assert "0 quarantined pairs to attack again" in capsys.readouterr().err
+    assert run.commits.unit_ids() == known
+
+
+def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Driver], tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError):
+        certify_and_attack(faulty([PGD]), NAN)
+    assert not (tmp_path / "runs").exists()
+    made = faulty([PGD])
+    known = made.run.commits.unit_ids()
+    for where, said in (
+        (" ", "--retry is empty"),
+        ("eror_class = 'NonFiniteError'", "did you mean 'error_class'"),
+        ("true) -- all", "check the SQL"),
+    ):
+        with pytest.raises(QueryError) as caught:
+            certify_and_attack(made, where)
+        assert said in str(caught.value)
+    assert made.run.commits.unit_ids() == known
+
+
+def test_what_was_attacked_before_its_certificate_is_attacked_again(
+    faulty: Callable[..., Driver], tmp_path: Path
+) -> None:
+    made = faulty([PGD])
+    (tmp_path / "flag").touch()
+    made.certify(quiet())
+    (tmp_path / "flag").unlink()
+    assert AttackDriver(made).run(quiet()).missing == 0
+    run = made.run
+    knowing = "SELECT count(*) AS n FROM attacks WHERE certified_to_smoothed IS NOT NULL AND budget = 0.0625"
+    assert rows(run, knowing) == [{"n": PAIRS - len(BRIGHT)}]
+    made.retry(quiet(), retry_units(run, choose(run, NAN), run.commits.load()))
+    report = AttackDriver(faulty([PGD])).run(quiet())
+    assert (report.missing, report.units - report.resumed) == (0, 2)
+    assert rows(run, knowing) == [{"n": PAIRS}]
+    assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2 * 2
+    assert audit_run(run).sound
+    assert AttackDriver(faulty([PGD])).run(quiet()).units == report.units
+
+
+def test_a_pair_that_owns_the_pool_is_quarantined_and_no_other(
+    driver: Callable[..., Driver], tmp_path: Path
+) -> None:
+    digits = load_digits_pairs("test")[:3]
+    images, texts = [png(image) for image, _, _ in digits], ["a one", "a two", "a digit"]
+
+    def job(captions: list[list[str]], name: str) -> Driver:
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"image": images, "caption": captions}), path)
+        displaced = SIGNS | {"objective": "retrieval"}
+        retrieval = ("retrieval.candidates=3", "retrieval.k=2")
+        return driver([displaced], f"data.uri={path}", "data.columns.label=null", *retrieval)
+
+    made = job([texts[:2], texts[:1], texts[2:]], "mixed")
+    run = attack(made)
+    found = rows(run, "SELECT pair_id, status, error_class, error_message FROM attacks ORDER BY pair_id")
+    assert [row["status"] for row in found] == ["quarantined", "ok", "ok"]
+    assert found[0]["error_class"] == "CaptionError"
+    for said in ("all but 1 captions of the pool", "k=2", "raise retrieval.candidates or lower retrieval.k"):
+        assert said in found[0]["error_message"]
+    with pytest.raises(JobError, match="remedy: raise retrieval.candidates"):
+        AttackDriver(job([texts, texts, texts], "all")).check()

@@ -100,9 +100,14 @@ class Campaign:
         return [self._keys[row].at(*index) for row in rows.tolist()]
 
     def count_queries(self, rows: torch.Tensor, times: int) -> None:
-        """Note that each of these pairs was put through an encoder so many times besides ``ask``."""
+        """Note that each of these pairs was put through an encoder so many times besides ``ask``.
+
+        The subject hears of it: a search may stay away from it for long, and is to be seen alive, and to end when it
+        is told to.
+        """
         for row in rows.tolist():
             self._draws[row] += times
+        self.subject.note_images(len(rows) * times)
 
     def count_restart(self, rows: torch.Tensor) -> None:
         """Note that these pairs start once more."""

@@ -67,6 +67,9 @@ class Subject(ABC):
     def draws(self, image: torch.Tensor, key: NoiseKey, count: int) -> Iterator[torch.Tensor]:
         """Unit features of single draws of one image (3, H, W), a chunk (<= chunk, d) at a time."""
 
+    def note_images(self, count: int) -> None:  # noqa: B027  # to be overridden where somebody counts
+        """Hear of images that a search put through an encoder beside this subject, on its behalf."""
+
     def check_gradients(self, image: torch.Tensor) -> None:
         """Raise ``EncoderError`` unless one image's features can be differentiated; tried once."""
         if self._differentiable:

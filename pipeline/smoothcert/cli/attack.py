@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from smoothcert.cli.certify import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET, StopSignals, run_to_end
@@ -15,12 +16,28 @@ if TYPE_CHECKING:
     from smoothcert.runtime.attack_driver import AttackDriver, AttackReport
     from smoothcert.runtime.audit import RunAudit
     from smoothcert.runtime.driver import Driver
+    from smoothcert.runtime.retry import Chosen
     from smoothcert.store import Query
 
 EXIT_NOT_SOUND = 1
 
 
-def attack(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = None) -> None:
+def attack(
+    job_file: JobFile,
+    set_: Overrides = None,
+    executor: ExecutorKind = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            "--retry",
+            metavar="SQL",
+            help="Also attack quarantined pairs again: a condition on the quarantined rows of the table attacks, e.g. "
+            "\"error_class = 'NonFiniteError'\". A chosen pair is attacked again on all subjects and at all budgets "
+            "of that attack, and all these rows are replaced. The same command resumes.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Attack every pair of a job, after certifying what is not certified yet. Run it again to resume.
 
     The attacks are those of the job's section 'attacks'; rows go into the job's run directory, and the audit runs at
@@ -29,22 +46,50 @@ def attack(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = N
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
 
-    sys.exit(certify_and_attack(Driver(job)))
+    sys.exit(certify_and_attack(Driver(job), retry))
 
 
-def certify_and_attack(driver: Driver) -> int:
-    """Run a job that has attacks to its end, show everything, and return the exit code."""
+def certify_and_attack(driver: Driver, retry: str | None = None) -> int:
+    """Run a job that has attacks to its end, show everything, and return the exit code.
+
+    Args:
+        driver: of the job.
+        retry: a condition on quarantined attack rows: such pairs are attacked again.
+    """
     from smoothcert.runtime.attack_driver import AttackDriver
 
     attacks = AttackDriver(driver)
     attacks.check()
+    again = {} if retry is None else _chosen(driver, attacks, retry)
     code = run_to_end(driver)
     if code not in (0, EXIT_OVER_QUARANTINE_BUDGET):
         return code
-    return _attack_to_end(driver, attacks) or code
+    return _attack_to_end(driver, attacks, again) or code
 
 
-def _attack_to_end(driver: Driver, attacks: AttackDriver) -> int:
+def _chosen(driver: Driver, attacks: AttackDriver, where: str) -> Chosen:
+    """The pairs to attack again, before any work; says how many."""
+    from smoothcert.runtime.attack_retry import choose_attacks, of_attacks
+    from smoothcert.store import RunDirectory
+
+    found = choose_attacks(RunDirectory.open(driver.url), where)
+    mine = of_attacks(found, attacks.job.attacks)
+    console = Console(stderr=True)
+    console.print(f"{_count(mine):,} quarantined pairs to attack again", highlight=False)
+    if len(mine) < len(found):
+        console.print(
+            f"{_count(found) - _count(mine):,} more belong to attacks that this job does not have",
+            highlight=False,
+        )
+    return mine
+
+
+def _count(chosen: Chosen) -> int:
+    """Pairs, each counted once for every attack."""
+    return sum(map(len, chosen.values()))
+
+
+def _attack_to_end(driver: Driver, attacks: AttackDriver, again: Chosen) -> int:
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.audit import audit_run
     from smoothcert.runtime.executor import Monitor
@@ -53,7 +98,7 @@ def _attack_to_end(driver: Driver, attacks: AttackDriver) -> int:
     console, out = Console(stderr=True), Console()
     stopped_by = StopSignals(console)
     pairs = driver.run.info.pairs * len(driver.job.attacks)
-    done = attacks.pairs_done()
+    done = attacks.pairs_done(again)
     console.print(f"attacks: {len(driver.job.attacks)} of each pair", highlight=False)
     with ProgressLine(console, pairs=pairs, done=done, draws_per_pair=attacks.draws_per_pair) as line:
         report = attacks.run(
@@ -61,7 +106,8 @@ def _attack_to_end(driver: Driver, attacks: AttackDriver) -> int:
                 on_result=lambda result: None,
                 on_progress=lambda p: line.update(draws=p.draws, pairs=p.pairs, quarantined=p.quarantined),
                 stop=stopped_by.event,
-            )
+            ),
+            again,
         )
     if report.stopped and stopped_by.signal is not None:
         console.print(
@@ -80,7 +126,7 @@ def _verdict(console: Console, out: Console, report: AttackReport, result: RunAu
     for line in result.lines():
         out.print(line, highlight=False, soft_wrap=True, markup=False)
     if report.missing:
-        console.print(f"[bold red]{report.missing:,} of {report.units:,} attack units have no rows:[/]")
+        console.print(f"[bold red]{report.missing:,} of {report.units:,} attack units are not done:[/]")
         for unit, error in list(report.failed.items())[:5]:
             console.print(f"  {unit}: {error}", highlight=False, markup=False, soft_wrap=True)
         console.print("  remedy: mend the cause and run the same command again")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from smoothcert.cli.options import ExecutorKind, Overrides, RunDir, overrides
-from smoothcert.errors import JobError
+from smoothcert.errors import JobError, QueryError
 from smoothcert.job import Job, parse_job
+
+if TYPE_CHECKING:
+    from smoothcert.runtime.retry import Chosen
+    from smoothcert.store import RunDirectory
 
 
 def retry(
@@ -24,17 +28,18 @@ def retry(
 ) -> None:
     """Certify quarantined pairs again, e.g. --where "error_class = 'DecodeError'". The same command resumes.
 
-    The job is the run's own; --set may change where and how it runs (executor, tracking, encoder.device, slots and
+    Pairs that were quarantined while they were attacked are no rows of that view: 'smoothcert attack JOB --retry'. The
+    job is the run's own; --set may change where and how it runs (executor, tracking, encoder.device, slots and
     threads), but nothing that the numbers depend on. Exit codes as for certify; 5 also if a unit of retries failed.
     """
     from smoothcert.cli.certify import EXIT_MISSING_ROWS, run_to_end
     from smoothcert.runtime.driver import Driver
-    from smoothcert.runtime.retry import choose, retry_units
+    from smoothcert.runtime.retry import retry_units
     from smoothcert.store import RunDirectory
 
     run = RunDirectory.open(run_url)
     driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)))
-    chosen = choose(run, where)
+    chosen = _chosen(run, where)
     count = sum(map(len, chosen.values()))
     Console(stderr=True).print(f"{count:,} quarantined pairs to run again", highlight=False)
     if not chosen:
@@ -47,6 +52,43 @@ def retry(
         on_report=lambda report: failed.extend(report.failed),
     )
     sys.exit(code or (EXIT_MISSING_ROWS if failed else 0))
+
+
+def _chosen(run: RunDirectory, where: str) -> Chosen:
+    """The pairs to certify again; says how to attack others again that the condition is true of.
+
+    Raises:
+        QueryError: the condition is not valid SQL on the view quarantine.
+    """
+    from smoothcert.runtime.retry import choose
+
+    try:
+        chosen = choose(run, where)
+    except QueryError as exc:
+        if not _attacked(run, where):
+            raise
+        raise QueryError(
+            f'--where "{where}" is a condition on attack rows, which are not in the view quarantine',
+            remedy=_ATTACK_THEM,
+        ) from exc
+    if not chosen and (attacked := _attacked(run, where)):
+        Console(stderr=True).print(
+            f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}", highlight=False
+        )
+    return chosen
+
+
+_ATTACK_THEM = "attack them again with 'smoothcert attack JOB --retry' and the same condition"
+
+
+def _attacked(run: RunDirectory, where: str) -> int:
+    """Quarantined pairs of attacks that a condition is true of, each counted once for every attack."""
+    from smoothcert.runtime.attack_retry import choose_attacks
+
+    try:
+        return sum(map(len, choose_attacks(run, where).values()))
+    except QueryError:
+        return 0
 
 
 def _job_of(stored: Job, url: str, changes: list[str]) -> Job:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from smoothcert.datasets import UnitSpec, open_source
 from smoothcert.encoders import Encoder
@@ -13,7 +15,7 @@ from smoothcert.errors import JobError, PairError
 from smoothcert.job import Job
 from smoothcert.runtime.attack_asked import note_asked
 from smoothcert.runtime.attack_inputs import AttackInputs, with_contents
-from smoothcert.runtime.attack_retry import stale_attacks
+from smoothcert.runtime.attack_retry import both, of_attacks, stale_attacks
 from smoothcert.runtime.attack_rows import AttackRow, AttackRowMaker
 from smoothcert.runtime.attack_session import AttackSession, write_attack_rows
 from smoothcert.runtime.attack_units import attack_id_of, pending_attacks
@@ -23,10 +25,13 @@ from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.examples import publish_examples
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.metered import Meter
-from smoothcert.runtime.opening import Opening, load_checked, texts_of
+from smoothcert.runtime.opening import Opening, texts_of
 from smoothcert.runtime.results import UnitResult, worker_name
+from smoothcert.runtime.retry import left, retry_units
 from smoothcert.runtime.retry_unit import RetryUnit, only
 from smoothcert.store import Committed, RunDirectory, new_attempt
+
+_NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class AttackOpening:
 
     def __call__(self) -> AttackSession:
         """The session, with its own encoder."""
-        return self.with_encoder(load_checked(self.certify.job))
+        return self.with_encoder(self.certify.load())
 
     def with_encoder(self, encoder: Encoder) -> AttackSession:
         """The session, with an encoder that is loaded already.
@@ -62,7 +67,7 @@ class AttackReport:
 
     Attributes:
         units: attack units of the job.
-        missing: units without rows.
+        missing: units that are not done.
         failed: units given up in this session, with the reason.
         stopped: the session was told to stop.
         seconds: of this session.
@@ -133,14 +138,19 @@ class AttackDriver:
             most = max(most, each * len(section.budgets))
         return most
 
-    def pairs_done(self) -> int:
-        """Pairs whose attack is committed, each counted once for every attack of the job."""
+    def pairs_done(self, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> int:
+        """Pairs whose attack is committed and not to be made again, each counted once for every attack of the job."""
         run = self._driver.run
-        left = sum(len(unit) for unit in self._left(run.commits.load()))
-        return run.info.pairs * len(self.job.attacks) - left
+        todo = sum(len(unit) for unit in self._left(run.commits.load(), again))
+        return run.info.pairs * len(self.job.attacks) - todo
 
-    def run(self, monitor: Monitor) -> AttackReport:
+    def run(self, monitor: Monitor, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> AttackReport:
         """Run what is not committed yet or stale, then keep the strongest examples.
+
+        Args:
+            monitor: what is told of it.
+            again: pairs to attack again, by the unit whose rows show them (``attack_retry.choose_attacks``); those that
+                were replaced already, or belong to attacks that the job does not have, are left out.
 
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
@@ -149,10 +159,10 @@ class AttackDriver:
         run = self._driver.run
         note_asked(run, self.job.attacks)
         before = run.commits.load()
-        pending = self._left(before)
+        pending = self._left(before, again)
         report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
         after = run.commits.load()
-        missing = len(self._left(after))
+        missing = len(self._left(after, again))
         examples = 0
         if not report.stopped:
             examples = sum(publish_examples(run, section) for section in self.job.attacks)
@@ -168,9 +178,11 @@ class AttackDriver:
             examples=examples,
         )
 
-    def _left(self, committed: Committed) -> list[UnitSpec]:
+    def _left(self, committed: Committed, again: Mapping[str, tuple[str, ...]]) -> list[UnitSpec]:
         run, attacks = self._driver.run, self.job.attacks
-        return [*pending_attacks(run, attacks, committed), *stale_attacks(run, attacks, committed)]
+        chosen = of_attacks(both(stale_attacks(run, committed), again), attacks)
+        retries = left(retry_units(run, chosen, committed), committed)
+        return [*pending_attacks(run, attacks, committed), *retries]
 
     def _executor(self) -> Executor:
         driver, section = self._driver, self.job.executor

@@ -1,66 +1,69 @@
-"""Pairs that were quarantined when they were attacked and have been certified by a retry since: attacked again."""
+"""Pairs that are attacked again: those that the user chose, and those certified since they were attacked.
+
+A unit of an attack holds several rows of a pair, one for each subject and budget. What replaces rows replaces all that
+a unit has of a pair, so a pair is always attacked again as a whole.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
-from smoothcert.datasets import UnitSpec
 from smoothcert.job_attacks import AttackSection
-from smoothcert.runtime.attack_units import attack_id_of, attack_unit
-from smoothcert.runtime.retry_unit import RetryUnit, retry_unit
+from smoothcert.runtime.attack_units import attack_id_of
+from smoothcert.runtime.retry import Chosen, matching
 from smoothcert.store import Committed, Query, RunDirectory
 
+_QUARANTINED = "SELECT * FROM attacks WHERE status = 'quarantined'"
+"""Nested, so that no condition reaches beyond these rows."""
 
-def stale_attacks(
-    run: RunDirectory, attacks: Sequence[AttackSection], committed: Committed
-) -> list[RetryUnit]:
-    """Units that attack such pairs again; their rows replace the quarantined ones.
 
-    A row is stale where the pair's certificate comes from a retry that was committed after it. Without retries
-    nothing is read.
+def choose_attacks(run: RunDirectory, where: str) -> Chosen:
+    """Pairs that have a quarantined attack row of which an SQL condition is true, whatever attack it is of.
+
+    Args:
+        run: the run directory.
+        where: a condition on the columns of the table ``attacks``, e.g. ``error_class = 'NonFiniteError'``.
+
+    Raises:
+        QueryError: the condition is not valid SQL.
+        StoreError: reading failed.
+    """
+    with Query([run]) as query:
+        return matching(query, f"({_QUARANTINED}) WHERE", where, option="--retry")
+
+
+def stale_attacks(run: RunDirectory, committed: Committed) -> Chosen:
+    """Pairs whose certificate comes from a retry that was committed after their attack: the attack knew none.
+
+    Without retries nothing is read.
 
     Raises:
         StoreError: reading failed.
     """
-    table = committed.table
-    columns = (table[name].to_pylist() for name in ("unit_id", "committed_at", "supersedes"))
-    when: dict[str, float] = {}
-    replaced: dict[str, tuple[str, ...]] = {}
-    for unit_id, moment, supersedes in zip(*columns, strict=True):
-        when[unit_id] = moment
-        if supersedes:
-            replaced[unit_id] = tuple(json.loads(supersedes))
-    if not any(attack_id_of(unit) == "" for unit in replaced):
-        return []
-    ids = {section.attack_id for section in attacks}
+    if not any(attack_id_of(unit) == "" for unit in committed.replaced):
+        return {}
+    certified = "certificates WHERE status = 'ok' AND starts_with(unit_id, 'retry-')"
     with Query([run]) as query:
-        rows = query.sql(
-            "SELECT DISTINCT a.unit_id AS attacked, c.unit_id AS certified, pair_id FROM attacks a JOIN certificates c "
-            "USING (run_id, pair_id) WHERE a.status = 'quarantined' AND c.status = 'ok'"
-        ).to_pylist()
-    stale: dict[str, list[str]] = {}
-    for row in rows:
-        attacked, certified = row["attacked"], row["certified"]
-        if attack_id_of(attacked) in ids and certified in replaced and when[certified] > when[attacked]:
-            stale.setdefault(attacked, []).append(row["pair_id"])
-    if not stale:
-        return []
-    places = dict(_places(run, ids, committed))
-    units = []
-    for origin, pairs in sorted(stale.items()):
-        planned = origin
-        while planned in replaced:
-            (planned,) = replaced[planned]
-        units.append(retry_unit(places[planned], origin, tuple(pairs)))
-    return units
+        retried = query.sql(f"SELECT pair_id, unit_id FROM {certified}")
+        attacked = matching(query, "attacks WHERE", f"pair_id IN (SELECT pair_id FROM {certified})")
+    by = dict(zip(retried["pair_id"].to_pylist(), retried["unit_id"].to_pylist(), strict=True))
+    columns = (committed.table[name].to_pylist() for name in ("unit_id", "committed_at"))
+    when: dict[str, float] = dict(zip(*columns, strict=True))
+    stale = {
+        unit: tuple(pair for pair in pairs if when.get(by[pair], 0.0) > when.get(unit, 0.0))
+        for unit, pairs in attacked.items()
+    }
+    return {unit: pairs for unit, pairs in stale.items() if pairs}
 
 
-def _places(run: RunDirectory, ids: set[str], committed: Committed) -> Iterator[tuple[str, UnitSpec]]:
-    for unit in run.plan():
-        for attack_id in ids:
-            attacked = attack_unit(unit, attack_id)
-            yield attacked.unit_id, attacked
-    for parts in committed.split_units.values():
-        for part in parts:
-            yield part.unit_id, part
+def of_attacks(found: Chosen, attacks: Sequence[AttackSection]) -> Chosen:
+    """What belongs to these attacks."""
+    ids = {section.attack_id for section in attacks}
+    return {unit: pairs for unit, pairs in found.items() if attack_id_of(unit) in ids}
+
+
+def both(one: Mapping[str, tuple[str, ...]], other: Mapping[str, tuple[str, ...]]) -> Chosen:
+    """The pairs of either, each once."""
+    return {
+        unit: tuple(sorted({*one.get(unit, ()), *other.get(unit, ())})) for unit in sorted({*one, *other})
+    }

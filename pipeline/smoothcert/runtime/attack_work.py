@@ -90,7 +90,10 @@ class Attacker:
         self.section = section
         self._job = job
         self._encoder = inputs.certified
-        self._labels = inputs.texts(inputs.certified).labels
+        texts = inputs.texts(inputs.certified)
+        self._labels = texts.labels
+        self._pool = frozenset(texts.pool_captions)
+        self._rank = texts.retrieval_k
         self._meter = meter
         settings: dict[str, Any] = dict(section.settings)
         for name in ("steps", "restarts"):
@@ -144,6 +147,14 @@ class Attacker:
             raise LabelError(
                 f"objective 'classification' needs a label that zero_shot.labels names; this pair's is {pair.label!r}"
             )
+        if section.objective == "retrieval":
+            others = len(self._pool) - len(self._pool.intersection(pair.captions))
+            if others < self._rank:
+                raise CaptionError(
+                    f"objective 'retrieval': all but {others} captions of the pool are this pair's own, too few "
+                    f"to lose rank k={self._rank}",
+                    remedy="raise retrieval.candidates or lower retrieval.k",
+                )
         without_bytes = Pair(pair.pair_id, pair.source_uri, None, pair.captions, pair.label, None)
         return ReadyPair(without_bytes, pixels)
 
@@ -256,8 +267,8 @@ def check_attacks(job: Job, inputs: AttackInputs, source: Source, units: Sequenc
             if lacking is not None:
                 raise JobError(
                     f"attacks.{number} ({section.attack}): none of the first {len(probed)} pairs has what objective "
-                    f"'{section.objective}' needs: {lacking}",
-                    remedy="choose another objective, or name the column in data.columns",
+                    f"'{section.objective}' needs: {lacking.message}",
+                    remedy=lacking.remedy or "choose another objective, or name the column in data.columns",
                 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,11 +93,10 @@ class CertificateReader:
         self._storage = run.storage
         self._radii = run.info.job.certify.radii
         committed = run.commits.load()
-        columns = (committed.table[name].to_pylist() for name in ("unit_id", "parts", "supersedes"))
-        commits = list(zip(*columns, strict=True))
-        self._replaced = {unit: tuple(json.loads(text)) for unit, _, text in commits if text}
+        columns = (committed.table[name].to_pylist() for name in ("unit_id", "parts"))
+        self._replaced = committed.replaced
         self._files: dict[str, set[str]] = {}
-        for unit_id, parts, _ in commits:
+        for unit_id, parts in zip(*columns, strict=True):
             files = [part["file"] for part in parts if part["table"] == "certificates"]
             for number in _numbers(unit_id, self._replaced) if files else ():
                 self._files.setdefault(number, set()).update(files)

@@ -88,6 +88,10 @@ class MeteredSubject(Subject):
             self._meter.count(len(part))
             yield part
 
+    def note_images(self, count: int) -> None:
+        """See ``Subject.note_images``."""
+        self._meter.count(count)
+
     @property
     def _group(self) -> int:
         return max(1, self.chunk // self.eot_draws)

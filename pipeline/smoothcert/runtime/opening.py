@@ -56,7 +56,15 @@ class Opening:
 
     def __call__(self) -> WorkerSession:
         """The session, with its own encoder."""
-        return self.with_encoder(load_checked(self.job))
+        return self.with_encoder(self.load())
+
+    def load(self) -> Encoder:
+        """The worker's own encoder.
+
+        Raises:
+            EncoderError: it cannot be loaded, or breaks the contract.
+        """
+        return load_checked(self.job)
 
     def with_encoder(self, encoder: Encoder) -> WorkerSession:
         """The session, with an encoder that is loaded already.

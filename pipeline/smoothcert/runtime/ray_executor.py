@@ -336,7 +336,7 @@ class RayExecutor:
                 )
                 monitor.on_result(self._duties.convict(unit, error))
             else:
-                error = WorkerKilledError("this pair ended the process of every worker that certified it")
+                error = WorkerKilledError("this pair ended the process of every worker that worked on it")
                 monitor.on_result(self._duties.convict(unit, error))
 
     def _check_beats(self, ledger: Ledger, monitor: Monitor) -> None:

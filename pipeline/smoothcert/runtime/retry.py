@@ -1,20 +1,25 @@
-"""Which quarantined pairs run again, and in which units."""
+"""Which pairs run again, and in which units: quarantined ones to certify, and attacks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, TypeAlias
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import QueryError, RunDirectoryError
+from smoothcert.runtime.attack_units import attack_id_of, attack_unit
 from smoothcert.runtime.retry_unit import RetryUnit, retry_unit
 from smoothcert.store import Committed, RunDirectory
 
+if TYPE_CHECKING:
+    from smoothcert.store import Query
 
-def choose(run: RunDirectory, where: str) -> dict[str, tuple[str, ...]]:
-    """Quarantined pairs that an SQL condition is true of, by the unit whose row shows them now.
+Chosen: TypeAlias = dict[str, tuple[str, ...]]
+"""Pairs, sorted, by the unit whose rows show them now."""
+
+
+def choose(run: RunDirectory, where: str) -> Chosen:
+    """Quarantined pairs that an SQL condition is true of.
 
     Args:
         run: the run directory.
@@ -22,16 +27,32 @@ def choose(run: RunDirectory, where: str) -> dict[str, tuple[str, ...]]:
 
     Raises:
         QueryError: the condition is not valid SQL.
+        StoreError: reading failed.
     """
-    if not where.strip():
-        raise QueryError(
-            "--where is empty", remedy="e.g. --where \"error_class = 'DecodeError'\", or --where true"
-        )
     from smoothcert.store import Query
 
     with Query([run]) as query:
-        # the newline ends a comment in the condition
-        found = query.sql(f"SELECT DISTINCT unit_id, pair_id FROM quarantine WHERE ({where}\n)")
+        return matching(query, "quarantine WHERE", where, option="--where")
+
+
+def matching(query: Query, rows: str, where: str, *, option: str = "") -> Chosen:
+    """The pairs of some rows that an SQL condition is true of.
+
+    Args:
+        query: of one run.
+        rows: a view, ``WHERE``, and perhaps a condition of its own.
+        where: the condition.
+        option: what the user calls it.
+
+    Raises:
+        QueryError: the condition is empty or not valid SQL.
+    """
+    if not where.strip():
+        raise QueryError(
+            f"{option} is empty", remedy=f"e.g. {option} \"error_class = 'DecodeError'\", or {option} true"
+        )
+    # the newline ends a comment in the condition
+    found = query.sql(f"SELECT DISTINCT unit_id, pair_id FROM {rows} ({where}\n)")
     chosen: dict[str, list[str]] = {}
     for unit, pair in zip(found["unit_id"].to_pylist(), found["pair_id"].to_pylist(), strict=True):
         chosen.setdefault(unit, []).append(pair)
@@ -41,15 +62,19 @@ def choose(run: RunDirectory, where: str) -> dict[str, tuple[str, ...]]:
 def retry_units(
     run: RunDirectory, chosen: Mapping[str, tuple[str, ...]], committed: Committed
 ) -> list[RetryUnit]:
-    """One unit for the chosen pairs of each earlier unit.
+    """One unit for the chosen pairs of each earlier unit, of certification or of attacks.
 
     Raises:
         RunDirectoryError: an earlier unit is in no plan.
     """
-    places = _places(run, committed)
+    if not chosen:
+        return []
+    places = _places(run, committed, {attack_id_of(origin) for origin in chosen})
     units = []
     for origin, pairs in chosen.items():
-        planned = _planned(origin, committed)
+        planned = origin
+        while planned in committed.replaced:  # through any number of retries
+            (planned,) = committed.replaced[planned]
         if planned not in places:
             raise RunDirectoryError(
                 f"'{run.url}' has rows of unit '{origin}', which is in no plan",
@@ -69,18 +94,14 @@ def left(units: Iterable[RetryUnit], committed: Committed) -> Iterator[RetryUnit
             yield retry_unit(unit, unit.origin, pairs)
 
 
-def _places(run: RunDirectory, committed: Committed) -> dict[str, UnitSpec]:
-    places = {unit.unit_id: unit for unit in run.plan()}
+def _places(run: RunDirectory, committed: Committed, attack_ids: set[str]) -> dict[str, UnitSpec]:
+    """Every unit of the plan under these attacks (the empty one is certification), and every part of a split one."""
+    planned = run.plan()
+    places = {
+        unit.unit_id: unit
+        for attack_id in attack_ids
+        for unit in (attack_unit(each, attack_id) if attack_id else each for each in planned)
+    }
     for parts in committed.split_units.values():
         places |= {part.unit_id: part for part in parts}
     return places
-
-
-def _planned(unit: str, committed: Committed) -> str:
-    """The planned unit that a unit of retries goes back to, through any number of retries."""
-    table = committed.table
-    while True:
-        row = table.filter(pc.and_(pc.equal(table["unit_id"], unit), pc.not_equal(table["supersedes"], "")))
-        if not row.num_rows:
-            return unit
-        [unit] = json.loads(row["supersedes"][0].as_py())

@@ -101,6 +101,13 @@ class Committed:
         }
 
     @cached_property
+    def replaced(self) -> dict[str, tuple[str, ...]]:
+        """The units whose rows a unit of retries replaces, by the unit of retries."""
+        superseding = self.table.filter(pc.not_equal(self.table["supersedes"], ""))
+        columns = (superseding[name].to_pylist() for name in ("unit_id", "supersedes"))
+        return {unit_id: tuple(json.loads(text)) for unit_id, text in zip(*columns, strict=True)}
+
+    @cached_property
     def certification(self) -> Committed:
         """Without the commits of attacks: their units have a dot in the id (``runtime/attack_units.py``)."""
         attack = pc.match_substring(self.table["unit_id"], ".")

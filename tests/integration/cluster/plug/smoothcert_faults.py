@@ -27,7 +27,6 @@ from smoothcert.errors import SmoothcertError
 from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.opening import Opening
-from smoothcert.runtime.session import WorkerSession
 
 SIZE = 16
 BRIGHT = 250
@@ -101,13 +100,13 @@ def make_encoder(faults: Faults = Faults()) -> FaultyEncoder:
 
 @dataclass(frozen=True)
 class FaultyOpening(Opening):
-    """Opens a worker session with a faulty encoder."""
+    """Opens a worker session, of certification or of attacks, with a faulty encoder."""
 
     faults: Faults = field(default_factory=Faults)
 
-    def __call__(self) -> WorkerSession:
+    def load(self) -> FaultyEncoder:
         torch.set_num_threads(1)
-        return self.with_encoder(make_encoder(self.faults))
+        return make_encoder(self.faults)
 
 
 class FaultyDriver(Driver):
