@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 
 # Two processes of one thread each: most integration tests wait for other processes
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

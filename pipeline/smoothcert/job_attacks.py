@@ -108,8 +108,8 @@ class AttackSection(Section):
     reference: Annotated[ReferenceName, _known("reference", ReferenceName)] | None = None
     """What the objective leaves. For divergence clean: the feature without noise (the default), or smoothed: the
     subject's own feature of the clean image, which the angular certificate is about. For classification label (the
-    default), or predicted: the class that the subject predicts without attack, which the class certificate is about;
-    it needs no labels."""
+    default), or predicted: the class that the subject predicts without attack, by draws of its own, as a rule that
+    of the class certificate; it needs no labels."""
     subjects: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)] = SUBJECTS
     """bare: the encoder as it is. smoothed: its mean under noise of certify.sigma, by expectation over draws. The
     name of a defence: the same mean of encoder.model behind that defence."""

@@ -45,15 +45,21 @@ Section = dict[str, Any]
 
 AUDITS: dict[str, Section] = {
     "pgd": {"objective": "divergence", "steps": 10, "keep": 4},
-    "apgd": {"objective": "divergence", "steps": 10},
+    "apgd": {"objective": "divergence", "reference": "smoothed", "steps": 10},
     "fab": {"objective": "divergence", "steps": 5},
     "cw": {"objective": "divergence", "steps": 5, "settings": {"weights": 2}},
     "square": {"objective": "divergence", "steps": 40},
     "autoattack": {"objective": "classification", "steps": 5},
-    "apgd-t": {"objective": "classification", "steps": 5, "settings": {"targets": 2}},
+    "apgd-t": {
+        "objective": "classification",
+        "reference": "predicted",
+        "steps": 5,
+        "settings": {"targets": 2},
+    },
 }
 """Every attack that works in l2, with about ten queries a pair that need gradients; autoattack is APGD-CE and APGD-DLR
-where the subject is random."""
+where the subject is random. The clean feature, the smoothed one (angular certificate) and the predicted class (class
+certificate) are each left by some."""
 
 
 def say(text: str) -> None:

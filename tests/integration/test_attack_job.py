@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from smoothcert.certificates import angular_bound
-from smoothcert.cli.attack import certify_and_attack
+from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
 from smoothcert.cli.retry import retry
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
@@ -368,6 +368,18 @@ class Faulty(KnownEncoder):
         return features
 
 
+class Hiccup(Faulty):
+    """Breaks on the first bright image that it sees while the file is there, and never again."""
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = KnownEncoder._image_features(self, pixels)
+        bright = (pixels.flatten(1).mean(1) > 0.85).nonzero()[:, 0]
+        if self.flag.exists() and len(bright):
+            self.flag.unlink()
+            features[bright[0]] = torch.nan
+        return features
+
+
 BRIGHT = (1, 4)
 """Positions of the bright images, in two units."""
 NAN = "error_class = 'NonFiniteError'"
@@ -381,10 +393,10 @@ def faulty(driver: Callable[..., Driver], tmp_path: Path) -> Callable[..., Drive
     pq.write_table(
         pa.table({"image": images, "caption": [f"grey {n}" for n in range(PAIRS)]}), tmp_path / "grey.parquet"
     )
-    base = Faulty.rotating(0.8, input_size=(8, 8))
-    base.flag = tmp_path / "flag"
 
-    def make(attacks: list[dict[str, Any]], *overrides: str) -> Driver:
+    def make(attacks: list[dict[str, Any]], *overrides: str, kind: type[Faulty] = Faulty) -> Driver:
+        base = kind.rotating(0.8, input_size=(8, 8))
+        base.flag = tmp_path / "flag"
         return driver(
             attacks,
             f"data.uri={tmp_path / 'grey.parquet'}",
@@ -395,6 +407,21 @@ def faulty(driver: Callable[..., Driver], tmp_path: Path) -> Callable[..., Drive
         )
 
     return make
+
+
+def test_a_pair_whose_reference_is_no_number_is_quarantined(
+    faulty: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """Searching and judging see nothing of it: a wrong reference would make a wrong number."""
+    made = faulty([PGD | {"reference": "smoothed", "subjects": "smoothed", "budgets": 0.5}], kind=Hiccup)
+    made.certify(quiet())
+    (tmp_path / "flag").touch()
+    assert AttackDriver(made).run(quiet()).missing == 0
+    assert not (tmp_path / "flag").exists()
+    (bad,) = rows(made.run, "SELECT * FROM attacks WHERE status = 'quarantined'")
+    assert (bad["pair_id"], bad["error_class"]) == (f"grey.parquet#{BRIGHT[0]}", "NonFiniteError")
+    assert "clean image under noise" in bad["error_message"]
+    assert [finding.rule for finding in audit_run(made.run).findings] == ["not-a-number"]
 
 
 def test_quarantined_attacks_are_made_again_on_request(
@@ -458,7 +485,8 @@ def test_quarantined_attacks_are_made_again_on_request(
     halted = AttackDriver(again).run(Monitor(on_result=lambda result: stop.set(), stop=stop), chosen)
     assert halted.stopped and halted.missing == 1 and len(units) == 2
     capsys.readouterr()
-    assert certify_and_attack(faulty(only), NAN) == 0
+    # the encoder still broke under the other attack
+    assert certify_and_attack(faulty(only), NAN) == EXIT_NOT_SOUND
     said = capsys.readouterr().err
     assert "1 quarantined pairs to attack again" in said and "2 more belong to attacks" in said
     third = state()
@@ -469,9 +497,13 @@ def test_quarantined_attacks_are_made_again_on_request(
         pair: first[pair] for pair in first.keys() - bright
     }
     known = run.commits.unit_ids()
-    assert certify_and_attack(faulty(only), NAN) == 0
+    assert certify_and_attack(faulty(only), NAN) == EXIT_NOT_SOUND
     assert "0 quarantined pairs to attack again" in capsys.readouterr().err
     assert run.commits.unit_ids() == known
+    # with all attacks made again the audit has nothing to object, but says what was there before
+    assert certify_and_attack(faulty([PGD, other]), NAN) == 0
+    assert "because the encoder gave NaN" in " ".join(audit_run(run).notes)
+    assert len(rows(run, "SELECT * FROM replaced_attacks WHERE error_class = 'NonFiniteError'")) > 0
 
 
 def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Driver], tmp_path: Path) -> None:

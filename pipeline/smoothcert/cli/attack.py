@@ -32,7 +32,7 @@ def attack(
             "--retry",
             metavar="SQL",
             help="Also attack quarantined pairs again: a condition on the quarantined rows of the table attacks, e.g. "
-            "\"error_class = 'NonFiniteError'\". A chosen pair is attacked again on all subjects and at all budgets "
+            "\"error_class = 'WorkerKilledError'\". A chosen pair is attacked again on all subjects and at all budgets "
             "of that attack, and all these rows are replaced. The same command resumes.",
             show_default=False,
         ),

@@ -23,6 +23,8 @@ class AskedAttack:
         attack_id: as in its rows.
         attack: its name.
         norm: of its budgets.
+        objective: what it wants.
+        reference: what that leaves; None for the objective's default.
         subjects: what it attacks.
         budgets: how far.
     """
@@ -30,6 +32,8 @@ class AskedAttack:
     attack_id: str
     attack: str
     norm: str
+    objective: str
+    reference: str | None
     subjects: tuple[str, ...]
     budgets: tuple[float, ...]
 
@@ -65,6 +69,8 @@ def asked_attacks(run: RunDirectory) -> list[AskedAttack]:
                     attack_id=data["attack_id"],
                     attack=section["attack"],
                     norm=section["norm"],
+                    objective=section["objective"],
+                    reference=section.get("reference"),
                     subjects=tuple(section["subjects"]),
                     budgets=tuple(section["budgets"]),
                 )

@@ -132,7 +132,8 @@ class AttackDriver:
         most = 0
         for section in self.job.attacks:
             each = sum(
-                (section.steps or 100) * (1 if name == "bare" else section.eot_draws) + section.evaluate_draws
+                (section.steps or 100) * (1 if name == "bare" else section.eot_draws)
+                + 2 * section.evaluate_draws
                 for name in section.subjects
             )
             most = max(most, each * len(section.budgets))

@@ -59,11 +59,43 @@ class Goal:
         if section.target_caption is not None:
             self._target = self._tensor(features_of(encoder, [section.target_caption]))
 
+    def reference(
+        self, pairs: Sequence[ReadyPair], images: torch.Tensor, subject: Subject, draws: int
+    ) -> torch.Tensor | None:
+        """The subject's features (B, d) of the clean images, where that is what the objective leaves.
+
+        Means of draws that neither certify nor judge; NaN where the encoder gave any.
+
+        Args:
+            pairs: the pairs.
+            images: their canonical inputs, float32 (B, 3, H, W) in [0,1].
+            subject: what is searched or judged, with this goal's encoder.
+            draws: a pair, where the subject is random.
+        """
+        if self._section.reference not in ("smoothed", "predicted"):
+            return None
+        means = []
+        for ready, image in zip(pairs, images, strict=True):
+            key = NoiseKey(self._section.seed, ready.pair.pair_id, "attack", ("reference",))
+            features = torch.cat(list(subject.draws(image, key, draws)))
+            means.append(features.mean(dim=0, dtype=torch.float64))
+        return torch.stack(means).float()
+
+    def classes_left(self, pairs: Sequence[ReadyPair], reference: torch.Tensor | None) -> tuple[int, ...]:
+        """The class that each pair is to leave: that of its reference, or its label; empty if no class is left."""
+        if self._section.objective != "classification":
+            return ()
+        texts = self._inputs.texts(self._encoder)
+        if reference is None:
+            return tuple(texts.labels.index(ready.pair.label or "") for ready in pairs)
+        logits = reference @ self._tensor(texts.class_features).T
+        return tuple(int(number) for number in logits.argmax(dim=1))
+
     def objective(
         self,
         pairs: Sequence[ReadyPair],
         images: torch.Tensor,
-        subject: Subject,
+        reference: torch.Tensor | None = None,
         classes_left: Sequence[int] = (),
     ) -> Objective:
         """The objective of a batch.
@@ -71,15 +103,15 @@ class Goal:
         Args:
             pairs: the pairs.
             images: their canonical inputs, float32 (B, 3, H, W) in [0,1].
-            subject: what is searched or judged, with this goal's encoder.
-            classes_left: of ``classes_left``, where the objective is about classes.
+            reference: of ``reference``.
+            classes_left: of ``classes_left``.
 
         Raises:
             JobError: the source or the job lacks what it needs.
         """
         section = self._section
-        if section.reference == "smoothed":
-            clean = self._smoothed(pairs, images, subject)
+        if section.reference == "smoothed" and reference is not None:
+            clean = reference
         else:
             with torch.no_grad():
                 clean = torch.cat([self._encoder.encode_images(image[None]) for image in images])
@@ -116,22 +148,6 @@ class Goal:
         k = self._inputs.texts(self._inputs.certified).retrieval_k
         return build_objective(section.objective, inputs, threshold=section.resolved_threshold, k=k)
 
-    def classes_left(
-        self, pairs: Sequence[ReadyPair], images: torch.Tensor, subject: Subject
-    ) -> tuple[int, ...]:
-        """The class that each pair is to leave: its label, or what the subject predicts without attack.
-
-        Empty for objectives that are not about classes.
-        """
-        if self._section.objective != "classification":
-            return ()
-        texts = self._inputs.texts(self._encoder)
-        if self._section.reference != "predicted":
-            return tuple(texts.labels.index(ready.pair.label or "") for ready in pairs)
-        features = self._smoothed(pairs, images, subject)
-        logits = features @ self._tensor(texts.class_features).T
-        return tuple(int(number) for number in logits.argmax(dim=1))
-
     def references(self, pairs: Sequence[ReadyPair], labels: Sequence[str | None]) -> TextReferences:
         """The texts of a batch, for judging.
 
@@ -151,16 +167,6 @@ class Goal:
             own=tuple(_own(pairs, texts)),
             k=texts.retrieval_k,
         )
-
-    def _smoothed(self, pairs: Sequence[ReadyPair], images: torch.Tensor, subject: Subject) -> torch.Tensor:
-        """The subject's features (B, d) of clean images: means of draws that neither certify nor judge."""
-        section = self._section
-        means = []
-        for ready, image in zip(pairs, images, strict=True):
-            key = NoiseKey(section.seed, ready.pair.pair_id, "attack", ("reference",))
-            draws = torch.cat(list(subject.draws(image, key, section.evaluate_draws)))
-            means.append(draws.mean(dim=0, dtype=torch.float64))
-        return torch.stack(means).float()
 
     def _own_captions(self, pairs: Sequence[ReadyPair]) -> list[NDArray[np.float64] | None]:
         found = iter(self._captions.of([ready.pair.captions for ready in pairs if ready.pair.captions]))

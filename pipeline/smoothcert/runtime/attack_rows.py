@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from smoothcert.attacks import Interval, TextualScore, UpperBounded
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
-from smoothcert.errors import NonFiniteError, PairError
+from smoothcert.errors import EncodeError, NonFiniteError, PairError
 from smoothcert.job import Job
+from smoothcert.job_attacks import ENSEMBLES
 from smoothcert.runtime.attack_work import Attacker, Outcome
 from smoothcert.runtime.certified import Claims
 
@@ -122,10 +123,13 @@ class AttackRowMaker:
     ) -> AttackRow:
         """The row of one outcome; quarantined where the encoder gave no number."""
         record, score = outcome.record, outcome.score
-        if record.error or score.error:
-            return self._quarantined(
-                unit_id, pair, subject, budget, NonFiniteError(record.error or score.error)
-            )
+        if score.error:
+            return self._quarantined(unit_id, pair, subject, budget, NonFiniteError(score.error))
+        if record.error:
+            # not the fault of the encoder that the row is about, where another one was searched
+            elsewhere = self._attacker.surrogates and self._attacker.section.attack not in ENSEMBLES
+            error = EncodeError(f"surrogate: {record.error}") if elsewhere else NonFiniteError(record.error)
+            return self._quarantined(unit_id, pair, subject, budget, error)
         fields = self._base(unit_id, pair, subject, budget) | {
             "status": "ok",
             "steps": record.steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +36,9 @@ from smoothcert.runtime.metered import Meter, MeteredSubject
 
 _PROBED = 16
 """Pairs looked at before work starts, to see whether the source has what an objective needs."""
+_PROBING_DRAWS = 8
+"""Draws of a reference when it is only to be seen whether there is one."""
+_NO_REFERENCE = "the encoder returned NaN or infinity for the clean image under noise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ class Attacker:
         """Raise ``JobError`` or ``EncoderError`` where the attack cannot do what is asked, before any work."""
         images = self._images(pairs)
         for front in self._fronts:
-            _, objective = self._objectives(front, pairs, images)
+            _, objective, _ = self._objectives(front, pairs, images, _PROBING_DRAWS)
             self._attack.check(front.searched, objective, self.section.norm)
             for each in self._attack.differentiated(front.searched):
                 each.check_gradients(images[0])
@@ -184,7 +187,7 @@ class Attacker:
         names = [ready.pair.pair_id for ready in pairs]
         for front in self._fronts:
             subject = front.subject
-            objective, wanted = self._objectives(front, pairs, images)
+            objective, wanted, known = self._objectives(front, pairs, images, section.evaluate_draws)
             held = [claims[name] if name in claims else None for name in names]
             labels = [claim.label if claim is not None and claim.about(subject) else None for claim in held]
             texts = front.goal.references(pairs, labels)
@@ -210,18 +213,29 @@ class Attacker:
                     alpha=section.alpha,
                     texts=texts,
                 )
+                scores = tuple(
+                    each if usable else replace(each, error=each.error or _NO_REFERENCE)
+                    for each, usable in zip(scores, known, strict=True)
+                )
                 outcomes = zip(found.records, scores, found.images, strict=True)
                 yield subject.name, budget, tuple(Outcome(*each) for each in outcomes)
 
     def _objectives(
-        self, front: _Front, pairs: Sequence[ReadyPair], images: torch.Tensor
-    ) -> tuple[Objective, Objective]:
-        """What counts as success, and the same where the search looks: about the same classes on a surrogate."""
-        left = front.goal.classes_left(pairs, images, front.subject)
-        judged = front.goal.objective(pairs, images, front.subject, left)
-        if front.searched is front.subject:
-            return judged, judged
-        return judged, front.searched_goal.objective(pairs, images, front.searched, left)
+        self, front: _Front, pairs: Sequence[ReadyPair], images: torch.Tensor, draws: int
+    ) -> tuple[Objective, Objective, list[bool]]:
+        """What counts as success, the same where the search looks, and which pairs have a reference to leave.
+
+        A surrogate is to leave the class that the subject predicts, but the feature that is its own.
+        """
+        reference = front.goal.reference(pairs, images, front.subject, draws)
+        left = front.goal.classes_left(pairs, reference)
+        judged = wanted = front.goal.objective(pairs, images, reference, left)
+        if front.searched is not front.subject:
+            own = front.searched_goal.reference(pairs, images, front.searched, draws)
+            wanted = front.searched_goal.objective(pairs, images, own, left)
+        if reference is None:
+            return judged, wanted, [True] * len(pairs)
+        return judged, wanted, [bool(torch.isfinite(each).all()) for each in reference]
 
     def class_name(self, number: int | None) -> str | None:
         """The label of a class number."""

@@ -20,7 +20,7 @@ from scipy.stats import binom
 
 from smoothcert.job_attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.attack_asked import AskedAttack, asked_attacks
-from smoothcert.runtime.audit_attacks import attack_rules
+from smoothcert.runtime.audit_attacks import attack_rules, tested_pairs
 from smoothcert.runtime.audit_rules import certificate_rules
 from smoothcert.runtime.summary_scan import quoted
 from smoothcert.store import Query, RunDirectory, RunInfo
@@ -135,18 +135,18 @@ def audit_run(run: RunDirectory) -> RunAudit:
         attacks = _one(query, f"SELECT count(*) FROM attacks {here}")
         same = f"sigma > 0 AND encoder_digest = {quoted(info.encoder_digest)}"
         covered = f"{here} AND norm = 'l2' AND {same} AND status = 'ok'"
-        audited = _one(
-            query,
-            f"SELECT count(DISTINCT pair_id) FROM (SELECT * FROM attacks {covered}) a JOIN certificates c USING "
-            "(run_id, pair_id) WHERE a.certified_cosine IS NOT NULL OR a.perturbation_l2 <= c.certified_radius OR "
-            "a.perturbation_l2 <= c.retrieval_radius",
-        )
+        audited = _one(query, f"SELECT count(*) FROM ({tested_pairs(info)})")
         statements = _one(
             query,
             f"SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM attacks {covered} GROUP BY pair_id)",
         )
         alpha = float(_one(query, f"SELECT coalesce(max(alpha), 0) FROM attacks {covered}"))
-        notes = (*_changed_classes(query, info), *_few_draws(query, here), *_never_made(info, asked))
+        notes = (
+            *_changed_classes(query, info),
+            *_few_draws(query, here),
+            *_replaced(query, here),
+            *_never_made(info, asked),
+        )
     findings = list(found.values())
     if pairs != info.pairs:
         unit_ids = [unit.unit_id for unit in run.pending()]
@@ -203,13 +203,29 @@ def _few_draws(query: Query, here: str) -> list[str]:
     ]
 
 
+def _replaced(query: Query, here: str) -> list[str]:
+    """A fault of a machine may be mended and its attacks made again; an encoder that breaks now and then is broken."""
+    replaced = _one(query, f"SELECT count(*) FROM replaced_attacks {here}")
+    broken = _one(query, f"SELECT count(*) FROM replaced_attacks {here} AND error_class = 'NonFiniteError'")
+    if not replaced:
+        return []
+    return [
+        f"{replaced:,} outcomes were replaced by a later attack, {broken:,} of them because the encoder gave NaN or "
+        "infinity: view replaced_attacks"
+    ]
+
+
 def _never_made(info: RunInfo, asked: Sequence[AskedAttack]) -> list[str]:
     """Attacks of the job that the directory was made for, none of whose units was ever begun."""
-    begun = {(each.attack, each.norm, each.subjects, each.budgets) for each in asked}
+    begun = {
+        (each.attack, each.norm, each.objective, each.reference, each.subjects, each.budgets)
+        for each in asked
+    }
     return [
-        f"the job also names {section.attack} {section.norm} on {', '.join(section.subjects)}, which was never begun"
-        for section in info.job.attacks
-        if (section.attack, section.norm, section.subjects, section.budgets) not in begun
+        f"the job also names {each.attack} {each.norm} ({each.objective}) on {', '.join(each.subjects)}, which was "
+        "never begun"
+        for each in info.job.attacks
+        if (each.attack, each.norm, each.objective, each.reference, each.subjects, each.budgets) not in begun
     ]
 
 

@@ -19,7 +19,7 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         asked: attacks that every pair of it is owed.
     """
     here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
-    which = "attack || ' ' || norm || ' ' || budget || ' on ' || subject"
+    which = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"
     yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(ATTACKS, here))
     yield Rule(
         "doubled-attack",
@@ -32,7 +32,7 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         "missing-attack",
         "5",
         "a pair has no row of an attack that it is owed",
-        f"SELECT p.pair_id, k.attack || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject AS detail FROM "
+        f"SELECT p.pair_id, k.attack || ' ' || k.attack_id || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject AS detail FROM "
         f"({_owed(asked, here)}) k CROSS JOIN (SELECT pair_id FROM certificates WHERE run_id = {quoted(info.run_id)}) "
         f"p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = p.pair_id AND a.attack_id = "
         "k.attack_id AND a.subject = k.subject AND a.budget = k.budget",
@@ -53,10 +53,7 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         f"encoder_digest <> {quoted(info.encoder_digest)}) AND (violation IS NOT NULL OR certified_cosine IS NOT NULL "
         "OR certified_to_clean IS NOT NULL OR certified_to_smoothed IS NOT NULL)",
     )
-    joined = (
-        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
-        "AND a.status = 'ok' AND c.status = 'ok'"
-    )
+    joined = _joined(info)
     yield Rule(
         "other-units",
         "1",
@@ -67,8 +64,7 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         "c.dtype OR (a.subject IN ('bare', 'smoothed') AND a.encoder_digest <> c.encoder_digest) OR "
         "(a.subject <> 'bare' AND a.sigma <> c.sigma))",
     )
-    # a certificate is about its own encoder and noise: defences are other encoders
-    covered = f"{joined} AND a.norm = 'l2' AND a.encoder_digest = c.encoder_digest AND a.sigma = c.sigma"
+    covered = _covered(info)
     yield Rule(
         "not-a-number",
         "4.1",
@@ -93,7 +89,7 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
             "5",
             "an attack achieved less than certified",
             f"SELECT pair_id, '{claim.name} ' || bound || ' beaten by ' || {which} || ': at most ' || reached AS "
-            f"detail FROM (SELECT pair_id, a.attack, a.norm, a.budget, a.subject, {claim.bound} AS bound, "
+            f"detail FROM (SELECT pair_id, a.attack, a.attack_id, a.norm, a.budget, a.subject, {claim.bound} AS bound, "
             f"{claim.reached} AS reached {covered} AND {claim.where}) WHERE reached < bound",
             pairs=True,
         )
@@ -101,9 +97,34 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         "violation",
         "5",
         "a row calls itself a violation",
-        f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation",
+        f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation UNION ALL "
+        # what disproved a certificate once is not undone by attacking again
+        f"SELECT pair_id, {which} || ', replaced by a retry: certified ' || certified_cosine AS detail FROM "
+        f"replaced_attacks WHERE run_id = {quoted(info.run_id)} AND violation",
         pairs=True,
     )
+
+
+def tested_pairs(info: RunInfo) -> str:
+    """SQL that selects the pairs of whose certificates an attack tested one that says something there."""
+    covered = _covered(info)
+    tested = (
+        f"SELECT pair_id {covered} AND {claim.where} AND ({claim.bound}) IS NOT NULL AND {claim.reached} IS NOT NULL"
+        for claim in _claims(info)
+    )
+    return f"SELECT DISTINCT pair_id FROM ({' UNION ALL '.join(tested)})"
+
+
+def _joined(info: RunInfo) -> str:
+    return (
+        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
+        "AND a.status = 'ok' AND c.status = 'ok'"
+    )
+
+
+def _covered(info: RunInfo) -> str:
+    """A certificate is about its own encoder and noise: defences are other encoders."""
+    return f"{_joined(info)} AND a.norm = 'l2' AND a.encoder_digest = c.encoder_digest AND a.sigma = c.sigma"
 
 
 def _copies(info: RunInfo, covered: str, which: str) -> Iterator[Rule]:
@@ -124,7 +145,7 @@ def _copies(info: RunInfo, covered: str, which: str) -> Iterator[Rule]:
             "4.2",
             "an attack row shows more as certified than its certificate says",
             f"SELECT pair_id, {which} || ': {column} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, "
-            f"'nothing') || ' follows' AS detail FROM (SELECT pair_id, a.attack, a.norm, a.budget, a.subject, "
+            f"'nothing') || ' follows' AS detail FROM (SELECT pair_id, a.attack, a.attack_id, a.norm, a.budget, a.subject, "
             f"a.{column} AS stored, {computed} AS computed {covered}) WHERE stored > coalesce(computed, -2) + "
             f"{number(SLACK)}",
         )

@@ -1,6 +1,8 @@
 """Views over attack outcomes, beside the certificates.
 
 attacks         one row per pair, attack, subject and budget: schemas/attacks.v1.json
+replaced_attacks
+                rows of attacks that a retry replaced
 attack_success  per attack, subject and budget: attack success rate over all pairs asked for, with its interval; the
                 rows with attack 'worst case' count a pair where any attack with that objective, reference, threshold
                 and target succeeded on that subject and budget
@@ -25,6 +27,12 @@ def create_attack_views(connection: duckdb.DuckDBPyConnection) -> None:
     for sql in (_SUCCESS, _GAP, _WORST):
         connection.execute(sql)
 
+
+REFERENCE_SQL = (
+    "SELECT * REPLACE (coalesce(reference, CASE objective WHEN 'divergence' THEN 'clean' WHEN 'classification' THEN "
+    "'label' END) AS reference)"
+)
+"""Rows from before there was a choice left what is the default now: they are the same question."""
 
 _KEYS = "objective, reference, threshold, target, subject, norm, budget"
 """What must be the same for outcomes to be compared."""

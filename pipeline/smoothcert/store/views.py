@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smoothcert.store.attack_table import ATTACKS
-from smoothcert.store.attack_views import create_attack_views
+from smoothcert.store.attack_views import REFERENCE_SQL, create_attack_views
 from smoothcert.store.columns import TableSchema
 from smoothcert.store.committed_files import CommittedFiles, committed_files
 from smoothcert.store.manifest import Committed
@@ -74,7 +74,13 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, relations))
     attacked = [_rows_of(connection, ATTACKS, i, run, run.attacks()) for i, run in enumerate(runs)]
     connection.execute(
-        "CREATE VIEW attacks AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
+        f"CREATE VIEW attacks AS {REFERENCE_SQL} FROM ("
+        + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
+        + ")"
+    )
+    connection.execute(
+        "CREATE VIEW replaced_attacks AS "
+        + " UNION ALL ".join(_replaced(i, run, ATTACKS) for i, run in enumerate(runs))
     )
     create_attack_views(connection)
     create_share_view(
@@ -104,6 +110,14 @@ def _rows_of(
         sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
     connection.execute(f"CREATE VIEW {name} AS {sql}")
     return name
+
+
+def _replaced(number: int, run: OpenedRun, table: TableSchema) -> str:
+    """Selects the rows that a retry replaced; after ``_rows_of`` of the same run and table."""
+    sql = f"SELECT * FROM _{table.name}_{number}"
+    if not run.committed.hidden.num_rows:
+        return f"{sql} WHERE false"
+    return f"{sql} SEMI JOIN {_INTERNAL}.hidden_{number} USING (unit_id, pair_id)"
 
 
 def _register_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:

@@ -422,6 +422,19 @@ def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) 
     assert (result.sound, result.audited_pairs) == (True, PAIRS - 1)
 
 
+def test_rows_from_before_references_had_names_are_the_same_question(tmp_path: Path) -> None:
+    attacks = [
+        outcome(i) | {"success": i == 0, "reference": "clean" if i % 2 else None} for i in range(PAIRS)
+    ]
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)], attacks)
+    with Query([run]) as query:
+        rates = query.sql("SELECT attack, reference, pairs, successes FROM attack_success").to_pylist()
+    assert [tuple(row.values()) for row in rates] == [
+        ("pgd", "clean", PAIRS, 1),
+        ("worst case", "clean", PAIRS, 1),
+    ]
+
+
 def test_a_missing_pair_is_a_missing_unit(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [certificate(i) for i in range(3)])
     (finding,) = audit_run(run).findings
