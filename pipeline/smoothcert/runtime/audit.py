@@ -21,6 +21,7 @@ from scipy.stats import binom
 from smoothcert.runtime.attack_asked import AskedAttack, asked_attacks
 from smoothcert.runtime.audit_attacks import attack_rules
 from smoothcert.runtime.audit_rules import certificate_rules
+from smoothcert.runtime.audit_textual import textual_rules
 from smoothcert.runtime.summary_scan import quoted
 from smoothcert.store import Query, RunDirectory, RunInfo
 
@@ -116,7 +117,7 @@ def audit_run(run: RunDirectory) -> RunAudit:
     with Query([run]) as query:
         found: dict[tuple[str, str], Finding] = {}
         violated: set[str] = set()
-        for rule in (*certificate_rules(info), *attack_rules(info, asked)):
+        for rule in (*certificate_rules(info), *textual_rules(info), *attack_rules(info, asked)):
             rows = query.sql(f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail")
             if not rows.num_rows:
                 continue
