@@ -12,9 +12,11 @@ from smoothcert.certificates.dual import dual_bound
 from smoothcert.certificates.margin import margin_radius, rank_radius
 from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
 from smoothcert.certificates.reference import clean_reference_bound
-from smoothcert.certificates.staircase import large_radius_bound
+from smoothcert.certificates.similarity import similarity_bound
+from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
 
 __all__ = [
+    "LARGE_RADIUS_THRESHOLDS",
     "angular_bound",
     "angular_radius",
     "clean_reference_bound",
@@ -27,4 +29,5 @@ __all__ = [
     "margin_radius",
     "projection_bound",
     "rank_radius",
+    "similarity_bound",
 ]

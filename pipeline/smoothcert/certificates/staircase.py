@@ -9,6 +9,9 @@ from scipy.special import ndtr, ndtri
 from smoothcert.certificates.domain import FloatArray, numbers, shift_in_noise_units
 from smoothcert.certificates.projection import NEAREST_TO_ONE, ROUNDING
 
+LARGE_RADIUS_THRESHOLDS: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+"""The cosines c_j of the published column ``large_radius``: fixed, since they may not depend on the draws."""
+
 
 def large_radius_bound(
     exceedance: ArrayLike, thresholds: ArrayLike, radius: ArrayLike, sigma: ArrayLike

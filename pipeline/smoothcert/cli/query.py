@@ -31,7 +31,7 @@ def query(
     """Ask one or more runs in SQL (DuckDB, read-only).
 
     Views: certificates, bounds, quarantine, units, runs, certified_share. Functions: fcsb, angular_bound,
-    angular_radius, margin_radius, ebh.
+    angular_radius, margin_radius, similarity_bound, large_radius_bound, ebh.
     """
     if len(arguments) < 2:
         raise QueryError(

@@ -18,29 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.certificates import (
+    LARGE_RADIUS_THRESHOLDS,
     angular_bound,
     angular_radius,
     clean_reference_bound,
-    dual_bound,
     fcsb,
     fcsb_radius,
     large_radius_bound,
-    margin_radius,
-    rank_radius,
+    similarity_bound,
 )
 from smoothcert.encoders import Encoder
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout
 from smoothcert.engine.noise import generator_name
 from smoothcert.engine.question import Rivals
 from smoothcert.engine.records import Failure, Measurement, Outcome
+from smoothcert.engine.rival_bounds import NOT_MEASURED, RivalBounds, bound_rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.job import CertifySection
 from smoothcert.statistics import Method, lower_bound
 
 Array = NDArray[np.float64]
-
-LARGE_RADIUS_LEVELS = 8
-"""Thresholds of the staircase bound (T6)."""
 
 
 def _signed(score: float) -> float:
@@ -61,17 +58,6 @@ def _number(value: float) -> float | None:
 def _grid(bound: Callable[[float], Array], points: Sequence[float]) -> Array:
     """One column per radius or cosine: (P, len(points))."""
     return np.stack([bound(point) for point in points], axis=1)
-
-
-def _margin_from_norm(norm: float, alignment: float) -> float:
-    """Lower bound of <m, -w> from <m, v> >= norm, |m| <= 1 and <v, w> = alignment alone.
-
-    m = cos(a) v + (orthogonal part of length at most sin(a)), cos(a) >= norm; the margin
-    -alignment cos(a) - sqrt(1 - alignment^2) sin(a) is smallest at the largest angle that is allowed while it falls.
-    """
-    largest = float(np.arccos(np.clip(norm, -1.0, 1.0)))
-    angle_to_away = float(np.arccos(np.clip(-alignment, -1.0, 1.0)))
-    return float(np.cos(min(np.pi, largest + angle_to_away)) - 1e-12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +85,7 @@ class CertificateRow:
     smooth_norm_lcb: float | None = None
     robustness_score: float | None = None
     robustness_score_lcb: float | None = None
+    exceedance_lcb: tuple[float | None, ...] | None = None
     fcsb: tuple[float | None, ...] | None = None
     angular: tuple[float | None, ...] | None = None
     clean_reference: tuple[float | None, ...] | None = None
@@ -107,13 +94,19 @@ class CertificateRow:
     angular_radius: tuple[float | None, ...] | None = None
     caption_similarity: float | None = None
     caption_similarity_lcb: float | None = None
+    caption_alignment: float | None = None
     caption_bound: tuple[float | None, ...] | None = None
     clean_label: str | None = None
     predicted_label: str | None = None
     class_margin: float | None = None
     class_margin_lcb: float | None = None
+    class_rival: str | None = None
+    class_rival_margin_lcb: float | None = None
+    class_rival_alignment: float | None = None
     certified_radius: float | None = None
     retrieval_rank: int | None = None
+    retrieval_rival_margin_lcb: float | None = None
+    retrieval_rival_alignment: float | None = None
     retrieval_radius: float | None = None
     target_decision: tuple[str, ...] | None = None
     log_e_value: tuple[float, ...] | None = None
@@ -193,28 +186,31 @@ class RowMaker:
         positive = np.maximum(norm, 0.0)  # a norm is no less: then nothing follows from it
         norm_half = _projection(bounds.half[:, PILOT])
         score = bounds.whole[:, CLEAN]
+        exceedance = self._exceedance(batch)
         columns: dict[str, Array] = {
+            "exceedance_lcb": exceedance,
             "fcsb": _grid(lambda r: fcsb(score, r, sigma), c.radii),
             "angular": _grid(lambda r: angular_bound(positive, r, sigma), c.radii),
             "clean_reference": _grid(
                 lambda r: clean_reference_bound(_projection(bounds.half[:, CLEAN]), norm_half, r, sigma),
                 c.radii,
             ),
-            "large_radius": self._large_radius(batch),
+            "large_radius": _grid(
+                lambda r: large_radius_bound(exceedance, LARGE_RADIUS_THRESHOLDS, r, sigma), c.radii
+            ),
             "fcsb_radius": _grid(lambda tau: fcsb_radius(score, tau, sigma), c.cosines),
             "angular_radius": _grid(lambda tau: angular_radius(positive, tau, sigma), c.cosines),
         }
         if layout.caption:
             columns["caption_bound"] = self._caption_bounds(batch, bounds, norm_half)
-        class_margins, class_radii = self._rival_results(
-            batch, bounds, norm_half, [m.question.classes for m in batch], layout.first_class_rival, 1
+        classes = self._rivals(
+            bounds, [m.question.classes for m in batch], layout.first_class_rival, layout.class_rivals, 1
         )
-        _, pool_radii = self._rival_results(
-            batch,
+        pool = self._rivals(
             bounds,
-            norm_half,
             [m.question.pool for m in batch],
             layout.first_pool_rival,
+            layout.pool_rivals,
             self._texts.retrieval_k,
         )
         rows = []
@@ -236,6 +232,7 @@ class RowMaker:
             if layout.caption:
                 fields["caption_similarity"] = _number(_signed(means[i, CAPTION]))
                 fields["caption_similarity_lcb"] = _number(float(_projection(bounds.whole[:, CAPTION])[i]))
+                fields["caption_alignment"] = q.caption_alignment
             if q.predicted is not None and q.clean_class is not None:
                 first = layout.first_class_rival
                 fields["predicted_label"] = self._texts.labels[q.predicted]
@@ -243,11 +240,17 @@ class RowMaker:
                 fields["class_margin"] = _number(
                     min(_signed(v) for v in means[i, first : first + layout.class_rivals])
                 )
-                fields["class_margin_lcb"] = _number(class_margins[i])
-                fields["certified_radius"] = _number(class_radii[i])
+                fields["class_margin_lcb"] = _number(classes.smallest_margin[i])
+                if classes.rival[i] != NOT_MEASURED:
+                    fields["class_rival"] = self._texts.labels[classes.rival[i]]
+                fields["class_rival_margin_lcb"] = _number(classes.margin[i])
+                fields["class_rival_alignment"] = _number(classes.alignment[i])
+                fields["certified_radius"] = _number(classes.radius[i])
             if q.pool is not None:
                 fields["retrieval_rank"] = q.rank
-                fields["retrieval_radius"] = _number(pool_radii[i])
+                fields["retrieval_rival_margin_lcb"] = _number(pool.margin[i])
+                fields["retrieval_rival_alignment"] = _number(pool.alignment[i])
+                fields["retrieval_radius"] = _number(pool.radius[i])
             rows.append(CertificateRow(**fields))  # type: ignore[arg-type]  # as above
         return rows
 
@@ -265,89 +268,41 @@ class RowMaker:
                 rows, alpha, c.method, counts=np.repeat(counts[:, None], rows.shape[1], axis=1)
             )
 
-        half = bound(slice(None), c.alpha / 2)
+        own = layout.first_class_rival
+        whole, half = bound(slice(0, own), c.alpha), bound(slice(None), c.alpha / 2)
+        # A betting bound tuned for a smaller alpha may come out above that for a larger one. The smaller of the two
+        # holds as well, and so a row's bounds at alpha are never below what its certificates rest on.
+        half[:, :own] = np.minimum(half[:, :own], whole)
         ranked = half
         if self._texts.retrieval_k > 1 and layout.pool_rivals:
-            ranked = bound(slice(None), c.alpha / 2 / self._texts.retrieval_k)
-        return _LowerBounds(bound(slice(0, layout.first_class_rival), c.alpha), half, ranked)
+            ranked = np.minimum(bound(slice(None), c.alpha / 2 / self._texts.retrieval_k), half)
+        return _LowerBounds(whole, half, ranked)
 
     def _caption_bounds(self, batch: Sequence[Measurement], bounds: _LowerBounds, norm: Array) -> Array:
-        """Lower bounds of <m(x+delta), t>: minus T4's upper bounds for w = -t, from s_t and N."""
-        a = np.array([m.question.caption_alignment for m in batch], dtype=np.float64)
-        one = np.ones_like(a)
-        # (w, v_1, v_2) = (-t, t, pilot)
-        gram = np.array([[one, -one, -a], [-one, one, a], [-a, a, one]]).transpose(2, 0, 1)
-        lower = np.stack([_projection(bounds.half[:, CAPTION]), norm], axis=1)
-        return _grid(lambda r: -dual_bound(gram, lower, r, self._certify.sigma), self._certify.radii)
-
-    def _rival_results(
-        self,
-        batch: Sequence[Measurement],
-        bounds: _LowerBounds,
-        norm: Array,
-        rivals: Sequence[Rivals | None],
-        first: int,
-        k: int,
-    ) -> tuple[Array, Array]:
-        """Smallest certified margin and certified radius of each pair (NaN: none).
-
-        Args:
-            batch: the measurements.
-            bounds: their lower bounds.
-            norm: (P,) lower bounds of N at alpha/2.
-            rivals: competitors of each pair's text.
-            first: position of the first rival direction.
-            k: rank that is certified; 1 is "nearest".
-        """
-        margins = np.full(len(batch), np.nan)
-        radii = np.full(len(batch), np.nan)
-        groups = [(i, group) for i, group in enumerate(rivals) if group is not None]
-        if not groups:
-            return margins, radii
-        source = bounds.half if k == 1 else bounds.ranked
-        pilots = norm if k == 1 else _projection(bounds.ranked[:, PILOT])
+        """(P, radii) lower bounds of <m(x+delta), t>, from s_t and N."""
+        similarity = _projection(bounds.half[:, CAPTION])
+        alignment = np.array([m.question.caption_alignment for m in batch], dtype=np.float64)
         sigma = self._certify.sigma
-        # one call for the measured rivals of all pairs, one for the worst of each pair's others
-        sizes = [len(group.measured) for _, group in groups]
-        measured = margin_radius(
-            np.concatenate(
-                [
-                    _projection(source[i, first : first + size])
-                    for (i, _), size in zip(groups, sizes, strict=True)
-                ]
-            ),
-            np.repeat([pilots[i] for i, _ in groups], sizes),
-            np.concatenate([group.alignment for _, group in groups]),
-            sigma,
-        )
-        worst = np.array(
-            [-1.0 if group.others_alignment is None else group.others_alignment for _, group in groups]
-        )
-        others = margin_radius(None, np.array([pilots[i] for i, _ in groups]), worst, sigma)
-        for (i, group), each, other in zip(
-            groups, np.split(measured, np.cumsum(sizes)[:-1]), others, strict=True
-        ):
-            lowest = list(_projection(bounds.half[i, first : first + len(each)]))
-            if group.others_alignment is not None:
-                each = np.append(each, [other] * k)
-                lowest.append(_margin_from_norm(float(norm[i]), group.others_alignment))
-            radii[i] = rank_radius(each, k)
-            margins[i] = min(lowest, default=np.nan)  # without a rival there is no margin
-        return margins, radii
+        return _grid(lambda r: similarity_bound(similarity, norm, alignment, r, sigma), self._certify.radii)
 
-    def _large_radius(self, batch: Sequence[Measurement]) -> Array:
-        """T6 on the clean feature: a staircase of exceedance probabilities.
+    def _rivals(
+        self, bounds: _LowerBounds, rivals: Sequence[Rivals | None], first: int, places: int, k: int
+    ) -> RivalBounds:
+        """Results against rivals whose directions stand from position ``first`` on; a rank splits alpha over k."""
+        source = bounds.half if k == 1 else bounds.ranked
+        margins = _projection(source[:, first : first + places])
+        return bound_rivals(rivals, margins, _projection(source[:, PILOT]), self._certify.sigma, k)
 
-        Thresholds are fixed: they may not depend on the certify draws.
-        """
+    def _exceedance(self, batch: Sequence[Measurement]) -> Array:
+        """(P, thresholds) lower bounds of P(<u(x+eps), u(x)> >= c_j), of which T6 makes a staircase."""
         c = self._certify
-        levels = np.linspace(0.0, 0.875, LARGE_RADIUS_LEVELS)
         method: Method = "clopper_pearson" if not self._layout.targets else "betting"
-        values = np.full((len(batch), LARGE_RADIUS_LEVELS), np.nan)
+        thresholds = (1.0 + np.array(LARGE_RADIUS_THRESHOLDS)[:, None]) / 2.0
+        values = np.full((len(batch), len(LARGE_RADIUS_THRESHOLDS)), np.nan)
         for i, m in enumerate(batch):
-            above = (m.scores[CLEAN][None, :] >= (1.0 + levels[:, None]) / 2.0).astype(np.float64)
-            values[i] = lower_bound(above, c.alpha / LARGE_RADIUS_LEVELS, method)
-        return _grid(lambda r: large_radius_bound(values, levels, r, c.sigma), c.radii)
+            above = (m.scores[CLEAN][None, :] >= thresholds).astype(np.float64)
+            values[i] = lower_bound(above, c.alpha / len(LARGE_RADIUS_THRESHOLDS), method)
+        return values
 
 
 @dataclass(frozen=True)

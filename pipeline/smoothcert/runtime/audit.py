@@ -22,6 +22,7 @@ from smoothcert.job_attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.attack_asked import AskedAttack, asked_attacks
 from smoothcert.runtime.audit_attacks import attack_rules, tested_pairs
 from smoothcert.runtime.audit_rules import certificate_rules
+from smoothcert.runtime.audit_textual import textual_rules
 from smoothcert.runtime.summary_scan import quoted
 from smoothcert.store import Query, RunDirectory, RunInfo
 
@@ -118,7 +119,7 @@ def audit_run(run: RunDirectory) -> RunAudit:
     with Query([run]) as query:
         found: dict[tuple[str, str], Finding] = {}
         violated: set[str] = set()
-        for rule in (*certificate_rules(info), *attack_rules(info, asked)):
+        for rule in (*certificate_rules(info), *textual_rules(info), *attack_rules(info, asked)):
             rows = query.sql(f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail")
             if not rows.num_rows:
                 continue

@@ -32,9 +32,10 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         "missing-attack",
         "5",
         "a pair has no row of an attack that it is owed",
-        f"SELECT p.pair_id, k.attack || ' ' || k.attack_id || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject AS detail FROM "
-        f"({_owed(asked, here)}) k CROSS JOIN (SELECT pair_id FROM certificates WHERE run_id = {quoted(info.run_id)}) "
-        f"p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = p.pair_id AND a.attack_id = "
+        f"SELECT p.pair_id, k.attack || ' ' || k.attack_id || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject "
+        f"AS detail FROM ({_owed(asked, here)}) k CROSS JOIN (SELECT pair_id FROM certificates WHERE run_id = "
+        f"{quoted(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = "
+        "p.pair_id AND a.attack_id = "
         "k.attack_id AND a.subject = k.subject AND a.budget = k.budget",
     )
     yield Rule(
@@ -107,12 +108,11 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
 
 def tested_pairs(info: RunInfo) -> str:
     """SQL that selects the pairs of whose certificates an attack tested one that says something there."""
-    covered = _covered(info)
-    tested = (
-        f"SELECT pair_id {covered} AND {claim.where} AND ({claim.bound}) IS NOT NULL AND {claim.reached} IS NOT NULL"
+    tested = " OR ".join(
+        f"({claim.where} AND ({claim.bound}) IS NOT NULL AND {claim.reached} IS NOT NULL)"
         for claim in _claims(info)
     )
-    return f"SELECT DISTINCT pair_id FROM ({' UNION ALL '.join(tested)})"
+    return f"SELECT DISTINCT pair_id {_covered(info)} AND ({tested})"
 
 
 def _joined(info: RunInfo) -> str:
@@ -145,9 +145,9 @@ def _copies(info: RunInfo, covered: str, which: str) -> Iterator[Rule]:
             "4.2",
             "an attack row shows more as certified than its certificate says",
             f"SELECT pair_id, {which} || ': {column} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, "
-            f"'nothing') || ' follows' AS detail FROM (SELECT pair_id, a.attack, a.attack_id, a.norm, a.budget, a.subject, "
-            f"a.{column} AS stored, {computed} AS computed {covered}) WHERE stored > coalesce(computed, -2) + "
-            f"{number(SLACK)}",
+            f"'nothing') || ' follows' AS detail FROM (SELECT pair_id, a.attack, a.attack_id, a.norm, a.budget, "
+            f"a.subject, a.{column} AS stored, {computed} AS computed {covered}) WHERE "
+            f"stored > coalesce(computed, -2) + {number(SLACK)}",
         )
 
 

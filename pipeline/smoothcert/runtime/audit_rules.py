@@ -1,8 +1,8 @@
 """What certificates of an honest run never show, one SQL statement a rule (theory.md section 4).
 
 Each statement selects offending rows as (pair_id, detail). Bounds are computed anew from the row's confidence bounds,
-so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it. What attacks
-show is in audit_attacks.py.
+so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it. Certificates
+about texts are in audit_textual.py, what attacks show in audit_attacks.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
 from smoothcert.runtime.summary_scan import quoted
 from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
 
@@ -21,6 +22,11 @@ SEARCH = 1e-5
 """Relative precision of a search for a radius."""
 LAST_DIGIT = 1e-7
 """Difference that counts as rounding up: below any digit that is shown, above what versions of a solver differ by."""
+
+_EXCEEDANCE = (
+    f"CASE WHEN len(exceedance_lcb) = {len(LARGE_RADIUS_THRESHOLDS)} AND list_min(exceedance_lcb) >= 0 AND "
+    "list_max(exceedance_lcb) <= 1 THEN exceedance_lcb END"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,9 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "4.1",
         "a quarantined pair carries a bound",
         f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND (smooth_norm_lcb IS NOT NULL OR "
-        "robustness_score_lcb IS NOT NULL OR fcsb IS NOT NULL OR angular IS NOT NULL OR certified_radius IS NOT NULL)",
+        "robustness_score_lcb IS NOT NULL OR fcsb IS NOT NULL OR angular IS NOT NULL OR clean_reference IS NOT NULL OR "
+        "large_radius IS NOT NULL OR caption_bound IS NOT NULL OR certified_radius IS NOT NULL OR retrieval_radius IS "
+        "NOT NULL)",
     )
     yield Rule(
         "doubled-pair",
@@ -85,7 +93,8 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         f"SELECT pair_id, 'N ' || smooth_norm || ' bound ' || smooth_norm_lcb || ', S ' || robustness_score || "
         f"' bound ' || robustness_score_lcb AS detail {ok} AND (smooth_norm_lcb > smooth_norm OR "
         "robustness_score_lcb > robustness_score OR caption_similarity_lcb > caption_similarity OR "
-        "class_margin_lcb > class_margin)",
+        f"class_margin_lcb > class_margin OR large_radius_bound({_EXCEEDANCE}, 0, {number(certify.sigma)}) > "
+        f"2 * robustness_score - 1 + {number(SLACK)})",
     )
     yield Rule(
         "impossible-value",
@@ -93,7 +102,8 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "a score, norm or certified cosine is outside its range",
         f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND (NOT "
         "smooth_norm_lcb BETWEEN 0 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
-        "retrieval_radius < 0 OR draws < 1 OR pilot_draws < 1 OR draws > "
+        "retrieval_radius < 0 OR list_min(exceedance_lcb) < 0 OR list_max(exceedance_lcb) > 1 OR "
+        "draws < 1 OR pilot_draws < 1 OR draws > "
         f"{certify.max_draws} OR "
         + " OR ".join(
             f"NOT {name}[{i}] BETWEEN 0 AND 1"
@@ -130,6 +140,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
         angle = f"acos(angular_bound({norm}, {at}, {sigma})) + acos(2 * ({score}) - 1)"
         by_angles = f"CASE WHEN {angle} < pi() / 2 THEN cos({angle}) END"
         checks.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
+        checks.append((f"large_radius[{i}]", f"large_radius_bound({_EXCEEDANCE}, {at}, {sigma})"))
     for stored, computed in checks:
         yield Rule(
             "rounded-up",

@@ -59,7 +59,8 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
         return _columns(message, text, connection)
     if isinstance(error, duckdb.CatalogException) and "function" in message.lower():
         return (
-            "smoothcert adds fcsb, angular_bound, angular_radius, margin_radius and ebh to DuckDB's functions"
+            "smoothcert adds fcsb, angular_bound, angular_radius, margin_radius, similarity_bound, "
+            "large_radius_bound and ebh to DuckDB's functions"
         )
     if isinstance(error, (duckdb.CatalogException, duckdb.BinderException)):
         return "views: " + ", ".join(_catalogue(connection))

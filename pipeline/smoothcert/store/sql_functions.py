@@ -4,6 +4,9 @@
     angular_bound(norm, radius, sigma)               cosine certified from a lower bound of N (T3)
     angular_radius(norm, cosine, sigma)              radius up to which that cosine is certified (T3)
     margin_radius(margin, norm, alignment, sigma)    radius of a margin (T4)
+    similarity_bound(similarity, norm, alignment, radius, sigma)
+                                                     similarity to a text that is certified (T4)
+    large_radius_bound(exceedance, radius, sigma)    cosine certified from the row's exceedance_lcb (T6)
     share_low(certified, pairs, final), share_high   95% confidence interval of a population share
 
 NULL in gives NULL out; a vacuous bound is NULL; a number outside a function's domain is an error.
@@ -16,6 +19,7 @@ from collections.abc import Callable
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -27,18 +31,19 @@ SHARE_CONFIDENCE = 0.95
 def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
     """Register all functions on a connection."""
     for name, function in _OF_THREE.items():
-        _register(connection, name, _three(function), 3)
+        _register(connection, name, _three(function), ["DOUBLE"] * 3)
     for name, function in _OF_FOUR.items():
-        _register(connection, name, _four(function), 4)
+        _register(connection, name, _four(function), ["DOUBLE"] * 4)
+    for name, function in _OF_FIVE.items():
+        _register(connection, name, _five(function), ["DOUBLE"] * 5)
+    _register(connection, "large_radius_bound", _three(_large_radius_bound), ["DOUBLE[]", "DOUBLE", "DOUBLE"])
 
 
 def _register(
-    connection: duckdb.DuckDBPyConnection, name: str, function: Callable[..., pa.Array], arguments: int
+    connection: duckdb.DuckDBPyConnection, name: str, function: Callable[..., pa.Array], arguments: list[str]
 ) -> None:
     # "special": NULLs arrive here, as the default handling refuses NULL for an input that is not
-    connection.create_function(
-        name, function, ["DOUBLE"] * arguments, "DOUBLE", type="arrow", null_handling="special"
-    )
+    connection.create_function(name, function, arguments, "DOUBLE", type="arrow", null_handling="special")
 
 
 # DuckDB counts a function's named parameters, so each number of arguments has its own wrapper
@@ -58,11 +63,26 @@ def _four(function: Callable[..., Array]) -> Callable[..., pa.Array]:
     return of_four
 
 
+def _five(function: Callable[..., Array]) -> Callable[..., pa.Array]:
+    def of_five(
+        a: pa.ChunkedArray, b: pa.ChunkedArray, c: pa.ChunkedArray, d: pa.ChunkedArray, e: pa.ChunkedArray
+    ) -> pa.Array:
+        return _over_columns(function, a, b, c, d, e)
+
+    return of_five
+
+
 def _over_columns(function: Callable[..., Array], *columns: pa.ChunkedArray) -> pa.Array:
-    """Apply a function of float64 arrays to Arrow columns: NULL stays NULL, NaN comes out as NULL."""
+    """Apply a function of float64 arrays to Arrow columns: NULL stays NULL, NaN comes out as NULL.
+
+    A column of lists is given as an array of objects, each a float64 array; a list with a NULL in it counts as NULL.
+    """
     known = np.ones(len(columns[0]), dtype=bool)
     for column in columns:
         known &= ~column.is_null().to_numpy()
+        if pa.types.is_list(column.type):
+            lists = column.combine_chunks()
+            known[pc.list_parent_indices(lists).filter(pc.list_flatten(lists).is_null()).to_numpy()] = False
     result = np.full(len(known), np.nan)
     if known.any():
         # to_numpy turns NULL into NaN; those rows are left out
@@ -97,6 +117,22 @@ def _margin_radius(margin: Array, norm: Array, alignment: Array, sigma: Array) -
     return margin_radius(margin, norm, alignment, sigma)
 
 
+def _similarity_bound(similarity: Array, norm: Array, alignment: Array, radius: Array, sigma: Array) -> Array:
+    from smoothcert.certificates import similarity_bound
+
+    return similarity_bound(similarity, norm, alignment, radius, sigma)
+
+
+def _large_radius_bound(exceedance: NDArray[np.object_], radius: Array, sigma: Array) -> Array:
+    from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS, large_radius_bound
+
+    wanted = len(LARGE_RADIUS_THRESHOLDS)
+    wrong = {len(each) for each in exceedance} - {wanted}
+    if wrong:
+        raise ValueError(f"exceedance has {min(wrong)} numbers; it needs {wanted}, as exceedance_lcb has")
+    return large_radius_bound(np.stack(list(exceedance)), LARGE_RADIUS_THRESHOLDS, radius, sigma)
+
+
 def _share_low(certified: Array, pairs: Array, final: Array) -> Array:
     return _share(certified, pairs, final)[:, 0]
 
@@ -123,3 +159,4 @@ _OF_THREE: dict[str, Callable[..., Array]] = {
     "share_high": _share_high,
 }
 _OF_FOUR: dict[str, Callable[..., Array]] = {"margin_radius": _margin_radius}
+_OF_FIVE: dict[str, Callable[..., Array]] = {"similarity_bound": _similarity_bound}

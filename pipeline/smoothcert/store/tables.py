@@ -109,6 +109,14 @@ _BOUNDS = (
         source="theory 3",
     ),
     Column(
+        "exceedance_lcb",
+        _NUMBERS,
+        "Lower confidence bounds of the probabilities that a draw's cosine to the clean feature is at least 0, "
+        "0.125, 0.25, ..., 0.875, each at an eighth of alpha; large_radius rests on them." + _OK_ONLY,
+        nullable=True,
+        source="theory T6, p_j",
+    ),
+    Column(
         "fcsb",
         _NUMBERS,
         "Certified cosine between smoothed feature under attack and clean feature, one per radius of the "
@@ -182,6 +190,14 @@ _TEXTUAL = (
         source="theory 3",
     ),
     Column(
+        "caption_alignment",
+        _NUMBER,
+        "Inner product of pilot direction and caption feature; caption_bound rests on it, on "
+        "caption_similarity_lcb and on smooth_norm_lcb, the last two at half of alpha. NULL without text features.",
+        nullable=True,
+        source="theory T4, <v, t>",
+    ),
+    Column(
         "caption_bound",
         _NUMBERS,
         "Lower bound of the inner product of smoothed feature under attack and caption feature, one per "
@@ -219,6 +235,31 @@ _TEXTUAL = (
         source="theory T4",
     ),
     Column(
+        "class_rival",
+        _TEXT,
+        "The binding rival: the class with the smallest radius, which is certified_radius, or one against which "
+        "nothing is certified. NULL where it is one of the classes that were not measured.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "class_rival_margin_lcb",
+        _NUMBER,
+        "Lower confidence bound of the margin over class_rival, at half of alpha; may be negative. NULL where "
+        "the binding rival was not measured.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "class_rival_alignment",
+        _NUMBER,
+        "Inner product of the pilot direction and the unit vector from the predicted class's text feature to "
+        "the binding rival's; the largest such product where that was not measured. certified_radius rests on "
+        "it, on class_rival_margin_lcb and on smooth_norm_lcb at half of alpha. NULL without a zero_shot section.",
+        nullable=True,
+        source="theory T4, <v, w>",
+    ),
+    Column(
         "certified_radius",
         _NUMBER,
         "Radius within which the smoothed encoder predicts predicted_label. NULL where none is certified.",
@@ -233,6 +274,23 @@ _TEXTUAL = (
         "Rank of the own caption feature among the captions of the pool that are not the pair's own, by the "
         "pilot draws, 1 being nearest. NULL without a retrieval section.",
         nullable=True,
+    ),
+    Column(
+        "retrieval_rival_margin_lcb",
+        _NUMBER,
+        "Lower confidence bound of the margin over the binding rival, the caption with the k-th smallest radius, "
+        "at alpha/(2k); may be negative. NULL where that was not measured, or where there are fewer than k.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "retrieval_rival_alignment",
+        _NUMBER,
+        "As class_rival_alignment, for the own caption's feature and the binding rival's; retrieval_radius rests "
+        "on it, on retrieval_rival_margin_lcb and on smooth_norm_lcb at alpha/(2k). NULL where there are fewer "
+        "than k rivals.",
+        nullable=True,
+        source="theory T4, <v, w>",
     ),
     Column(
         "retrieval_radius",

@@ -19,11 +19,12 @@ from smoothcert.certificates import (
     fcsb_radius,
     large_radius_bound,
     margin_radius,
+    similarity_bound,
 )
 from smoothcert.datasets import Pair
 from smoothcert.encoders import KnownEncoder
 from smoothcert.engine import Engine, Failure, RowMaker, encode_texts
-from smoothcert.engine.rows import _margin_from_norm
+from smoothcert.engine.rival_bounds import margin_from_norm
 from smoothcert.errors import DecodeError, EncoderError, WorkerHungError
 from smoothcert.job import ZeroShotSection
 from smoothcert.statistics import lower_bound
@@ -86,6 +87,7 @@ def test_every_certificate_uses_the_mean_and_the_level_that_the_module_documents
     outcomes, rows, texts, layout, certify = outcomes_and_rows(make, method=method)
     alpha, sigma, radii = certify.alpha, certify.sigma, certify.radii
     pilot, clean, caption, first = 0, 1, 2, layout.first_class_rival
+    bound_by = set()
     for m, row in zip(outcomes, rows, strict=True):
         q, scores = m.question, m.scores
         norm = projected(lcb(scores[pilot], alpha, method))
@@ -104,6 +106,8 @@ def test_every_certificate_uses_the_mean_and_the_level_that_the_module_documents
         caption_half = projected(lcb(scores[caption], alpha / 2, method))
         a = q.caption_alignment
         gram = np.array([[1, -1, -a], [-1, 1, a], [-a, a, 1.0]])
+        assert row.exceedance_lcb == pytest.approx(share, abs=1e-12)
+        assert row.caption_alignment == q.caption_alignment
         for i, r in enumerate(radii):
             assert equal(row.fcsb[i], fcsb(score, r, sigma))
             assert equal(row.angular[i], angular_bound(norm, r, sigma))
@@ -117,15 +121,30 @@ def test_every_certificate_uses_the_mean_and_the_level_that_the_module_documents
             2 * lcb(scores[caption], alpha, method) - 1, abs=1e-9
         )
 
-        each, margins, sample_margins = [], [], []
+        each, margins, halves, sample_margins = [], [], [], []
         for place in range(3):
             direction = scores[first + place]
             margin = projected(lcb(direction, alpha / 2, method))
+            halves.append(margin)
             each.append(radius(margin, norm_half, q.classes.alignment[place], sigma))
             margins.append(2 * lcb(direction, alpha, method) - 1)
             sample_margins.append(2 * direction.mean() - 1)
         each.append(radius(None, norm_half, q.classes.others_alignment, sigma))
         assert equal(row.certified_radius, math.nan if np.isnan(each).any() else min(each))
+        binding = int(np.argmin(np.nan_to_num(each, nan=-1.0)))
+        if binding < 3:
+            assert row.class_rival == texts.labels[q.classes.measured[binding]] != row.predicted_label
+            assert row.class_rival_margin_lcb == pytest.approx(halves[binding], abs=NEAR)
+            assert row.class_rival_alignment == q.classes.alignment[binding]
+            assert row.class_margin_lcb <= row.class_rival_margin_lcb
+        else:
+            assert row.class_rival is row.class_rival_margin_lcb is None
+            assert row.class_rival_alignment == q.classes.others_alignment
+        if row.certified_radius is not None:
+            assert row.certified_radius == pytest.approx(
+                radius(row.class_rival_margin_lcb, norm_half, row.class_rival_alignment, sigma), rel=1e-4
+            )
+        bound_by.add(binding)
         assert row.class_margin == pytest.approx(min(sample_margins))
         assert row.class_margin_lcb <= min(margins) + NEAR
         assert (row.predicted_label, row.clean_label) == (
@@ -133,6 +152,7 @@ def test_every_certificate_uses_the_mean_and_the_level_that_the_module_documents
             texts.labels[q.clean_class],
         )
     assert any(row.certified_radius is not None for row in rows)
+    assert len(bound_by) > 1
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -155,6 +175,11 @@ def test_rank_k_takes_the_kth_rival_at_alpha_over_2k(make, k):
         each += [radius(None, norm, pool.others_alignment, certify.sigma)] * k
         ordered = sorted(-1.0 if math.isnan(r) else r for r in each)
         assert equal(row.retrieval_radius, math.nan if ordered[k - 1] < 0 else ordered[k - 1])
+        if row.retrieval_radius is not None:
+            margin, alignment = row.retrieval_rival_margin_lcb, row.retrieval_rival_alignment
+            found = radius(margin, norm, alignment, certify.sigma)
+            assert found == pytest.approx(row.retrieval_radius, rel=1e-4)
+            assert (margin is None) == (alignment == pool.others_alignment)
         assert row.retrieval_rank == m.question.rank
     if k == 3:
         assert any(row.retrieval_radius is not None for row in rows)
@@ -252,7 +277,7 @@ def test_the_margin_from_the_norm_is_the_smallest_that_is_possible(norm, alignme
     c = np.linspace(norm, 1, 800)
     s = np.sqrt(np.maximum(0.0, 1 - c**2))  # a linear function is smallest on the rim
     smallest = min(np.min(-(c * w[0] + s * w[1])), np.min(-(c * w[0] - s * w[1])))
-    found = _margin_from_norm(norm, alignment)
+    found = margin_from_norm(norm, alignment)
     assert found <= smallest
     assert found == pytest.approx(smallest, abs=3e-3)
 
@@ -267,12 +292,39 @@ def test_a_pair_that_owns_the_whole_pool_has_no_rival_to_fear(make):
     assert [(row.status, row.retrieval_rank, row.retrieval_radius) for row in rows] == [
         ("ok", 1, math.inf)
     ] * 3
+    assert all(row.retrieval_rival_margin_lcb is row.retrieval_rival_alignment is None for row in rows)
 
 
 def test_a_norm_that_is_not_shown_to_be_positive_is_null(make):
     _, rows, *_ = outcomes_and_rows(make, sigma=4.0, max_draws=5)
     assert all(row.smooth_norm_lcb is None or row.smooth_norm_lcb > 0 for row in rows)
     assert any(row.smooth_norm_lcb is None and row.smooth_norm is not None for row in rows)
+
+
+def test_no_certificate_rests_on_more_than_its_row_shows(make):
+    """A betting bound at alpha/2 may lie above that at alpha, as it does for draws that rise.
+
+    So what needs two bounds takes the smaller of the two levels.
+    """
+    outcomes, _, texts, layout, certify = outcomes_and_rows(make, k=2, max_draws=300, pilot_draws=63)
+    line = np.linspace(0.3, 1.0, 300)
+    rising = [
+        dataclasses.replace(m, scores=np.concatenate([np.tile(line, (3, 1)), m.scores[3:]])) for m in outcomes
+    ]
+    alpha, sigma = certify.alpha, certify.sigma
+    assert lcb(line, alpha / 4) > lcb(line, alpha / 2) + 1e-3 > lcb(line, alpha) + 2e-3
+    for row in RowMaker(ENCODER, certify, texts, layout).rows(rising):
+        norm, clean = row.smooth_norm_lcb or 0.0, 2 * row.robustness_score_lcb - 1
+        for stored, margin, alignment in (
+            (row.certified_radius, row.class_rival_margin_lcb, row.class_rival_alignment),
+            (row.retrieval_radius, row.retrieval_rival_margin_lcb, row.retrieval_rival_alignment),
+        ):
+            assert (stored or 0.0) <= np.nan_to_num(radius(margin, norm, alignment, sigma)) * (1 + 1e-4)
+        for i, r in enumerate(certify.radii):
+            cap = similarity_bound(row.caption_similarity_lcb, norm, row.caption_alignment, r, sigma)
+            assert row.caption_bound[i] <= cap + 1e-7
+            best = np.nan_to_num(clean_reference_bound(clean, norm, r, sigma))
+            assert (row.clean_reference[i] or 0.0) <= best + 1e-9
 
 
 def test_several_captions_are_one_direction_between_them(make):

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smoothcert.certificates import angular_bound, angular_radius, clean_reference_bound, fcsb, fcsb_radius
+from smoothcert.certificates import (
+    LARGE_RADIUS_THRESHOLDS,
+    angular_bound,
+    angular_radius,
+    clean_reference_bound,
+    fcsb,
+    fcsb_radius,
+    large_radius_bound,
+    margin_radius,
+    similarity_bound,
+)
 from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
 from smoothcert.runtime.attack_asked import note_asked
@@ -29,10 +39,13 @@ certify:
   radii: [0.25, 0.5]
   cosines: [0.5, 0.8]
   targets: [{certificate: angular, radius: 0.25, cosine: 0.8}]
+zero_shot: {labels: [two, three, seven]}
+retrieval: {candidates: 3, k: 2}
 attacks: [{attack: pgd, norm: l2, budgets: [0.25]}]
 """
 DIGEST = "e" * 64
 PAIRS = 4
+EXCEEDANCE = (0.97, 0.95, 0.9, 0.8, 0.6, 0.3, 0.1, 0.02)
 Row = dict[str, Any]
 Change = Callable[[Row], None]
 
@@ -70,19 +83,28 @@ def certificate(pair: int) -> Row:
         "fcsb": listed([fcsb(score, r, SIGMA) for r in RADII]),
         "angular": listed([angular_bound(norm, r, SIGMA) for r in RADII]),
         "clean_reference": listed([clean_reference_bound(half[0], half[1], r, SIGMA) for r in RADII]),
-        "large_radius": (0.3, 0.1),
+        "exceedance_lcb": EXCEEDANCE,
+        "large_radius": listed(
+            [large_radius_bound(EXCEEDANCE, LARGE_RADIUS_THRESHOLDS, r, SIGMA) for r in RADII]
+        ),
         "fcsb_radius": listed([fcsb_radius(score, c, SIGMA) for c in COSINES]),
         "angular_radius": listed([angular_radius(norm, c, SIGMA) for c in COSINES]),
-        "caption_similarity": None,
-        "caption_similarity_lcb": None,
-        "caption_bound": None,
-        "clean_label": None,
-        "predicted_label": None,
-        "class_margin": None,
-        "class_margin_lcb": None,
-        "certified_radius": None,
-        "retrieval_rank": None,
-        "retrieval_radius": None,
+        "caption_similarity": 0.52,
+        "caption_similarity_lcb": 0.5,
+        "caption_alignment": 0.7,
+        "caption_bound": listed([similarity_bound(0.49, half[1], 0.7, r, SIGMA) for r in RADII]),
+        "clean_label": "two",
+        "predicted_label": "two",
+        "class_margin": 0.57,
+        "class_margin_lcb": 0.54,
+        "class_rival": "three",
+        "class_rival_margin_lcb": 0.55,
+        "class_rival_alignment": -0.4,
+        "certified_radius": float(margin_radius(0.55, half[1], -0.4, SIGMA)),
+        "retrieval_rank": 1,
+        "retrieval_rival_margin_lcb": 0.45,
+        "retrieval_rival_alignment": -0.3,
+        "retrieval_radius": float(margin_radius(0.45, half[1], -0.3, SIGMA)),
         "target_decision": ("certified",),
         "log_e_value": (7.5,),
         "encoder_digest": DIGEST,
@@ -196,6 +218,9 @@ def test_an_honest_run_has_nothing_to_object(tmp_path: Path) -> None:
         (raised("clean_reference", 0.25), "rounded-up"),
         (raised("angular_radius", 0.05), "rounded-up"),
         (raised("large_radius", 0.5, 1), "rises-with-radius"),
+        (raised("large_radius", 1e-6), "rounded-up"),
+        (put(exceedance_lcb=(*EXCEEDANCE[:5], 0.9, 0.9, 0.9)), "above-estimate"),
+        (put(exceedance_lcb=(1.5, *EXCEEDANCE[1:])), "impossible-value"),
         (put(fcsb=(None, 0.1)), "rises-with-radius"),
         (put(fcsb=(-0.2, None)), "impossible-value"),
         (put(smooth_norm_lcb=0.95), "above-estimate"),
@@ -279,15 +304,8 @@ def test_a_raised_bound_is_beaten_by_an_attack_close_to_the_true_one(tmp_path: P
     assert result.violated_pairs == 1
 
 
-TEXTS = put(
-    predicted_label="two",
-    certified_radius=0.3,
-    retrieval_rank=1,
-    retrieval_radius=0.3,
-    caption_similarity=0.4,
-    caption_similarity_lcb=0.35,
-    caption_bound=(0.2, -0.1),
-)
+TEXTS = put(certified_radius=0.3, retrieval_radius=0.3, caption_bound=(0.1, -0.3))
+"""Rounder numbers; lower ones than those that follow are honest too."""
 HELD = {
     "class_margin_label": "two",
     "class_margin_ucb": 0.05,
@@ -306,9 +324,9 @@ HELD = {
         ({"class_margin_ucb": -0.01, "subject": "bare", "sigma": 0.0}, None),
         ({"class_margin_ucb": -0.01, "norm": "linf", "perturbation_linf": 0.02}, None),
         ({"retrieval_margin_ucb": -1e-3}, "retrieval"),
-        ({"caption_similarity_ucb": 0.19}, "caption_bound[1]"),
-        ({"caption_similarity_ucb": -0.11, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
-        ({"caption_similarity_ucb": 0.19, "perturbation_l2": 0.4, "budget": 0.4}, None),
+        ({"caption_similarity_ucb": 0.09}, "caption_bound[1]"),
+        ({"caption_similarity_ucb": -0.31, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
+        ({"caption_similarity_ucb": 0.09, "perturbation_l2": 0.4, "budget": 0.4}, None),
     ],
 )
 def test_certificates_about_texts_are_attacked_too(tmp_path: Path, achieved: Row, beaten: str | None) -> None:
@@ -344,12 +362,12 @@ def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_pa
     run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)])
     (section,) = run.info.job.attacks
     before = audit_run(run)
-    assert before.sound and "pgd l2 on bare, smoothed, which was never begun" in before.notes[0]
+    assert before.sound and "pgd l2 (divergence) on bare, smoothed, which was never begun" in before.notes[0]
     note_asked(run, [section])
     (finding,) = audit_run(run).findings
     # one budget on two subjects
     assert (finding.rule, finding.count) == ("missing-attack", 2 * PAIRS)
-    assert finding.listed[0] == ("a.parquet#0", "pgd l2 0.25 on bare")
+    assert finding.listed[0] == ("a.parquet#0", f"pgd {section.attack_id} l2 0.25 on bare")
     assert audit_run(run).notes == ()
 
 
@@ -409,7 +427,15 @@ def test_few_draws_are_noted(tmp_path: Path) -> None:
 
 def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) -> None:
     assert audited(tmp_path / "all").audited_pairs == PAIRS
-    empty = put(robustness_score_lcb=None, smooth_norm_lcb=None, large_radius=(None, None))
+    empty = put(
+        robustness_score_lcb=None,
+        smooth_norm_lcb=None,
+        exceedance_lcb=None,
+        large_radius=(None, None),
+        certified_radius=None,
+        retrieval_radius=None,
+        caption_bound=(None, None),
+    )
 
     def vacuous(row: Row) -> None:
         empty(row)

@@ -230,10 +230,21 @@ def test_functions_are_the_certificates(query: Query) -> None:
         ("angular_bound(n, 0.3, 0.5)", certificates.angular_bound(n, 0.3, 0.5)),
         ("angular_radius(n, 0.8, 0.5)", certificates.angular_radius(n, 0.8, 0.5)),
         ("margin_radius(n - 0.5, n, 0.4, 0.5)", certificates.margin_radius(n - 0.5, n, 0.4, 0.5)),
+        (
+            "similarity_bound(n - 0.5, n, 0.4, 0.3, 0.5)",
+            certificates.similarity_bound(n - 0.5, n, 0.4, 0.3, 0.5),
+        ),
+        (
+            "large_radius_bound([n, n, n, n, n, n, n, n / 2], n / 10, 0.5)",
+            certificates.large_radius_bound(
+                n[:, None] * [1, 1, 1, 1, 1, 1, 1, 0.5], certificates.LARGE_RADIUS_THRESHOLDS, n / 10, 0.5
+            ),
+        ),
     ):
         found = values(query, f"SELECT {sql} FROM {grid} ORDER BY n")
         assert found == [None if math.isnan(value) else value for value in expected.tolist()], sql
-        assert None in found or "fcsb" not in sql
+        assert None in found or ("fcsb" not in sql and "large" not in sql)
+        assert any(value is not None for value in found), sql
 
 
 def test_functions_take_columns_and_whole_numbers(query: Query) -> None:
@@ -247,6 +258,12 @@ def test_null_in_is_null_out(query: Query) -> None:
     for call in ("fcsb(NULL, 1, 1)", "angular_bound(0.9, NULL, 1)", "angular_radius(0.9, 0.8, NULL)"):
         assert values(query, f"SELECT {call}") == [None]
     assert values(query, "SELECT margin_radius(NULL, NULL, NULL, NULL) FROM range(3)") == [None] * 3
+    assert values(query, "SELECT similarity_bound(0.5, 0.9, NULL, 0.1, 0.5)") == [None]
+    # a list counts as NULL with any of its numbers, and leaves its neighbours alone
+    sure, holed, less = ("[1, 1, 1, 1, 1, 1, 1, " + last + "]" for last in ("1", "NULL", "0"))
+    lists = f"(VALUES (0, {sure}), (1, NULL), (2, {holed}), (3, {less}))"
+    found = values(query, f"SELECT large_radius_bound(p, 0, 0.5) FROM {lists} t(i, p) ORDER BY i")
+    assert found == [pytest.approx(0.875), None, None, pytest.approx(0.75)]
     assert values(query, "SELECT fcsb(x, 0.1, 0.5) IS NULL FROM (VALUES (0.9), (NULL), (0.8)) t(x)") == [
         False,
         True,
@@ -254,7 +271,17 @@ def test_null_in_is_null_out(query: Query) -> None:
     ]
 
 
-@pytest.mark.parametrize("call", ["fcsb(2, 0.1, 0.5)", "fcsb(0.9, 0.1, 0)", "fcsb('nan'::DOUBLE, 0.1, 0.5)"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "fcsb(2, 0.1, 0.5)",
+        "fcsb(0.9, 0.1, 0)",
+        "fcsb('nan'::DOUBLE, 0.1, 0.5)",
+        "similarity_bound(1.1, 0.9, 0.4, 0.1, 0.5)",
+        "large_radius_bound([0.9, 0.8], 0.1, 0.5)",
+        "large_radius_bound([1, 1, 1, 1, 1, 1, 1, 'nan'::DOUBLE], 0.1, 0.5)",
+    ],
+)
 def test_numbers_outside_the_domain_are_errors(query: Query, call: str) -> None:
     with pytest.raises(QueryError) as caught:
         query.sql(f"SELECT {call}")

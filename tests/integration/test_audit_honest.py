@@ -1,0 +1,115 @@
+"""Runs of the bundled encoder with every kind of certificate: the audit has nothing to object until a row is raised."""
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
+from smoothcert.encoders import Encoder, load_encoder
+from smoothcert.job import EncoderSection, parse_job
+from smoothcert.runtime import audit
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+from smoothcert.store import Query
+
+PAIRS = 12
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Iterator[Encoder]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu"))
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits of every class, each with a caption of its own, or with two."""
+    images, captions = [], []
+    for number, (image, caption, _) in enumerate(load_digits_pairs("test")[:PAIRS]):
+        buffer = BytesIO()
+        image.save(buffer, "PNG")
+        images.append(buffer.getvalue())
+        captions.append([caption, f"handwriting {number}"][: 1 + number % 2])
+    path = tmp_path_factory.mktemp("data") / "digits.parquet"
+    pq.write_table(pa.table({"image": images, "caption": captions}), path)
+    return path
+
+
+def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]]) -> str:
+    return json.dumps(
+        {
+            "name": "honest",
+            "data": {"format": "parquet", "uri": str(data)},
+            "encoder": {"model": "bundled:digits-clip", "device": "cpu", "threads": 1},
+            "certify": {
+                "sigma": 0.25,
+                "alpha": 0.01,
+                "pilot_draws": 31,
+                "max_draws": 250,
+                "radii": [0.0625, 0.25],
+                "rivals": 2,
+                "targets": targets,
+            },
+            "zero_shot": {"labels": list(DIGIT_NAMES), "prompts": ["a photo of the digit {label}"]},
+            "retrieval": {"candidates": 8, "k": k},
+            "executor": {"pairs_per_unit": 6},
+            "output": {"runs": str(runs), "run": "r"},
+            "tracking": {"enabled": False},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("k", "targets"),
+    [(1, []), (2, []), (2, [{"certificate": "class", "radius": 0.0625}])],
+    ids=["nearest", "first two", "adaptive"],
+)
+def test_an_honest_run_is_sound(
+    data: Path,
+    tmp_path: Path,
+    encoder: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+    k: int,
+    targets: list[dict[str, Any]],
+) -> None:
+    driver = Driver(parse_job(job(data, tmp_path, k, targets)), encoder)
+    driver.certify(Monitor(on_result=lambda result: None))
+    result = audit.audit_run(driver.run)
+    assert result.sound, result.lines()
+    with Query([driver.run]) as query:
+        (counts,) = query.sql(
+            "SELECT count(*) AS pairs, count(certified_radius) AS classes, count(retrieval_radius) AS ranks, "
+            "count(caption_bound[1]) AS captions, count(large_radius[1]) AS large, "
+            "count_if(certified_radius IS NOT NULL AND class_rival_alignment IS NULL) AS without FROM certificates"
+        ).to_pylist()
+    # none of the kinds was sound for want of certificates
+    assert counts.pop("without") == 0 and min(counts.values()) > 0, counts
+    assert counts["pairs"] == counts["captions"] == PAIRS
+    raised = {
+        # two bounds at a part of alpha lie below the cap, far below after few draws
+        "certified_radius": lambda value: value * 1.5 + 0.05,
+        "retrieval_radius": lambda value: value * 1.5 + 0.05,
+        "caption_bound": lambda value: [each + 0.05 for each in value],
+        "large_radius": lambda value: [None if each is None else each + 1e-4 for each in value],
+    }
+    for part in (tmp_path / "r" / "certificates").glob("*.parquet"):
+        table = pq.read_table(part)
+        for name, change in raised.items():
+            values = [None if value is None else change(value) for value in table[name].to_pylist()]
+            place, kind = table.schema.get_field_index(name), table.schema.field(name)
+            table = table.set_column(place, kind, pa.array(values, kind.type))
+        pq.write_table(table, part)
+    monkeypatch.setattr(audit, "LISTED", 1000)
+    found = audit.audit_run(driver.run)
+    assert {finding.rule for finding in found.findings} == {"rounded-up"}, found.lines()
+    named = {detail.split(" ")[0].partition("[")[0] for f in found.findings for _, detail in f.listed}
+    assert named == raised.keys(), found.lines()
