@@ -97,7 +97,11 @@ class MAttack(Attack[MAttackSettings]):
     def _gradient(
         self, campaign: Campaign, rows: torch.Tensor, points: torch.Tensor, step: int, before: torch.Tensor
     ) -> torch.Tensor:
-        """Gradient of the weighted similarity, in chunks of the subject's size; writes ``before``."""
+        """Gradient of the weighted similarity, in chunks of the subject's size; writes ``before``.
+
+        Raises:
+            FloatingPointError: a surrogate's similarity is no number: a step along it would go nowhere.
+        """
         parts = []
         for part in torch.split(torch.arange(len(rows), device=rows.device), campaign.subject.chunk):
             images = points[part].detach().requires_grad_(True)
@@ -107,6 +111,8 @@ class MAttack(Attack[MAttackSettings]):
                     for encoder in self.surrogates(campaign)
                 ]
             )
+            if not bool(torch.isfinite(now).all()):
+                raise FloatingPointError(f"attack '{self.name}': a surrogate gave NaN or infinity")
             weights = self.weights(now.detach(), before[:, rows[part]])
             before[:, rows[part]] = now.detach()
             parts.append(torch.autograd.grad((weights * now).sum(), images)[0])

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from smoothcert.certificates.domain import FloatArray, numbers
 from smoothcert.certificates.dual import dual_bound
+from smoothcert.certificates.projection import projection_bound
 
 # Inner products of unit vectors may leave [-1, 1] by rounding.
 _OVER = 1e-9
@@ -15,7 +16,7 @@ _OVER = 1e-9
 def similarity_bound(
     similarity: ArrayLike, smooth_norm: ArrayLike, alignment: ArrayLike, radius: ArrayLike, sigma: ArrayLike
 ) -> FloatArray:
-    """Lower bound of <m(x+delta), t> for every ||delta||_2 <= radius (theory.md T4, two directions).
+    """Lower bound of <m(x+delta), t> for every ||delta||_2 <= radius (theory.md T4, two directions, and T1).
 
     Args:
         similarity: lower bound of <m(x), t> for a fixed unit vector t, in [-1,1].
@@ -40,4 +41,6 @@ def similarity_bound(
     one = np.ones_like(a)
     # (w, v_1, v_2) = (-t, t, pilot)
     gram = np.moveaxis(np.array([[one, -one, -a], [-one, one, a], [-a, a, one]]), (0, 1), (-2, -1))
-    return -dual_bound(gram, np.stack([s, norm], axis=-1), rho, spread)
+    both = -dual_bound(gram, np.stack([s, norm], axis=-1), rho, spread)
+    # T1 is T4 with the first bound alone: at small radii the search over both may end above it
+    return np.maximum(both, projection_bound(s, rho, spread))

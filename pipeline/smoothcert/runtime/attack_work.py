@@ -226,12 +226,17 @@ class Attacker:
         """What counts as success, the same where the search looks, and which pairs have a reference to leave.
 
         A surrogate is to leave the class that the subject predicts, but the feature that is its own.
+
+        Raises:
+            FloatingPointError: a surrogate gives no reference; the subject is not at fault.
         """
         reference = front.goal.reference(pairs, images, front.subject, draws)
         left = front.goal.classes_left(pairs, reference)
         judged = wanted = front.goal.objective(pairs, images, reference, left)
         if front.searched is not front.subject:
             own = front.searched_goal.reference(pairs, images, front.searched, draws)
+            if own is not None and not bool(torch.isfinite(own).all()):
+                raise FloatingPointError("the surrogate gave NaN or infinity for the clean image")
             wanted = front.searched_goal.objective(pairs, images, own, left)
         if reference is None:
             return judged, wanted, [True] * len(pairs)

@@ -120,17 +120,22 @@ def audit_run(run: RunDirectory) -> RunAudit:
         found: dict[tuple[str, str], Finding] = {}
         violated: set[str] = set()
         for rule in (*certificate_rules(info), *textual_rules(info), *attack_rules(info, asked)):
-            rows = query.sql(f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail")
-            if not rows.num_rows:
+            rows = query.sql(
+                f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail LIMIT {LISTED}"
+            ).to_pylist()
+            if not rows:
                 continue
+            count = len(rows)
+            if count == LISTED:
+                count = _one(query, f"SELECT count(*) FROM ({rule.sql})")
             if rule.pairs:
-                violated.update(rows["pair_id"].to_pylist())
-            head = rows.slice(0, LISTED).to_pylist()
-            listed = tuple((row["pair_id"] or "", row["detail"] or "") for row in head)
+                violated.update(
+                    query.sql(f"SELECT DISTINCT pair_id FROM ({rule.sql})")["pair_id"].to_pylist()
+                )
+            listed = tuple((row["pair_id"] or "", row["detail"] or "") for row in rows)
             before = found.get((rule.name, rule.means))
             if before is not None:
-                listed = (*before.listed, *listed)[:LISTED]
-            count = rows.num_rows + (before.count if before else 0)
+                listed, count = (*before.listed, *listed)[:LISTED], count + before.count
             found[rule.name, rule.means] = Finding(rule.name, rule.theory, rule.means, count, listed)
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")
         attacks = _one(query, f"SELECT count(*) FROM attacks {here}")

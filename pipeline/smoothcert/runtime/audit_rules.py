@@ -48,6 +48,15 @@ class Rule:
     pairs: bool = False
 
 
+_CLAIMING = (
+    *("smooth_norm_lcb", "robustness_score_lcb", "exceedance_lcb", "fcsb", "angular", "clean_reference"),
+    *("large_radius", "fcsb_radius", "angular_radius", "caption_similarity_lcb", "caption_bound"),
+    *("class_margin_lcb", "class_rival_margin_lcb", "certified_radius", "retrieval_rival_margin_lcb"),
+    *("retrieval_radius", "target_decision"),
+)
+"""Columns that claim something: NULL wherever a pair is quarantined."""
+
+
 def certificate_rules(info: RunInfo) -> Iterator[Rule]:
     """What certificates alone show, for one run."""
     certify = info.job.certify
@@ -58,10 +67,8 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "quarantined-claims",
         "4.1",
         "a quarantined pair carries a bound",
-        f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND (smooth_norm_lcb IS NOT NULL OR "
-        "robustness_score_lcb IS NOT NULL OR fcsb IS NOT NULL OR angular IS NOT NULL OR clean_reference IS NOT NULL OR "
-        "large_radius IS NOT NULL OR caption_bound IS NOT NULL OR certified_radius IS NOT NULL OR retrieval_radius IS "
-        "NOT NULL)",
+        f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND "
+        f"coalesce({', '.join(f'{name}::VARCHAR' for name in _CLAIMING)}) IS NOT NULL",
     )
     yield Rule(
         "doubled-pair",
@@ -89,11 +96,14 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
     yield Rule(
         "above-estimate",
         "4.2",
-        "a lower confidence bound is above its own estimate",
-        f"SELECT pair_id, 'N ' || smooth_norm || ' bound ' || smooth_norm_lcb || ', S ' || robustness_score || "
-        f"' bound ' || robustness_score_lcb AS detail {ok} AND (smooth_norm_lcb > smooth_norm OR "
-        "robustness_score_lcb > robustness_score OR caption_similarity_lcb > caption_similarity OR "
-        f"class_margin_lcb > class_margin OR large_radius_bound({_EXCEEDANCE}, 0, {number(certify.sigma)}) > "
+        "a lower confidence bound is above its own estimate, or there is no such estimate",
+        "SELECT pair_id, concat_ws(', ', 'N ' || smooth_norm, 'bound ' || smooth_norm_lcb, 'S ' || robustness_score, "
+        f"'bound ' || robustness_score_lcb) AS detail {ok} AND ("
+        + " OR ".join(
+            f"({name}_lcb IS NOT NULL AND NOT coalesce({name}_lcb <= {name} AND {name} <= 1 + {number(SLACK)}, false))"
+            for name in ("smooth_norm", "robustness_score", "caption_similarity", "class_margin")
+        )
+        + f" OR large_radius_bound({_EXCEEDANCE}, 0, {number(certify.sigma)}) > "
         f"2 * robustness_score - 1 + {number(SLACK)})",
     )
     yield Rule(
@@ -119,9 +129,9 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
             "target-without-evidence",
             "3",
             "a target counts as certified below its level",
-            f"SELECT pair_id, {quoted(target.name)} || ' at log e-value ' || log_e_value[{position}] AS detail "
-            f"{ok} AND target_decision[{position}] = 'certified' AND NOT "
-            f"log_e_value[{position}] >= {needed} - {number(SLACK)}",
+            f"SELECT pair_id, concat_ws(' ', {quoted(target.name)}, 'at log e-value', log_e_value[{position}]) AS "
+            f"detail {ok} AND target_decision[{position}] = 'certified' AND NOT "
+            f"coalesce(log_e_value[{position}] >= {needed} - {number(SLACK)}, false)",
         )
 
 

@@ -1,4 +1,4 @@
-"""T5, T6 and the deployment gap."""
+"""T5, T6, similarities and the deployment gap."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from smoothcert.certificates import (
     fcsb,
     large_radius_bound,
     projection_bound,
+    similarity_bound,
 )
 
 
@@ -35,8 +36,8 @@ def test_clean_reference_is_never_below_t2(clean: float, norm: float, rho: float
     found = float(np.nan_to_num(clean_reference_bound(clean, norm, rho, 1.0), nan=-1))
     score = (1 + clean) / 2
     t2 = float(np.nan_to_num(fcsb(score, rho, 1.0), nan=-1))
-    # S rounds a clean projection of nearly 0 to exactly 0
-    assert found >= t2 - 1e-12 or abs(t2) < 1e-12
+    # S rounds a clean projection of nearly 0 or 1 to exactly that, where T2 jumps
+    assert found >= t2 - 1e-12 or abs(t2) < 1e-12 or score == 1 != clean
 
 
 def test_clean_reference_is_vacuous_where_nothing_is_known() -> None:
@@ -125,3 +126,16 @@ def test_deployment_gap_by_hand() -> None:
     for arguments in [(1.1, 10, 0.1), (0.5, 0, 0.1), (0.5, 10, 0.0), (0.5, 10, np.nan)]:
         with pytest.raises(ValueError, match="is outside"):
             deployment_gap(*arguments)
+
+
+def test_a_similarity_never_falls_further_than_its_own_bound_says() -> None:
+    """T1 is T4 with one direction; a search over two that ends above it would also not be monotone."""
+    rng = np.random.default_rng(0)
+    s, norm = rng.uniform(-0.2, 0.3, 2000), rng.uniform(0.02, 0.4, 2000)
+    alignment = rng.uniform(-0.9, 0.9, 2000)
+    for rho in (0.005, 0.02, 0.05, 0.5):
+        found = similarity_bound(s, norm, alignment, rho, 1.0)
+        assert np.all(found >= projection_bound(s, rho, 1.0))
+        # with more known, no less follows: what the audit rests on
+        more = similarity_bound(s + 0.01, norm + 0.01, alignment, rho, 1.0)
+        assert np.all(more >= found - 1e-7)

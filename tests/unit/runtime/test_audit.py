@@ -233,6 +233,9 @@ def test_an_honest_run_has_nothing_to_object(tmp_path: Path) -> None:
         (put(input_width=16), "other-question"),
         (put(encoder_digest="f" * 64), "other-question"),
         (put(log_e_value=(6.0,)), "target-without-evidence"),
+        (put(log_e_value=()), "target-without-evidence"),
+        (put(smooth_norm=None), "above-estimate"),
+        (put(class_margin=5.0), "above-estimate"),
         (put(status="quarantined", error_stage="read", error_class="ReadError"), "quarantined-claims"),
     ],
 )
@@ -371,13 +374,12 @@ def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_pa
     assert audit_run(run).notes == ()
 
 
-def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -> None:
-    gone = {column.name: None for column in ATTACKS.columns if column.nullable}
-    broken = outcome(2) | gone | {"status": "quarantined", "error_stage": "decode"}
+def attacked_again(url: Path, first: Row) -> RunDirectory:
+    """A run whose pair 2 was attacked again: ``first`` is the row that was replaced."""
     run = make_run(
-        tmp_path / "run",
+        url,
         [certificate(i) for i in range(PAIRS)],
-        [broken if i == 2 else outcome(i) for i in range(PAIRS)],
+        [first if i == 2 else outcome(i) for i in range(PAIRS)],
     )
     origin = attack_unit(UnitSpec("u00000-0", "a.parquet", 0, PAIRS), "1a2b3c4d")
     unit = retry_unit(origin, origin.unit_id, ("a.parquet#2",))
@@ -390,6 +392,20 @@ def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -
     run.commits.commit(
         Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=supersedes(unit))
     )
+    return run
+
+
+def test_a_violation_that_was_attacked_again_stays_one(tmp_path: Path) -> None:
+    beaten = outcome(2) | {"class_margin_label": certificate(2)["predicted_label"], "class_margin_ucb": -0.01}
+    result = audit_run(attacked_again(tmp_path / "run", beaten))
+    assert [(f.rule, f.listed[0][0]) for f in result.findings] == [("violation", "a.parquet#2")]
+    assert result.violated_pairs == 1
+
+
+def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -> None:
+    gone = {column.name: None for column in ATTACKS.columns if column.nullable}
+    broken = outcome(2) | gone | {"status": "quarantined", "error_stage": "decode"}
+    run = attacked_again(tmp_path / "run", broken)
     result = audit_run(run)
     assert (result.sound, result.attacks) == (True, PAIRS)
     with Query([run]) as query:
