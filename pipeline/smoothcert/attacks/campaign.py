@@ -236,12 +236,16 @@ class Campaign:
             self._lucky_margin[rows[better]] = margin[better]
         else:
             better = margin < self.best_margin[rows]
-            if len(rows) == len(self.best_margin) and bool(better.all()):
+            if len(rows) < len(self.best_margin):
+                self._keep(rows[better], points[better], margin[better])
+            elif bool(better.all()):
                 # as they are: a copy of every step's images costs as much as a tenth of a small encoder
                 self.best_images, self._borrowed = points.detach(), True
                 self.best_margin.copy_(margin)
-            else:
-                self._keep(rows[better], points[better], margin[better])
+            elif bool(better.any()):
+                kept = torch.where(column(better, points), points.detach(), self.best_images)
+                self.best_images, self._borrowed = kept, False
+                self.best_margin.copy_(torch.where(better, margin, self.best_margin))
         if not self.early_stop:
             return
         won = (margin < 0).nonzero()[:, 0]
