@@ -200,15 +200,18 @@ class ExecutorSection(Section):
     address: str | None = None
     """Ray cluster address; without it RAY_ADDRESS is used, else a cluster is started on this machine."""
     workers: PositiveInt | None = None
-    """Ray actors; default one per GPU, or one per two CPUs where there is none."""
+    """Ray actors; default one per GPU of the cluster, or one per cpus_per_worker CPUs where it has none, and more as
+    nodes join. With an autoscaler, which sees only what is asked for, name the number."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
-    """Default 1 where the cluster has GPUs and the encoder may use them, else 0."""
+    """Default 1 where encoder.device is cuda, or auto and the cluster has a GPU when the run begins; else 0."""
     units_in_flight: PositiveInt = 2
     """Units that one worker holds, so that the tail of one overlaps the head of the next."""
     decode_threads: PositiveInt = 1
     lease_s: Annotated[float, Field(gt=0)] = 300.0
     """A worker that makes no draw for so long while it holds units is hung, and is replaced."""
+    placement_s: Annotated[float, Field(gt=0)] = 3600.0
+    """How long the run waits while the cluster has no place for any worker (an autoscaler may bring nodes)."""
     grace_s: Annotated[float, Field(ge=0)] = 30.0
     """How long a stop (SIGTERM, SIGINT) waits for units in flight before it hands them back."""
     poison_budget: PositiveInt = 2

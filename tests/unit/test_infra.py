@@ -13,10 +13,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 import yaml
 
 import smoothcert
+from smoothcert.encoders.loading import resolve_device
 from smoothcert.job import parse_job
+from smoothcert.runtime.opening import loadable_here
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
@@ -291,6 +294,12 @@ def test_job_in_the_rayjob_is_a_valid_ray_job_on_an_object_store() -> None:
         if m["name"] == "job"
     )
     assert rayjob["spec"]["entrypoint"] == f"smoothcert certify {mount['mountPath']}/job.yaml"
+    # the driver plans on the head, which has no GPU, for workers that have one
+    head = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert not any("gpu" in resource for resource in head["resources"]["limits"])
+    if not torch.cuda.is_available():
+        assert resolve_device(loadable_here(job.encoder, job.executor).device).type == "cpu"
+    assert job.encoder.device == "cuda" and job.executor.gpus_per_worker == 1
 
 
 # --- compose ---

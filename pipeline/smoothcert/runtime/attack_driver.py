@@ -25,7 +25,7 @@ from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.examples import publish_examples
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.metered import Meter
-from smoothcert.runtime.opening import Opening, texts_of
+from smoothcert.runtime.opening import Opening, loadable_here, texts_of
 from smoothcert.runtime.results import UnitResult, worker_name
 from smoothcert.runtime.retry import left, retry_units
 from smoothcert.runtime.retry_unit import RetryUnit, only
@@ -109,7 +109,10 @@ class AttackDriver:
         driver = self._driver
         # a pool is drawn here, not read, so that nothing is created before the job is known to be right
         return AttackInputs(
-            self._asked, driver.encoder, texts_of(self._asked, driver.encoder, driver.draw_pool())
+            self._asked,
+            driver.encoder,
+            texts_of(self._asked, driver.encoder, driver.draw_pool()),
+            lambda section: loadable_here(section, self._asked.executor),
         )
 
     @cached_property
@@ -196,9 +199,10 @@ class AttackDriver:
                 in_flight=section.units_in_flight,
                 grace_s=section.grace_s,
             )
+        from smoothcert.runtime.ray_cluster import uses_gpu
         from smoothcert.runtime.ray_executor import RayExecutor
 
-        return RayExecutor(opening, section, duties, uses_gpu=self.job.encoder.device != "cpu")
+        return RayExecutor(opening, section, duties, uses_gpu=uses_gpu(self.job.encoder))
 
 
 class _Duties:

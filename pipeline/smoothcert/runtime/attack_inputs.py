@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 
 import fsspec
@@ -26,10 +27,18 @@ class AttackInputs:
         job: the job.
         certified: its encoder, purifier and mapper included.
         texts: the encoder's text references.
+        here: an encoder's section as this host can load it.
     """
 
-    def __init__(self, job: Job, certified: Encoder, texts: Texts) -> None:
+    def __init__(
+        self,
+        job: Job,
+        certified: Encoder,
+        texts: Texts,
+        here: Callable[[EncoderSection], EncoderSection] = lambda section: section,
+    ) -> None:
         self._job = job
+        self._here = here
         self.certified = certified
         self._texts = {certified: texts}
         self._defended: dict[str, Encoder] = {}
@@ -57,7 +66,7 @@ class AttackInputs:
         """
         for wanted in section.surrogates:
             if wanted not in self._surrogates:
-                encoder = load_defended(wanted)
+                encoder = load_defended(self._here(wanted))
                 check_encoder(encoder)
                 self._surrogates[wanted] = encoder
         return tuple(self._surrogates[wanted] for wanted in section.surrogates)
@@ -122,7 +131,8 @@ class AttackInputs:
         """The model alone, which defences are built around."""
         if isinstance(self.certified, DefendedEncoder):
             return self.certified.base
-        return self.certified if self._job.encoder.defence is None else load_encoder(self._job.encoder)
+        section = self._job.encoder
+        return self.certified if section.defence is None else load_encoder(self._here(section))
 
     def _target(self, uri: str) -> bytes:
         if uri not in self._targets:

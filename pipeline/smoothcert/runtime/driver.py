@@ -18,7 +18,7 @@ from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
-from smoothcert.runtime.opening import Opening, load_checked, texts_of
+from smoothcert.runtime.opening import Opening, load_checked, loadable_here, texts_of
 from smoothcert.runtime.plan import Plan, make_plan
 from smoothcert.runtime.pool import draw_pool
 from smoothcert.runtime.results import UnitResult, UnitWriter
@@ -84,7 +84,10 @@ class Driver:
     @cached_property
     def encoder(self) -> Encoder:
         """The base encoder, loaded and checked."""
-        return self._encoder or load_checked(self.job)
+        if self._encoder is not None:
+            return self._encoder
+        here = loadable_here(self.job.encoder, self.job.executor)
+        return load_checked(self.job.model_copy(update={"encoder": here}))
 
     @cached_property
     def plan(self) -> Plan:
@@ -194,15 +197,15 @@ class Driver:
                 in_flight=section.units_in_flight,
                 grace_s=section.grace_s,
             )
+        from smoothcert.runtime.ray_cluster import uses_gpu
         from smoothcert.runtime.ray_executor import RayExecutor
 
-        uses_gpu = self.job.encoder.device != "cpu"
         certify = self.job.certify
         return RayExecutor(
             opening,
             section,
             duties,
-            uses_gpu=uses_gpu,
+            uses_gpu=uses_gpu(self.job.encoder),
             draws_per_pair=certify.pilot_draws + certify.max_draws,
         )
 

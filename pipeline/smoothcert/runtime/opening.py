@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from smoothcert.datasets import open_source
 from smoothcert.defences import load_defended
 from smoothcert.encoders import Encoder, check_encoder
 from smoothcert.engine import Texts, encode_texts
 from smoothcert.errors import RunDirectoryError
-from smoothcert.job import Job
+from smoothcert.job import ExecutorSection, Job
+from smoothcert.job_encoder import EncoderSection
 from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.results import UnitWriter, worker_name
 from smoothcert.runtime.session import WorkerSession
@@ -36,6 +39,16 @@ def texts_of(job: Job, encoder: Encoder, pool: tuple[str, ...]) -> Texts:
         retrieval_k=job.retrieval.k if job.retrieval else 1,
         captions=job.encoder.feature == "projection",
     )
+
+
+def loadable_here(section: EncoderSection, executor: ExecutorSection) -> EncoderSection:
+    """The encoder for a driver whose workers compute elsewhere: on its CPU where it has no GPU itself.
+
+    The driver needs the encoder for its digest, its checks and its texts; none of them depends on the device.
+    """
+    if executor.kind == "local" or not section.device.startswith("cuda") or torch.cuda.is_available():
+        return section
+    return section.model_copy(update={"device": "cpu", "compile": False})
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-import smoothcert
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import (
     EncoderError,
@@ -39,6 +34,7 @@ from smoothcert.errors import (
 from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import STORE_FAILURES, ExecutorReport, Monitor
 from smoothcert.runtime.ledger import Ledger, Loss, Split, Task
+from smoothcert.runtime.ray_cluster import Share, connect, end_process
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Progress, Session
 
@@ -47,10 +43,19 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.5
 _BEAT_S = 2.0
 _GOODBYE_S = 5.0
-_LOSSES_BEFORE_WORK = 5
-"""Workers that may die one after the other while they start before the run gives up."""
+_STARTS_LOST = 5
+"""Workers that may die one after the other while they start, and nobody works, before the run gives up."""
+_STARTS_REFUSED = 3
+"""The same for workers that say why they cannot start, before the first one could: the job or the image is wrong."""
+_SLOWEST_HIRING_S = 60.0
+"""Pauses between workers that cannot start grow up to this."""
 _LOSSES_WITHOUT_WORK = 20
 """Workers that may die in a session that has not finished a single unit: then it is no pair's fault."""
+_LOOK_AGAIN_S = 10.0
+"""Between two looks at what the cluster has, and how long a worker may wait for a place before that is said."""
+_SAY_AGAIN_S = 300.0
+_OWN_PAUSE_S = 5.0
+"""A driver that was away for longer (a suspended machine, a slow store) does not count that time against workers."""
 _START_S = 600.0
 """A worker that runs but is not ready after so long (or the lease, if that is longer) is hung."""
 
@@ -129,6 +134,7 @@ class _Held:
     beat_sent: float = 0.0
     progress: Progress = Progress(0, 0, 0)
     moved: float = 0.0
+    hired: float = field(default_factory=time.monotonic)
 
 
 class RayExecutor:
@@ -138,7 +144,8 @@ class RayExecutor:
         open_session: makes the worker session, called in the actor; must be picklable.
         section: workers, resources, leases, budgets.
         duties: the driver's side of the store.
-        uses_gpu: whether workers ask for a GPU where the job does not say.
+        uses_gpu: whether workers ask for a GPU where ``section.gpus_per_worker`` does not say; None: if the cluster
+            has one when the run begins.
         draws_per_pair: what a pair takes at most, until it is known what they take; 0 where that says nothing.
     """
 
@@ -148,7 +155,7 @@ class RayExecutor:
         section: ExecutorSection,
         duties: DriverDuties,
         *,
-        uses_gpu: bool,
+        uses_gpu: bool | None,
         draws_per_pair: float = 0.0,
     ) -> None:
         self._open_session = open_session
@@ -160,6 +167,11 @@ class RayExecutor:
         self._retired = Progress(0, 0, 0)
         self._done = 0
         self._losses_in_a_row = 0
+        self._starts_lost = self._starts_refused = 0
+        self._anyone_ready = False
+        self._hire_after = 0.0
+        self._complain_after = 0.0
+        self._looked = time.monotonic()
         self._store_failures = 0
 
     def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
@@ -188,18 +200,23 @@ class RayExecutor:
         return report
 
     def _loop(self, ledger: Ledger, monitor: Monitor, report: ExecutorReport) -> None:
-        worker_count = self._worker_count()
+        share = Share.of(self._section, uses_gpu=self._uses_gpu)
+        worker_count, count_again = share.workers(), time.monotonic() + _LOOK_AGAIN_S
         grace_until: float | None = None
+        self._looked = time.monotonic()
         while not ledger.finished():
             now = time.monotonic()
+            self._forgive_own_pause(now)
             if monitor.stop.is_set():
                 report.stopped = True
                 grace_until = grace_until or now + self._section.grace_s
                 if now > grace_until or not ledger.running:
                     return
             else:
-                while len(self._held) < worker_count:
-                    self._hire()
+                if now >= count_again:
+                    worker_count, count_again = max(worker_count, share.workers()), now + _LOOK_AGAIN_S
+                while len(self._held) < worker_count and now >= self._hire_after:
+                    self._hire(share)
                 for split in ledger.even_out(worker_count):
                     log.info("unit %s is shared out in %d parts", split.unit.unit_id, len(split.parts))
                     if not self._duties.split(split.unit, split.parts):
@@ -207,6 +224,7 @@ class RayExecutor:
                 self._feed(ledger, now)
             self._collect(ledger, monitor)
             self._check_beats(ledger, monitor)
+            self._check_places(share)
             monitor.on_progress(self._total())
 
     def _dismiss(self, *, all_idle: bool) -> None:
@@ -218,17 +236,13 @@ class RayExecutor:
             for held in self._held.values():
                 ray.kill(held.actor, no_restart=True)
 
-    def _hire(self) -> None:
-        section = self._section
-        gpus = section.gpus_per_worker
-        if gpus is None:
-            gpus = 1.0 if self._uses_gpu and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    def _hire(self, share: Share) -> None:
         name = f"w-{uuid.uuid4().hex[:8]}"
         actor_class = ray.remote(RayWorker)
         actor = actor_class.options(
-            num_cpus=section.cpus_per_worker,
-            num_gpus=gpus,
-            max_concurrency=section.units_in_flight + 3,
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            max_concurrency=self._section.units_in_flight + 3,
             max_restarts=0,
             max_task_retries=0,
         ).remote(self._open_session)
@@ -250,6 +264,9 @@ class RayExecutor:
         hellos = {held.hello_ref: held for held in self._held.values() if held.place is None}
         births = {held.start_ref: held for held in self._held.values() if not held.ready}
         waiting = [*refs, *hellos, *births]
+        if not waiting:
+            monitor.stop.wait(_TICK_S)
+            return
         ready, _ = ray.wait(waiting, num_returns=1, timeout=_TICK_S)
         if ready:
             # take whatever else is done by now in the same round
@@ -260,15 +277,18 @@ class RayExecutor:
                 continue  # lost a moment ago, with all it held
             try:
                 value = ray.get(ref)
-            except RayActorError as exc:
-                self._lose(ledger, monitor, held, self._cause(held, exc), exc)
             except RayTaskError as exc:
                 self._task_failed(ledger, monitor, held, ref, exc)
+            except RayError as exc:
+                # dead, ended by Ray for want of memory, out of reach, or its answer is lost: it is of no use
+                self._discard(held)
+                self._lose(ledger, monitor, held, self._cause(held, exc), exc)
             else:
                 if ref in hellos:
                     held.place, held.moved = value, time.monotonic()
                 elif ref in births:
                     held.ready, held.moved = True, time.monotonic()
+                    self._anyone_ready, self._starts_lost, self._starts_refused = True, 0, 0
                 else:
                     self._deliver(ledger, monitor, held, ref, value)
 
@@ -286,15 +306,16 @@ class RayExecutor:
         self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, exc: RayTaskError
     ) -> None:
         cause = exc.cause if isinstance(exc.cause, Exception) else exc
+        if ref == held.start_ref:
+            self._start_failed(ledger, monitor, held, cause)
+            return
         if isinstance(cause, (EncoderError, JobError, RunDirectoryError)):
             raise cause from None  # no other worker would fare better
         if isinstance(cause, _SessionBrokenError):
-            ray.kill(held.actor, no_restart=True)
+            self._discard(held)
             self._lose(ledger, monitor, held, Loss.DIED, cause)
             return
-        task = held.tasks.pop(ref, None)
-        if task is None:
-            raise ExecutorError(f"a worker cannot start: {cause}") from exc
+        task = held.tasks.pop(ref)
         error = (
             cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
         )
@@ -306,6 +327,20 @@ class RayExecutor:
         else:
             log.error("unit %s is given up: %s", task.unit.unit_id, error)
 
+    def _start_failed(self, ledger: Ledger, monitor: Monitor, held: _Held, cause: Exception) -> None:
+        """A worker says why it cannot start: its node's fault as long as others can, else the job's."""
+        refused = min(_STARTS_REFUSED, len(self._held) + self._starts_refused)
+        self._starts_refused += 1
+        limit = _STARTS_LOST if self._anyone_ready else refused
+        if self._starts_refused >= limit and not self._anyone_works():
+            known = isinstance(cause, SmoothcertError)
+            raise cause if known else ExecutorError(f"a worker cannot start: {cause}") from cause
+        self._discard(held)
+        self._lose(ledger, monitor, held, Loss.DIED, f"it cannot start: {cause}")
+
+    def _anyone_works(self) -> bool:
+        return any(held.ready for held in self._held.values())
+
     def _lose(self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss, reason: object) -> None:
         del self._held[held.name]
         total = self._retired
@@ -315,14 +350,26 @@ class RayExecutor:
             total.quarantined + held.progress.quarantined,
         )
         log.warning("worker %s is lost (%s): %s", held.name, loss.value, str(reason).splitlines()[0])
+        if loss is not Loss.PREEMPTED:  # what the cluster takes has a budget of its own
+            self._count_loss(held, reason)
+        self._settle(ledger, monitor, held, loss)
+
+    def _count_loss(self, held: _Held, reason: object) -> None:
+        now = time.monotonic()
         self._losses_in_a_row += 1
-        starting = not held.ready and self._losses_in_a_row > _LOSSES_BEFORE_WORK
+        if not held.ready and now >= self._hire_after:  # those that die together count once
+            self._hire_after = now + min(2.0**self._starts_lost, _SLOWEST_HIRING_S)
+            self._starts_lost += 1
+        starting = self._starts_lost > _STARTS_LOST and not self._anyone_works()
         if starting or (not self._done and self._losses_in_a_row > _LOSSES_WITHOUT_WORK):
             raise ExecutorError(
                 f"{self._losses_in_a_row} workers died {'while starting' if starting else 'before any unit was done'}"
                 f", the last one with: {reason}",
                 remedy="look at the worker logs of Ray; check memory and the encoder with `smoothcert doctor`",
             )
+
+    def _settle(self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss) -> None:
+        """Hand back what a lost worker held, or split and convict what is at fault."""
         for verdict in ledger.lost(held.name, loss):
             unit = verdict.unit
             where = f"pairs {unit.start} to {unit.stop - 1} of {unit.source_uri}"
@@ -345,7 +392,7 @@ class RayExecutor:
             if not held.ready:
                 if held.place is not None and now - held.moved > max(_START_S, self._section.lease_s):
                     self._kill(held)
-                    self._lose(ledger, monitor, held, Loss.PREEMPTED, "it did not become ready")
+                    self._lose(ledger, monitor, held, Loss.HUNG, "it did not become ready")
                 continue
             if held.beat_ref is None and now - held.beat_sent >= _BEAT_S:
                 held.beat_ref, held.beat_sent = held.actor.progress.remote(), now
@@ -355,9 +402,9 @@ class RayExecutor:
                     progress = ray.get(beat_ref)
                     if progress != held.progress:
                         held.progress, held.moved = progress, now
-                except RayActorError as exc:
+                except (RayActorError, OutOfMemoryError) as exc:
                     if not held.tasks:  # else it shows in them
-                        self._lose(ledger, monitor, held, Loss.PREEMPTED, exc)
+                        self._lose(ledger, monitor, held, self._cause(held, exc), exc)
                         continue
                 except RayError:
                     pass  # silence is what the lease is for
@@ -367,79 +414,52 @@ class RayExecutor:
                 self._kill(held)
                 self._lose(ledger, monitor, held, Loss.HUNG, f"no draw for {self._section.lease_s:g} s")
 
-    def _kill(self, held: _Held) -> None:
-        """End a worker for good: a stopped process does not answer Ray, so its node ends it by signal."""
-        assert held.place is not None
-        node, pid = held.place
-        with contextlib.suppress(RayError, GetTimeoutError):
-            here = NodeAffinitySchedulingStrategy(node, soft=False)
-            ray.get(
-                ray.remote(num_cpus=0, max_retries=0)(_end_process)
-                .options(scheduling_strategy=here)
-                .remote(pid),
-                timeout=10,
+    def _forgive_own_pause(self, now: float) -> None:
+        """Leases measure what workers do while somebody asks them."""
+        pause = now - self._looked - _OWN_PAUSE_S
+        self._looked = now
+        if pause > 0:
+            log.warning("the driver was away for %.0f s; leases are longer by that", pause + _OWN_PAUSE_S)
+            for held in self._held.values():
+                held.moved += pause
+                held.hired += pause
+
+    def _check_places(self, share: Share) -> None:
+        """Say that workers wait for a place in the cluster; give up when for long there was none for any."""
+        now = time.monotonic()
+        waiting = [now - held.hired for held in self._held.values() if held.place is None]
+        if not waiting or max(waiting) < _LOOK_AGAIN_S:
+            return
+        if len(waiting) == len(self._held) and min(waiting) > self._section.placement_s:
+            raise ExecutorError(
+                f"no worker found a place within executor.placement_s={self._section.placement_s:g}: "
+                f"{share.unplaced()}",
+                remedy="ask for less, add nodes, or wait longer; the same command resumes",
             )
+        if now >= self._complain_after:
+            self._complain_after = now + _SAY_AGAIN_S
+            log.warning("%d workers wait for a place: %s", len(waiting), share.unplaced())
+
+    def _kill(self, held: _Held) -> None:
+        """End a worker for good, whatever state its process is in."""
+        assert held.place is not None
+        end_process(held.place)
+        self._discard(held)
+
+    def _discard(self, held: _Held) -> None:
+        """Tell Ray that a worker is not needed any more."""
         with contextlib.suppress(RayError):
             ray.kill(held.actor, no_restart=True)
 
-    def _cause(self, held: _Held, exc: RayActorError) -> Loss:
+    def _cause(self, held: _Held, exc: RayError) -> Loss:
         """Whether the cluster took the worker away or the worker died of its work."""
         if getattr(exc, "preempted", False):
             return Loss.PREEMPTED
-        if held.place is None or not held.tasks:
-            return Loss.PREEMPTED  # it held no pair
         dead = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-        return Loss.PREEMPTED if held.place[0] in dead else Loss.DIED
-
-    def _worker_count(self) -> int:
-        if self._section.workers is not None:
-            return self._section.workers
-        resources = ray.cluster_resources()
-        if self._uses_gpu and resources.get("GPU", 0) >= 1:
-            return int(resources["GPU"] / (self._section.gpus_per_worker or 1.0))
-        return max(1, int(resources.get("CPU", 1) / max(self._section.cpus_per_worker, 1.0)))
+        return Loss.PREEMPTED if held.place is not None and held.place[0] in dead else Loss.DIED
 
     def _total(self) -> Progress:
         parts = [self._retired, *(held.progress for held in self._held.values())]
         return Progress(
             sum(p.draws for p in parts), sum(p.pairs for p in parts), sum(p.quarantined for p in parts)
         )
-
-
-def _end_process(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def connect(section: ExecutorSection) -> bool:
-    """Join a cluster, or start one on this machine; True when it was started (or joined) by this call.
-
-    Workers of a cluster that was named get this package through the runtime environment, so that they need only
-    its dependencies.
-
-    Raises:
-        ExecutorError: no cluster at that address, or it refuses the token.
-    """
-    if ray.is_initialized():
-        return False
-    address = section.address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address:
-        options["runtime_env"] = {"py_modules": [str(Path(smoothcert.__file__).parent)]}
-    else:
-        options["include_dashboard"] = False
-    # ray.init takes SIGTERM for itself and would end this process at once
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM) if on_main_thread else None
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
-        raise ExecutorError(
-            f"cannot join the Ray cluster at executor.address={address!r}: {exc}",
-            remedy="check the address, and for a cluster with token authentication RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH; without an address a cluster is started on this machine",
-        ) from exc
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
-    return True

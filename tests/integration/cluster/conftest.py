@@ -34,11 +34,21 @@ data: {{format: parquet, uri: "{data}"}}
 encoder: {{model: "test:faulty", threads: 1, slots: 2, chunk: 8}}
 certify: {{sigma: 0.25, pilot_draws: 15, max_draws: {draws}, radii: [0.1, 0.2], cosines: [0.5]}}
 zero_shot: {{labels: [one, two, three]}}
-executor: {{kind: {kind}, workers: 2, cpus_per_worker: 0.25, gpus_per_worker: 0, pairs_per_unit: {per_unit},
-  lease_s: {lease_s}, grace_s: {grace_s}}}
+executor: {{kind: {kind}, workers: {workers}, cpus_per_worker: {cpus}, gpus_per_worker: 0, pairs_per_unit: {per_unit},
+  lease_s: {lease_s}, grace_s: {grace_s}, placement_s: {placement_s}}}
 output: {{runs: "{runs}", run: r}}
 tracking: {{enabled: false}}
 """
+DEFAULTS = {
+    "kind": "ray",
+    "workers": 2,
+    "cpus": 0.25,
+    "lease_s": 30,
+    "grace_s": 20,
+    "placement_s": 600,
+    "draws": 33,
+    "per_unit": 6,
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -112,15 +122,7 @@ def job_text(data: Path, tmp_path: Path) -> Callable[..., str]:
     """The text of a job on the pairs; arguments replace parts of it."""
 
     def make(**changes: Any) -> str:
-        told = {
-            "data": data,
-            "kind": "ray",
-            "lease_s": 30,
-            "grace_s": 20,
-            "draws": 33,
-            "per_unit": 6,
-            "runs": tmp_path / "runs",
-        }
+        told = DEFAULTS | {"data": data, "runs": tmp_path / "runs"}
         return JOB.format(**(told | changes))
 
     return make
@@ -206,7 +208,7 @@ def undisturbed(plug: Any, data: Path, tmp_path_factory: pytest.TempPathFactory)
     from smoothcert.runtime.executor import Monitor
 
     runs = tmp_path_factory.mktemp("undisturbed")
-    text = JOB.format(data=data, kind="local", lease_s=30, grace_s=20, draws=33, per_unit=6, runs=runs)
+    text = JOB.format(**(DEFAULTS | {"data": data, "kind": "local", "runs": runs}))
     driver = plug.FaultyDriver(parse_job(text), plug.Faults())
     assert driver.certify(Monitor(lambda result: None)).missing == 0
     rows = {row["pair_id"]: row for row in rows_of(driver.url)}

@@ -16,7 +16,7 @@ WHERE_THE_CODE_IS = """
 import sys, ray
 from smoothcert.errors import SmoothcertError
 from smoothcert.job import ExecutorSection
-from smoothcert.runtime.ray_executor import connect
+from smoothcert.runtime.ray_cluster import connect
 try:
     connect(ExecutorSection(kind="ray", address=sys.argv[1]))
 except SmoothcertError as exc:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from smoothcert.errors import ExecutorError, SmoothcertError
+
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -42,8 +44,8 @@ def test_a_worker_stopped_beyond_its_lease_loses(start, check, tools, plug, clus
     from smoothcert.runtime.ray_executor import RayExecutor
 
     # the stopped worker is out of reach, as on a node that lost its network: nobody can end it
-    kill = RayExecutor._kill
-    monkeypatch.setattr(RayExecutor, "_kill", lambda self, held: None)
+    kill, out_of_reach = RayExecutor._kill, []
+    monkeypatch.setattr(RayExecutor, "_kill", lambda self, held: out_of_reach.append(held))
     run = start(plug.Faults(pace_s=0.05), lease_s=3)
     workers = tools.until(lambda: tools.workers_of(run.url))
     sleeper = workers[0]
@@ -55,12 +57,12 @@ def test_a_worker_stopped_beyond_its_lease_loses(start, check, tools, plug, clus
     finally:
         os.kill(sleeper, signal.SIGCONT)
         monkeypatch.setattr(RayExecutor, "_kill", kill)
-    tools.until(
-        lambda: len(list(Path(run.url, "certificates").iterdir())) > parts or not tools.alive(sleeper)
-    )
+    # it goes on where it was stopped: writes the part of a unit that was done by another, and finds that it lost
+    tools.until(lambda: len(list(Path(run.url, "certificates").iterdir())) > parts)
+    time.sleep(1)
+    assert tools.alive(sleeper) and len(out_of_reach) == 1
     check(run.url)
-    if tools.alive(sleeper):
-        tools.kill(sleeper)
+    tools.kill(sleeper)
     check(run.url)
 
 
@@ -97,6 +99,48 @@ def test_out_of_memory_on_a_pair_alone_is_that_pair(start, check, plug, tools):
     run = start(plug.Faults(on_bright="oom"))
     done(run.report())
     check(run.url, {tools.bright_id: "OutOfMemoryError"})
+
+
+@pytest.mark.slow
+def test_a_worker_that_ray_ends_for_want_of_memory(driver_process, check, tools):
+    """Ray's own memory monitor, not an error of the encoder: the pair at fault costs workers, not the run."""
+    lines = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
+    memory = {name.rstrip(":"): 1024 * int(size) for name, size, *_ in lines}
+    total = memory["MemTotal"]
+    threshold = 1 - memory["MemAvailable"] / total + 0.08
+    run = driver_process(
+        f"on_bright='hoard', hoard_bytes={int(0.16 * total)}",
+        environment={
+            "RAY_memory_usage_threshold": f"{threshold:.3f}",
+            "RAY_memory_monitor_refresh_ms": "100",
+        },
+        workers=1,
+        per_unit=3,
+    )
+    assert run.end(140) == 0, run.text
+    check(run.url, {tools.bright_id: "WorkerKilledError"})
+
+
+def test_a_worker_that_cannot_start_costs_nothing_while_another_works(start, check, plug, tmp_path):
+    run = start(plug.Faults(pace_s=0.05, cannot_start="encoder", but_first=str(tmp_path / "first")))
+    report = run.report()
+    done(report)
+    check(run.url)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("store", 3), ("encoder", 2)])
+def test_workers_that_cannot_start_end_the_run_with_their_reason(start, plug, kind, code):
+    run = start(plug.Faults(cannot_start=kind))
+    with pytest.raises(SmoothcertError, match=f"made by a test: {kind}") as caught:
+        run.report()
+    assert caught.value.exit_code == code
+
+
+def test_a_cluster_without_room_is_said_and_not_waited_for_forever(start, plug, caplog):
+    run = start(plug.Faults(), cpus=64, placement_s=12)
+    with pytest.raises(ExecutorError, match=r"needs 64 CPUs.*no node has that much"):
+        run.report()
+    assert "2 workers wait for a place" in caplog.text
 
 
 def test_a_slow_worker_does_not_hold_up_the_end(start, check, plug, tmp_path, tools):

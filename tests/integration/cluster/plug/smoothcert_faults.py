@@ -23,7 +23,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from smoothcert.encoders import KnownEncoder
-from smoothcert.errors import SmoothcertError
+from smoothcert.errors import EncoderError, SmoothcertError, StoreError
 from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.opening import Opening
@@ -39,13 +39,19 @@ class Faults:
 
     Attributes:
         pace_s: pause per batch, so that there is a middle of a unit to strike.
-        on_bright: ``exit``, ``hang``, ``oom`` (always) or ``oom_once`` (whole batches only), when the bright image
-            is in the batch.
+        on_bright: ``exit``, ``hang``, ``oom`` (always), ``oom_once`` (whole batches only) or ``hoard`` (memory of
+            the process, until its node ends it), when the bright image is in the batch.
+        hoard_bytes: how much that is.
+        cannot_start: ``store`` or ``encoder``: what the error is with which workers refuse to start.
+        but_first: a file; the process that creates it first starts all the same.
         slow_process: a file; the process that creates it first is slow by ``slow_s`` a batch.
     """
 
     pace_s: float = 0.0
     on_bright: str = ""
+    hoard_bytes: int = 0
+    cannot_start: str = ""
+    but_first: str = ""
     slow_process: str = ""
     slow_s: float = 0.0
 
@@ -75,6 +81,10 @@ class FaultyEncoder(KnownEncoder):
             os._exit(17)
         if kind == "hang":
             time.sleep(3600)
+        if kind == "hoard":
+            hoard = bytearray(b"x") * self.faults.hoard_bytes  # every page is written
+            time.sleep(60)
+            del hoard
         if kind == "oom" or (kind == "oom_once" and not alone):
             raise torch.OutOfMemoryError("CUDA out of memory (made by a test)")
 
@@ -82,13 +92,18 @@ class FaultyEncoder(KnownEncoder):
         if not self.faults.slow_process:
             return False
         if self._slow is None:
-            try:
-                with open(self.faults.slow_process, "x") as stream:
-                    stream.write(str(os.getpid()))
-                self._slow = True
-            except FileExistsError:
-                self._slow = False
+            self._slow = is_first(self.faults.slow_process)
         return self._slow
+
+
+def is_first(file: str) -> bool:
+    """Whether this process is the one that creates a file."""
+    try:
+        with open(file, "x") as stream:
+            stream.write(str(os.getpid()))
+    except FileExistsError:
+        return False
+    return True
 
 
 def make_encoder(faults: Faults = Faults()) -> FaultyEncoder:
@@ -106,6 +121,9 @@ class FaultyOpening(Opening):
 
     def load(self) -> FaultyEncoder:
         torch.set_num_threads(1)
+        kind = self.faults.cannot_start
+        if kind and not (self.faults.but_first and is_first(self.faults.but_first)):
+            raise (StoreError if kind == "store" else EncoderError)(f"made by a test: {kind}")
         return make_encoder(self.faults)
 
 

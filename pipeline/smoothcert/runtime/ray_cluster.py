@@ -1,0 +1,136 @@
+"""The Ray cluster itself: joining it, what it has, and where a worker fits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import smoothcert
+from smoothcert.errors import ExecutorError
+from smoothcert.job import ExecutorSection
+from smoothcert.job_encoder import EncoderSection
+
+log = logging.getLogger(__name__)
+
+
+def address_of(section: ExecutorSection) -> str | None:
+    """The cluster that the job or the environment names; None: one on this machine."""
+    return section.address or os.environ.get("RAY_ADDRESS")
+
+
+def uses_gpu(section: EncoderSection) -> bool | None:
+    """Whether an encoder computes on a GPU; None: where there is one."""
+    return None if section.device == "auto" else section.device != "cpu"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker asks of the cluster, settled once for a run so that all its workers are alike.
+
+    Attributes:
+        cpus: CPUs of a worker.
+        gpus: GPUs of a worker; 0 where it computes on CPUs.
+        asked: the number of workers that the job names; None: as many as the cluster has room for.
+    """
+
+    cpus: float
+    gpus: float
+    asked: int | None
+
+    @classmethod
+    def of(cls, section: ExecutorSection, *, uses_gpu: bool | None) -> Share:
+        """Read the job, and the cluster where the job leaves it open.
+
+        Args:
+            section: the job's executor.
+            uses_gpu: whether the encoder's device is a GPU; None where the job says ``auto``: then the nodes that
+                are there now decide.
+        """
+        gpus = section.gpus_per_worker
+        if gpus is None:
+            found = ray.cluster_resources().get("GPU", 0.0) >= 1.0
+            gpus = 1.0 if uses_gpu or (uses_gpu is None and found) else 0.0
+            if uses_gpu is None and not found and address_of(section) is not None:
+                log.warning(
+                    "no node of the cluster has a GPU now, so workers ask for CPUs alone; where an autoscaler is to "
+                    "bring GPU nodes, set executor.gpus_per_worker=1 and executor.workers"
+                )
+        return cls(section.cpus_per_worker, gpus, section.workers)
+
+    def workers(self) -> int:
+        """How many workers there should be now, at least one; grows with the cluster unless the job names it."""
+        if self.asked is not None:
+            return self.asked
+        resources = ray.cluster_resources()
+        if self.gpus:
+            return max(1, int(resources.get("GPU", 0.0) / self.gpus))
+        return max(1, int(resources.get("CPU", 1.0) / max(self.cpus, 1.0)))
+
+    def unplaced(self) -> str:
+        """Why a worker may wait for a place, for a log line or an error."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fits = [n for n in nodes if n.get("CPU", 0.0) >= self.cpus and n.get("GPU", 0.0) >= self.gpus]
+        has = "; ".join(f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes[:8])
+        why = "they are taken, or Ray is still at it" if fits else "no node has that much"
+        return (
+            f"a worker needs {self.cpus:g} CPUs and {self.gpus:g} GPUs (executor.cpus_per_worker, "
+            f"executor.gpus_per_worker); nodes have {has or 'nothing'}: {why}"
+        )
+
+
+def end_process(place: tuple[str, int]) -> None:
+    """SIGKILL to a process (node id, process id) by its own node: a stopped process does not answer Ray."""
+    node, pid = place
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    killer = ray.remote(num_cpus=0, max_retries=0)(_kill)
+    with contextlib.suppress(RayError):
+        ray.get(killer.options(scheduling_strategy=here).remote(pid), timeout=10)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def connect(section: ExecutorSection) -> bool:
+    """Join a cluster, or start one on this machine; True when it was started (or joined) by this call.
+
+    Workers of a cluster that was named get this package through the runtime environment, so that they need only
+    its dependencies.
+
+    Raises:
+        ExecutorError: no cluster at that address, or it refuses the token.
+    """
+    if ray.is_initialized():
+        return False
+    address = address_of(section)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        options["runtime_env"] = {"py_modules": [str(Path(smoothcert.__file__).parent)]}
+    else:
+        options["include_dashboard"] = False
+    # ray.init takes SIGTERM for itself and would end this process at once
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) if on_main_thread else None
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
+        raise ExecutorError(
+            f"cannot join the Ray cluster at executor.address={address!r}: {exc}",
+            remedy="check the address, and for a cluster with token authentication RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH; without an address a cluster is started on this machine",
+        ) from exc
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+    return True
