@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from smoothcert.errors import did_you_mean
 from smoothcert.job_encoder import EncoderSection
@@ -39,6 +39,13 @@ SUBJECTS = ("bare", "smoothed")
 
 ENSEMBLES = ("foa", "m-attack")
 """Attacks whose gradients come from any number of surrogates."""
+
+PUBLISHED: dict[str, tuple[NormName, float]] = {
+    "attackvlm": ("linf", 8 / 255),
+    "foa": ("linf", 16 / 255),
+    "m-attack": ("linf", 16 / 255),
+}
+"""Attacks that were published with one norm and budget, which are the defaults; as in attacks/registry.py."""
 
 THRESHOLDS = {"divergence": 0.5, "caption": 0.0}
 """Objectives whose success is a cosine below a threshold, with their defaults."""
@@ -81,6 +88,13 @@ def _no_flag(value: Any) -> Any:
     return value
 
 
+def _published_schema(schema: dict[str, Any]) -> None:
+    """Editors are to miss norm and budgets where there is no default only."""
+    schema["required"] = [name for name in schema["required"] if name not in ("norm", "budgets")]
+    published = {"properties": {"attack": {"enum": list(PUBLISHED)}}}
+    schema |= {"if": published, "else": {"required": ["norm", "budgets"]}}
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError(
@@ -95,12 +109,16 @@ Budget = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
 class AttackSection(Section):
     """One attack, at one or more budgets, on one or more subjects. The same pairs serve every subject."""
 
+    model_config = ConfigDict(json_schema_extra=_published_schema)
+
     attack: Annotated[AttackName, _known("attack", AttackName)]
     """How to search; what each one does is listed in attacks/registry.py."""
     norm: Annotated[NormName, _known("norm", NormName)]
-    """Of the budget. Certificates are about l2; an l-infinity outcome is never shown as certified."""
+    """Of the budget. Certificates are about l2; an l-infinity outcome is never shown as certified. attackvlm, m-attack
+    and foa may leave it out: linf."""
     budgets: Annotated[tuple[Budget, ...], BeforeValidator(_several), Field(min_length=1)]
-    """Largest norms of a perturbation, in units of [0,1] pixels: one number or a list."""
+    """Largest norms of a perturbation, in units of [0,1] pixels: one number or a list. The published ones may be left
+    out: 8/255 of attackvlm, 16/255 of m-attack and foa."""
     objective: Annotated[ObjectiveName, _known("objective", ObjectiveName)] = "divergence"
     """divergence: away from the clean feature. classification: another class wins (needs zero_shot and labels).
     caption: away from the own caption. retrieval: the own caption loses its rank (needs retrieval).
@@ -149,6 +167,17 @@ class AttackSection(Section):
             if "budgets" in data:
                 raise ValueError("budget and budgets are both given; keep one")
             data = {("budgets" if key == "budget" else key): value for key, value in data.items()}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, data: Any) -> Any:
+        name = data.get("attack") if isinstance(data, dict) else None
+        if isinstance(name, str) and name in PUBLISHED:
+            norm, budget = PUBLISHED[name]
+            data = {"norm": norm} | data
+            if data["norm"] == norm and "budget" not in data:
+                data = {"budgets": budget} | data
         return data
 
     @field_validator("budgets", "subjects")

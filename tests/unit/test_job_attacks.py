@@ -7,8 +7,8 @@ import pytest
 
 from smoothcert.attacks import ATTACKS, NORMS, OBJECTIVES
 from smoothcert.errors import JobError
-from smoothcert.job import Job, fingerprint, parse_job
-from smoothcert.job_attacks import AttackName, AttackSection, NormName, ObjectiveName
+from smoothcert.job import Job, fingerprint, job_json_schema, parse_job
+from smoothcert.job_attacks import PUBLISHED, AttackName, AttackSection, NormName, ObjectiveName
 
 JOB = """
 name: tiny
@@ -32,6 +32,35 @@ def test_every_attack_objective_and_norm_can_be_named() -> None:
     assert set(get_args(AttackName)) == set(ATTACKS)
     assert set(get_args(ObjectiveName)) == set(OBJECTIVES)
     assert set(get_args(NormName)) == set(NORMS)
+
+
+def test_published_norms_and_budgets_are_the_defaults() -> None:
+    published = {name: (entry.norm, entry.budget) for name, entry in ATTACKS.items() if entry.budget}
+    assert published == PUBLISHED
+
+    def made(text: str) -> AttackSection:
+        (attack,) = parse_job(
+            JOB, [f"attacks=[{{{text}, objective: matching, target_image: a.png}}]"]
+        ).attacks
+        return attack
+
+    assert (made("attack: foa").norm, made("attack: foa").budgets) == ("linf", (16 / 255,))
+    assert (
+        made("attack: attackvlm").attack_id
+        == made(f"attack: attackvlm, norm: linf, budget: {8 / 255}").attack_id
+    )
+    assert made("attack: m-attack, budget: 0.1").budgets == (0.1,)
+    assert made("attack: m-attack, norm: linf, budgets: [0.1, 0.2]").budgets == (0.1, 0.2)
+    for text in (
+        "attack: m-attack, norm: l2",
+        "attack: pgd, norm: l2",
+        "attack: pgd, budget: 0.1",
+        "attack: [foa]",
+    ):
+        with pytest.raises(JobError, match="budgets|norm|attack"):
+            made(text)
+    schema = job_json_schema()["$defs"]["AttackSection"]
+    assert schema["required"] == ["attack"] and schema["else"] == {"required": ["norm", "budgets"]}
 
 
 def test_one_value_stands_for_a_list() -> None:

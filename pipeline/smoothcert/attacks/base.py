@@ -97,7 +97,7 @@ class Attack(ABC, Generic[SettingsT]):
         check_batch(subject, objective, images, pair_ids)
         self.check(subject, objective, norm)
         for each in self.differentiated(subject) if len(images) else ():
-            each.check_gradients(images[0])
+            each.check_gradients()
         campaign = Campaign(
             self.name,
             subject,

@@ -95,6 +95,10 @@ class Campaign:
         """Which of ``rows`` are open: (k,) bool."""
         return ~(self._solved[rows] | self._failed[rows])
 
+    def fail(self, rows: torch.Tensor) -> None:
+        """Close some pairs because the subject's own encoder gave NaN or infinity for them."""
+        self._failed[rows] = True
+
     def keys(self, rows: torch.Tensor, *index: int | str) -> list[NoiseKey]:
         """Keys of the ``attack`` stream of some pairs, for whatever an attack draws itself."""
         return [self._keys[row].at(*index) for row in rows.tolist()]

@@ -71,6 +71,9 @@ class MAttack(Attack[MAttackSettings]):
         before = torch.full(shape, torch.nan, device=points.device)
         for step in range(self.settings.steps):
             gradient = self._gradient(campaign, rows, points, step, before)
+            rows, points, gradient = keep(campaign.is_open(rows), rows, points, gradient)
+            if not len(rows):
+                return
             ball = campaign.ball.select(rows)
             points = ball.project(points + self.settings.step_size * ball.steepest(gradient))
             if (step + 1) % self.settings.check_every == 0 or step + 1 == self.settings.steps:
@@ -99,6 +102,8 @@ class MAttack(Attack[MAttackSettings]):
     ) -> torch.Tensor:
         """Gradient of the weighted similarity, in chunks of the subject's size; writes ``before``.
 
+        A pair for which the subject's own encoder gives no number fails; its gradient means nothing.
+
         Raises:
             FloatingPointError: a surrogate's similarity is no number: a step along it would go nowhere.
         """
@@ -111,8 +116,11 @@ class MAttack(Attack[MAttackSettings]):
                     for encoder in self.surrogates(campaign)
                 ]
             )
-            if not bool(torch.isfinite(now).all()):
-                raise FloatingPointError(f"attack '{self.name}': a surrogate gave NaN or infinity")
+            broken = ~torch.isfinite(now).all(dim=0)
+            if bool(broken.any()):
+                if self.settings.surrogates:
+                    raise FloatingPointError(f"attack '{self.name}': a surrogate gave NaN or infinity")
+                campaign.fail(rows[part[broken]])
             weights = self.weights(now.detach(), before[:, rows[part]])
             before[:, rows[part]] = now.detach()
             parts.append(torch.autograd.grad((weights * now).sum(), images)[0])

@@ -70,29 +70,59 @@ class Subject(ABC):
     def note_images(self, count: int) -> None:  # noqa: B027  # to be overridden where somebody counts
         """Hear of images that a search put through an encoder beside this subject, on its behalf."""
 
-    def check_gradients(self, image: torch.Tensor) -> None:
-        """Raise ``EncoderError`` unless one image's features can be differentiated; tried once."""
+    def check_gradients(self) -> None:
+        """Raise ``EncoderError`` unless a search can follow this subject's gradients; tried once.
+
+        One of several random images, under one draw of the noise where there is any, has to give a gradient that is
+        finite and not zero everywhere: rounding, for instance, is differentiable and leads nowhere, so that a search
+        along it would find everything robust. No pair is looked at: one of its own may be broken.
+        """
         if self._differentiable:
             return
-        probe = image.detach()[None].clone()
-        if tuple(image.shape[1:]) != tuple(self.encoder.input_size):  # a surrogate may see another size
-            probe = torch.nn.functional.interpolate(probe, self.encoder.input_size)
-        probe.requires_grad_(True)
-        try:
-            features = self.encoder.encode_images(probe)
-            if features.requires_grad:
-                (gradient,) = torch.autograd.grad(features.sum(), probe, allow_unused=True)
-                if gradient is not None:
-                    self._differentiable = True
-                    return
-            cause: Exception | None = None
-        except (RuntimeError, NotImplementedError) as exc:
-            cause = exc
+        cause: Exception | None = None
+        why = "quantised or exported?"
+        for probe in self._probes():
+            try:
+                gradient = self._probed(probe)
+            except (RuntimeError, NotImplementedError) as exc:
+                cause = exc
+                break
+            if gradient is None:
+                continue
+            if not bool(torch.isfinite(gradient).all()):
+                why = "on random images they are NaN or infinite"
+            elif not bool(gradient.any()):
+                why = "on random images they are zero everywhere: rounded or quantised?"
+            else:
+                self._differentiable = True
+                return
         raise EncoderError(
-            f"encoder '{self.encoder.name}' gives no gradients with respect to pixels"
-            + (f": {cause}" if cause else " (quantised or exported?)"),
-            remedy="attack with 'square', which needs none, or load a differentiable encoder",
+            f"encoder '{self.encoder.name}' gives no gradients with respect to pixels (subject '{self.name}')"
+            f": {cause or why}",
+            remedy="attack with 'square', which needs none, or load a differentiable version of the encoder",
         ) from cause
+
+    def _probed(self, probe: torch.Tensor) -> torch.Tensor | None:
+        """The gradient of the features at one image, where the encoder has any."""
+        with torch.enable_grad():
+            features = self.encoder.encode_images(probe).float()
+            if not features.requires_grad:
+                return None
+            # a direction of its own: the sum of the features may happen to stand still
+            ahead = torch.linspace(-1, 2, features.shape[1], device=features.device).sin()
+            (gradient,) = torch.autograd.grad((features @ ahead).sum(), probe, allow_unused=True)
+            return gradient
+
+    def _probes(self) -> Iterator[torch.Tensor]:
+        """Random images (1, 3, H, W) as this subject shows them to the encoder: every pixel for itself, or smooth."""
+        generator = torch.Generator().manual_seed(0)
+        size = self.encoder.input_size
+        for side in (size, (4, 4), size, (4, 4)):
+            image = torch.rand((1, 3, *side), generator=generator)
+            if side != size:
+                image = torch.nn.functional.interpolate(image, size, mode="bilinear")
+            image += self.sigma * torch.randn(image.shape, generator=generator)
+            yield image.to(self.encoder.device).requires_grad_(True)
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

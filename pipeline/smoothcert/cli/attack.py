@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from smoothcert.cli.certify import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET, StopSignals, run_to_end
-from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides
+from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
 from smoothcert.job import load_job
+from smoothcert.job_attacks import EOT_DRAWS, EVALUATE_DRAWS
 
 if TYPE_CHECKING:
+    from smoothcert.job import Job
     from smoothcert.runtime.attack_driver import AttackDriver, AttackReport
-    from smoothcert.runtime.audit import RunAudit
     from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.retry import Chosen
     from smoothcert.store import Query
@@ -41,7 +42,8 @@ def attack(
     """Attack every pair of a job, after certifying what is not certified yet. Run it again to resume.
 
     The attacks are those of the job's section 'attacks'; rows go into the job's run directory, and the audit runs at
-    the end. Exit codes: as certify; 1 the audit found something; 5 attack units without rows, or workers failed.
+    the end. Exit codes: as certify; 1 the audit found something; 5 attack units without rows, or workers failed; 6 more
+    quarantined pairs than output.quarantine_budget, certified or attacked.
     """
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
@@ -60,6 +62,8 @@ def certify_and_attack(driver: Driver, retry: str | None = None) -> int:
 
     attacks = AttackDriver(driver)
     attacks.check()
+    for line in _few_draws(attacks.job):
+        Console(stderr=True).print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
     again = {} if retry is None else _chosen(driver, attacks, retry)
     code = run_to_end(driver)
     if code not in (0, EXIT_OVER_QUARANTINE_BUDGET):
@@ -114,24 +118,101 @@ def _attack_to_end(driver: Driver, attacks: AttackDriver, again: Chosen) -> int:
             f"stopped; {report.missing:,} attack units are left: run the same command again to resume"
         )
         return 128 + stopped_by.signal
+    _print_examples(console, report, shown(driver.run.url))
     with Query([driver.run]) as query:
-        _print_rows(out, "Attack success rate over all pairs asked for", _success_table(query))
+        success = query.sql("SELECT * FROM attack_success").to_pylist()
+        _print_rows(out, _success_title(success), _success_table(success))
         _print_rows(out, "Cosine under noise: certified, attacked, clean", query.sql(_GAP).to_pylist())
+        quarantined = _quarantined(query, attacks.job)
     result = audit_run(driver.run)
     driver.run.write_document("audit.json", result.to_json().encode())
-    return _verdict(console, out, report, result)
-
-
-def _verdict(console: Console, out: Console, report: AttackReport, result: RunAudit) -> int:
-    for line in result.lines():
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+    for text in result.lines():
+        out.print(text, highlight=False, soft_wrap=True, markup=False)
     if report.missing:
-        console.print(f"[bold red]{report.missing:,} of {report.units:,} attack units are not done:[/]")
-        for unit, error in list(report.failed.items())[:5]:
-            console.print(f"  {unit}: {error}", highlight=False, markup=False, soft_wrap=True)
-        console.print("  remedy: mend the cause and run the same command again")
-        return EXIT_MISSING_ROWS
-    return 0 if result.sound else EXIT_NOT_SOUND
+        return _say_missing(console, report)
+    over = _over_quarantine_budget(console, driver, quarantined)
+    if not result.sound:
+        return EXIT_NOT_SOUND
+    return EXIT_OVER_QUARANTINE_BUDGET if over else 0
+
+
+def _few_draws(job: Job) -> list[str]:
+    """One line for each attack of a subject under noise whose draws are too few for an honest picture."""
+    lines = []
+    for number, section in enumerate(job.attacks):
+        if section.subjects == ("bare",):
+            continue
+        few = [
+            f"{name}={value} (use {least:,} or more)"
+            for name, value, least in (
+                ("eot_draws", section.eot_draws, EOT_DRAWS),
+                ("evaluate_draws", section.evaluate_draws, EVALUATE_DRAWS),
+            )
+            if value < least
+        ]
+        if few:
+            lines.append(
+                f"attacks.{number} ({section.attack}): {' and '.join(few)}: under noise this attack may look weaker "
+                "than it is"
+            )
+    return lines
+
+
+def _print_examples(console: Console, report: AttackReport, url: str) -> None:
+    if report.examples_wanted:
+        console.print(
+            f"{report.examples:,} strongest examples are stored under {url}/examples",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if report.examples < report.examples_wanted:
+        console.print(
+            f"[yellow]keep asks for {report.examples_wanted:,}:[/] what was attacked before keep was raised is not "
+            "stored; another seed, or another output.run, attacks anew",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _say_missing(console: Console, report: AttackReport) -> int:
+    console.print(f"[bold red]{report.missing:,} of {report.units:,} attack units are not done:[/]")
+    for unit, error in list(report.failed.items())[:5]:
+        console.print(f"  {unit}: {error}", highlight=False, markup=False, soft_wrap=True)
+    console.print("  remedy: mend the cause and run the same command again")
+    return EXIT_MISSING_ROWS
+
+
+def _quarantined(query: Query, job: Job) -> list[tuple[str, str, int]]:
+    """(attack, attack_id, pairs) for each attack of a job that has quarantined pairs, each pair counted once."""
+    ids = ", ".join(f"'{section.attack_id}'" for section in job.attacks)
+    rows = query.sql(
+        "SELECT attack, attack_id, count(DISTINCT pair_id) AS pairs FROM attacks "
+        f"WHERE status = 'quarantined' AND attack_id IN ({ids}) GROUP BY ALL ORDER BY ALL"
+    ).to_pylist()
+    return [(row["attack"], row["attack_id"], row["pairs"]) for row in rows]
+
+
+def _over_quarantine_budget(console: Console, driver: Driver, found: list[tuple[str, str, int]]) -> bool:
+    """Say where an attack has more quarantined pairs than the job allows; whether there is one."""
+    pairs, budget = driver.run.info.pairs, driver.job.output.quarantine_budget
+    over = [each for each in found if each[2] > budget * pairs]
+    for attack, attack_id, count in over:
+        console.print(
+            f"[bold red]attack {attack} {attack_id}: {count:,} of {pairs:,} pairs ({count / pairs:.1%}) are "
+            f"quarantined, more than output.quarantine_budget={budget:g} allows[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if over:
+        console.print(
+            f'  why: smoothcert query {shown(driver.run.url)} "SELECT attack, error_class, any_value(error_message), '
+            "count(*) FROM attacks WHERE status = 'quarantined' GROUP BY 1, 2\"",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        console.print("  again: smoothcert attack JOB --retry true", highlight=False)
+    return bool(over)
 
 
 _GAP = (
@@ -141,10 +222,17 @@ _GAP = (
 )
 
 
-def _success_table(query: Query) -> list[dict[str, object]]:
+def _success_title(found: list[dict[str, Any]]) -> str:
+    title = "Attack success rate over all pairs asked for"
+    if any(row["missing"] for row in found):
+        return f"{title}: some have no outcome yet, and count as not attacked successfully"
+    return title
+
+
+def _success_table(found: list[dict[str, Any]]) -> list[dict[str, object]]:
     """One row per attack and budget, one column per subject."""
     rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for each in query.sql("SELECT * FROM attack_success").to_pylist():
+    for each in found:
         key = (_question(each), *(each[name] for name in ("norm", "budget", "attack", "attack_id")))
         row = rows.setdefault(
             key,
@@ -152,13 +240,14 @@ def _success_table(query: Query) -> list[dict[str, object]]:
                 "objective": _question(each),
                 "budget": f"{each['norm']} {each['budget']:g}",
                 "attack": each["attack"],
-                "pairs": each["pairs"],
+                "pairs": each["pairs_asked"],
             },
         )
-        rate = f"{each['success_rate']:.1%} [{each['rate_low']:.0%}, {each['rate_high']:.0%}]"
-        if each["quarantined"]:
-            rate += f" ({each['quarantined']:,} quarantined)"
-        row[each["subject"]] = rate
+        rate = "-"
+        if each["pairs"] > each["quarantined"]:
+            rate = f"{each['success_rate']:.1%} [{each['rate_low']:.0%}, {each['rate_high']:.0%}]"
+        aside = [f"{each[name]:,} {name}" for name in ("quarantined", "missing") if each[name]]
+        row[each["subject"]] = f"{rate} ({', '.join(aside)})" if aside else rate
     subjects = dict.fromkeys(name for row in rows.values() for name in row)
     return [{name: row.get(name) for name in subjects} for row in rows.values()]
 

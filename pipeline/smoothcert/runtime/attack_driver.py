@@ -73,6 +73,7 @@ class AttackReport:
         seconds: of this session.
         resumed: units that were committed before this session.
         examples: stored examples.
+        examples_wanted: how many the attacks' ``keep`` asks for, of the pairs that have an outcome.
     """
 
     units: int
@@ -82,6 +83,7 @@ class AttackReport:
     seconds: float
     resumed: int
     examples: int
+    examples_wanted: int
 
 
 class AttackDriver:
@@ -167,9 +169,11 @@ class AttackDriver:
         report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
         after = run.commits.load()
         missing = len(self._left(after, again))
-        examples = 0
+        examples = wanted = 0
         if not report.stopped:
-            examples = sum(publish_examples(run, section) for section in self.job.attacks)
+            for section in self.job.attacks:
+                stored, asked = publish_examples(run, section)
+                examples, wanted = examples + stored, wanted + asked
         ids = {section.attack_id for section in self.job.attacks}
         done = sum(attack_id_of(unit) in ids for unit in before.unit_ids - set(before.split_units))
         return AttackReport(
@@ -180,6 +184,7 @@ class AttackDriver:
             seconds=time.monotonic() - started,
             resumed=done,
             examples=examples,
+            examples_wanted=wanted,
         )
 
     def _left(self, committed: Committed, again: Mapping[str, tuple[str, ...]]) -> list[UnitSpec]:

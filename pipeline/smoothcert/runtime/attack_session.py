@@ -181,7 +181,11 @@ class AttackSession:
         claims: Mapping[str, Claims],
         failed: list[tuple[Pair, PairError]],
     ) -> Iterator[tuple[list[ReadyPair], list[_Result]]]:
-        """Outcomes of a batch, or of its pairs one by one where the batch as a whole fails."""
+        """Outcomes of a batch, or of its pairs one by one where the batch as a whole fails.
+
+        Raises:
+            Exception: what is raised on every pair alike: the attack is at fault, and the unit fails.
+        """
         if not ready:
             return
         try:
@@ -191,15 +195,21 @@ class AttackSession:
             raise  # a wrong job or encoder, or the order to stop: no pair's fault
         except Exception as exc:
             log.warning("an attack failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc)
+        causes: list[Exception] = []
         for each in ready:
             try:
-                yield [each], list(attacker.run([each], claims))
+                result = list(attacker.run([each], claims))
             except SmoothcertError:
                 raise
             except torch.OutOfMemoryError as exc:
                 failed.append((each.pair, OutOfMemoryError(f"out of memory on this pair alone: {exc}")))
             except Exception as exc:
+                causes.append(exc)
                 failed.append((each.pair, EncodeError(f"{type(exc).__name__} under attack: {exc}")))
+            else:
+                yield [each], result
+        if _no_pairs_fault(causes, [each.pair.pair_id in claims for each in ready]):
+            raise causes[0]
 
     def _maker(self, attack_id: str) -> tuple[Attacker, AttackRowMaker]:
         if attack_id not in self._sections:
@@ -212,6 +222,16 @@ class AttackSession:
     @cached_property
     def _certificates(self) -> CertificateReader:
         return CertificateReader(self._run)
+
+
+def _no_pairs_fault(causes: Sequence[Exception], certified: Sequence[bool]) -> bool:
+    """Whether several pairs, all of them certified by the same encoder, failed one by one and in the same way.
+
+    A pair alone is quarantined, and so is what a surrogate gave no number for.
+    """
+    if not 1 < len(causes) == len(certified) or not all(certified):
+        return False
+    return len({type(cause) for cause in causes}) == 1 and not isinstance(causes[0], FloatingPointError)
 
 
 def write_attack_rows(

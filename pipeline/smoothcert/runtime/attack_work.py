@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +34,8 @@ from smoothcert.runtime.attack_goal import Goal, ReadyPair
 from smoothcert.runtime.attack_inputs import AttackInputs
 from smoothcert.runtime.certified import Claims
 from smoothcert.runtime.metered import Meter, MeteredSubject
+
+log = logging.getLogger(__name__)
 
 _PROBED = 16
 """Pairs looked at before work starts, to see whether the source has what an objective needs."""
@@ -142,8 +145,16 @@ class Attacker:
             raise
         except Exception as exc:
             raise DecodeError(f"{type(exc).__name__} while preparing the image: {exc}") from exc
+        self.need_texts(pair)
+        without_bytes = Pair(pair.pair_id, pair.source_uri, None, pair.captions, pair.label, None)
+        return ReadyPair(without_bytes, pixels)
+
+    def need_texts(self, pair: Pair) -> None:
+        """Raise ``CaptionError`` or ``LabelError`` where a pair lacks the texts that the objective needs.
+
+        Of every pair alike: what a success is must not depend on the pairs beside it.
+        """
         section = self.section
-        # of every pair alike: what a success is must not depend on the pairs beside it
         if (section.objective in ("caption", "retrieval") or section.target_caption) and not pair.captions:
             raise CaptionError(f"objective '{section.objective}' needs a caption, which this pair lacks")
         if section.resolved_reference == "label" and pair.label not in self._labels:
@@ -158,8 +169,12 @@ class Attacker:
                     f"to lose rank k={self._rank}",
                     remedy="raise retrieval.candidates or lower retrieval.k",
                 )
-        without_bytes = Pair(pair.pair_id, pair.source_uri, None, pair.captions, pair.label, None)
-        return ReadyPair(without_bytes, pixels)
+
+    def check_gradients(self) -> None:
+        """Raise ``EncoderError`` where the search needs gradients and an encoder gives none; needs no pair."""
+        for front in self._fronts:
+            for each in self._attack.differentiated(front.searched):
+                each.check_gradients()
 
     def check(self, pairs: Sequence[ReadyPair]) -> None:
         """Raise ``JobError`` or ``EncoderError`` where the attack cannot do what is asked, before any work."""
@@ -167,8 +182,6 @@ class Attacker:
         for front in self._fronts:
             _, objective, _ = self._objectives(front, pairs, images, _PROBING_DRAWS)
             self._attack.check(front.searched, objective, self.section.norm)
-            for each in self._attack.differentiated(front.searched):
-                each.check_gradients(images[0])
 
     def run(
         self, pairs: Sequence[ReadyPair], claims: Mapping[str, Claims] = MappingProxyType({})
@@ -262,35 +275,72 @@ class Attacker:
 
 
 def check_attacks(job: Job, inputs: AttackInputs, source: Source, units: Sequence[UnitSpec]) -> None:
-    """Try out every attack of a job on a first pair, without searching.
+    """Try out every attack of a job on the first pair that has what it needs, without searching.
+
+    That is nearly always one of the first; a source is looked through only where none of them will do.
 
     Raises:
-        JobError: an attack cannot pursue its objective, or none of the first pairs has what it needs.
+        JobError: an attack cannot pursue its objective, or no pair has what it needs.
         EncoderError: an attack needs gradients, or patch features, and the encoder gives none.
     """
     probed = list(itertools.islice(_first_pairs(source, units), _PROBED))
     for number, section in enumerate(job.attacks):
         attacker = Attacker(job, section, inputs, Meter())
-        lacking: PairError | None = None
-        for pair in probed:
+        attacker.check_gradients()
+        if _tried_out(attacker, probed):
+            continue
+        lacking = next(filter(None, (_lacking(attacker, pair) for pair in probed)), None)
+        looked = f"the first {len(probed)} pairs"
+        if not (isinstance(lacking, LabelError) and job.data.columns.label is None):
+            log.warning(
+                "attacks.%d (%s) cannot be tried out on any of the first %d pairs; looking through all",
+                number,
+                section.attack,
+                len(probed),
+            )
+            looked = "the pairs"
+            if _tried_out(attacker, _all_pairs(source, units)):
+                continue
+        if lacking is not None:
+            raise JobError(
+                f"attacks.{number} ({section.attack}): none of {looked} has what objective "
+                f"'{section.objective}' needs: {lacking.message}",
+                remedy=lacking.remedy or "choose another objective, or name the column in data.columns",
+            )
+
+
+def _tried_out(attacker: Attacker, pairs: Iterable[Pair]) -> bool:
+    """Check an attack on the first of some pairs that has what it needs; whether there was one."""
+    for pair in pairs:
+        if pair.error is None and _lacking(attacker, pair) is None:  # before its image is decoded
             try:
                 ready = attacker.ready(pair)
-            except (CaptionError, LabelError) as exc:
-                lacking = exc
             except PairError:
                 continue  # this pair's own fault: it will be quarantined
-            else:
-                attacker.check([ready])
-                break
-        else:
-            if lacking is not None:
-                raise JobError(
-                    f"attacks.{number} ({section.attack}): none of the first {len(probed)} pairs has what objective "
-                    f"'{section.objective}' needs: {lacking.message}",
-                    remedy=lacking.remedy or "choose another objective, or name the column in data.columns",
-                )
+            attacker.check([ready])
+            return True
+    return False
+
+
+def _lacking(attacker: Attacker, pair: Pair) -> PairError | None:
+    """Which text that the objective needs a pair lacks, if its texts can be read."""
+    if pair.error is not None:
+        return pair.error if isinstance(pair.error, (CaptionError, LabelError)) else None
+    try:
+        attacker.need_texts(pair)
+    except (CaptionError, LabelError) as exc:
+        return exc
+    return None
 
 
 def _first_pairs(source: Source, units: Sequence[UnitSpec]) -> Iterator[Pair]:
     for unit in units:
         yield from source.read(unit.part(unit.start, min(unit.stop, unit.start + _PROBED)))
+
+
+def _all_pairs(source: Source, units: Sequence[UnitSpec]) -> Iterator[Pair]:
+    """Every pair, but one of each unit first: what some files lack others may have."""
+    for unit in units:
+        yield from source.read(unit.part(unit.start, unit.start + 1))
+    for unit in units:
+        yield from source.read(unit)

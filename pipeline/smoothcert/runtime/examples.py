@@ -95,18 +95,19 @@ class ExampleShelf:
         self._waiting = {}
 
 
-def publish_examples(run: RunDirectory, section: AttackSection) -> int:
+def publish_examples(run: RunDirectory, section: AttackSection) -> tuple[int, int]:
     """Keep the strongest stored examples of an attack, remove the others, and write the indexes.
 
     Returns:
-        How many examples there are.
+        How many examples there are, and how many there would be had ``keep`` been what it is all along: pairs that
+        were attacked while it was smaller were not stored.
 
     Raises:
         StoreError: reading or writing failed.
     """
     if not section.keep:
-        return 0
-    count = 0
+        return 0, 0
+    stored = wanted = 0
     with Query([run]) as query:
         for subject in section.subjects:
             for budget in section.budgets:
@@ -116,8 +117,9 @@ def publish_examples(run: RunDirectory, section: AttackSection) -> int:
                     f"AND attack_id = '{section.attack_id}' AND subject = '{subject}' AND budget = {budget!r}::DOUBLE "
                     f"ORDER BY margin, pair_id LIMIT {section.keep}"
                 ).to_pylist()
-                count += _publish(run.storage, example_folder(section, subject, budget), rows)
-    return count
+                wanted += len(rows)
+                stored += _publish(run.storage, example_folder(section, subject, budget), rows)
+    return stored, wanted
 
 
 def _publish(storage: Storage, folder: str, rows: list[dict[str, object]]) -> int:

@@ -3,15 +3,17 @@
 attacks         one row per pair, attack, subject and budget: schemas/attacks.v1.json
 replaced_attacks
                 rows of attacks that a retry replaced
-attack_success  per attack, subject and budget: attack success rate over all pairs asked for, with its interval; the
+attack_success  per attack, subject and budget: attack success rate over all pairs asked for (pairs_asked), with its
+                interval; how many of them have an outcome (pairs), none yet (missing), or are quarantined; the
                 rows with attack 'worst case' count a pair where any attack with that objective, reference, threshold
                 and target succeeded on that subject and budget
 robustness_gap  per subject with noise and l2 radius: certified, attacked and clean cosine side by side
 worst_pairs     per pair, question (objective, reference, threshold, target), subject, norm and budget: its strongest
                 attack, worst pairs first
 
-Rates count a quarantined pair as asked for and not successfully attacked; how many there are stands beside.
-Intervals are for the share in the population that the pairs were drawn from (95%, Clopper-Pearson).
+Rates count a pair that is quarantined, or has no outcome yet, as asked for and not successfully attacked; how many
+there are stands beside. Intervals are for the share in the population that the pairs were drawn from (95%,
+Clopper-Pearson); their upper end counts pairs without an outcome as successes, since nobody knows.
 """
 
 from __future__ import annotations
@@ -41,26 +43,38 @@ _SUCCESS = f"""
 CREATE VIEW attack_success AS
 WITH each AS (
     SELECT run_id, attack, attack_id, {_KEYS}, pair_id,
-           status <> 'ok' AS quarantined, coalesce(success, false) AS success
+           status <> 'ok' AS quarantined, coalesce(success, false) AS success, true AS decided
     FROM attacks
 ),
-worst AS (
-    SELECT run_id, '{WORST_CASE}' AS attack, NULL AS attack_id, {_KEYS}, pair_id,
-           bool_and(quarantined) AS quarantined, bool_or(success) AS success
+made AS (
+    SELECT run_id, {_KEYS}, count(DISTINCT attack_id) AS attacks FROM attacks GROUP BY ALL
+),
+paired AS (
+    SELECT run_id, {_KEYS}, pair_id, bool_and(quarantined) AS quarantined, bool_or(success) AS success,
+           count(*) AS outcomes
     FROM each GROUP BY run_id, {_KEYS}, pair_id
 ),
+worst AS (
+    SELECT p.run_id, '{WORST_CASE}' AS attack, NULL AS attack_id, {", ".join(f"p.{key}" for key in _KEYS.split(", "))},
+           p.pair_id, p.quarantined, p.success, p.success OR p.outcomes >= m.attacks AS decided
+    FROM paired p JOIN made m
+        ON p.run_id = m.run_id AND {" AND ".join(f"p.{k} IS NOT DISTINCT FROM m.{k}" for k in _KEYS.split(", "))}
+),
 counted AS (
-    SELECT run_id, attack, attack_id, {_KEYS}, count(*) AS pairs,
-           count(*) FILTER (quarantined) AS quarantined, count(*) FILTER (success) AS successes
+    SELECT run_id, attack, attack_id, {_KEYS}, count(*) FILTER (decided) AS pairs,
+           count(*) FILTER (quarantined AND decided) AS quarantined, count(*) FILTER (success) AS successes
     FROM (SELECT * FROM each UNION ALL SELECT * FROM worst)
     GROUP BY ALL
 )
-SELECT *, successes / pairs AS success_rate,
-       share_low(successes, pairs, 1) AS rate_low, share_high(successes, pairs, 1) AS rate_high
-FROM counted
+SELECT c.*, greatest(r.pairs, c.pairs) AS pairs_asked, pairs_asked - c.pairs AS missing,
+       successes / pairs_asked AS success_rate,
+       share_low(successes, pairs_asked, 1) AS rate_low,
+       share_high(successes + missing, pairs_asked, 1) AS rate_high
+FROM counted c JOIN runs r USING (run_id)
 ORDER BY run_id, objective, reference, threshold, target, norm, budget, subject,
     attack = '{WORST_CASE}', attack, attack_id
 """
+"""Of the worst case a pair is decided by a success, or once every attack that is in these rows has an outcome there."""
 
 _GAP = """
 CREATE VIEW robustness_gap AS

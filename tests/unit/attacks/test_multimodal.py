@@ -104,6 +104,34 @@ def test_the_encoders_that_are_searched_must_give_gradients_and_only_they(
     assert len(outcome.records) == len(images)
 
 
+@pytest.mark.parametrize("name", ["m-attack", "foa"])
+def test_a_number_that_the_subject_itself_lacks_fails_its_pair_and_no_other(
+    patchy: Any, images: torch.Tensor, pair_ids: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only crops of one image show the fault: no query of the whole image sees it."""
+    objective, encode = matching(patchy, images), patchy._image_features
+
+    def broken(batch: torch.Tensor) -> torch.Tensor:
+        flat = batch.flatten(1).std(dim=1, keepdim=True) < 1e-4
+        return torch.where(flat, torch.nan, encode(batch))
+
+    marked = images.clone()
+    marked[3] = 0.5
+    marked[3, :, 0, 0] = 1.0  # most crops leave this corner out
+    monkeypatch.setattr(patchy, "_image_features", broken)
+    arguments: dict[str, Any] = {"norm": "linf", "budget": 1e-6}
+    attack = make_attack(name, steps=8, check_every=4)
+    outcome = attack.run(BareSubject(patchy, chunk=3), objective, marked, pair_ids, **arguments)
+    errors = [record.error for record in outcome.records]
+    assert errors[3] == "the encoder returned NaN or infinity under attack" and not outcome.records[3].success
+    assert errors[:3] + errors[4:] == [""] * 7
+    assert all(record.perturbation_linf > 0 for row, record in enumerate(outcome.records) if row != 3)
+    # a surrogate's fault is none of the subject's
+    transferred = make_attack(name, steps=8, surrogates=(patchy,))
+    with pytest.raises(FloatingPointError, match="a surrogate gave NaN"):
+        transferred.run(BareSubject(patchy), objective, marked, pair_ids, **arguments)
+
+
 def test_what_is_missing_is_named(linear: Any, images: torch.Tensor, pair_ids: list[str]) -> None:
     arguments = (BareSubject(linear), matching(linear, images), images, pair_ids)
     with pytest.raises(EncoderError, match="'foa' needs patch features, which encoder 'linear' lacks"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from smoothcert.attacks import BareSubject, FeatureDivergence, SmoothedSubject
+from smoothcert.attacks import BareSubject, FeatureDivergence, SmoothedSubject, make_attack
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.encoders.known import KnownEncoder
 from smoothcert.errors import EncoderError, JobError
@@ -99,12 +99,45 @@ def test_an_encoder_without_gradients_is_refused(
     encode = known._image_features
     monkeypatch.setattr(known, "_image_features", lambda batch: encode(batch.detach()))
     with pytest.raises(EncoderError, match="gives no gradients.*\n.*square"):
-        BareSubject(known).check_gradients(pixels[0])
+        BareSubject(known).check_gradients()
     with torch.inference_mode():
         frozen = torch.ones(1)
     monkeypatch.setattr(known, "_image_features", lambda batch: batch.flatten(1)[:, :5] * frozen)
     with pytest.raises(EncoderError, match="gives no gradients"):
-        BareSubject(known).check_gradients(pixels[0])
+        BareSubject(known).check_gradients()
+
+
+class Rounding(KnownEncoder):
+    """Differentiable everywhere, and nowhere of use: what quantisation in front of an encoder does."""
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super()._image_features(torch.round(pixels * 255) / 255)
+
+
+class Steep(KnownEncoder):
+    """Right features with gradients that are no numbers."""
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super()._image_features(pixels) + (0 * pixels.sum(dim=(1, 2, 3))).sqrt()[:, None]
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Rounding, "zero everywhere"), (Steep, "NaN or infinite")])
+def test_gradients_that_lead_nowhere_are_refused(
+    pixels: torch.Tensor, kind: type[KnownEncoder], said: str
+) -> None:
+    encoder = kind.rotating(2.0, feature_dim=5)
+    for subject in (BareSubject(encoder), SmoothedSubject(encoder, 0.3, eot_draws=8)):
+        with pytest.raises(
+            EncoderError, match=f"subject '{subject.name}'.*{said}.*\n.*square.*differentiable"
+        ):
+            subject.check_gradients()
+    goal = FeatureDivergence(encoder.encode_images(pixels), 0.9)
+    arguments = (BareSubject(encoder), goal, pixels, list("abc"))
+    with pytest.raises(EncoderError, match=said):
+        make_attack("pgd", steps=2).run(*arguments, norm="l2", budget=0.5)
+    found = make_attack("square", steps=60).run(*arguments, norm="l2", budget=0.5)
+    assert max(record.margin for record in found.records) < 0.1
+    assert all(record.perturbation_l2 > 0 for record in found.records)
 
 
 def test_bad_settings_are_named(known: KnownEncoder) -> None:

@@ -1,0 +1,340 @@
+"""What an attack job says at its end, and what it refuses before its beginning: nothing may pass for robustness."""
+
+import json
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from smoothcert.attacks.campaign import Campaign
+from smoothcert.attacks.pgd import PGD as ProjectedGradientDescent
+from smoothcert.certificates import angular_bound, angular_radius
+from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
+from smoothcert.cli.certify import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET
+from smoothcert.encoders import Encoder, KnownEncoder
+from smoothcert.errors import EncoderError, JobError
+from smoothcert.job import parse_job
+from smoothcert.runtime.attack_driver import AttackDriver
+from smoothcert.runtime.audit import audit_run
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+from smoothcert.store import Query, RunDirectory
+
+PAIRS = 5
+LABELS = ("even", "odd")
+PGD = {
+    "attack": "pgd",
+    "norm": "l2",
+    "budget": 0.5,
+    "threshold": 0.9,
+    "steps": 3,
+    "eot_draws": 8,
+    "evaluate_draws": 64,
+}
+BARE = {"attack": "pgd", "norm": "l2", "budget": 0.5, "steps": 2, "subjects": "bare"}
+
+
+def png(number: int) -> bytes:
+    """A nearly flat image with one bright corner."""
+    image, buffer = Image.new("RGB", (8, 8), (60 + 10 * (number % 15),) * 3), BytesIO()
+    image.putpixel((0, 0), (250, 10, 10))
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def known(kind: type[KnownEncoder] = KnownEncoder) -> KnownEncoder:
+    return kind.rotating(0.8, input_size=(8, 8))
+
+
+Made = Callable[..., Driver]
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Made:
+    def make(
+        attacks: list[dict[str, Any]],
+        *given: str,
+        encoder: Encoder | None = None,
+        images: list[bytes] | None = None,
+        labels: list[str | None] | None = None,
+    ) -> Driver:
+        torch.set_num_threads(1)
+        images = images or [png(number) for number in range(PAIRS)]
+        columns = {"image": images, "caption": [f"grey {number}" for number in range(len(images))]}
+        if labels is not None:
+            columns["label"] = labels  # type: ignore[assignment]
+        pq.write_table(pa.table(columns), tmp_path / "grey.parquet")
+        job = {
+            "name": "attacked",
+            "data": {"format": "parquet", "uri": str(tmp_path / "grey.parquet")},
+            "encoder": {"model": "bundled:digits-clip", "device": "cpu", "threads": 1},
+            "certify": {"sigma": 0.25, "pilot_draws": 15, "max_draws": 150, "radii": [0.0625, 0.125]},
+            "attacks": attacks,
+            "executor": {"pairs_per_unit": 2, "units_in_flight": 1},
+            "output": {"runs": str(tmp_path / "runs"), "run": "r", "quarantine_budget": 0.0},
+            "tracking": {"enabled": False},
+        }
+        if labels is not None:
+            job["zero_shot"] = {"labels": list(LABELS), "prompts": ["{label}"]}
+        return Driver(parse_job(json.dumps(job), given), encoder or known())
+
+    return make
+
+
+def quiet() -> Monitor:
+    return Monitor(on_result=lambda result: None)
+
+
+def rows(run: RunDirectory, sql: str) -> list[dict[str, Any]]:
+    with Query([run]) as query:
+        return list(query.sql(sql).to_pylist())
+
+
+def fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give PGD a bug."""
+
+    def search(self: ProjectedGradientDescent, campaign: Campaign) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ProjectedGradientDescent, "search", search)
+
+
+def test_what_fails_on_every_pair_is_no_pairs_fault(
+    driver: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(monkeypatch)
+    made = driver([BARE], images=[png(number) for number in range(4)])
+    assert certify_and_attack(made) == EXIT_MISSING_ROWS
+    assert rows(made.run, "SELECT * FROM attacks") == []
+    said = capsys.readouterr().err
+    assert "2 of 2 attack units are not done" in said and "a bug" in said
+    # mended, the same command goes on
+    monkeypatch.undo()
+    assert certify_and_attack(driver([BARE], images=[png(number) for number in range(4)])) == 0
+    assert {row["status"] for row in rows(made.run, "SELECT status FROM attacks")} == {"ok"}
+
+
+def test_quarantined_attacks_count_against_the_budget(
+    driver: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(monkeypatch)
+    alone = "executor.pairs_per_unit=1"
+    made = driver([PGD, BARE | {"attack": "square"}], alone)
+    assert certify_and_attack(made) == EXIT_OVER_QUARANTINE_BUDGET
+    out, err = capsys.readouterr()
+    assert f"{PAIRS} of {PAIRS} pairs (100.0%) are quarantined" in err
+    assert "output.quarantine_budget=0 allows" in err and "attack pgd" in err and "attack square" not in err
+    (failed,) = (line for line in out.splitlines() if " pgd " in line)
+    assert "0.0%" not in failed and f"- ({PAIRS}" in failed
+    assert certify_and_attack(driver([PGD], alone, "output.quarantine_budget=1.0")) == 0
+
+
+def test_an_encoder_whose_gradients_are_zero_is_refused_but_for_square(driver: Made, tmp_path: Path) -> None:
+    class Rounding(KnownEncoder):
+        def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+            return super()._image_features(torch.round(pixels * 255) / 255)
+
+    for attack in (PGD | {"subjects": "smoothed"}, BARE, BARE | {"attack": "autoattack"}):
+        with pytest.raises(EncoderError, match="zero everywhere"):
+            certify_and_attack(driver([attack], encoder=known(Rounding)))
+    assert not (tmp_path / "runs").exists()
+    square = BARE | {
+        "attack": "square",
+        "subjects": ["bare", "smoothed"],
+        "eot_draws": 4,
+        "evaluate_draws": 32,
+    }
+    assert certify_and_attack(driver([square], encoder=known(Rounding))) == 0
+
+
+def test_rates_are_over_all_pairs_asked_for_while_some_have_no_outcome(driver: Made) -> None:
+    made = driver([BARE | {"threshold": 0.999}, BARE | {"threshold": 0.999, "seed": 1}])
+    made.certify(quiet())
+    stop = threading.Event()
+    report = AttackDriver(made).run(Monitor(on_result=lambda result: stop.set(), stop=stop))
+    assert report.stopped and report.missing
+    found = rows(made.run, "SELECT * FROM attack_success")
+    done = rows(made.run, "SELECT attack_id, count(*) AS pairs FROM attacks GROUP BY 1")
+    for row in found[:-1]:
+        pairs = next(each["pairs"] for each in done if each["attack_id"] == row["attack_id"])
+        assert (row["pairs_asked"], row["pairs"], row["missing"]) == (PAIRS, pairs, PAIRS - pairs)
+        assert row["successes"] == pairs and row["success_rate"] == pairs / PAIRS
+        assert row["rate_low"] < row["success_rate"] and row["rate_high"] == 1, (
+            "the missing ones may all succeed"
+        )
+    assert found[-1]["attack"] == "worst case" and found[-1]["pairs_asked"] == PAIRS
+    AttackDriver(made).run(quiet())
+    assert {row["missing"] for row in rows(made.run, "SELECT missing FROM attack_success")} == {0}
+
+
+def test_of_the_worst_case_a_pair_is_known_once_all_attacks_are(driver: Made) -> None:
+    harmless = BARE | {"threshold": -0.9}
+    made = driver([harmless])
+    made.certify(quiet())
+    AttackDriver(made).run(quiet())
+    second = driver([harmless | {"seed": 1}], "executor.units_in_flight=1")
+    stop = threading.Event()
+    AttackDriver(second).run(Monitor(on_result=lambda result: stop.set(), stop=stop))
+    *single, worst = rows(made.run, "SELECT * FROM attack_success")
+    partial = max(row["missing"] for row in single)
+    assert sorted(row["missing"] for row in single) == [0, partial] and 0 < partial < PAIRS
+    assert worst["attack"] == "worst case"
+    assert (worst["missing"], worst["pairs"], worst["successes"]) == (partial, PAIRS - partial, 0)
+
+
+def test_missing_outcomes_stand_in_the_table(
+    driver: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One unit of two fails: its pairs are asked for all the same."""
+    images = [png(number) for number in range(4)]
+    search = ProjectedGradientDescent.search
+
+    def some(self: ProjectedGradientDescent, campaign: Campaign) -> None:
+        if campaign.pair_ids[0].endswith(("#2", "#3")):
+            raise RuntimeError("a bug")
+        search(self, campaign)
+
+    monkeypatch.setattr(ProjectedGradientDescent, "search", some)
+    assert certify_and_attack(driver([BARE], images=images)) == EXIT_MISSING_ROWS
+    out = " ".join(capsys.readouterr().out.split())
+    assert "some have no outcome yet" in out and "2 missing" in out
+
+
+def test_a_number_that_the_certified_encoder_lacks_on_crops_is_a_finding(
+    driver: Made, tmp_path: Path
+) -> None:
+    class FlatNaN(KnownEncoder):
+        """NaN on images without any contrast: most crops of the pairs here."""
+
+        def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+            features = super()._image_features(pixels)
+            return torch.where(pixels.flatten(1).std(1, keepdim=True) < 1e-6, torch.nan, features)
+
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "target.png")
+    crops = {
+        "attack": "m-attack",
+        "budget": 1e-7,
+        "objective": "matching",
+        "target_image": str(tmp_path / "target.png"),
+        "steps": 6,
+        "eot_draws": 4,
+        "evaluate_draws": 64,
+        "subjects": "smoothed",
+    }
+    made = driver([crops], encoder=known(FlatNaN))
+    assert certify_and_attack(made) == EXIT_NOT_SOUND
+    bad = rows(made.run, "SELECT * FROM attacks WHERE status = 'quarantined'")
+    assert bad and {row["error_class"] for row in bad} == {"NonFiniteError"}
+    assert [finding.rule for finding in audit_run(made.run).findings] == ["not-a-number"]
+
+
+def test_few_draws_are_said_before_work(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert certify_and_attack(driver([BARE, PGD])) == 0
+    said = capsys.readouterr().err
+    warning = "attacks.1 (pgd): eot_draws=8 (use 64 or more) and evaluate_draws=64 (use 1,000 or more)"
+    assert warning in said and "attacks.0" not in said
+    assert said.index(warning) < said.index("new run")
+
+
+def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert certify_and_attack(driver([BARE])) == 0
+    assert "strongest examples" not in capsys.readouterr().err
+    assert certify_and_attack(driver([BARE | {"keep": 2}])) == 0
+    said = capsys.readouterr().err
+    assert "0 strongest examples are stored under" in said and "keep asks for 2" in said
+    assert certify_and_attack(driver([BARE | {"keep": 9, "seed": 1}])) == 0
+    said = capsys.readouterr().err
+    assert f"{PAIRS} strongest examples are stored under" in said and "keep asks" not in said
+
+
+class Gradless(KnownEncoder):
+    """Like an exported model: numbers, but no gradients."""
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super()._image_features(pixels.detach())
+
+
+class Worded(KnownEncoder):
+    """Knows two classes."""
+
+    def _text_features(self, texts: Any) -> torch.Tensor:
+        return torch.eye(self.feature_dim)[: len(texts)]
+
+
+def test_gradients_are_tried_though_no_pair_can_be_decoded(driver: Made, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="gives no gradients"):
+        AttackDriver(driver([PGD], encoder=known(Gradless), images=[b"no image"] * 20)).check()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_pair_with_a_label_is_enough_wherever_it_is(driver: Made) -> None:
+    images = [png(number) for number in range(40)]
+    labels: list[str | None] = [None] * 40
+    wins = BARE | {"objective": "classification"}
+
+    def check(*given: str) -> None:
+        AttackDriver(driver([wins], *given, encoder=known(Worded), images=images, labels=labels)).check()
+
+    with pytest.raises(JobError, match="none of the pairs has what objective 'classification' needs"):
+        check()
+    labels[37] = "odd"
+    check("executor.pairs_per_unit=32")
+    with pytest.raises(JobError, match="none of the first 16 pairs has what objective"):
+        check("data.columns.label=null")
+    images[:37] = [b"no image"] * 37
+    check()
+    with pytest.raises(JobError, match="did you mean|takes|needs"):
+        bad = {"attack": "apgd-t", "norm": "l2", "budget": 0.5, "subjects": "bare"}
+        AttackDriver(driver([bad], encoder=known(Worded), images=images, labels=labels)).check()
+
+
+def test_only_an_attack_reveals_bounds_that_were_raised_with_all_that_follows_from_them(
+    driver: Made,
+) -> None:
+    """Arithmetic has nothing to object; an outcome below the certified cosine has."""
+    strong = PGD | {
+        "steps": 10,
+        "settings": {"early_stop": False},
+        "subjects": "smoothed",
+        "evaluate_draws": 1000,
+    }
+    # it turns by 1.6 * 0.5 at this budget, to a cosine of 0.7, where a smooth norm of 0.9999 would promise 0.94
+    made = driver([strong], encoder=KnownEncoder.rotating(1.6, input_size=(8, 8)))
+    made.certify(quiet())
+    run = made.run
+    assert audit_run(run).sound
+    for file in run.commits.load().files("certificates"):
+        raise_norms(Path(run.url) / file, run.info.job.certify.radii, run.info.job.certify.cosines)
+    assert audit_run(run).findings == (), "as far as arithmetic goes"
+    assert certify_and_attack(made) == EXIT_NOT_SOUND
+    assert {finding.rule for finding in audit_run(run).findings} == {"violation"}
+
+
+def raise_norms(path: Path, radii: tuple[float, ...], cosines: tuple[float, ...]) -> None:
+    """Claim far more of every pair than was measured, consistently."""
+    table = pq.read_table(path)
+    norm = 0.9999
+    count = table.num_rows
+    claimed: dict[str, list[Any]] = {
+        "smooth_norm": [norm] * count,
+        "smooth_norm_lcb": [norm] * count,
+        "angular": [[float(angular_bound(norm, radius, 0.25)) for radius in radii]] * count,
+    }
+    if cosines:
+        claimed["angular_radius"] = [
+            [float(angular_radius(norm, cosine, 0.25)) for cosine in cosines]
+        ] * count
+    for name, values in claimed.items():
+        place = table.schema.get_field_index(name)
+        field = table.schema.field(place)
+        table = table.set_column(place, field, pa.array(values, field.type))
+    pq.write_table(table, path)
