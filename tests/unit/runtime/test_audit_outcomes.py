@@ -277,3 +277,24 @@ def test_certificates_beyond_their_draws_or_lists_are_named(
     findings = said(tmp_path / "run", [(case, {}) for case, _ in CERTIFICATES], monkeypatch)
     for (case, rule), found in zip(CERTIFICATES, findings, strict=True):
         assert rule in {name for name, _ in found}, (case, found)
+
+
+def test_a_certified_target_above_its_row_is_a_note(tmp_path: Path) -> None:
+    """It was tested by itself; that the row's own bound is lower proves nothing."""
+    norm = 0.55
+    bound = float(angular_bound(norm, 0.25, SIGMA))
+    assert 0 < bound < 0.8
+    row = certificate(2) | {
+        "smooth_norm_lcb": norm,
+        "angular": (bound, None),
+        "angular_radius": (0.0, 0.0),
+        "clean_reference": (0.0, None),
+        "certified_radius": None,
+        "retrieval_radius": None,
+        "caption_bound": (None, None),
+        "class_margin_lcb": -1.0,
+    }
+    run = make_run(tmp_path / "run", [row if i == 2 else certificate(i) for i in range(PAIRS)])
+    result = audit.audit_run(run)
+    assert result.sound, result.lines()
+    assert any(note.startswith("1 pairs have a certified target") for note in result.notes)
