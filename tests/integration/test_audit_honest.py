@@ -15,6 +15,7 @@ from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.job import EncoderSection, parse_job
 from smoothcert.runtime import audit
+from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.store import Query
@@ -44,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]]) -> str:
+def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]], **more: Any) -> str:
     return json.dumps(
         {
             "name": "honest",
@@ -62,8 +63,9 @@ def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]]) -> str:
             "zero_shot": {"labels": list(DIGIT_NAMES), "prompts": ["a photo of the digit {label}"]},
             "retrieval": {"candidates": 8, "k": k},
             "executor": {"pairs_per_unit": 6},
-            "output": {"runs": str(runs), "run": "r"},
+            "output": {"runs": str(runs), "run": more.get("name", "r")},
             "tracking": {"enabled": False},
+            **more,
         }
     )
 
@@ -113,3 +115,50 @@ def test_an_honest_run_is_sound(
     assert {finding.rule for finding in found.findings} == {"rounded-up"}, found.lines()
     named = {detail.split(" ")[0].partition("[")[0] for f in found.findings for _, detail in f.listed}
     assert named == raised.keys(), found.lines()
+
+
+TARGETS = [
+    {"certificate": "angular", "radius": 0.0625, "cosine": 0.5},
+    {"certificate": "fcsb", "radius": 0.0625, "cosine": 0.25},
+    {"certificate": "class", "radius": 0.03},
+    {"certificate": "caption", "radius": 0.03, "cosine": -0.5},
+    {"certificate": "retrieval", "radius": 0.03},
+]
+FEW = {"steps": 3, "eot_draws": 4, "evaluate_draws": 64}
+
+
+def test_honest_attacks_of_any_norm_and_run_beat_nothing(
+    data: Path, tmp_path: Path, encoder: Encoder
+) -> None:
+    """Targets of every kind, l-infinity attacks within certified radii, and attacks of one run on two certificates."""
+    attacks = [
+        {"attack": "pgd", "norm": "l2", "budgets": [0.03, 0.0625], "objective": "divergence", **FEW},
+        # at most 0.053 in l2
+        {"attack": "pgd", "norm": "linf", "budgets": [0.001], "objective": "divergence", **FEW},
+        {"attack": "pgd", "norm": "l2", "budgets": [0.25], "objective": "classification"}
+        | FEW
+        | {"reference": "predicted"},
+    ]
+    first = Driver(parse_job(job(data, tmp_path, 2, TARGETS, name="first", attacks=attacks)), encoder)
+    first.certify(Monitor(on_result=lambda result: None))
+    AttackDriver(first).run(Monitor(on_result=lambda result: None))
+    second = Driver(parse_job(job(data, tmp_path, 2, [], name="second")), encoder)
+    second.certify(Monitor(on_result=lambda result: None))
+    alone = audit.audit_run(second.run)
+    assert alone.sound and alone.audited_pairs == 0
+    results = audit.audit_runs([str(tmp_path / name) for name in ("first", "second")])
+    assert all(result.sound for result in results), [result.lines() for result in results]
+    assert [result.audited_pairs for result in results] == [PAIRS, PAIRS]
+    with Query([first.run]) as query:
+        (counts,) = query.sql(
+            "SELECT "
+            + ", ".join(
+                f"count_if(target_decision[{j}] = 'certified') AS target_{j}"
+                for j in range(1, len(TARGETS) + 1)
+            )
+            + " FROM certificates"
+        ).to_pylist()
+        linf = query.sql("SELECT max(perturbation_l2) AS l2 FROM attacks WHERE norm = 'linf'")["l2"][
+            0
+        ].as_py()
+    assert min(counts.values()) > 0 and 0 < linf < 0.0625, (counts, linf)

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from smoothcert.runtime.attack_asked import AskedAttack
-from smoothcert.runtime.audit_rules import SLACK, Rule, broken_numbers, number
+from smoothcert.runtime.audit_claims import (
+    EVER,
+    NORM,
+    SCORE,
+    Claim,
+    Others,
+    claims,
+    claims_on_others,
+    covered,
+    same_encoder,
+)
+from smoothcert.runtime.audit_rules import SLACK, Check, Rule, broken_numbers, checked, number
 from smoothcert.runtime.summary_scan import quoted
 from smoothcert.store import ATTACKS, RunInfo
 
+WHICH = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"
+"""SQL that names a row's attack."""
+ANY_LINE = 1e-5
+"""Above what an angular bound gains where few budgets are asked about at once, and lines are not shared."""
+WORTH_SHOWING = 1e-3
+"""A certified cosine this far above 0 is certified in whatever order the arithmetic is done."""
 
-def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
+
+def attack_rules(
+    info: RunInfo, asked: Sequence[AskedAttack], stale: Mapping[str, Sequence[str]]
+) -> Iterator[Rule]:
     """What attacks show, for one run.
 
     Args:
         info: the run.
         asked: attacks that every pair of it is owed.
+        stale: pairs by attack unit whose rows are older than their certificate, and will be replaced: they know
+            nothing of it.
     """
     here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
-    which = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"
+    which = WHICH
     yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(ATTACKS, here))
     yield Rule(
         "doubled-attack",
@@ -27,6 +48,20 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         "a pair has more than one row of one attack, subject and budget",
         f"SELECT pair_id, any_value({which}) AS detail {here} GROUP BY pair_id, attack_id, subject, budget "
         "HAVING count(*) > 1",
+    )
+    yield Rule(
+        "merged-attempts",
+        "4.4",
+        "rows of one unit come from several attempts",
+        f"SELECT any_value(pair_id) AS pair_id, unit_id AS detail {here} "
+        "GROUP BY unit_id HAVING count(DISTINCT attempt) > 1",
+    )
+    yield Rule(
+        "foreign-pair",
+        "4.4",
+        "an attack is about a pair that the run has no row of",
+        f"SELECT a.pair_id, {which} AS detail FROM (SELECT * {here}) a ANTI JOIN (SELECT pair_id FROM certificates "
+        f"WHERE run_id = {quoted(info.run_id)}) c ON a.pair_id = c.pair_id",
     )
     yield Rule(
         "missing-attack",
@@ -65,37 +100,39 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
         "c.dtype OR (a.subject IN ('bare', 'smoothed') AND a.encoder_digest <> c.encoder_digest) OR "
         "(a.subject <> 'bare' AND a.sigma <> c.sigma))",
     )
-    covered = _covered(info)
-    # what disproved a certificate once is not undone by attacking again
-    ever = _covered(info, "(SELECT * FROM attacks UNION ALL BY NAME SELECT * FROM replaced_attacks)")
+    held = covered(info)
     yield Rule(
         "not-a-number",
         "4.1",
         "an outcome lacks the numbers that a certificate is held against",
-        f"SELECT pair_id, {which} AS detail {covered} AND (a.cosine_to_clean_ucb IS NULL OR a.cosine_to_smoothed_ucb "
-        "IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
+        f"SELECT pair_id, {which} AS detail {held} AND (a.cosine_to_clean_ucb IS NULL OR a.cosine_to_smoothed_ucb "
+        "IS NULL OR a.perturbation_l2 IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
         f"UNION ALL SELECT pair_id, {which} AS detail {here} AND status = 'ok' AND "
         "(margin IS NULL OR success IS NULL)",
     )
+    current = f"{held} AND {_not_among(stale)}"
+    textual = [claim for claim in claims(info) if claim.textual]
     yield Rule(
-        "not-a-number",
-        "4.1",
-        "the encoder gave NaN or infinity under attack: certificates assume a feature of length 1 everywhere",
-        f"SELECT pair_id, {which} AS detail FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = "
-        f"{quoted(info.run_id)} AND a.status = 'quarantined' AND a.error_class = 'NonFiniteError' AND c.status = 'ok' "
-        "AND a.encoder_digest = c.encoder_digest",
+        "not-compared",
+        "5",
+        "a certificate speaks of the perturbation, and the outcome has no margin or similarity to hold against it, or "
+        "one of another class",
+        checked(
+            [
+                Check(
+                    f"{claim.speaks} AND {claim.reached} IS NULL AND NOT {claim.excused}",
+                    "{stored}",
+                    f"'{claim.name} not compared: ' || which",
+                )
+                for claim in textual
+            ],
+            current,
+            f"{which} AS which",
+        ),
     )
-    yield from _copies(info, covered, which)
-    for claim in _claims(info):
-        yield Rule(
-            "violation",
-            "5",
-            "an attack achieved less than certified",
-            f"SELECT pair_id, '{claim.name} ' || bound || ' beaten by ' || {which} || ': at most ' || reached AS "
-            f"detail FROM (SELECT pair_id, a.attack, a.attack_id, a.norm, a.budget, a.subject, {claim.bound} AS bound, "
-            f"{claim.reached} AS reached {ever} AND {claim.where}) WHERE reached < bound",
-            pairs=True,
-        )
+    yield _broke(same_encoder(info), which)
+    yield from _copies(info, here, held, current)
+    yield _beaten(((claim, "true") for claim in claims(info)), covered(info, EVER), which)
     yield Rule(
         "violation",
         "5",
@@ -107,87 +144,112 @@ def attack_rules(info: RunInfo, asked: Sequence[AskedAttack]) -> Iterator[Rule]:
     )
 
 
-def tested_pairs(info: RunInfo) -> str:
-    """SQL that selects the pairs of whose certificates an attack tested one that says something there."""
-    tested = " OR ".join(
-        f"({claim.where} AND ({claim.bound}) IS NOT NULL AND {claim.reached} IS NOT NULL)"
-        for claim in _claims(info)
+def other_run_rules(info: RunInfo, others: Others) -> Iterator[Rule]:
+    """What attacks of other runs show of this run's certificates.
+
+    Args:
+        info: the run.
+        others: runs on the same pairs.
+    """
+    which = f"{WHICH} || ' of run ' || a.run_id"
+    yield _beaten(claims_on_others(info, others), covered(info, EVER, others), which)
+    yield _broke(same_encoder(info, others=others), which)
+
+
+def _beaten(held: Iterable[tuple[Claim, str]], source: str, which: str) -> Rule:
+    """Claims, each with the condition which attacks it is held against."""
+    checks = [
+        Check(
+            f"CASE WHEN {against} AND {claim.where} THEN {claim.bound} END",
+            "{computed} < {stored}",
+            f"'{claim.name} ' || {{stored}} || ' beaten by ' || which || ': at most ' || {{computed}}",
+            claim.reached,
+        )
+        for claim, against in held
+    ]
+    return Rule(
+        "violation",
+        "5",
+        "an attack achieved less than certified",
+        checked(checks, source, f"{which} AS which"),
+        pairs=True,
     )
-    return f"SELECT DISTINCT pair_id {_covered(info)} AND ({tested})"
 
 
-def _joined(info: RunInfo, attacks: str = "attacks") -> str:
+def _broke(source: str, which: str) -> Rule:
+    return Rule(
+        "not-a-number",
+        "4.1",
+        "the encoder gave NaN or infinity under attack: certificates assume a feature of length 1 everywhere",
+        f"SELECT pair_id, {which} AS detail {source} AND a.status = 'quarantined' AND a.error_class = 'NonFiniteError'",
+    )
+
+
+def _joined(info: RunInfo) -> str:
     return (
-        f"FROM {attacks} a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
+        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
         "AND a.status = 'ok' AND c.status = 'ok'"
     )
 
 
-def _covered(info: RunInfo, attacks: str = "attacks") -> str:
-    """A certificate is about its own encoder and noise: defences are other encoders."""
-    return f"{_joined(info, attacks)} AND a.norm = 'l2' AND a.encoder_digest = c.encoder_digest AND a.sigma = c.sigma"
+def _not_among(rows: Mapping[str, Sequence[str]]) -> str:
+    """True of attack rows other than these (unit, pair)."""
+    values = ", ".join(f"({quoted(unit)}, {quoted(pair)})" for unit, pairs in rows.items() for pair in pairs)
+    return f"(a.unit_id, pair_id) NOT IN (VALUES {values})" if values else "true"
 
 
-def _copies(info: RunInfo, covered: str, which: str) -> Iterator[Rule]:
+def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]:
     """The certified cosines that attack rows show, against the certificates that they come from."""
-    listed = [
+    known = [
         f"CASE WHEN a.budget <= {number(radius)} THEN c.{name}[{i}] END"
         for i, radius in enumerate(info.job.certify.radii, start=1)
         for name in ("clean_reference", "large_radius")
     ]
-    score = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
-    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN 0 AND 1 THEN c.smooth_norm_lcb END"
-    for column, computed in (
-        ("certified_to_clean", f"greatest(fcsb({score}, a.budget, c.sigma), {', '.join(listed)})"),
-        ("certified_to_smoothed", f"angular_bound({norm}, a.budget, c.sigma)"),
-    ):
-        yield Rule(
-            "rounded-up",
-            "4.2",
-            "an attack row shows more as certified than its certificate says",
-            f"SELECT pair_id, {which} || ': {column} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, "
-            f"'nothing') || ' follows' AS detail FROM (SELECT pair_id, a.attack, a.attack_id, a.norm, a.budget, "
-            f"a.subject, a.{column} AS stored, {computed} AS computed {covered}) WHERE "
-            f"stored > coalesce(computed, -2) + {number(SLACK)}",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A certified lower bound, and what an attack achieved of the same quantity, in SQL."""
-
-    name: str
-    bound: str
-    reached: str
-    where: str = "true"
-
-
-def _claims(info: RunInfo) -> Iterator[_Claim]:
-    # every perturbation has a norm of its own: what is certified there is at least what is certified at the budget
-    reach = f"a.perturbation_l2 * (1 + {number(SLACK)})"
-    clean, smoothed, caption = "a.cosine_to_clean_ucb", "a.cosine_to_smoothed_ucb", "a.caption_similarity_ucb"
-    score = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
-    norm = "CASE WHEN c.smooth_norm_lcb BETWEEN 0 AND 1 THEN c.smooth_norm_lcb END"
-    yield _Claim("fcsb", f"fcsb({score}, {reach}, c.sigma)", clean)
-    yield _Claim("angular", f"angular_bound({norm}, {reach}, c.sigma)", smoothed)
-    yield _Claim("certified_to_clean", "a.certified_to_clean", clean)
-    yield _Claim("certified_to_smoothed", "a.certified_to_smoothed", smoothed)
-    for i, radius in enumerate(info.job.certify.radii, start=1):
-        for name, reached in (
-            ("fcsb", clean),
-            ("clean_reference", clean),
-            ("large_radius", clean),
-            ("angular", smoothed),
-            ("caption_bound", caption),
-        ):
-            yield _Claim(f"{name}[{i}]", f"c.{name}[{i}]", reached, f"a.perturbation_l2 <= {number(radius)}")
-    yield _Claim(
-        "class",
-        "0.0",
-        "a.class_margin_ucb",
-        f"a.class_margin_label = c.predicted_label AND {reach} <= c.certified_radius",
+    budget = "CASE WHEN a.budget BETWEEN 0 AND 1e300 THEN a.budget END"
+    copies = {
+        "certified_to_clean": f"greatest(fcsb({SCORE}, {budget}, c.sigma), {', '.join(known)})",
+        "certified_to_smoothed": f"angular_bound({NORM}, {budget}, c.sigma)",
+    }
+    yield Rule(
+        "rounded-up",
+        "4.2",
+        "an attack row shows more as certified than its certificate says",
+        checked(
+            [
+                Check(
+                    f"a.{column}",
+                    f"{{stored}} > coalesce({{computed}}, -2) + {number(ANY_LINE)}",
+                    f"which || ': {column} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, "
+                    "'nothing') || ' follows'",
+                    computed,
+                )
+                for column, computed in copies.items()
+            ],
+            f"{held} AND a.norm = 'l2'",
+            f"{WHICH} AS which",
+        ),
     )
-    yield _Claim("retrieval", "0.0", "a.retrieval_margin_ucb", f"{reach} <= c.retrieval_radius")
+    left_out = checked(
+        [
+            Check(
+                f"a.{column}",
+                f"{{stored}} IS NULL AND {{computed}} > {number(WORTH_SHOWING)}",
+                f"which || ': {column} is missing, ' || {{computed}} || ' follows'",
+                computed,
+            )
+            for column, computed in copies.items()
+        ],
+        f"{current} AND a.norm = 'l2'",
+        f"{WHICH} AS which",
+    )
+    yield Rule(
+        "other-certificate",
+        "5",
+        "an attack row shows something else as certified than its certificate says, or nothing",
+        f"{left_out} UNION ALL SELECT pair_id, {WHICH} || ': certified_cosine is ' || "
+        f"coalesce(certified_cosine::VARCHAR, 'missing') AS detail {here} AND certified_cosine IS DISTINCT FROM "
+        "greatest(certified_to_clean, certified_to_smoothed)",
+    )
 
 
 def _owed(asked: Sequence[AskedAttack], here: str) -> str:

@@ -7,7 +7,7 @@ about texts are in audit_textual.py, what attacks show in audit_attacks.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,6 +22,8 @@ SEARCH = 1e-5
 """Relative precision of a search for a radius."""
 LAST_DIGIT = 1e-7
 """Difference that counts as rounding up: below any digit that is shown, above what versions of a solver differ by."""
+LARGEST_LOG_E = 700.0
+"""Log e-value that stands for certainty; none is larger."""
 
 _EXCEEDANCE = (
     f"CASE WHEN len(exceedance_lcb) = {len(LARGE_RADIUS_THRESHOLDS)} AND list_min(exceedance_lcb) >= 0 AND "
@@ -46,6 +48,52 @@ class Rule:
     means: str
     sql: str
     pairs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison of a row's own numbers; many of them share a scan (``checked``).
+
+    ``condition`` and ``detail`` are SQL in which ``{stored}`` and ``{computed}`` stand for the two values, so that
+    each is computed once.
+
+    Attributes:
+        stored: what the row says.
+        condition: true where it may not.
+        detail: what to tell of it.
+        computed: what it is compared with.
+    """
+
+    stored: str
+    condition: str
+    detail: str
+    computed: str = "NULL"
+
+
+def checked(checks: Sequence[Check], source: str, keep: str = "") -> str:
+    """SQL that selects an offending row once for each check that it fails.
+
+    Args:
+        checks: at least one.
+        source: ``FROM ...``; it has pair_id.
+        keep: further columns that details speak of, as a select list.
+    """
+    values, details = [], []
+    for i, check in enumerate(checks):
+        names = {"{stored}": f"stored_{i}", "{computed}": f"computed_{i}"}
+        values.append(f"{check.stored} AS stored_{i}, {check.computed} AS computed_{i}")
+        condition, detail = check.condition, check.detail
+        for name, column in names.items():
+            condition, detail = condition.replace(name, column), detail.replace(name, column)
+        # a detail that cannot be told hides no row
+        details.append(f"CASE WHEN {condition} THEN coalesce({detail}, 'see the row') END AS detail_{i}")
+    all_details = ", ".join(f"detail_{i}" for i in range(len(checks)))
+    kept = f", {keep}" if keep else ""
+    return (
+        f"SELECT pair_id, detail FROM (SELECT pair_id, unnest([{all_details}]) AS detail FROM (SELECT pair_id, "
+        f"{', '.join(details)} FROM (SELECT pair_id{kept}, {', '.join(values)} {source})) "
+        f"WHERE coalesce({all_details}) IS NOT NULL) WHERE detail IS NOT NULL"
+    )
 
 
 _CLAIMING = (
@@ -114,13 +162,19 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "smooth_norm_lcb BETWEEN 0 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
         "retrieval_radius < 0 OR list_min(exceedance_lcb) < 0 OR list_max(exceedance_lcb) > 1 OR "
         "draws < 1 OR pilot_draws < 1 OR draws > "
-        f"{certify.max_draws} OR "
+        f"{certify.max_draws} OR {_other_lengths(info)} OR list_max(log_e_value) > {number(LARGEST_LOG_E)} OR "
         + " OR ".join(
             f"NOT {name}[{i}] BETWEEN 0 AND 1"
             for name in ("fcsb", "angular", "clean_reference", "large_radius")
             for i in range(1, len(certify.radii) + 1)
         )
         + ")",
+    )
+    yield Rule(
+        "beyond-draws",
+        "3",
+        "a confidence bound is higher than so many draws can make it, had every one of them been perfect",
+        checked(_beyond_draws(info), ok, keep="draws"),
     )
     yield from _rounded_up(info, ok)
     needed = f"-ln({number(certify.alpha)})"
@@ -141,39 +195,47 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
     score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
     norm = "CASE WHEN smooth_norm_lcb BETWEEN 0 AND 1 THEN smooth_norm_lcb END"
     sigma = f"{number(certify.sigma)}"
-    checks = []
+    pairs: list[tuple[str, str]] = []
     for i, radius in enumerate(certify.radii, start=1):
         at = f"{number(radius)}"
-        checks.append((f"fcsb[{i}]", f"fcsb({score}, {at}, {sigma})"))
-        checks.append((f"angular[{i}]", f"angular_bound({norm}, {at}, {sigma})"))
+        pairs.append((f"fcsb[{i}]", f"fcsb({score}, {at}, {sigma})"))
+        pairs.append((f"angular[{i}]", f"angular_bound({norm}, {at}, {sigma})"))
         # T5 shares alpha between two bounds, so with both at the full alpha it can only be larger
         angle = f"acos(angular_bound({norm}, {at}, {sigma})) + acos(2 * ({score}) - 1)"
         by_angles = f"CASE WHEN {angle} < pi() / 2 THEN cos({angle}) END"
-        checks.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
-        checks.append((f"large_radius[{i}]", f"large_radius_bound({_EXCEEDANCE}, {at}, {sigma})"))
-    for stored, computed in checks:
-        yield Rule(
-            "rounded-up",
-            "4.2",
-            "a stored bound or radius is larger than its confidence bound allows",
-            f"SELECT pair_id, '{stored} is ' || stored || ', at most ' || coalesce(computed::VARCHAR, 'nothing') || "
-            f"' follows' AS detail FROM (SELECT pair_id, {stored} AS stored, {computed} AS computed {ok}) "
-            f"WHERE stored > coalesce(computed, -2) + {number(LAST_DIGIT)} * greatest(1, abs(stored))",
+        pairs.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
+        pairs.append((f"large_radius[{i}]", f"large_radius_bound({_EXCEEDANCE}, {at}, {sigma})"))
+    checks = [
+        Check(
+            stored,
+            f"{{stored}} > coalesce({{computed}}, -2) + {number(LAST_DIGIT)} * greatest(1, abs({{stored}}))",
+            f"'{stored} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, 'nothing') || ' follows'",
+            computed,
         )
+        for stored, computed in pairs
+    ]
     for j, cosine in enumerate(certify.cosines, start=1):
-        for name, bound in (
-            (f"fcsb_radius[{j}]", f"fcsb({score}, radius * (1 - {number(SEARCH)}), {sigma})"),
-            (f"angular_radius[{j}]", f"angular_bound({norm}, radius * (1 - {number(SEARCH)}), {sigma})"),
-        ):
-            # a radius is found by search: what must hold is the bound just inside it
-            yield Rule(
-                "rounded-up",
-                "4.2",
-                "a stored bound or radius is larger than its confidence bound allows",
-                f"SELECT pair_id, '{name} is ' || radius || ', where cosine {cosine:g} does not follow' AS detail "
-                f"FROM (SELECT *, {name} AS radius {ok} AND NOT isinf({name})) "
-                f"WHERE NOT coalesce({bound} >= {number(cosine)} - {number(LAST_DIGIT)}, false)",
+        for name, bound in (("fcsb_radius", f"fcsb({score}"), ("angular_radius", f"angular_bound({norm}")):
+            # A radius is found by search: what must hold is the bound just inside it. None of these is ever infinite,
+            # not even of a feature that noise does not move: an infinite one follows from nothing.
+            inside = (
+                f"CASE WHEN {name}[{j}] BETWEEN 0 AND 1e300 THEN {name}[{j}] * (1 - {number(SEARCH)}) END"
             )
+            checks.append(
+                Check(
+                    f"{name}[{j}]",
+                    f"{{stored}} IS NOT NULL AND NOT coalesce({{computed}} >= {number(cosine)} - "
+                    f"{number(LAST_DIGIT)}, false)",
+                    f"'{name}[{j}] is ' || {{stored}} || ', where cosine {cosine:g} does not follow'",
+                    f"{bound}, {inside}, {sigma})",
+                )
+            )
+    yield Rule(
+        "rounded-up",
+        "4.2",
+        "a stored bound or radius is larger than its confidence bound allows",
+        checked(checks, ok),
+    )
     for name in ("fcsb", "angular", "clean_reference", "large_radius"):
         rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]
         rising += [
@@ -186,6 +248,50 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
                 "a bound is larger at a larger radius",
                 f"SELECT pair_id, '{name} ' || {name}::VARCHAR AS detail {ok} AND ({' OR '.join(rising)})",
             )
+
+
+def _other_lengths(info: RunInfo) -> str:
+    """Lists have one element for each radius, cosine or target: what stands beyond them would be nobody's claim."""
+    certify = info.job.certify
+    lengths = {
+        **dict.fromkeys(
+            ("fcsb", "angular", "clean_reference", "large_radius", "caption_bound"), len(certify.radii)
+        ),
+        **dict.fromkeys(("fcsb_radius", "angular_radius"), len(certify.cosines)),
+        "target_decision": len(certify.targets),
+    }
+    return " OR ".join(f"len({name}) <> {length}" for name, length in lengths.items())
+
+
+def _beyond_draws(info: RunInfo) -> list[Check]:
+    """Lower confidence bounds against those of n perfect draws.
+
+    P(all n draws are 1) = p^n > alpha for a mean p above alpha^(1/n), so a bound above that would be false too often.
+    None of our methods goes there, whatever the draws: betting multiplies its capital by at most 0.01 + 0.99/m a draw.
+    """
+    alpha, retrieval = info.job.certify.alpha, info.job.retrieval
+    ranks = 1 if retrieval is None else retrieval.k
+    projections = {
+        "smooth_norm_lcb": alpha,
+        "caption_similarity_lcb": alpha,
+        "class_margin_lcb": alpha / 2,
+        "class_rival_margin_lcb": alpha / 2,
+        "retrieval_rival_margin_lcb": alpha / 2 / ranks,
+    }
+    scores = {
+        **{name: (f"(1 + {name}) / 2", level) for name, level in projections.items()},
+        "robustness_score_lcb": ("robustness_score_lcb", alpha),
+        "exceedance_lcb": ("list_max(exceedance_lcb)", alpha / len(LARGE_RADIUS_THRESHOLDS)),
+    }
+    return [
+        Check(
+            score,
+            f"{{stored}} > {{computed}} + {number(SLACK)}",
+            f"'{name}: a mean of ' || {{stored}} || '; ' || draws || ' draws show at most ' || {{computed}}",
+            f"pow({number(level)}, 1.0 / greatest(draws, 1))",
+        )
+        for name, (score, level) in scores.items()
+    ]
 
 
 def broken_numbers(table: TableSchema, here: str) -> str:

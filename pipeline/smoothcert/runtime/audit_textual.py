@@ -8,12 +8,15 @@ were kept cannot be audited.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 
 from smoothcert.runtime.audit_rules import LAST_DIGIT, SLACK, Rule, number
 from smoothcert.runtime.summary_scan import quoted
-from smoothcert.store import RunInfo
+from smoothcert.store import RunDirectory, RunInfo
 
+POOL = "plan/pool.json"
+"""Where a run keeps its retrieval pool."""
 PLANE_SEARCH = 1e-4
 """Relative precision of a radius from two directions: some 2e-5 depend on which rows are searched side by side."""
 
@@ -23,8 +26,23 @@ _NORM = (
 )
 
 
-def textual_rules(info: RunInfo) -> Iterator[Rule]:
-    """What class, rank and caption certificates of one run never show."""
+def pool_of(run: RunDirectory) -> tuple[str, ...] | None:
+    """The captions that ranks are among, as they were drawn for the run; None where that is not kept.
+
+    Raises:
+        StoreError: reading failed.
+    """
+    text = None if run.info.job.retrieval is None else run.read_document(POOL)
+    return None if text is None else tuple(json.loads(text))
+
+
+def textual_rules(info: RunInfo, pool: Sequence[str] | None) -> Iterator[Rule]:
+    """What class, rank and caption certificates of one run never show.
+
+    Args:
+        info: the run.
+        pool: its retrieval pool.
+    """
     ok = f"FROM certificates WHERE run_id = {quoted(info.run_id)} AND status = 'ok'"
     inner = ("caption_alignment", "class_rival_alignment", "retrieval_rival_alignment")
     margins = ("class_rival_margin_lcb", "retrieval_rival_margin_lcb")
@@ -41,7 +59,7 @@ def textual_rules(info: RunInfo) -> Iterator[Rule]:
         yield _beyond_the_norm(kind, ok)
     sigma = number(info.job.certify.sigma)
     yield _radius("certified_radius", "class", _margin_radius("class", sigma), ok)
-    yield _radius("retrieval_radius", "retrieval", _rank_radius(info, sigma), ok)
+    yield _radius("retrieval_radius", "retrieval", _rank_radius(info, pool, sigma), ok)
     # over a rival that was not measured, the margin is the smallest that any m of norm at most 1 can have
     turned = f"acos({_NORM}) + acos(-({_alignment('class_rival_alignment')}))"
     smallest = f"coalesce({_checked('class_rival_margin_lcb')}, cos(least(pi(), {turned})))"
@@ -69,13 +87,18 @@ def _margin_radius(kind: str, sigma: str) -> str:
     return f"margin_radius({known}, {_NORM}, {_alignment(alignment)}, {sigma})"
 
 
-def _rank_radius(info: RunInfo, sigma: str) -> str:
-    """As for a class, or infinite where the pool has fewer than k captions that are not the pair's own."""
+def _rank_radius(info: RunInfo, pool: Sequence[str] | None, sigma: str) -> str:
+    """As for a class, or infinite where the pool has fewer than k captions that are not the pair's own.
+
+    Without the pool no rank is beyond losing.
+    """
     computed, retrieval = _margin_radius("retrieval", sigma), info.job.retrieval
-    if retrieval is None:
+    if retrieval is None or pool is None:
         return computed
-    rivals = f"{retrieval.candidates} - coalesce(len(list_distinct(captions)), 0)"
-    return f"CASE WHEN isinf(retrieval_radius) AND {rivals} < {retrieval.k} THEN retrieval_radius ELSE {computed} END"
+    own = f"len(list_intersect(list_distinct(captions), [{', '.join(map(quoted, pool))}]))"
+    rivals = f"{retrieval.candidates} - coalesce({own}, 0)"
+    safe = f"isinf(retrieval_radius) AND retrieval_rival_alignment IS NULL AND {rivals} < {retrieval.k}"
+    return f"CASE WHEN {safe} THEN retrieval_radius ELSE {computed} END"
 
 
 def _beyond_the_norm(kind: str, ok: str) -> Rule:

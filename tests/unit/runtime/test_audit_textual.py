@@ -1,5 +1,6 @@
 """Certificates about texts that do not follow from their rows, and rows from before those numbers were kept."""
 
+import json
 import math
 import runpy
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 from smoothcert.certificates import margin_radius
 from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
-from smoothcert.runtime import audit
+from smoothcert.runtime import audit, audit_textual
 from smoothcert.store import CERTIFICATES, Commit, Query, RunDirectory, RunIdentity, rows_to_table
 from smoothcert.store.compact import compact
 from smoothcert.store.parts import PartFile, new_attempt
@@ -40,7 +41,9 @@ def changed(
     rows = [certificate(2) | {"pair_id": f"a.parquet#{i}"} for i in range(len(changes))]
     for row, change in zip(rows, changes, strict=True):
         change(row)
-    result = audit.audit_run(make_run(url, rows, planned=len(rows)))
+    run = make_run(url, rows, planned=len(rows))
+    run.write_document(audit_textual.POOL, json.dumps(["a", "b", "elsewhere"]).encode())
+    result = audit.audit_run(run)
     said: list[list[tuple[str, str]]] = [[] for _ in rows]
     for finding in result.findings:
         for pair, detail in finding.listed:
@@ -68,6 +71,21 @@ TOO_MUCH = (
     # two of three candidates are rivals: enough for rank 2 to be lost
     (put(retrieval_radius=math.inf, captions=("a",)), "retrieval_radius"),
     (put(retrieval_radius=math.inf, captions=("a", "a")), "retrieval_radius"),
+    # of the own captions only those that the pool holds are no rivals
+    (
+        put(
+            retrieval_radius=math.inf,
+            captions=("a", "outside"),
+            retrieval_rival_margin_lcb=None,
+            retrieval_rival_alignment=None,
+        ),
+        "retrieval_radius",
+    ),
+    # a rival that was measured is one
+    (put(retrieval_radius=math.inf, captions=("a", "b")), "retrieval_radius"),
+    (put(angular_radius=(math.inf, math.inf)), "angular_radius[1]"),
+    (put(fcsb_radius=(math.inf, math.inf)), "fcsb_radius[2]"),
+    (put(fcsb_radius=(-1.0, -1.0)), "fcsb_radius[1]"),
     (put(retrieval_rival_margin_lcb=None), "retrieval_radius"),
     (raised("caption_bound", 0.02), "caption_bound[1]"),
     (raised("caption_bound", 0.02, 1), "caption_bound[2]"),
