@@ -156,10 +156,14 @@ class AttackDriver:
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
+        with self._driver.run.committing():
+            return self._run(monitor, again)
+
+    def _run(self, monitor: Monitor, again: Mapping[str, tuple[str, ...]]) -> AttackReport:
         started = time.monotonic()
         run = self._driver.run
         note_asked(run, self.job.attacks)
-        before = run.commits.load()
+        before = run.commits.resume()
         pending = self._left(before, again)
         report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
         after = run.commits.load()

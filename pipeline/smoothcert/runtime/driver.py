@@ -138,9 +138,13 @@ class Driver:
         return self._work(monitor, lambda committed: left(units, committed))
 
     def _work(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
+        with self.run.committing():
+            return self._work_alone(monitor, left_of)
+
+    def _work_alone(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
         started = time.monotonic()
         run = self.run
-        before = run.commits.load()
+        before = run.commits.resume()
         draws = 0
         since_fold = 0
 

@@ -77,11 +77,14 @@ class Committed:
         table: one row per closed unit, of schema ``MANIFEST``.
         manifest: number of the manifest that most of them came from; 0 for none.
         unfolded: how many it did not have.
+        reopened: units that it has, but whose commit was deleted since, by hand: they are to be done again and
+            are not in ``table``.
     """
 
     table: pa.Table
     manifest: int = 0
     unfolded: int = 0
+    reopened: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

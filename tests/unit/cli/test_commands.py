@@ -9,6 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,3 +158,19 @@ def test_a_reader_that_goes_away_is_no_error(run):
 def test_did_you_mean_is_quiet_when_nothing_is_near():
     assert did_you_mean("sgima", ["sigma", "alpha"]) == " (did you mean 'sigma'?)"
     assert did_you_mean("xyzzy", ["sigma", "alpha"]) == ""
+
+
+def test_gc_takes_a_short_grace_only_when_nothing_else_runs(tmp_path):
+    directory = RunDirectory.create_or_open(str(tmp_path / "run"), make.identity(), make.units(1, 4))
+    stray = make.attempt_unit(directory, "u00000-0", [make.ok_row("u00000-0", "pair 0")]).parts[0].file
+    refused = smoothcert("gc", tmp_path / "run", "--grace-s", "10", expect=2).err
+    assert "grace_s=10 is shorter than an hour" in refused and "--nothing-else-runs" in refused
+    line = {"time": time.time(), "worker": "far:7", "event": "progress"}
+    (tmp_path / "run" / "workers").mkdir()
+    (tmp_path / "run" / "workers" / "far-7.jsonl").write_text(json.dumps(line) + "\n")
+    arguments = ("gc", tmp_path / "run", "--grace-s", "0", "--nothing-else-runs")
+    assert "'far:7' was at work" in smoothcert(*arguments, expect=2).err
+    assert directory.storage.exists(stray)
+    (tmp_path / "run" / "workers" / "far-7.jsonl").write_text(json.dumps(line | {"event": "end"}) + "\n")
+    assert "1 files" in smoothcert(*arguments).out
+    assert not directory.storage.exists(stray)

@@ -10,6 +10,7 @@ import pytest
 
 from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.store import Commit, CommitLog, PartFile, RunDirectory, new_attempt
+from smoothcert.store.lease import DriverLease
 
 Opener = Callable[..., RunDirectory]
 HERE = Path(__file__).parent
@@ -267,28 +268,41 @@ def test_readers_while_committing_and_folding_see_a_growing_whole(open_run: Open
 # a single committer
 
 
-def test_without_exclusive_creation_workers_hand_over(open_run: Opener, make: Any) -> None:
+def test_without_exclusive_creation_workers_hand_over(open_run: Opener, make: Any, quick_lease: None) -> None:
     run = open_run()
     unit = run.plan()[0]
     worker = CommitLog(run.storage, exclusive=False)
-    driver = CommitLog(run.storage, exclusive=False, committer=True)
     first, second = (make.attempt_unit(run, unit.unit_id, make.unit_rows(unit)) for _ in range(2))
-    assert not worker.may_commit and driver.may_commit
-    with pytest.raises(StoreError, match="cannot be committed by a worker"):
-        worker.commit(first)
-    assert driver.commit(first) and not driver.commit(second) and driver.commit(first)
-    assert driver.fold(min_new=1)
+    with DriverLease(run.storage) as lease:
+        driver = CommitLog(run.storage, exclusive=False, lease=lease)
+        assert not worker.may_commit and driver.may_commit
+        with pytest.raises(StoreError, match="cannot be committed by a worker"):
+            worker.commit(first)
+        assert driver.commit(first) and not driver.commit(second) and driver.commit(first)
+        assert driver.fold(min_new=1)
     with pytest.raises(StoreError, match="let the driver"):
         worker.publish(1, worker.load().table)
     assert set(visible(run).values()) == {first.attempt}
 
 
-def test_who_opened_for_work_is_no_driver(open_run: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_exclusive_creation_who_holds_the_lease_is_the_driver(
+    open_run: Opener, monkeypatch: pytest.MonkeyPatch, quick_lease: None
+) -> None:
     run = open_run()
-    worker = RunDirectory.open(run.url)
-    for opened, may in ((run, True), (worker, False)):
-        monkeypatch.setattr(opened.storage, "supports_exclusive_create", lambda directory: False)
-        assert opened.commits.may_commit is may
+    monkeypatch.setattr(run.storage, "supports_exclusive_create", lambda directory: False)
+    assert not run.commits.may_commit
+    with run.committing():
+        assert run.commits.may_commit and run.storage.exists("driver.json")
+        with run.committing():
+            assert run.commits.may_commit
+        assert run.commits.may_commit
+    assert not run.commits.may_commit and not run.storage.exists("driver.json")
+
+
+def test_with_exclusive_creation_there_is_no_lease(open_run: Opener) -> None:
+    run = open_run()
+    with run.committing():
+        assert run.commits.may_commit and not run.storage.exists("driver.json")
 
 
 # crashes
