@@ -93,12 +93,14 @@ class AttackSession:
         self._units.put(None)
         self._thread.join()
         self._say("end", now=True)
+        self._events.close()
 
     def abandon(self) -> None:
         """Stop at the next query: what is not committed is dropped."""
         self._meter.stop()
         self._units.put(None)
         self._say("end", now=True)
+        self._events.close()
 
     def _say(self, event: str, *, now: bool = False, **fields: object) -> None:
         self._events.say(

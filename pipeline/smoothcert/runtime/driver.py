@@ -17,6 +17,7 @@ from smoothcert.engine.layout import plan_layout
 from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
+from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening, load_checked, texts_of
 from smoothcert.runtime.plan import Plan, make_plan
@@ -138,8 +139,8 @@ class Driver:
         return self._work(monitor, lambda committed: left(units, committed))
 
     def _work(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
-        with self.run.committing():
-            return self._work_alone(monitor, left_of)
+        with self.run.committing(), driver_log(self.run, monitor) as told:
+            return self._work_alone(told, left_of)
 
     def _work_alone(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
         started = time.monotonic()
@@ -185,7 +186,7 @@ class Driver:
 
     def opening(self) -> Opening:
         """What workers start from."""
-        return Opening(self.job, self.run.url, self.encoder.digest, self.pool())
+        return Opening(self.job, self.run.url, self.encoder.digest, self.pool(), exclusive=self.run.exclusive)
 
     def _executor(self) -> Executor:
         section = self.job.executor

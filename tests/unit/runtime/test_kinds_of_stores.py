@@ -89,3 +89,23 @@ def test_a_run_in_memory_stops_resumes_and_has_the_rows_of_a_run_on_disk(data, t
     assert rows(run.url) == expected
     collect(driver(data, runs).run)
     assert rows(run.url) == expected
+
+
+def test_the_driver_finds_out_once_how_commits_are_made_and_tells_workers(data, runs, monkeypatch, caplog):
+    probes = []
+    real = Storage.supports_exclusive_create
+
+    def probe(self: Storage, directory: str = "") -> bool:
+        probes.append(directory)
+        return real(self, directory)
+
+    first = driver(data, runs)
+    exclusive = first.run.exclusive
+    monkeypatch.setattr(Storage, "supports_exclusive_create", probe)
+    assert first.opening().exclusive is exclusive
+    assert first.certify(Monitor(lambda result: None)).missing == 0
+    assert probes == []
+    assert ("commits: by this driver alone" in caplog.text) is not exclusive
+    status = read_status(first.url)
+    assert [worker.drives for worker in status.workers] == [False] and len(status.drivers) == 1
+    assert [each.last_error for each in status.drivers] == [None]

@@ -118,7 +118,8 @@ class FaultyDriver(Driver):
 
     def opening(self) -> Opening:
         plain = super().opening()
-        return FaultyOpening(plain.job, plain.run_url, plain.encoder_digest, plain.pool, self._faults)
+        given = (plain.job, plain.run_url, plain.encoder_digest, plain.pool)
+        return FaultyOpening(*given, self._faults, exclusive=plain.exclusive)
 
 
 def certify(job_text: str, faults: Faults) -> int:
