@@ -14,7 +14,7 @@ from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
 from smoothcert.engine import Failure, RowMaker
 from smoothcert.engine.layout import plan_layout
-from smoothcert.errors import PairError
+from smoothcert.errors import PairError, StoreError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
@@ -154,8 +154,12 @@ class Driver:
             draws += result.commit.draws
             since_fold += 1
             if since_fold >= _FOLD_EVERY:
-                run.commits.fold(min_new=_FOLD_EVERY // 2)
                 since_fold = 0
+                try:
+                    run.commits.fold(min_new=_FOLD_EVERY // 2)
+                except StoreError as exc:
+                    # only spares readers requests: the next one folds these commits too
+                    log.warning("commits were not folded into a manifest: %s", exc)
             monitor.on_result(result)
 
         inner = Monitor(on_result, monitor.on_progress, monitor.stop)

@@ -24,7 +24,7 @@ class RunStatus:
         pairs, committed, quarantined: pairs planned, with a row, with a row that claims nothing.
         units, units_done: units planned (parts of split ones instead of the split ones), and committed.
         draws: draws spent on committed units.
-        draws_per_s: over the last commits; None before the second one.
+        draws_per_s: over the last commits; None before the second one, and when nobody has worked for a while.
         eta_s: time left at that rate; None where it is unknown.
         workers: what each worker said last.
         drivers: what each driver said last.
@@ -95,8 +95,11 @@ def read_status(run_url: str) -> RunStatus:
         )
         if ok + bad
     )
+    now = time.time()
+    said = read_workers(run.storage, now=now)
     rate = eta = None
-    if len(times) >= 2:
+    lately = any(each.alive for each in said) or (times and now - times[-1][0] < _RECENT_S)
+    if len(times) >= 2 and lately:
         recent = [entry for entry in times if entry[0] >= times[-1][0] - _RECENT_S]
         if len(recent) < 2:
             recent = times[-2:]
@@ -106,7 +109,6 @@ def read_status(run_url: str) -> RunStatus:
             rate = drawn / span
             eta = (run.info.pairs - committed.pairs) / (paired / span) if paired else None
     splits = committed.split_units
-    said = read_workers(run.storage, now=time.time())
     units = run.info.units + sum(len(parts) - 1 for parts in splits.values())
     return RunStatus(
         run_id=run.run_id,

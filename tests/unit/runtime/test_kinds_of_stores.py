@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import torch
 
 from smoothcert.datasets import write_synthetic
 from smoothcert.encoders import KnownEncoder
-from smoothcert.errors import RunDirectoryError
+from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.job import parse_job
+from smoothcert.runtime import driver as driver_module
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.status import read_status
-from smoothcert.store import Query, RunDirectory, Storage, lease
+from smoothcert.store import CommitLog, Query, RunDirectory, Storage, lease
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 
@@ -109,3 +111,23 @@ def test_the_driver_finds_out_once_how_commits_are_made_and_tells_workers(data, 
     status = read_status(first.url)
     assert [worker.drives for worker in status.workers] == [False] and len(status.drivers) == 1
     assert [each.last_error for each in status.drivers] == [None]
+
+
+def test_folding_that_fails_ends_no_run(data, runs, monkeypatch, caplog):
+    def fold(self: object, **options: object) -> bool:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(driver_module, "_FOLD_EVERY", 1)
+    monkeypatch.setattr(CommitLog, "fold", fold)
+    assert driver(data, runs).certify(Monitor(lambda result: None)).missing == 0
+    assert "not folded into a manifest: the store is away" in caplog.text
+
+
+def test_the_rate_of_a_run_that_stopped_long_ago_is_not_shown(data, runs, monkeypatch):
+    first = driver(data, runs)
+    assert first.certify(Monitor(lambda result: None)).missing == 0
+    status = read_status(first.url)
+    assert status.draws_per_s is not None and "lately" in "".join(status.lines())
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)
+    status = read_status(first.url)
+    assert (status.draws_per_s, status.eta_s) == (None, None) and "lately" not in "".join(status.lines())

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -171,6 +172,47 @@ def test_two_retries_of_one_pair_show_the_earlier(open_run: Opener, make: Any) -
     assert len(shown) == 4
     assert shown["a.parquet#3"] == shown["a.parquet#1"] == early.attempt
     assert shown["a.parquet#2"] == late.attempt
+
+
+def test_what_is_quarantined_after_retries_that_overlap(open_run: Opener, make: Any) -> None:
+    run = open_run(units=1, pairs=40)
+    [unit] = run.plan()
+    make.commit_unit(run, unit)
+    bad = [f"a.parquet#{i}" for i in (3, 13, 23, 33)]
+    assert run.commits.load().quarantined == 4
+    run.commits.commit(retry(run, make, "r1", {unit.unit_id: (bad[0],)}, 1.0))
+    run.commits.commit(retry(run, make, "r2", {unit.unit_id: (bad[0], bad[1])}, 2.0))
+    committed = run.commits.load()
+    assert (committed.quarantined, committed.pairs, len(visible(run))) == (2, 40, 40)
+    # a loser that is quarantined itself
+    rows = [make.quarantined_row("r3", bad[1])]
+    run.commits.commit(
+        make.attempt_unit(run, "r3", rows, supersedes={unit.unit_id: (bad[1],)}, committed_at=3.0)
+    )
+    committed = run.commits.load()
+    assert (committed.quarantined, committed.pairs) == (2, 40)
+    # one that counts, and is replaced in turn
+    rows = [make.quarantined_row("r4", bad[2])]
+    run.commits.commit(
+        make.attempt_unit(run, "r4", rows, supersedes={unit.unit_id: (bad[2],)}, committed_at=4.0)
+    )
+    assert run.commits.load().quarantined == 2
+    run.commits.commit(retry(run, make, "r5", {"r4": (bad[2],)}, 5.0))
+    assert run.commits.load().quarantined == 1 and len(visible(run)) == 40
+
+
+@pytest.mark.parametrize("clocks", list(itertools.permutations([1.0, 2.0, 3.0])))
+def test_no_clock_shows_a_pair_twice_or_hides_what_was_built_on(
+    open_run: Opener, make: Any, clocks: tuple[float, float, float]
+) -> None:
+    run = open_run(units=1)
+    make.commit_unit(run, run.plan()[0])
+    pair = ("a.parquet#3",)
+    run.commits.commit(retry(run, make, "first", {"u00000-0": pair}, clocks[0]))
+    last = retry(run, make, "again", {"first": pair}, clocks[1])
+    run.commits.commit(last)
+    run.commits.commit(retry(run, make, "rival", {"u00000-0": pair}, clocks[2]))
+    assert visible(run)["a.parquet#3"] == last.attempt
 
 
 # records that contradict themselves
