@@ -85,7 +85,8 @@ class AttackSession:
         return None
 
     def progress(self) -> Progress:
-        """Images put through the encoder (as draws) and pairs of units that are done."""
+        """Images put through the encoder (as draws) and pairs of units that are done; also a line in the event log."""
+        self._say("progress", pairs=self._pairs, quarantined=self._quarantined)
         return Progress(self._meter.images, self._pairs, self._quarantined)
 
     def close(self) -> None:

@@ -27,6 +27,9 @@ from smoothcert.errors import SmoothcertError
 from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.opening import Opening
+from smoothcert.store import lease
+
+lease.BEAT_S = float(os.environ.get("SMOOTHCERT_BEAT_S", lease.BEAT_S))
 
 SIZE = 16
 BRIGHT = 250
