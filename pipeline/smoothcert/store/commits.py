@@ -168,6 +168,7 @@ class CommitLog:
         if reopened:
             # not those that were committed and folded since the listing: they are in a later one
             reopened -= self.unit_ids()
+            reopened = {unit for unit in reopened if not self._storage.exists(f"{COMMITS}/{unit}.json")}
             table = table.filter(pc.invert(pc.is_in(table["unit_id"], pa.array(reopened, pa.string()))))
         commits = self._read(closed - known)
         if commits:
