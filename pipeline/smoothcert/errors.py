@@ -13,7 +13,7 @@
     │   ├── OutOfMemoryError         the encoder ran out of memory on this pair alone
     │   ├── WorkerKilledError        this pair killed the process that worked on it
     │   └── WorkerHungError          this pair hung the process that worked on it
-    ├── RunDirectoryError            a run directory is missing, foreign or damaged
+    ├── RunDirectoryError            a run directory is missing, foreign, damaged or in use
     ├── StoreError                   writing or reading results failed (full disk, lost store)
     ├── QueryError (ValueError)      the user's SQL failed
     ├── TrackingError                MLflow could not be reached or refused
@@ -138,7 +138,7 @@ class WorkerHungError(PairError):
 
 
 class RunDirectoryError(SmoothcertError):
-    """A run directory is missing, belongs to another job, or is damaged."""
+    """A run directory is missing, belongs to another job, is damaged, or another driver has it to itself."""
 
     exit_code = 2
 

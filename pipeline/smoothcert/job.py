@@ -22,6 +22,7 @@ from smoothcert.errors import JobError, did_you_mean
 from smoothcert.job_attacks import SUBJECTS, AttackSection
 from smoothcert.job_encoder import DEFENCE_NAME, DefenceSection, EncoderSection
 from smoothcert.job_section import PositiveInt, Probability, Radius, Section
+from smoothcert.redaction import refuse_secrets, without_secrets
 
 JOB_SCHEMA_VERSION = 1
 
@@ -369,9 +370,15 @@ def parse_job(text: str, overrides: Sequence[str] = (), *, origin: str = "job") 
     for override in overrides:
         _apply(data, override)
     try:
-        return Job.model_validate(data)
+        job = Job.model_validate(data)
     except ValidationError as exc:
         raise _explain(exc, origin) from exc
+    refuse_secrets(job.model_dump(mode="json"), origin, unless_at=_MAY_HOLD_A_LOGIN)
+    return job
+
+
+_MAY_HOLD_A_LOGIN = frozenset({"tracking.uri", "executor.address"})
+"""Never written anywhere with it; no others: rows, plans and workers need the URL that the run directory shows."""
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -426,7 +433,7 @@ def _explain(error: ValidationError, origin: str) -> JobError:
         more = [other.removeprefix("Input should be ") for other in dict.fromkeys(others) if other != message]
         lines.append(" or ".join([f"{where}: {message}", *more]))
     return JobError(
-        f"{origin} is not a valid job:\n  " + "\n  ".join(lines),
+        without_secrets(f"{origin} is not a valid job:\n  " + "\n  ".join(lines)),
         remedy="fix these fields; nothing was started",
     )
 

@@ -8,6 +8,7 @@ import smoothcert
 PACKAGE = Path(smoothcert.__file__).parent
 ORDER = [
     {"errors"},
+    {"redaction"},
     {"job_section"},
     {"job_encoder"},
     {"job_attacks"},

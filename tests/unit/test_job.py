@@ -332,3 +332,29 @@ def test_entries_that_are_no_text_are_complained_of_once():
     assert "zero_shot.labels.0=1: Input should be text in quotes" in text
     assert "zero_shot.labels:" not in text
     assert "zero_shot.prompts: a list of at least 1 is needed" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("data.uri=https://user:SECRET@host/a.parquet", "data.uri"),
+        ("data.uri=https://SECRET@host/a.parquet", "data.uri"),
+        ("data.uri=https://acc.example/c/a.parquet?sv=2024&sig=SECRET", "data.uri"),
+        ("data.uri=s3://AKIASECRET:wJalrSECRET/xyz+1@bucket/a.parquet", "data.uri"),
+        ("data.uri=[a.parquet, 's3://SECRET@bucket/b.parquet']", "data.uri.1"),
+        ("output.runs=s3://k:SECRET@bucket/runs", "output.runs"),
+        ("encoder.model=https://SECRET@host/model", "encoder.model"),
+    ],
+)
+def test_credentials_are_refused_and_not_shown(override, field):
+    with pytest.raises(JobError) as caught:
+        parse_job(TINY, [override])
+    text = str(caught.value)
+    assert f"\n  {field}: " in text and "usual chain" in text and "SECRET" not in text
+
+
+@pytest.mark.parametrize(
+    "uri", ["abfss://box@account.dfs.core.windows.net/x", "s3://bucket/part-?.parquet", "a?b=c.parquet"]
+)
+def test_what_looks_like_credentials_and_is_none_is_taken(uri):
+    assert parse_job(TINY, [f"data.uri={uri}"]).data.uri == uri

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from smoothcert.cli.options import RunDir
+from smoothcert.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from smoothcert.store import RunDirectory
 
 
 def gc(
     run_url: RunDir,
     grace_s: Annotated[
-        float, typer.Option(help="Keep what is younger, or was replaced more recently.", min=0)
+        float,
+        typer.Option(
+            help="Keep what is younger, or was replaced more recently. Longer than any unit, compaction and query "
+            "takes; at least 3600.",
+            min=0,
+        ),
     ] = 86_400.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    nothing_else_runs: Annotated[
+        bool,
+        typer.Option(
+            "--nothing-else-runs",
+            help="No driver, worker, compaction or query is at work on the run: a shorter grace is taken.",
+        ),
+    ] = False,
 ) -> None:
     """Remove parts of attempts that lost, files that compaction replaced, and traces of crashes.
 
-    Never a committed row, whatever runs at the same time.
+    Never a committed row, whatever runs at the same time, as long as the grace is longer than all that runs.
     """
     from smoothcert.store import RunDirectory
-    from smoothcert.store.gc import collect
+    from smoothcert.store.gc import LEAST_GRACE, collect
 
-    removed = collect(RunDirectory.open(run_url), grace=timedelta(seconds=grace_s), dry_run=dry_run)
+    run = RunDirectory.open(run_url)
+    grace = timedelta(seconds=grace_s)
+    if nothing_else_runs and grace < LEAST_GRACE and not dry_run:
+        _refuse_life(run)
+        with run.committing():
+            removed = collect(run, grace=grace, nothing_else_runs=True)
+    else:
+        removed = collect(run, grace=grace, dry_run=dry_run)
     console = Console()
     if dry_run:
         for item in removed:
@@ -33,3 +57,14 @@ def gc(
     size = sum(item.size_bytes for item in removed)
     verb = "would be removed" if dry_run else "removed"
     console.print(f"{len(removed):,} files, {size:,} bytes {verb}", highlight=False)
+
+
+def _refuse_life(run: RunDirectory) -> None:
+    from smoothcert.runtime.events import read_workers
+
+    alive = [state.worker for state in read_workers(run.storage, now=time.time()) if state.alive]
+    if alive:
+        raise RunDirectoryError(
+            f"--nothing-else-runs, but '{alive[0]}' was at work on '{run.url}' within the last minute",
+            remedy="stop it, wait a minute, and try again; or leave the grace at an hour or more",
+        )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from smoothcert.cli.options import RunDir
+from smoothcert.errors import RunDirectoryError, StoreError
+
+if TYPE_CHECKING:
+    from smoothcert.runtime.status import RunStatus
 
 
 def status(
@@ -21,13 +25,12 @@ def status(
 ) -> None:
     """Show committed, in flight and quarantined pairs, rates, workers and last errors of a run.
 
-    Works from any machine that sees the run directory. Exit code 0 when every pair has its row, else 1.
+    Works from any machine that sees the run directory. Exit code 0 when every pair has its row, else 1. With --watch
+    a store that fails, or a run that is not there yet, is waited for.
     """
-    from smoothcert.runtime.status import read_status
-
     console = Console()
     while True:
-        now = read_status(run_url)
+        now = _wait_for(run_url, interval) if watch else _read(run_url)
         if json_:
             typer.echo(json.dumps(now.as_mapping()))
         else:
@@ -39,3 +42,32 @@ def status(
         if not json_:
             console.print()
     sys.exit(0 if now.complete else 1)
+
+
+def _read(run_url: str) -> RunStatus:
+    from smoothcert.runtime.status import read_status
+
+    return read_status(run_url)
+
+
+def _wait_for(run_url: str, interval: float) -> RunStatus:
+    """The status, as soon as it can be read; says what is in the way."""
+    from smoothcert.store import Storage
+    from smoothcert.store.run_directory import RUN_FILE
+
+    console = Console(stderr=True)
+    said = ""
+    while True:
+        try:
+            try:
+                return _read(run_url)
+            except RunDirectoryError:
+                if Storage(run_url).exists(RUN_FILE):
+                    raise
+                trouble = f"no run at '{run_url}' yet"
+        except StoreError as exc:
+            trouble = exc.message
+        if trouble != said:
+            console.print(f"{trouble}; waiting", highlight=False, soft_wrap=True, markup=False)
+            said = trouble
+        time.sleep(interval)

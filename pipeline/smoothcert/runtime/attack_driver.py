@@ -21,6 +21,7 @@ from smoothcert.runtime.attack_session import AttackSession, write_attack_rows
 from smoothcert.runtime.attack_units import attack_id_of, pending_attacks
 from smoothcert.runtime.attack_work import Attacker, check_attacks
 from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.examples import publish_examples
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
@@ -56,7 +57,7 @@ class AttackOpening:
         """
         self.certify.refuse_another(encoder)
         job = self.certify.job
-        run = RunDirectory.open(self.certify.run_url)
+        run = RunDirectory.open(self.certify.run_url, exclusive=self.certify.exclusive)
         inputs = AttackInputs(job, encoder, texts_of(job, encoder, self.certify.pool))
         return AttackSession(job, run, open_source(job.data), inputs, EventLog(run.storage, worker_name()))
 
@@ -161,10 +162,15 @@ class AttackDriver:
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
+        run = self._driver.run
+        with run.committing(), driver_log(run, monitor) as told:
+            return self._run(told, again)
+
+    def _run(self, monitor: Monitor, again: Mapping[str, tuple[str, ...]]) -> AttackReport:
         started = time.monotonic()
         run = self._driver.run
         note_asked(run, self.job.attacks)
-        before = run.commits.load()
+        before = run.commits.resume()
         pending = self._left(before, again)
         report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
         after = run.commits.load()

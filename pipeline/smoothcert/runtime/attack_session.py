@@ -85,7 +85,8 @@ class AttackSession:
         return None
 
     def progress(self) -> Progress:
-        """Images put through the encoder (as draws) and pairs of units that are done."""
+        """Images put through the encoder (as draws) and pairs of units that are done; also a line in the event log."""
+        self._say("progress", pairs=self._pairs, quarantined=self._quarantined)
         return Progress(self._meter.images, self._pairs, self._quarantined)
 
     def close(self) -> None:
@@ -93,12 +94,14 @@ class AttackSession:
         self._units.put(None)
         self._thread.join()
         self._say("end", now=True)
+        self._events.close()
 
     def abandon(self) -> None:
         """Stop at the next query: what is not committed is dropped."""
         self._meter.stop()
         self._units.put(None)
         self._say("end", now=True)
+        self._events.close()
 
     def _say(self, event: str, *, now: bool = False, **fields: object) -> None:
         self._events.say(

@@ -14,9 +14,10 @@ from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
 from smoothcert.engine import Failure, RowMaker
 from smoothcert.engine.layout import plan_layout
-from smoothcert.errors import PairError
+from smoothcert.errors import PairError, StoreError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
+from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening, load_checked, loadable_here, texts_of
 from smoothcert.runtime.plan import Plan, make_plan
@@ -141,9 +142,13 @@ class Driver:
         return self._work(monitor, lambda committed: left(units, committed))
 
     def _work(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
+        with self.run.committing(), driver_log(self.run, monitor) as told:
+            return self._work_alone(told, left_of)
+
+    def _work_alone(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
         started = time.monotonic()
         run = self.run
-        before = run.commits.load()
+        before = run.commits.resume()
         draws = 0
         since_fold = 0
 
@@ -152,8 +157,12 @@ class Driver:
             draws += result.commit.draws
             since_fold += 1
             if since_fold >= _FOLD_EVERY:
-                run.commits.fold(min_new=_FOLD_EVERY // 2)
                 since_fold = 0
+                try:
+                    run.commits.fold(min_new=_FOLD_EVERY // 2)
+                except StoreError as exc:
+                    # only spares readers requests: the next one folds these commits too
+                    log.warning("commits were not folded into a manifest: %s", exc)
             monitor.on_result(result)
 
         inner = Monitor(on_result, monitor.on_progress, monitor.stop)
@@ -184,7 +193,7 @@ class Driver:
 
     def opening(self) -> Opening:
         """What workers start from."""
-        return Opening(self.job, self.run.url, self.encoder.digest, self.pool())
+        return Opening(self.job, self.run.url, self.encoder.digest, self.pool(), exclusive=self.run.exclusive)
 
     def _executor(self) -> Executor:
         section = self.job.executor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -60,12 +60,14 @@ class Opening:
         run_url: the run directory.
         encoder_digest: what the driver planned with; a worker that loads other weights refuses to work.
         pool: captions of the retrieval pool.
+        exclusive: whether the run's store creates files exclusively, as the driver found; None: found out again.
     """
 
     job: Job
     run_url: str
     encoder_digest: str
     pool: tuple[str, ...]
+    exclusive: bool | None = field(default=None, kw_only=True)
 
     def __call__(self) -> WorkerSession:
         """The session, with its own encoder."""
@@ -86,7 +88,7 @@ class Opening:
             RunDirectoryError: the encoder here is not the one that the run was planned with.
         """
         self.refuse_another(encoder)
-        run = RunDirectory.open(self.run_url)
+        run = RunDirectory.open(self.run_url, exclusive=self.exclusive)
         texts = texts_of(self.job, encoder, self.pool)
         source = open_source(self.job.data)
         events = EventLog(run.storage, worker_name())

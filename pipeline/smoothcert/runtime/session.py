@@ -171,6 +171,7 @@ class WorkerSession:
         self._feed.close()
         self._engine.close()
         self._say("end", now=True)
+        self._events.close()
 
     def abandon(self) -> None:
         """Stop without finishing: what is not committed is dropped."""
@@ -179,6 +180,7 @@ class WorkerSession:
         self._feed.close()
         self._engine.close()
         self._say("end", now=True)
+        self._events.close()
 
     def _say(self, event: str, *, now: bool = False, **fields: object) -> None:
         self._events.say(

@@ -24,9 +24,10 @@ class RunStatus:
         pairs, committed, quarantined: pairs planned, with a row, with a row that claims nothing.
         units, units_done: units planned (parts of split ones instead of the split ones), and committed.
         draws: draws spent on committed units.
-        draws_per_s: over the last commits; None before the second one.
+        draws_per_s: over the last commits; None before the second one, and when nobody has worked for a while.
         eta_s: time left at that rate; None where it is unknown.
         workers: what each worker said last.
+        drivers: what each driver said last.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class RunStatus:
     draws_per_s: float | None
     eta_s: float | None
     workers: tuple[WorkerState, ...]
+    drivers: tuple[WorkerState, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -48,8 +50,9 @@ class RunStatus:
 
     def as_mapping(self) -> Mapping[str, Any]:
         """For ``--json``."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "workers"}
-        return plain | {"complete": self.complete, "workers": [w.as_mapping() for w in self.workers]}
+        said = {name: [w.as_mapping() for w in getattr(self, name)] for name in ("workers", "drivers")}
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in said}
+        return plain | {"complete": self.complete} | said
 
     def lines(self) -> list[str]:
         """For people."""
@@ -68,7 +71,8 @@ class RunStatus:
             text.append(f"  draws     {self.draws:,}")
         for worker in self.workers:
             text.append(f"  worker    {worker.describe()}")
-        errors = [(worker.last_error_at, worker.last_error) for worker in self.workers if worker.last_error]
+        said = (*self.workers, *self.drivers)
+        errors = [(each.last_error_at, each.last_error) for each in said if each.last_error]
         for _, error in sorted(errors)[-3:]:
             text.append(f"  error     {error}")
         return text
@@ -91,8 +95,11 @@ def read_status(run_url: str) -> RunStatus:
         )
         if ok + bad
     )
+    now = time.time()
+    said = read_workers(run.storage, now=now)
     rate = eta = None
-    if len(times) >= 2:
+    lately = any(each.alive for each in said) or (times and now - times[-1][0] < _RECENT_S)
+    if len(times) >= 2 and lately:
         recent = [entry for entry in times if entry[0] >= times[-1][0] - _RECENT_S]
         if len(recent) < 2:
             recent = times[-2:]
@@ -114,5 +121,6 @@ def read_status(run_url: str) -> RunStatus:
         draws=committed.draws,
         draws_per_s=rate,
         eta_s=eta,
-        workers=read_workers(run.storage, now=time.time()),
+        workers=tuple(each for each in said if not each.drives),
+        drivers=tuple(each for each in said if each.drives),
     )

@@ -7,23 +7,31 @@ A manifest is made exclusively too, and only adds to the one before or rewrites 
 the one with the highest number, and the commits that it does not have: no moment shows a unit twice or none.
 A process that slept through its lease and wakes finds its unit's file taken, however many manifests were
 made.
+
+Only people delete a commit, to have a unit done again whose rows are lost: such a unit counts as open, also
+where a manifest still has it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import StoreError
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.filesystem import Storage
+from smoothcert.store.lease import DriverLease
 from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits
-from smoothcert.store.parts import PartFile, checked_name, new_attempt
+from smoothcert.store.parts import PartFile, checked_name, gone, new_attempt
+
+log = logging.getLogger(__name__)
 
 COMMITS = "commits"
 MANIFESTS = "manifests"
@@ -36,13 +44,15 @@ class CommitLog:
         storage: the run directory.
         exclusive: whether the store can create a file exclusively; then any process may commit. ``None``: found
             out by a probe before the first write, so that readers need no right to write.
-        committer: without ``exclusive``, whether this process is the one that commits (the driver).
+        lease: without ``exclusive``, the right to be the one process that commits, which the driver takes.
     """
 
-    def __init__(self, storage: Storage, *, exclusive: bool | None = None, committer: bool = False) -> None:
+    def __init__(
+        self, storage: Storage, *, exclusive: bool | None = None, lease: DriverLease | None = None
+    ) -> None:
+        self.lease = lease
         self._storage = storage
         self._known_exclusive = exclusive
-        self._committer = committer
         self._lock = threading.Lock()
 
     @property
@@ -59,7 +69,7 @@ class CommitLog:
     @property
     def may_commit(self) -> bool:
         """Whether ``commit`` works here; if not, hand the ``Commit`` to the driver."""
-        return self.exclusive or self._committer
+        return self.exclusive or self.lease is not None
 
     def commit(self, commit: Commit) -> bool:
         """Make an attempt the one that counts, unless another already is.
@@ -69,9 +79,33 @@ class CommitLog:
             attempt's parts are garbage.
 
         Raises:
-            StoreError: a part is gone, the commit could not be written (it does not count then), or this process
-                may not commit.
+            StoreError: a part is gone, the commit could not be written, or this process may not commit: it does
+                not count then. Or a part vanished while the commit was made, which takes an attempt older than
+                the grace of ``smoothcert gc``: then it counts without its rows, every reader of them fails, and
+                the text says how the unit is done again.
         """
+        made = self._commit(commit)
+        if made:
+            self._look_back(commit)
+        return made
+
+    def _look_back(self, commit: Commit) -> None:
+        """Raise ``StoreError`` if a part went for garbage between the look at it and the commit."""
+        try:
+            lost = gone(self._storage, commit.parts)
+        except StoreError as exc:
+            log.warning("unit %s is committed; its part was not looked at again: %s", commit.unit_id, exc)
+            return
+        if lost:
+            file = f"{COMMITS}/{commit.unit_id}.json"
+            raise StoreError(
+                f"unit '{commit.unit_id}' was committed while '{self._storage.full_url(lost[0])}' was deleted: its "
+                "rows are missing",
+                remedy=f"delete '{self._storage.full_url(file)}' while no driver works and run the same command "
+                "again: only this unit is done again; give 'smoothcert gc' a longer --grace-s",
+            )
+
+    def _commit(self, commit: Commit) -> bool:
         file = f"{COMMITS}/{checked_name('unit_id', commit.unit_id)}.json"
         data = commit.to_json()
         for part in commit.parts:
@@ -83,13 +117,14 @@ class CommitLog:
                 )
         if self.exclusive:
             return self._storage.create(file, data)
-        if not self._committer:
+        if self.lease is None:
             raise StoreError(
                 f"unit '{commit.unit_id}' cannot be committed by a worker: '{self._storage.url}' is on a "
                 f"store that cannot create a file exclusively",
                 remedy="hand the commit to the driver, which is the single committer there",
             )
         with self._lock:
+            self.lease.check()
             present = self._storage.read_if_present(file)
             if present is not None:
                 return present == data
@@ -128,10 +163,35 @@ class CommitLog:
         """
         closed = self.unit_ids()
         number, table = self._newest_manifest()
-        commits = self._read(closed - set(table["unit_id"].to_pylist()))
+        known = set(table["unit_id"].to_pylist())
+        reopened = known - closed
+        if reopened:
+            # not those that were committed and folded since the listing: they are in a later one
+            reopened -= self.unit_ids()
+            reopened = {unit for unit in reopened if not self._storage.exists(f"{COMMITS}/{unit}.json")}
+            table = table.filter(pc.invert(pc.is_in(table["unit_id"], pa.array(reopened, pa.string()))))
+        commits = self._read(closed - known)
         if commits:
             table = pa.concat_tables([table, table_from_commits(commits)])
-        return Committed(table, manifest=number, unfolded=len(commits))
+        return Committed(table, manifest=number, unfolded=len(commits), reopened=frozenset(reopened))
+
+    def resume(self) -> Committed:
+        """``load`` for a driver that starts; units whose commit was deleted by hand leave the manifest for good.
+
+        Raises:
+            StoreError: reading or writing failed.
+            RunDirectoryError: a commit is damaged.
+        """
+        committed = self.load()
+        while committed.reopened:
+            log.warning(
+                "%d units whose commit was deleted are done again, e.g. %s",
+                len(committed.reopened),
+                min(committed.reopened),
+            )
+            self.publish(committed.manifest, committed.table)
+            committed = self.load()
+        return committed
 
     def parts_without(self, unit_ids: set[str]) -> list[PartFile]:
         """Parts that the commits of all other units name, as they were committed."""
@@ -165,6 +225,9 @@ class CommitLog:
         """Make the manifest that follows number ``previous``; False if there is a newer one already.
 
         Without exclusive creation only the single committer may do this.
+
+        Raises:
+            StoreError: writing failed, or this process may not do it.
         """
         sink = pa.BufferOutputStream()
         # who made it makes the bytes unique, so that of two identical ones only one is "created here"
@@ -173,12 +236,13 @@ class CommitLog:
         data = sink.getvalue().to_pybytes()
         if self.exclusive:
             return self._storage.create(file, data) and self.newest_number() == previous + 1
-        if not self._committer:
+        if self.lease is None:
             raise StoreError(
                 f"'{self._storage.url}' is on a store that cannot create a file exclusively",
                 remedy="let the driver do this, while no other process works on the run",
             )
         with self._lock:
+            self.lease.check()
             if self._storage.exists(file):
                 return False
             self._storage.replace(file, data)

@@ -3,21 +3,24 @@
 New files are written beside the old ones; then one new manifest, made exclusively, says where each unit's rows
 are now. Readers hold one manifest or the other, so they see the old files or the new ones. The old files stay
 until ``smoothcert gc`` finds that no reader can still hold the old manifest. Rows are copied unchanged, replaced
-ones (``smoothcert retry``) included; every merged file is read back before it counts.
+ones (``smoothcert retry``) included; every merged file is read back before it counts, and looked at again when the
+manifest is made: a compaction that slept longer than the grace of ``smoothcert gc`` may find its files deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.store.columns import TableSchema
+from smoothcert.store.commits import COMMITS
 from smoothcert.store.manifest import Committed
-from smoothcert.store.parts import PartFile, new_attempt, verify_part
+from smoothcert.store.parts import PartFile, gone, new_attempt, verify_part
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.tables import TABLES
 
@@ -36,17 +39,24 @@ class CompactReport:
 def compact(run: RunDirectory, *, target_rows: int = 1_000_000) -> CompactReport:
     """Merge committed parts into files of about ``target_rows`` rows.
 
-    Safe while others read, commit, fold or compact. Memory is bounded by one row group and one part.
+    Safe while others read, commit, fold or compact; on a store that cannot create files exclusively it is done as
+    the one driver, and refused while there is another. Memory is bounded by one row group and one part.
 
     Args:
         run: the run directory.
         target_rows: files with at least half as many rows are left alone.
 
     Raises:
-        StoreError: reading or writing failed, or others made manifests all the time; what is committed is as
-            before.
-        RunDirectoryError: a committed part does not hold the rows that were committed.
+        StoreError: reading or writing failed, others made manifests all the time, or merged files were deleted
+            meanwhile; what is committed is as before.
+        RunDirectoryError: a committed part does not hold the rows that were committed, or a driver works on a
+            run whose store cannot create files exclusively; nothing was written then.
     """
+    with run.committing():
+        return _compact(run, target_rows)
+
+
+def _compact(run: RunDirectory, target_rows: int) -> CompactReport:
     before = run.commits.load()
     merged = [
         (frozenset(part.file for part in group), _merge(run, schema, group))
@@ -56,11 +66,59 @@ def compact(run: RunDirectory, *, target_rows: int = 1_000_000) -> CompactReport
     count = _count(before)
     if not merged:
         return CompactReport(count, count)
+    wholes = [whole for _, whole in merged]
     for _ in range(_ATTEMPTS):
         state = run.commits.load()
+        _refuse_gone(run, gone(run.storage, wholes))
         if run.commits.publish(state.manifest, _moved(state, merged)):
+            lost = gone(run.storage, wholes)
+            if lost:
+                _point_back(run, state, frozenset(lost))
+            _refuse_gone(run, lost)
             return CompactReport(count, _count(run.commits.load()))
-    raise StoreError(
+    raise _never_quiet(run)
+
+
+def _refuse_gone(run: RunDirectory, lost: list[str]) -> None:
+    if lost:
+        raise StoreError(
+            f"'{run.storage.full_url(lost[0])}' was deleted before it counted; the files of before count",
+            remedy="give 'smoothcert gc' a longer --grace-s than compaction takes, then compact again",
+        )
+
+
+def _point_back(run: RunDirectory, before: Committed, lost: frozenset[str]) -> None:
+    """Make a manifest that has the files of ``before`` again in place of lost ones.
+
+    Raises:
+        StoreError: it could not be made, or these files are gone too.
+    """
+    was = {
+        (unit_id, part["table"]): part
+        for unit_id, parts in zip(*_columns(before.table), strict=True)
+        for part in parts
+    }
+    for _ in range(_ATTEMPTS):
+        state = run.commits.load()
+        rows = [
+            [was.get((unit_id, part["table"]), part) if part["file"] in lost else part for part in parts]
+            for unit_id, parts in zip(*_columns(state.table), strict=True)
+        ]
+        if run.commits.publish(state.manifest, _with_parts(state.table, rows)):
+            break
+    else:
+        raise _never_quiet(run)
+    missing = gone(run.storage, (part for table in TABLES for part in before.parts(table)))
+    if missing:
+        raise StoreError(
+            f"'{run.storage.full_url(missing[0])}' and {len(missing) - 1:,} more files are committed and deleted",
+            remedy=f"restore them from a copy, or delete the files of their units in "
+            f"'{run.storage.full_url(COMMITS)}' and run the same command again",
+        )
+
+
+def _never_quiet(run: RunDirectory) -> StoreError:
+    return StoreError(
         f"'{run.url}' is being folded or compacted by others all the time",
         remedy="try again when the run is quiet",
     )
@@ -137,6 +195,14 @@ def _moved(state: Committed, merged: list[tuple[frozenset[str], PartFile]]) -> p
             whole = moved.get(part["file"])
             if whole is not None:
                 part["file"], part["size_bytes"] = whole.file, whole.size_bytes
-    index = state.table.schema.get_field_index("parts")
-    field = state.table.schema.field(index)
-    return state.table.set_column(index, field, pa.array(rows, field.type))
+    return _with_parts(state.table, rows)
+
+
+def _columns(table: pa.Table) -> tuple[list[str], list[list[dict[str, Any]]]]:
+    return table["unit_id"].to_pylist(), table["parts"].to_pylist()
+
+
+def _with_parts(table: pa.Table, parts: list[list[dict[str, Any]]]) -> pa.Table:
+    index = table.schema.get_field_index("parts")
+    field = table.schema.field(index)
+    return table.set_column(index, field, pa.array(parts, field.type))

@@ -165,6 +165,10 @@ class Storage:
         """
         return self._call("read", relative, lambda path: int(self.fs.size(path)))
 
+    def size_if_present(self, relative: str) -> int | None:
+        """Size of a file in bytes, or ``None`` where there is none."""
+        return self._call("read", relative, lambda path: _unless_missing(lambda: int(self.fs.size(path))))
+
     def exists(self, relative: str) -> bool:
         """Whether there is such a file or directory."""
         return self._call("read", relative, lambda path: info_of(self.fs, path) is not None)

@@ -5,6 +5,11 @@ moment within the grace period, since a reader may still be at it; and every fil
 since its commit may be on its way. What goes: parts of attempts that lost or died, small parts that were
 compacted, manifests that have long had a successor, and what a killed process left half-written. Commits
 themselves always stay: they are also the units' locks.
+
+What remains assumed: no attempt, compaction or query takes longer than the grace, clocks being apart included,
+from its first file to its commit or end. One that does fails, loudly: a commit or compaction looks at its files
+again once it is made. Nothing is deleted while a committed file is missing, since an older one with its rows may
+be left.
 """
 
 from __future__ import annotations
@@ -13,13 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from smoothcert.errors import JobError, StoreError
 from smoothcert.store.commits import COMMITS, MANIFESTS
 from smoothcert.store.filesystem import Entry
-from smoothcert.store.run_directory import RunDirectory
+from smoothcert.store.parts import gone
+from smoothcert.store.run_directory import WORKERS, RunDirectory
 from smoothcert.store.tables import TABLES
 
 DEFAULT_GRACE = timedelta(hours=24)
 """Longer than any unit, lease or query takes."""
+LEAST_GRACE = timedelta(hours=1)
+"""The shortest that is taken while others may work on the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +39,46 @@ class Garbage:
     size_bytes: int
 
 
-def collect(run: RunDirectory, *, grace: timedelta = DEFAULT_GRACE, dry_run: bool = False) -> list[Garbage]:
+def collect(
+    run: RunDirectory,
+    *,
+    grace: timedelta = DEFAULT_GRACE,
+    dry_run: bool = False,
+    nothing_else_runs: bool = False,
+) -> list[Garbage]:
     """Delete what nothing refers to, and return it.
 
     Args:
         run: the run directory; others may work on it.
         grace: younger files stay; longer than any attempt and any query takes, clocks being apart included.
         dry_run: only tell.
+        nothing_else_runs: the caller knows that no driver, worker, compaction or query is at work, nor begins
+            before this ends: only then may the grace be below ``LEAST_GRACE``.
 
     Raises:
-        StoreError: reading or deleting failed; nothing that counts is gone.
+        JobError: the grace is too short.
+        StoreError: a committed file is missing, or reading or deleting failed; nothing that counts is gone.
     """
+    if grace < LEAST_GRACE and not (nothing_else_runs or dry_run):
+        raise JobError(
+            f"grace_s={grace.total_seconds():g} is shorter than an hour: files of work in progress would be deleted",
+            remedy=f"use at least {LEAST_GRACE.total_seconds():g}, or stop everything that works on "
+            f"'{run.url}' and say so (--nothing-else-runs)",
+        )
     horizon = datetime.now(UTC) - grace
     # the listing comes first: what is committed while this runs is found by the commits read below
-    old = [(file, entry) for file, entry in _candidates(run) if _before(entry, horizon)]
-    listed = [entry for entry in run.storage.entries(MANIFESTS) if _is_manifest(entry)]
+    listed = list(_candidates(run))
+    old = [(file, entry) for file, entry in listed if _before(entry, horizon)]
+    manifests = [entry for entry in run.storage.entries(MANIFESTS) if _is_manifest(entry)]
     superseded = [
         (f"{MANIFESTS}/{entry.name}", entry)
-        for entry, successor in zip(listed, listed[1:], strict=False)
+        for entry, successor in zip(manifests, manifests[1:], strict=False)
         if _before(successor, horizon)
     ]
-    held = [f"{MANIFESTS}/{entry.name}" for entry in listed[len(superseded) :]]
+    held = [f"{MANIFESTS}/{entry.name}" for entry in manifests[len(superseded) :]]
     # while the first manifest is young, a reader may hold none
-    kept = _named(run, held, from_none=bool(listed) and not _before(listed[0], horizon))
+    kept = _named(run, held, from_none=bool(manifests) and not _before(manifests[0], horizon))
+    _refuse_missing(run, {file: entry.size for file, entry in listed})
     garbage = [Garbage(file, entry.size) for file, entry in old if file not in kept]
     garbage += [Garbage(file, entry.size) for file, entry in superseded]
     if not dry_run:
@@ -61,16 +87,38 @@ def collect(run: RunDirectory, *, grace: timedelta = DEFAULT_GRACE, dry_run: boo
     return garbage
 
 
+def _refuse_missing(run: RunDirectory, sizes: dict[str, int]) -> None:
+    """Raise ``StoreError`` unless every file that counts now is there: what it replaced may be the last copy."""
+    committed = run.commits.load()
+    unseen = [
+        part
+        for table in TABLES
+        for part in committed.parts(table)
+        if sizes.get(part.file) != part.size_bytes  # or written after the listing
+    ]
+    missing = gone(run.storage, unseen)
+    if missing:
+        rows = zip(committed.table["unit_id"].to_pylist(), committed.table["parts"].to_pylist(), strict=True)
+        units = [unit_id for unit_id, parts in rows if any(part["file"] in missing for part in parts)]
+        raise StoreError(
+            f"'{run.storage.full_url(missing[0])}' is committed, but it is missing or was changed: "
+            f"{len(units):,} units lack their rows ({', '.join(units[:5])}{', ...' if units[5:] else ''}); "
+            "nothing was deleted",
+            remedy=f"restore it from a copy; or delete <unit>.json of these units in "
+            f"'{run.storage.full_url(COMMITS)}' and run the same command again: only they are done again",
+        )
+
+
 def _candidates(run: RunDirectory) -> Iterator[tuple[str, Entry]]:
-    for directory in (*TABLES, "plan"):
+    for directory in TABLES:
         for entry in run.storage.entries(directory):
+            yield f"{directory}/{entry.name}", entry
+    for directory in ("", COMMITS, MANIFESTS, "plan", WORKERS):
+        for entry in run.storage.entries(directory):
+            # leftovers of a killed process; what counts is not named like this
+            left = entry.name.endswith(".tmp") or entry.name.startswith("probe-")
             # beside the plans lies what else was fixed at the start, by a name of its own: the retrieval pool
-            if directory != "plan" or entry.name.endswith(".parquet"):
-                yield f"{directory}/{entry.name}", entry
-    for directory in ("", COMMITS, MANIFESTS):
-        for entry in run.storage.entries(directory):
-            # leftovers of a killed process; commits and manifests are not named like this
-            if entry.name.endswith(".tmp") or entry.name.startswith("probe-"):
+            if left or (directory == "plan" and entry.name.endswith(".parquet")):
                 yield f"{directory}/{entry.name}".lstrip("/"), entry
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +16,9 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.parts import PartFile
 from smoothcert.store.plan import unit_from_mapping, unit_to_mapping
+
+_Row: TypeAlias = tuple[str, str]
+"""Unit and pair."""
 
 _PART = pa.struct(
     [
@@ -77,11 +82,14 @@ class Committed:
         table: one row per closed unit, of schema ``MANIFEST``.
         manifest: number of the manifest that most of them came from; 0 for none.
         unfolded: how many it did not have.
+        reopened: units that it has, but whose commit was deleted since, by hand: they are to be done again and
+            are not in ``table``.
     """
 
     table: pa.Table
     manifest: int = 0
     unfolded: int = 0
+    reopened: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -117,24 +125,53 @@ class Committed:
     def hidden(self) -> pa.Table:
         """Rows that a later commit replaced, as (unit_id, pair_id).
 
-        Of two commits that replace the same row the earlier counts (by time, then by name), and the row of
-        the other is hidden: a pair never shows twice.
+        Of several commits that replace the same row one counts, and the rows of the others, and whatever replaced
+        those, are hidden: a pair never shows twice. It is the one at the head of the longest chain, since only a
+        row that shows is tried again; then the earliest by the workers' clocks, then by name.
         """
-        superseding = self.table.filter(pc.not_equal(self.table["supersedes"], ""))
-        columns = [superseding[name].to_pylist() for name in ("committed_at", "unit_id", "supersedes")]
-        hidden: set[tuple[str, str]] = set()
-        for _, unit_id, text in sorted(zip(*columns, strict=True)):
-            for replaced, pairs in json.loads(text).items():
-                for pair in pairs:
-                    row = (replaced, pair)
-                    hidden.add((unit_id, pair) if row in hidden else row)
-        ordered = sorted(hidden)
+        ordered = sorted(self._hidden)
         return pa.table(
             {
                 "unit_id": pa.array([unit for unit, _ in ordered], pa.string()),
                 "pair_id": pa.array([pair for _, pair in ordered], pa.string()),
             }
         )
+
+    @cached_property
+    def _replacing(self) -> dict[_Row, list[_Row]]:
+        """The rows that would replace each row, the earliest first."""
+        superseding = self.table.filter(pc.not_equal(self.table["supersedes"], ""))
+        columns = [superseding[name].to_pylist() for name in ("committed_at", "unit_id", "supersedes")]
+        replacing: dict[_Row, list[_Row]] = {}
+        for _, unit_id, text in sorted(zip(*columns, strict=True)):
+            for replaced, pairs in json.loads(text).items():
+                for pair in pairs:
+                    replacing.setdefault((replaced, pair), []).append((unit_id, pair))
+        return replacing
+
+    @cached_property
+    def _hidden(self) -> set[_Row]:
+        replacing = self._replacing
+
+        def below(row: _Row) -> list[list[_Row]]:
+            """The rows that replace a row, that replace those, and so on."""
+            levels = [replacing.get(row, [])]
+            while levels[-1]:
+                levels.append([each for above in levels[-1] for each in replacing.get(above, ())])
+            return levels
+
+        replacements = {row for rows in replacing.values() for row in rows}
+        hidden: set[_Row] = set()
+        for first in replacing.keys() - replacements:
+            row = first
+            while rivals := replacing.get(row):
+                chosen = max(rivals, key=lambda rival: len(below(rival)))  # the earliest of equals
+                hidden.add(row)
+                for rival in rivals:
+                    if rival != chosen:
+                        hidden.update([rival], *below(rival))
+                row = chosen
+        return hidden
 
     @property
     def pairs(self) -> int:
@@ -143,8 +180,21 @@ class Committed:
 
     @property
     def quarantined(self) -> int:
-        """Pairs whose row claims nothing: only such rows are ever replaced (``smoothcert retry``)."""
-        return max(0, self._sum("quarantined") - int(self.certification.hidden.num_rows))
+        """Pairs whose row claims nothing.
+
+        Only such rows are replaced (``smoothcert retry``), but one that lost against another replacement may be ok,
+        and a commit does not say which of its rows are. It is taken for ok while its unit has such rows: where
+        retries overlap this may be too many by some of these, and never too few.
+        """
+        facts = (self.table[name].to_pylist() for name in ("unit_id", "ok", "quarantined"))
+        counts = {unit_id: (ok, quarantined) for unit_id, ok, quarantined in zip(*facts, strict=True)}
+        replaced = Counter(unit for unit, pair in self._hidden if (unit, pair) in self._replacing)
+        lost = Counter(unit for unit, pair in self._hidden if (unit, pair) not in self._replacing)
+        gone = 0
+        for unit in replaced.keys() | lost.keys():
+            ok, quarantined = counts.get(unit, (0, 0))
+            gone += min(quarantined, replaced[unit] + max(0, lost[unit] - ok))
+        return self._sum("quarantined") - gone
 
     @property
     def planned_units(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -83,6 +84,16 @@ def write_part(
     part = PartFile(schema.name, file, table.num_rows, len(data))
     verify_part(storage, schema, part)
     return part
+
+
+def gone(storage: Storage, parts: Iterable[PartFile]) -> list[str]:
+    """Files of parts that are missing, or have another size than was written; one request for each file.
+
+    Raises:
+        StoreError: the store did not answer.
+    """
+    sizes = {part.file: part.size_bytes for part in parts}
+    return [file for file, size in sizes.items() if storage.size_if_present(file) != size]
 
 
 def verify_part(storage: Storage, schema: TableSchema, part: PartFile) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.errors import RunDirectoryError
+from smoothcert.errors import JobError, RunDirectoryError
+from smoothcert.redaction import without_secrets
 from smoothcert.store.filesystem import Storage
 
 PLAN = pa.schema(
@@ -49,10 +50,17 @@ def write_plan(storage: Storage, file: str, units: Iterable[UnitSpec]) -> tuple[
 
     Raises:
         StoreError: writing failed.
+        JobError: the URI of a source file carries credentials, which the plan and every row would show.
     """
     count = pairs = 0
     with storage.open_output(file) as stream, pq.ParquetWriter(stream, PLAN, compression="zstd") as writer:
         for batch in _batches(units):
+            for uri in {unit.source_uri for unit in batch}:
+                if without_secrets(uri) != uri:
+                    raise JobError(
+                        f"a source file's URI carries credentials or a query string: {without_secrets(uri)}",
+                        remedy="name the data by a plain URL; stores take credentials from their usual chain",
+                    )
             writer.write_table(pa.Table.from_pylist([unit_to_mapping(unit) for unit in batch], schema=PLAN))
             count += len(batch)
             pairs += sum(len(unit) for unit in batch)

@@ -6,12 +6,15 @@
     <run>/certificates/<unit>-<attempt>.parquet   parts; only those that a commit names count
     <run>/commits/<unit>.json            see commits.py
     <run>/manifests/<number>.parquet     see commits.py
+    <run>/driver.json                    see lease.py; only where the store cannot create files exclusively
 
-Any number of drivers may create or open it at once: one of them makes run.json, the others use it.
+Any number of drivers may create or open it at once: one of them makes run.json, the others use it. Where the
+store cannot create files exclusively, one driver at a time works on it, and the others are refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +25,7 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.errors import RunDirectoryError
 from smoothcert.store.commits import COMMITS, MANIFESTS, CommitLog
 from smoothcert.store.filesystem import Storage
+from smoothcert.store.lease import LEASE_FILE, DriverLease
 from smoothcert.store.manifest import Committed
 from smoothcert.store.parts import PartFile, write_part
 from smoothcert.store.plan import read_plan, write_plan
@@ -31,6 +35,8 @@ from smoothcert.store.tables import CERTIFICATES, TABLES
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.yaml"
+WORKERS = "workers"
+"""Where workers and drivers say how they are."""
 
 
 class RunDirectory:
@@ -42,11 +48,13 @@ class RunDirectory:
         created: whether this call created the directory.
     """
 
-    def __init__(self, storage: Storage, info: RunInfo, *, driver: bool, created: bool) -> None:
+    def __init__(
+        self, storage: Storage, info: RunInfo, *, exclusive: bool | None = None, created: bool = False
+    ) -> None:
         self.storage = storage
         self.info = info
         self.created = created
-        self._driver = driver
+        self._exclusive = exclusive
 
     @classmethod
     def create_or_open(
@@ -61,11 +69,11 @@ class RunDirectory:
 
         Raises:
             RunDirectoryError: the directory holds a run of another identity (the text says what differs), or
-                other files.
+                other files, or is being created by another driver on a store that cannot create exclusively.
             StoreError: reading or writing failed.
         """
         storage = Storage(url)
-        run = cls._open(storage, driver=True)
+        run = cls._open(storage)
         if run is None:
             run = cls._create(storage, identity, units)
         differences = run.info.differences(identity)
@@ -79,15 +87,20 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str]) -> RunDirectory:
+    def open(cls, url: str | os.PathLike[str], *, exclusive: bool | None = None) -> RunDirectory:
         """Open an existing run directory.
+
+        Args:
+            url: local path or fsspec URL of the directory.
+            exclusive: whether its store can create a file exclusively, where the driver has found out; all that
+                work on one run must agree.
 
         Raises:
             RunDirectoryError: there is none, or it is damaged.
             StoreError: reading failed.
         """
         storage = Storage(url)
-        run = cls._open(storage, driver=False)
+        run = cls._open(storage, exclusive)
         if run is None:
             raise RunDirectoryError(
                 f"'{storage.url}' is not a run directory: it has no {RUN_FILE}",
@@ -96,12 +109,12 @@ class RunDirectory:
         return run
 
     @classmethod
-    def _open(cls, storage: Storage, *, driver: bool) -> RunDirectory | None:
+    def _open(cls, storage: Storage, exclusive: bool | None = None) -> RunDirectory | None:
         text = storage.read_if_present(RUN_FILE)
         if text is None:
             return None
         info = RunInfo.from_json(text, storage.full_url(RUN_FILE))
-        return cls(storage, info, driver=driver, created=False)
+        return cls(storage, info, exclusive=exclusive)
 
     @classmethod
     def _create(cls, storage: Storage, identity: RunIdentity, units: Iterable[UnitSpec]) -> RunDirectory:
@@ -118,14 +131,16 @@ class RunDirectory:
         plan = f"plan/{uuid.uuid4().hex}.parquet"
         count, pairs = write_plan(storage, plan, units)
         info = RunInfo.new(identity, plan=plan, units=count, pairs=pairs)
-        created = True
         if storage.supports_exclusive_create():
             created = storage.create(RUN_FILE, info.to_json())
         else:
-            storage.replace(RUN_FILE, info.to_json())
+            with DriverLease(storage):
+                created = not storage.exists(RUN_FILE)
+                if created:
+                    storage.replace(RUN_FILE, info.to_json())
         if not created:
             storage.remove(plan)
-        run = cls._open(storage, driver=True)
+        run = cls._open(storage)
         assert run is not None, "run.json was just made"
         run.created = created
         return run
@@ -143,12 +158,32 @@ class RunDirectory:
     @cached_property
     def commits(self) -> CommitLog:
         """What is committed. Writing needs no probe until the first commit, reading never does."""
-        return CommitLog(self.storage, committer=self._driver)
+        return CommitLog(self.storage, exclusive=self._exclusive)
 
     @property
     def exclusive(self) -> bool:
         """Whether workers may commit; if not, they hand commits to the driver. Probed once."""
         return self.commits.exclusive
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[None]:
+        """While this process commits as the driver, or compacts: on a store without exclusive creation no other does.
+
+        Nothing happens where files are created exclusively, or inside of another ``committing``.
+
+        Raises:
+            RunDirectoryError: another driver works on the run.
+            StoreError: reading or writing failed.
+        """
+        if self.exclusive or self.commits.lease is not None:
+            yield
+            return
+        with DriverLease(self.storage) as lease:
+            self.commits.lease = lease
+            try:
+                yield
+            finally:
+                self.commits.lease = None
 
     def plan(self) -> list[UnitSpec]:
         """The units as first planned."""
@@ -195,4 +230,4 @@ class RunDirectory:
         return self.storage.read_if_present(name)
 
 
-_OURS = frozenset({RUN_FILE, JOB_FILE, "plan", COMMITS, MANIFESTS, "attacks", *TABLES})
+_OURS = frozenset({RUN_FILE, JOB_FILE, LEASE_FILE, "plan", COMMITS, MANIFESTS, "attacks", *TABLES})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from pydantic import ValidationError
 
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, fingerprint
+from smoothcert.redaction import clean
 from smoothcert.store.tables import TABLES
 
 RUN_FORMAT = 1
 """Version of run.json and of the directory's layout."""
-
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class RunInfo:
     Attributes:
         run_id: unique name of this directory's run, also in every row.
         fingerprint: of the identity.
-        job: the resolved job, passwords in URLs taken out.
+        job: the resolved job, credentials in URLs taken out.
         data_digest: hex digest of the pairs.
         encoder_digest: hex digest of the encoder.
         code_version: version of smoothcert that made the directory.
@@ -86,7 +84,7 @@ class RunInfo:
         return cls(
             run_id=f"{run_name(identity)}-{uuid.uuid4().hex[:6]}",
             fingerprint=identity.fingerprint,
-            job=_without_passwords(identity.job),
+            job=_without_credentials(identity.job),
             data_digest=identity.data_digest,
             encoder_digest=identity.encoder_digest,
             code_version=identity.code_version,
@@ -171,7 +169,7 @@ class RunInfo:
         """What makes another identity another run: one line each, old value first."""
         if identity.fingerprint == self.fingerprint:
             return []
-        ours, theirs = _flat(self.job.science()), _flat(_without_passwords(identity.job).science())
+        ours, theirs = _flat(self.job.science()), _flat(_without_credentials(identity.job).science())
         lines = [
             f"{key}: {_shown(ours.get(key, _ABSENT))} here, {_shown(theirs.get(key, _ABSENT))} now"
             for key in [*ours, *(key for key in theirs if key not in ours)]
@@ -184,7 +182,7 @@ class RunInfo:
         ):
             if old != new:
                 lines.append(f"{what}: {old[:16]} here, {new[:16]} now")
-        return lines or ["passwords in URLs, or a field that this version of smoothcert added"]
+        return lines or ["credentials in URLs, or a field that this version of smoothcert added"]
 
 
 _ABSENT = object()
@@ -211,8 +209,8 @@ def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _without_passwords(job: Job) -> Job:
-    """The job with ``user:password@`` taken out of URLs: a run directory is shared, credentials are not."""
-    text = job.model_dump_json()
-    cleaned = _PASSWORD.sub("", text)
-    return job if cleaned == text else Job.model_validate_json(cleaned)
+def _without_credentials(job: Job) -> Job:
+    """The job with credentials taken out of URLs: a run directory is shared, credentials are not."""
+    data = job.model_dump(mode="json")
+    cleaned = clean(data)
+    return job if cleaned == data else Job.model_validate(cleaned)

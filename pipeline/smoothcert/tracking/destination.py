@@ -8,8 +8,8 @@ from pathlib import Path
 
 from smoothcert.errors import TrackingError
 from smoothcert.job import TrackingSection
+from smoothcert.redaction import without_secrets
 from smoothcert.store import Storage
-from smoothcert.tracking.redaction import without_secrets
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"

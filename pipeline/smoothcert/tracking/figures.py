@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from smoothcert.job import Job
+from smoothcert.redaction import clean, without_secrets
 from smoothcert.runtime.summary import Mean, Share, Summary
-from smoothcert.tracking.redaction import clean, without_secrets
 
 PARAM_LIMIT = 500
 """Characters of a parameter; the shortest limit among MLflow's backends. job.yaml has the whole."""

@@ -257,8 +257,9 @@ def workers_of(url: str) -> list[int]:
     """Process ids of the workers that wrote into a run's directory and still live."""
     found = []
     for path in sorted(Path(url, "workers").glob("*.jsonl")):
-        pid = int(json.loads(path.read_text().splitlines()[0])["worker"].rpartition(":")[2])
-        if alive(pid):
+        worker = json.loads(path.read_text().splitlines()[0])["worker"]
+        pid = int(worker.rpartition(":")[2])
+        if alive(pid) and not worker.startswith("driver:"):
             found.append(pid)
     return found
 

@@ -1,9 +1,13 @@
 """Stores that fail now and then, for good, or hand out half of what was asked; they have one committer, the driver."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from smoothcert.job import parse_job
 
 pytestmark = pytest.mark.timeout(290)
 
@@ -55,3 +59,35 @@ def test_a_full_disk_ends_the_run_and_room_resumes_it(driver_process, check, tmp
     assert again.end() == 0, again.text
     check(f"{tmp_path}/runs/r")
     assert Path(tmp_path, "runs/r/summary.json").exists()
+
+
+HOLD = """
+import sys, time, smoothcert_faults
+from smoothcert.store import RunDirectory
+with RunDirectory.open(sys.argv[1]).committing():
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_driver_at_a_time_and_a_killed_one_is_outlived(
+    driver_process, check, tmp_path, plug, job_text, monkeypatch
+):
+    monkeypatch.setenv("SMOOTHCERT_BEAT_S", "1")
+    runs = f"flaky://{tmp_path}/runs"
+    url = plug.FaultyDriver(parse_job(job_text(runs=runs, kind="local")), plug.Faults()).run.url
+    first = subprocess.Popen([sys.executable, "-c", HOLD, url], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "mine\n"
+        second = driver_process("", runs=runs, kind="local")
+        assert second.end() == 2, second.text
+        assert f"process {first.pid}" in second.text and "is being worked on" in second.text
+    finally:
+        first.kill()
+        first.communicate()
+    lease = Path(tmp_path, "runs/r/driver.json")
+    assert lease.exists()
+    third = driver_process("", runs=runs, kind="local")
+    assert third.end() == 0, third.text
+    assert "waiting 2 s for a sign of life" in third.text and not lease.exists()
+    check(f"{tmp_path}/runs/r")

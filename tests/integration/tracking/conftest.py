@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from smoothcert.job import Job, parse_job
+from smoothcert.job import Job
 from smoothcert.runtime.summary import Summary, summarise
 from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
 from smoothcert.tracking.database import ensure_database
@@ -77,7 +78,7 @@ def make_run(tmp_path: Path) -> RunMaker:
     def make(
         name: str = "a", text: str = JOB, *, units: int = 2, radius: float = 0.4
     ) -> tuple[str, Summary, Job]:
-        job = parse_job(text)
+        job = Job.model_validate(yaml.safe_load(text))  # a job file with such URLs is refused
         planned = [UnitSpec(f"u{i}", f"u{i}.parquet", 0, 4) for i in range(2)]
         identity = RunIdentity(job, "d" * 64, "e" * 64, "0.1.0")
         run = RunDirectory.create_or_open(tmp_path / "runs" / name, identity, planned)

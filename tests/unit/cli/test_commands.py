@@ -9,6 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import pytest
 
 from smoothcert import __version__
 from smoothcert.datasets import open_source
-from smoothcert.errors import did_you_mean
+from smoothcert.errors import RunDirectoryError, StoreError, did_you_mean
 from smoothcert.job import parse_job
 from smoothcert.store import RunDirectory
 
@@ -157,3 +158,52 @@ def test_a_reader_that_goes_away_is_no_error(run):
 def test_did_you_mean_is_quiet_when_nothing_is_near():
     assert did_you_mean("sgima", ["sigma", "alpha"]) == " (did you mean 'sigma'?)"
     assert did_you_mean("xyzzy", ["sigma", "alpha"]) == ""
+
+
+def test_gc_takes_a_short_grace_only_when_nothing_else_runs(tmp_path):
+    directory = RunDirectory.create_or_open(str(tmp_path / "run"), make.identity(), make.units(1, 4))
+    stray = make.attempt_unit(directory, "u00000-0", [make.ok_row("u00000-0", "pair 0")]).parts[0].file
+    refused = smoothcert("gc", tmp_path / "run", "--grace-s", "10", expect=2).err
+    assert "grace_s=10 is shorter than an hour" in refused and "--nothing-else-runs" in refused
+    line = {"time": time.time(), "worker": "far:7", "event": "progress"}
+    (tmp_path / "run" / "workers").mkdir()
+    (tmp_path / "run" / "workers" / "far-7.jsonl").write_text(json.dumps(line) + "\n")
+    arguments = ("gc", tmp_path / "run", "--grace-s", "0", "--nothing-else-runs")
+    assert "'far:7' was at work" in smoothcert(*arguments, expect=2).err
+    assert directory.storage.exists(stray)
+    (tmp_path / "run" / "workers" / "far-7.jsonl").write_text(json.dumps(line | {"event": "end"}) + "\n")
+    assert "1 files" in smoothcert(*arguments).out
+    assert not directory.storage.exists(stray)
+
+
+def test_a_watcher_waits_for_a_run_and_for_its_store(tmp_path, monkeypatch, capsys):
+    from smoothcert.cli.status import status
+    from smoothcert.runtime import status as status_module
+
+    where = tmp_path / "run"
+    real = status_module.read_status
+    reads = 0
+
+    def read(url: str) -> object:
+        nonlocal reads
+        reads += 1
+        if reads == 5:
+            directory = RunDirectory.create_or_open(url, make.identity(), make.units(1, 4))
+            rows = [make.ok_row("u00000-0", f"pair {i}") for i in range(4)]
+            assert directory.commits.commit(make.attempt_unit(directory, "u00000-0", rows))
+        if reads in (3, 4):
+            raise StoreError("the store is away")
+        return real(url)
+
+    monkeypatch.setattr(status_module, "read_status", read)
+    with pytest.raises(SystemExit) as caught:
+        status(str(where), watch=True, interval=0.01, json_=True)
+    told = capsys.readouterr()
+    assert caught.value.code == 0 and json.loads(told.out.splitlines()[-1])["complete"]
+    assert told.err.count("yet; waiting") == 1 and told.err.count("the store is away; waiting") == 1
+    with pytest.raises(RunDirectoryError):
+        status(str(tmp_path / "none"), watch=False, interval=0.01, json_=True)
+    reads = 10
+    (where / "run.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        status(str(where), watch=True, interval=0.01, json_=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import torch
 
 from smoothcert.datasets import write_synthetic
 from smoothcert.encoders import KnownEncoder
-from smoothcert.errors import RunDirectoryError
+from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.job import parse_job
+from smoothcert.runtime import driver as driver_module
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.status import read_status
-from smoothcert.store import Query, RunDirectory, Storage
+from smoothcert.store import CommitLog, Query, RunDirectory, Storage, lease
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 
@@ -53,6 +55,7 @@ def data(tmp_path: Path) -> Path:
 def runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "single committer":
         monkeypatch.setattr(Storage, "supports_exclusive_create", lambda self, directory="": False)
+        monkeypatch.setattr(lease, "SETTLE_S", 0.05)
     url = f"memory://stores-{next(_numbers)}"
     yield url
     fsspec.filesystem("memory").rm(url, recursive=True)
@@ -82,8 +85,49 @@ def test_a_run_in_memory_stops_resumes_and_has_the_rows_of_a_run_on_disk(data, t
     assert read_status(run.url).complete and run.exclusive == calm.run.exclusive
     with pytest.raises(RunDirectoryError, match="what differs"):
         _ = driver(data, runs, "certify.sigma=0.5").run
-    assert driver(data, runs).run.commits.fold(min_new=1)
-    assert compact(driver(data, runs).run).files_after == 1
+    with run.committing():
+        assert run.commits.fold(min_new=1)
+    assert compact(RunDirectory.open(run.url)).files_after == 1
     assert rows(run.url) == expected
     collect(driver(data, runs).run)
     assert rows(run.url) == expected
+
+
+def test_the_driver_finds_out_once_how_commits_are_made_and_tells_workers(data, runs, monkeypatch, caplog):
+    probes = []
+    real = Storage.supports_exclusive_create
+
+    def probe(self: Storage, directory: str = "") -> bool:
+        probes.append(directory)
+        return real(self, directory)
+
+    first = driver(data, runs)
+    exclusive = first.run.exclusive
+    monkeypatch.setattr(Storage, "supports_exclusive_create", probe)
+    assert first.opening().exclusive is exclusive
+    assert first.certify(Monitor(lambda result: None)).missing == 0
+    assert probes == []
+    assert ("commits: by this driver alone" in caplog.text) is not exclusive
+    status = read_status(first.url)
+    assert [worker.drives for worker in status.workers] == [False] and len(status.drivers) == 1
+    assert [each.last_error for each in status.drivers] == [None]
+
+
+def test_folding_that_fails_ends_no_run(data, runs, monkeypatch, caplog):
+    def fold(self: object, **options: object) -> bool:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(driver_module, "_FOLD_EVERY", 1)
+    monkeypatch.setattr(CommitLog, "fold", fold)
+    assert driver(data, runs).certify(Monitor(lambda result: None)).missing == 0
+    assert "not folded into a manifest: the store is away" in caplog.text
+
+
+def test_the_rate_of_a_run_that_stopped_long_ago_is_not_shown(data, runs, monkeypatch):
+    first = driver(data, runs)
+    assert first.certify(Monitor(lambda result: None)).missing == 0
+    status = read_status(first.url)
+    assert status.draws_per_s is not None and "lately" in "".join(status.lines())
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)
+    status = read_status(first.url)
+    assert (status.draws_per_s, status.eta_s) == (None, None) and "lately" not in "".join(status.lines())

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from smoothcert.store import RunDirectory
+from smoothcert.store import RunDirectory, lease
 
 _numbers = itertools.count()
 
@@ -31,6 +31,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     fs = fsspec.filesystem("memory")
     if fs.exists(name):
         fs.rm(name, recursive=True)
+
+
+@pytest.fixture
+def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that beat ten times a second."""
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "SETTLE_S", 0.05)
 
 
 @pytest.fixture

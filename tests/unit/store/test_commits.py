@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.store import Commit, CommitLog, PartFile, RunDirectory, new_attempt
+from smoothcert.store.lease import DriverLease
 
 Opener = Callable[..., RunDirectory]
 HERE = Path(__file__).parent
@@ -172,6 +174,47 @@ def test_two_retries_of_one_pair_show_the_earlier(open_run: Opener, make: Any) -
     assert shown["a.parquet#2"] == late.attempt
 
 
+def test_what_is_quarantined_after_retries_that_overlap(open_run: Opener, make: Any) -> None:
+    run = open_run(units=1, pairs=40)
+    [unit] = run.plan()
+    make.commit_unit(run, unit)
+    bad = [f"a.parquet#{i}" for i in (3, 13, 23, 33)]
+    assert run.commits.load().quarantined == 4
+    run.commits.commit(retry(run, make, "r1", {unit.unit_id: (bad[0],)}, 1.0))
+    run.commits.commit(retry(run, make, "r2", {unit.unit_id: (bad[0], bad[1])}, 2.0))
+    committed = run.commits.load()
+    assert (committed.quarantined, committed.pairs, len(visible(run))) == (2, 40, 40)
+    # a loser that is quarantined itself
+    rows = [make.quarantined_row("r3", bad[1])]
+    run.commits.commit(
+        make.attempt_unit(run, "r3", rows, supersedes={unit.unit_id: (bad[1],)}, committed_at=3.0)
+    )
+    committed = run.commits.load()
+    assert (committed.quarantined, committed.pairs) == (2, 40)
+    # one that counts, and is replaced in turn
+    rows = [make.quarantined_row("r4", bad[2])]
+    run.commits.commit(
+        make.attempt_unit(run, "r4", rows, supersedes={unit.unit_id: (bad[2],)}, committed_at=4.0)
+    )
+    assert run.commits.load().quarantined == 2
+    run.commits.commit(retry(run, make, "r5", {"r4": (bad[2],)}, 5.0))
+    assert run.commits.load().quarantined == 1 and len(visible(run)) == 40
+
+
+@pytest.mark.parametrize("clocks", list(itertools.permutations([1.0, 2.0, 3.0])))
+def test_no_clock_shows_a_pair_twice_or_hides_what_was_built_on(
+    open_run: Opener, make: Any, clocks: tuple[float, float, float]
+) -> None:
+    run = open_run(units=1)
+    make.commit_unit(run, run.plan()[0])
+    pair = ("a.parquet#3",)
+    run.commits.commit(retry(run, make, "first", {"u00000-0": pair}, clocks[0]))
+    last = retry(run, make, "again", {"first": pair}, clocks[1])
+    run.commits.commit(last)
+    run.commits.commit(retry(run, make, "rival", {"u00000-0": pair}, clocks[2]))
+    assert visible(run)["a.parquet#3"] == last.attempt
+
+
 # records that contradict themselves
 
 
@@ -267,28 +310,41 @@ def test_readers_while_committing_and_folding_see_a_growing_whole(open_run: Open
 # a single committer
 
 
-def test_without_exclusive_creation_workers_hand_over(open_run: Opener, make: Any) -> None:
+def test_without_exclusive_creation_workers_hand_over(open_run: Opener, make: Any, quick_lease: None) -> None:
     run = open_run()
     unit = run.plan()[0]
     worker = CommitLog(run.storage, exclusive=False)
-    driver = CommitLog(run.storage, exclusive=False, committer=True)
     first, second = (make.attempt_unit(run, unit.unit_id, make.unit_rows(unit)) for _ in range(2))
-    assert not worker.may_commit and driver.may_commit
-    with pytest.raises(StoreError, match="cannot be committed by a worker"):
-        worker.commit(first)
-    assert driver.commit(first) and not driver.commit(second) and driver.commit(first)
-    assert driver.fold(min_new=1)
+    with DriverLease(run.storage) as lease:
+        driver = CommitLog(run.storage, exclusive=False, lease=lease)
+        assert not worker.may_commit and driver.may_commit
+        with pytest.raises(StoreError, match="cannot be committed by a worker"):
+            worker.commit(first)
+        assert driver.commit(first) and not driver.commit(second) and driver.commit(first)
+        assert driver.fold(min_new=1)
     with pytest.raises(StoreError, match="let the driver"):
         worker.publish(1, worker.load().table)
     assert set(visible(run).values()) == {first.attempt}
 
 
-def test_who_opened_for_work_is_no_driver(open_run: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_exclusive_creation_who_holds_the_lease_is_the_driver(
+    open_run: Opener, monkeypatch: pytest.MonkeyPatch, quick_lease: None
+) -> None:
     run = open_run()
-    worker = RunDirectory.open(run.url)
-    for opened, may in ((run, True), (worker, False)):
-        monkeypatch.setattr(opened.storage, "supports_exclusive_create", lambda directory: False)
-        assert opened.commits.may_commit is may
+    monkeypatch.setattr(run.storage, "supports_exclusive_create", lambda directory: False)
+    assert not run.commits.may_commit
+    with run.committing():
+        assert run.commits.may_commit and run.storage.exists("driver.json")
+        with run.committing():
+            assert run.commits.may_commit
+        assert run.commits.may_commit
+    assert not run.commits.may_commit and not run.storage.exists("driver.json")
+
+
+def test_with_exclusive_creation_there_is_no_lease(open_run: Opener) -> None:
+    run = open_run()
+    with run.committing():
+        assert run.commits.may_commit and not run.storage.exists("driver.json")
 
 
 # crashes

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from smoothcert.errors import RunDirectoryError, StoreError
+from smoothcert.datasets import UnitSpec
+from smoothcert.errors import JobError, RunDirectoryError, StoreError
 from smoothcert.store import CERTIFICATES, RunDirectory, RunIdentity, Storage
 
 Opener = Callable[..., RunDirectory]
@@ -157,21 +160,40 @@ def test_a_failing_source_makes_no_run(url: str, make: Any) -> None:
     assert RunDirectory.create_or_open(url, make.identity(), make.units(2)).created
 
 
-def test_passwords_in_urls_are_not_kept(url: str, make: Any) -> None:
-    identity = make.identity(
-        "tracking.uri=postgresql://user:hunter2@db.example/mlflow", "data.uri=ftp://me:pw@h/x"
-    )
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp://me:SECRET@h/x",
+        "https://SECRET@h/x.parquet",
+        "https://h/x.parquet?sv=2024&sig=SECRET",
+        "s3://AKIASECRET:wJalrSECRET/xyz+1@h/x.parquet",
+    ],
+)
+def test_credentials_in_urls_are_not_kept(url: str, make: Any, uri: str) -> None:
+    plain = make.identity("tracking.uri=postgresql://user:SECRET@db.example/mlflow")
+    data = plain.job.data.model_copy(update={"uri": uri})
+    identity = dataclasses.replace(plain, job=plain.job.model_copy(update={"data": data}))
+    with pytest.raises(JobError, match="a source file's URI") as caught:
+        RunDirectory.create_or_open(url, identity, [UnitSpec("u0", uri, 0, 3, source_name="x")])
+    assert "SECRET" not in str(caught.value)
     run = RunDirectory.create_or_open(url, identity, make.units(1))
-    for name in ("run.json", "job.yaml"):
-        text = run.storage.read(name).decode()
-        assert "hunter2" not in text and "me:pw" not in text and "db.example/mlflow" in text
+    unit = run.plan()[0]
+    rows = make.unit_rows(unit)
+    rows[3]["error_message"] = f"cannot read '{uri}': gone"
+    run.commits.commit(make.attempt_unit(run, unit.unit_id, rows))
+    run.commits.fold(min_new=1)
+    files = run.storage.fs.find(run.storage.root)
+    assert len(files) >= 6
+    for file in files:
+        assert b"SECRET" not in run.storage.fs.cat_file(file), file
+    table = pq.read_table(BytesIO(run.storage.read(run.commits.load().files("certificates")[0])))
+    [message] = table["error_message"].drop_null().to_pylist()
+    assert message.startswith("cannot read '") and message.endswith("': gone")
+    assert "db.example/mlflow" in run.storage.read("job.yaml").decode()
     assert not RunDirectory.create_or_open(url, identity, []).created
 
 
 def test_the_plan_keeps_every_field(url: str, make: Any) -> None:
-    import dataclasses
-
-    from smoothcert.datasets import UnitSpec
     from smoothcert.store.plan import PLAN
 
     assert PLAN.names == [field.name for field in dataclasses.fields(UnitSpec)]

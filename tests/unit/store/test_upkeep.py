@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import smoothcert.store.compact as compaction
-from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store import RunDirectory, new_attempt, open_query
+from smoothcert.errors import JobError, QueryError, RunDirectoryError, StoreError
+from smoothcert.store import RunDirectory, Storage, new_attempt, open_query
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 
@@ -160,7 +160,7 @@ def test_a_process_killed_at_any_step_of_compaction(local_run: RunDirectory, mak
     assert json.loads(result.stdout)["died"] >= 4
     assert shown(local_run) == before and len(local_run.commits.load().files("certificates")) == 1
     age(local_run, HOUR)
-    collect(local_run, grace=NOW)
+    collect(local_run, grace=NOW, nothing_else_runs=True)
     assert shown(local_run) == before
 
 
@@ -170,7 +170,7 @@ def test_a_process_killed_at_any_step_of_compaction(local_run: RunDirectory, mak
 def test_what_was_fixed_at_the_start_stays_whatever_its_age(open_run: Opener, make: Any) -> None:
     run = open_run(units=2)
     run.write_document("plan/pool.json", b"[]")
-    collect(run, grace=-HOUR)
+    collect(run, grace=-HOUR, nothing_else_runs=True)
     assert run.read_document("plan/pool.json") == b"[]"
     assert run.plan()
 
@@ -182,14 +182,14 @@ def test_losers_go_and_winners_stay(open_run: Opener, make: Any) -> None:
     assert not run.commits.commit(lost)
     before = shown(run)
     assert collect(run) == [], "young files stay"
-    told = collect(run, grace=-HOUR, dry_run=True)
+    told = collect(run, grace=-HOUR, nothing_else_runs=True, dry_run=True)
     assert [item.file for item in told] == [lost.parts[0].file] and told[0].size_bytes == lost.parts[
         0
     ].size_bytes
     assert run.storage.exists(lost.parts[0].file)
-    assert collect(run, grace=-HOUR) == told
+    assert collect(run, grace=-HOUR, nothing_else_runs=True) == told
     assert not run.storage.exists(lost.parts[0].file)
-    assert shown(run) == before and collect(run, grace=-HOUR) == []
+    assert shown(run) == before and collect(run, grace=-HOUR, nothing_else_runs=True) == []
 
 
 def test_what_a_killed_process_left_goes(local_run: RunDirectory, make: Any) -> None:
@@ -198,7 +198,9 @@ def test_what_a_killed_process_left_goes(local_run: RunDirectory, make: Any) -> 
     for name in left:
         local_run.storage.replace(name, b"x")
     before = shown(local_run)
-    assert sorted(item.file for item in collect(local_run, grace=-HOUR)) == sorted(left)
+    assert sorted(item.file for item in collect(local_run, grace=-HOUR, nothing_else_runs=True)) == sorted(
+        left
+    )
     assert shown(local_run) == before and local_run.plan() == make.units(6)
 
 
@@ -236,7 +238,7 @@ def test_old_manifests_go_when_their_successor_is_old(local_run: RunDirectory, m
 def test_an_attempt_whose_part_is_gone_does_not_commit(open_run: Opener, make: Any) -> None:
     run = open_run()
     sleeper = make.attempt_unit(run, "u00000-0", make.unit_rows(run.plan()[0]))
-    collect(run, grace=-HOUR)
+    collect(run, grace=-HOUR, nothing_else_runs=True)
     with pytest.raises(StoreError, match="does not exist"):
         run.commits.commit(sleeper)
     assert run.commits.unit_ids() == set()
@@ -266,6 +268,143 @@ def test_no_mixture_of_upkeep_and_work_loses_a_row(url: str, make: Any, seed: in
         elif action == "compact":
             compact(run, target_rows=random_.choice([3, 6, 1000]))
         elif action == "gc":
-            collect(run, grace=-HOUR)
+            collect(run, grace=-HOUR, nothing_else_runs=True)
             assert dict(shown(run)) == expected
     assert dict(shown(run)) == expected
+
+
+# gc at the wrong moment
+
+
+def files_gone(run: RunDirectory) -> list[str]:
+    return [f for f in run.commits.load().files("certificates") if not run.storage.exists(f)]
+
+
+def test_a_short_grace_is_refused_unless_nothing_else_runs(open_run: Opener, make: Any) -> None:
+    run = open_run(units=2)
+    fill(run, make)
+    for grace in (NOW, HOUR - timedelta(seconds=1)):
+        with pytest.raises(JobError, match="grace_s=") as caught:
+            collect(run, grace=grace)
+        assert "--nothing-else-runs" in caught.value.remedy
+    assert collect(run, grace=NOW, dry_run=True) == []
+    assert collect(run, grace=HOUR) == []
+
+
+def test_a_part_deleted_while_it_is_committed_is_told_and_done_again(open_run: Opener, make: Any) -> None:
+    run = open_run(units=2)
+    first, second = run.plan()
+    make.commit_unit(run, first)
+    commit = make.attempt_unit(run, second.unit_id, make.unit_rows(second))
+    real = run.storage.create
+
+    def create(file: str, data: bytes) -> bool:
+        if file.startswith("commits/u"):
+            collect(RunDirectory.open(run.url), grace=-HOUR, nothing_else_runs=True)
+        return real(file, data)
+
+    run.storage.create = create  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="its rows are missing") as caught:
+        run.commits.commit(commit)
+    assert f"commits/{second.unit_id}.json" in caught.value.remedy
+    with pytest.raises((StoreError, QueryError)), open_query([run.url]) as query:
+        query.sql("SELECT count(*), max(pair_id) FROM certificates")
+    with pytest.raises(StoreError, match="nothing was deleted"):
+        collect(run)
+    # the remedy helps before and after the commit was folded into a manifest
+    assert run.commits.fold(min_new=1)
+    run.storage.remove(f"commits/{second.unit_id}.json")
+    assert list(run.pending()) == [second] and run.commits.load().reopened == {second.unit_id}
+    assert len(shown(run)) == 4
+    assert run.commits.resume().reopened == frozenset()
+    run.storage.create = real  # type: ignore[method-assign]
+    make.commit_unit(run, second)
+    assert len(shown(run)) == 8 and list(run.pending()) == []
+    collect(run)
+
+
+def test_a_merged_file_deleted_before_it_counts_stops_the_compaction(
+    open_run: Opener, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(units=6)
+    fill(run, make)
+    before = shown(run)
+    real = run.commits.load
+    loads = 0
+
+    def load() -> Any:
+        nonlocal loads
+        loads += 1
+        if loads == 2:
+            collect(RunDirectory.open(run.url), grace=-HOUR, nothing_else_runs=True)
+        return real()
+
+    monkeypatch.setattr(run.commits, "load", load)
+    with pytest.raises(StoreError, match="was deleted before it counted"):
+        compact(run)
+    assert run.commits.newest_number() == 0
+    assert shown(RunDirectory.open(run.url)) == before
+
+
+def test_a_merged_file_deleted_as_it_comes_to_count_leaves_every_row(
+    open_run: Opener, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(units=6)
+    fill(run, make)
+    before = shown(run)
+    real = run.commits.publish
+    calls = 0
+
+    def publish(previous: int, table: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            collect(RunDirectory.open(run.url), grace=-HOUR, nothing_else_runs=True)
+        return real(previous, table)
+
+    monkeypatch.setattr(run.commits, "publish", publish)
+    with pytest.raises(StoreError, match="the files of before count"):
+        compact(run)
+    assert files_gone(run) == [] and shown(RunDirectory.open(run.url)) == before
+    collect(RunDirectory.open(run.url), grace=-HOUR, nothing_else_runs=True)
+    assert shown(RunDirectory.open(run.url)) == before
+    assert compact(RunDirectory.open(run.url)).files_after == 1
+
+
+def test_nothing_is_deleted_while_a_committed_file_is_missing(open_run: Opener, make: Any) -> None:
+    run = open_run(units=6)
+    fill(run, make)
+    small = run.commits.load().files("certificates")
+    compact(run)
+    [merged] = run.commits.load().files("certificates")
+    run.storage.remove(merged)
+    with pytest.raises(StoreError, match="6 units lack their rows"):
+        collect(run, grace=-HOUR, nothing_else_runs=True)
+    assert all(run.storage.exists(file) for file in small)
+
+
+def test_what_workers_left_half_written_goes(local_run: RunDirectory) -> None:
+    left = ["plan/.pool.json.ab.tmp", "workers/.host-1-ab.jsonl.cd.tmp"]
+    for name in [*left, "workers/host-1-ab.jsonl"]:
+        local_run.storage.replace(name, b"x")
+    age(local_run, 25 * HOUR)
+    assert sorted(item.file for item in collect(local_run)) == left
+    assert local_run.storage.exists("workers/host-1-ab.jsonl")
+
+
+# stores without exclusive creation
+
+
+def test_compaction_takes_the_lease_or_writes_nothing(
+    open_run: Opener, make: Any, monkeypatch: pytest.MonkeyPatch, quick_lease: None
+) -> None:
+    monkeypatch.setattr(Storage, "supports_exclusive_create", lambda self, directory="": False)
+    run = open_run(units=6)
+    with run.committing():
+        fill(run, make)
+        files = run.storage.names("certificates")
+        with pytest.raises(RunDirectoryError, match="is being worked on by the driver"):
+            compact(RunDirectory.open(run.url))
+        assert run.storage.names("certificates") == files
+    assert compact(RunDirectory.open(run.url)).files_after == 1
+    assert len(shown(run)) == 24

@@ -27,6 +27,9 @@ from smoothcert.errors import EncoderError, SmoothcertError, StoreError
 from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.opening import Opening
+from smoothcert.store import lease
+
+lease.BEAT_S = float(os.environ.get("SMOOTHCERT_BEAT_S", lease.BEAT_S))
 
 SIZE = 16
 BRIGHT = 250
@@ -136,7 +139,8 @@ class FaultyDriver(Driver):
 
     def opening(self) -> Opening:
         plain = super().opening()
-        return FaultyOpening(plain.job, plain.run_url, plain.encoder_digest, plain.pool, self._faults)
+        given = (plain.job, plain.run_url, plain.encoder_digest, plain.pool)
+        return FaultyOpening(*given, self._faults, exclusive=plain.exclusive)
 
 
 def certify(job_text: str, faults: Faults) -> int:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from smoothcert.tracking.redaction import clean, without_secrets, without_secrets_of
+from smoothcert.redaction import clean, without_secrets, without_secrets_of
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,8 @@ from smoothcert.tracking.redaction import clean, without_secrets, without_secret
         ("https://ghp_token@host/data.csv", "https://host/data.csv"),
         ("s3://key:secret@bucket/a/*.tar", "s3://bucket/a/*.tar"),
         ("https://host/x.tar?X-Amz-Signature=abc&X-Amz-Credential=def", "https://host/x.tar"),
+        ("s3://AKIA:wJalr/xyz+1@bucket/a.tar", "s3://bucket/a.tar"),
+        ("abfss://me:pw@account.example/x", "abfss://account.example/x"),
         ("az://box/x.csv?sv=2024&sig=abc%3D", "az://box/x.csv"),
         ("https://host/x#access_token=abc", "https://host/x"),
         ("simplecache::s3://key:secret@bucket/x", "simplecache::s3://bucket/x"),
@@ -31,6 +33,11 @@ def test_credentials_go(text: str, expected: str) -> None:
         "s3://bucket/shard-??.tar",
         "s3://bucket/user@example/x.tar",
         "memory://runs/a",
+        "abfss://container@account.dfs.core.windows.net/x.tar",
+        "http://host:5000/a@b",
+        "http://[::1]:5000/a@b",
+        "s3://arn:aws:s3:us-west-2:123:accesspoint/name/a@b",
+        "zip://a.zip::s3://bucket/x@y",
         "a photo of a {label}",
         "angular>=0.8@0.25",
         "runs/a?b=c",

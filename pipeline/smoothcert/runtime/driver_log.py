@@ -1,0 +1,77 @@
+"""What a driver says into the run directory: its start and end, and every warning and error of its work.
+
+On a cluster the driver alone knows of lost workers, split units and pairs given up; its terminal may be gone when
+somebody asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from smoothcert.runtime.events import BEAT, DRIVER, EventLog
+from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.results import worker_name
+from smoothcert.runtime.session import Progress
+from smoothcert.store import RunDirectory
+
+log = logging.getLogger(__name__)
+
+_BEAT_S = 20.0
+_HEARD = ("smoothcert.runtime", "smoothcert.store")
+_OTHERS = ("smoothcert.runtime.session", "smoothcert.runtime.attack_session", "smoothcert.runtime.events")
+"""Sessions have logs of their own; and what cannot be written is not to be written again."""
+
+
+@contextlib.contextmanager
+def driver_log(run: RunDirectory, monitor: Monitor) -> Iterator[Monitor]:
+    """While a driver works on a run: says how commits are made, and keeps what it logs in the run directory.
+
+    Args:
+        run: the run.
+        monitor: told as before by the monitor that this yields, which also gives the log its signs of life.
+    """
+    events = EventLog(run.storage, DRIVER + worker_name(), every_s=_BEAT_S)
+    handler = _Handler(events)
+
+    def on_progress(progress: Progress) -> None:
+        events.say(BEAT, draws=progress.draws)
+        monitor.on_progress(progress)
+
+    if run.exclusive:
+        log.info("commits: exclusive creation")
+    else:
+        log.warning("commits: by this driver alone: the store cannot create files exclusively")
+    events.say("begin", exclusive=run.exclusive)
+    for name in _HEARD:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield replace(monitor, on_progress=on_progress)
+    except BaseException as exc:
+        events.say("error", message=f"the driver ended: {type(exc).__name__}: {exc}")
+        raise
+    finally:
+        for name in _HEARD:
+            logging.getLogger(name).removeHandler(handler)
+        events.say("end", now=True)
+        events.close()
+
+
+class _Handler(logging.Handler):
+    """Puts log records into an event log."""
+
+    def __init__(self, events: EventLog) -> None:
+        super().__init__(logging.INFO)
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        if record.name in _OTHERS:
+            return
+        event = {logging.ERROR: "error", logging.WARNING: "warning"}.get(record.levelno, "note")
+        try:
+            self._events.say(event, message=record.getMessage())
+        except Exception:
+            self.handleError(record)
