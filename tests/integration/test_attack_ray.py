@@ -1,4 +1,4 @@
-"""An attack job on Ray whose worker is killed, then its driver: resumed, it has every outcome exactly once."""
+"""An attack job on Ray whose workers are killed, then its driver: resumed, it has every outcome exactly once."""
 
 from __future__ import annotations
 
@@ -88,18 +88,21 @@ def until(what: Callable[[], Any], process: subprocess.Popen[str], log: Path) ->
     raise AssertionError(f"nothing happened:\n{log.read_text()}")
 
 
-def attackers(run: Path) -> set[int]:
-    """Process ids of workers that have begun an attack unit, living or not."""
-    found = set()
-    for path in run.glob("workers/*.jsonl"):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        if any("." in line.get("unit", "").partition("-")[0] for line in lines):
-            found.add(int(lines[0]["worker"].rpartition(":")[2]))
+def attack_commits(run: Path) -> dict[str, int]:
+    """The attack units that are committed, each with the process that did it."""
+    found = {}
+    for path in run.glob("commits/*.json"):
+        if "." in path.stem.partition("-")[0]:
+            found[path.stem] = int(json.loads(path.read_text())["worker"].rpartition(":")[2])
     return found
 
 
-def attack_commits(run: Path) -> set[str]:
-    return {path.stem for path in run.glob("commits/*.json") if "." in path.stem.partition("-")[0]}
+def workers(run: Path) -> set[int]:
+    """The living processes that write a log of a worker."""
+    said = (
+        path.stem.split("-") for path in run.glob("workers/*.jsonl") if not path.stem.startswith("driver")
+    )
+    return {pid for words in said if living(pid := int(words[-2]))}
 
 
 def living(pid: int) -> bool:
@@ -110,22 +113,24 @@ def living(pid: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_and_then_the_driver_are_killed(started: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_the_workers_and_then_the_driver_are_killed(started: subprocess.Popen[str], tmp_path: Path) -> None:
     run, log = tmp_path / "runs" / "r", tmp_path / "log"
-    first = until(lambda: attackers(run), started, log)
-    os.kill(min(first), signal.SIGKILL)
-    # another worker takes its place: the work goes on with a process that was not there
-    before = attack_commits(run)
-    until(lambda: len(attackers(run) - first) > 0 and attack_commits(run) > before, started, log)
-    workers = attackers(run)
+    until(lambda: attack_commits(run), started, log)
+    # all of them: one left alone could finish the job while the other's successor is still loading
+    first = workers(run)
+    assert first
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    # others take their places: the work goes on with processes that were not there
+    until(lambda: set(attack_commits(run).values()) - first, started, log)
     started.kill()
     assert started.wait() == -signal.SIGKILL
-    left = UNITS - len(attack_commits(run))
-    assert left > 0, "the driver was done before it was killed: nothing would be shown"
+    # what a worker holds when its driver dies it may still commit: count when all are gone
     end = time.monotonic() + 60
-    while any(map(living, workers)):
+    while workers(run):
         assert time.monotonic() < end, "workers outlive their driver"
         time.sleep(0.05)
+    assert len(attack_commits(run)) < UNITS, "the driver was killed too late: nothing would be shown"
     assert not audit_run(RunDirectory.open(str(run))).sound, "what is missing must show"
 
     kept = {path.name: path.read_bytes() for path in run.glob("commits/*.json")}
