@@ -190,6 +190,24 @@ def test_too_many_bad_pairs_have_an_exit_code_of_their_own(smoothcert, tmp_path,
     assert code == 0 and f"resuming: {len(expected)} of {len(expected)}" in err
 
 
+def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
+    """Pictures that are refused stay refused, and the exit code says so."""
+    run = tmp_path / "runs" / "mine"
+    job = job_file(draws=8)
+    code, _, err = smoothcert("certify", job, "--set", "data.max_pixels=63", "--set", "data.limit=9")
+    assert code == 6, err
+    code, _, err = smoothcert("retry", run, "--where", "no_such_column = 1")
+    assert code == 2 and "no_such_column" in err
+    code, _, err = smoothcert("retry", run, "--where", "true", "--set", "certify.sigma=0.5")
+    assert code == 2 and "numbers depend on" in err
+    code, _, err = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them")
+    assert code == 6 and "9 quarantined pairs to run again" in err
+    code, out, _ = smoothcert("query", run, "--format", "json", "SELECT unit_id FROM quarantine")
+    units = [row["unit_id"] for row in json.loads(out)]
+    assert len(units) == 9 and all(unit.startswith("retry-") for unit in units)
+    assert smoothcert("status", run)[0] == 0
+
+
 def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digits, job_file):
     """A shard goes away while the run is under way."""
     data = tmp_path / "data"

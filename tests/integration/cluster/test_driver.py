@@ -32,7 +32,7 @@ def test_a_signal_ends_gracefully(driver_process, check, tools, number):
     assert first.end() == 128 + number, first.text
     assert 0 < tools.commits_of(first.url) < 8, "units in flight were finished, no other was begun"
     if number == signal.SIGTERM:
-        second = driver_process("pace_s=0.0")
+        second = driver_process("pace_s=0.0", kind="local")
         assert second.end() == 0, second.text
         check(first.url)
 

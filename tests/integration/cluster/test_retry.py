@@ -1,9 +1,5 @@
 """Quarantined pairs run again, through the same executor, and their new rows replace the old ones."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 pytestmark = pytest.mark.timeout(200)
@@ -60,31 +56,3 @@ def test_a_unit_of_retries_is_named_by_what_it_replaces():
     parts = unit.cut(2)
     assert [part.pairs for part in parts] == [("a", "b"), ("c",)]
     assert {(part.origin, part.start, part.stop) for part in parts} == {(place.unit_id, 4, 9)}
-
-
-def test_the_command(plug, job_text, tmp_path, data):
-    """On the bundled encoder, certified here and retried on Ray; pictures that are refused stay refused, and the exit
-    code says so.
-    """
-    job = tmp_path / "job.yaml"
-    text = job_text(kind="local", draws=20).replace("test:faulty", "bundled:digits-clip")
-    job.write_text(text.replace("format: parquet", "limit: 9, max_pixels: 255, format: parquet"))
-
-    def smoothcert(*arguments):
-        command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-    first = smoothcert("certify", job)
-    assert first.returncode == 6, first.stderr
-    run = tmp_path / "runs" / "r"
-    bad = smoothcert("retry", run, "--where", "no_such_column = 1")
-    assert bad.returncode == 2 and "no_such_column" in bad.stderr
-    other = smoothcert("retry", run, "--where", "true", "--set", "certify.sigma=0.5")
-    assert other.returncode == 2 and "numbers depend on" in other.stderr
-    on_ray = ("--executor", "ray", "--set", "executor.workers=1")
-    again = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them", *on_ray)
-    assert again.returncode == 6 and "9 quarantined pairs to run again" in again.stderr, again.stderr
-    assert "executor ray" in again.stderr
-    units = smoothcert("query", run, "--format", "json", "SELECT DISTINCT unit_id FROM quarantine")
-    assert all(row["unit_id"].startswith("retry-") for row in json.loads(units.stdout))
-    assert smoothcert("status", run).returncode == 0

@@ -55,7 +55,7 @@ def test_a_full_disk_ends_the_run_and_room_resumes_it(driver_process, check, tmp
     assert "the disk or quota is full" in run.text
     (tmp_path / "mended").touch()
     assert tools.commits_of(f"{tmp_path}/runs/r") > 0
-    again = driver_process("", environment=full, runs=runs)
+    again = driver_process("", environment=full, runs=runs, kind="local")
     assert again.end() == 0, again.text
     check(f"{tmp_path}/runs/r")
     assert Path(tmp_path, "runs/r/summary.json").exists()

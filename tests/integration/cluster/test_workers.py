@@ -12,7 +12,7 @@ from smoothcert.errors import ExecutorError, SmoothcertError
 pytestmark = pytest.mark.timeout(150)
 
 
-PAIRS_PER_UNIT = {1: 6, 2: 5, 3: 8, 4: 24}
+PAIRS_PER_UNIT = {1: 4, 2: 5, 3: 8, 4: 24}
 """By seed: where in its unit, and beside which others, the pair at fault is."""
 
 
