@@ -192,9 +192,9 @@ def test_too_many_bad_pairs_have_an_exit_code_of_their_own(smoothcert, tmp_path,
 
 def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
     """Pictures that are refused stay refused, and the exit code says so."""
-    run = tmp_path / "runs" / "mine"
-    job = job_file(draws=8)
-    code, _, err = smoothcert("certify", job, "--set", "data.max_pixels=63", "--set", "data.limit=9")
+    run = tmp_path / "runs" / "20261101"  # a name that YAML takes for a number
+    refusing = ["data.max_pixels=63", "data.limit=9", "output.run='20261101'"]
+    code, _, err = smoothcert("certify", job_file(draws=8), *(f"--set={text}" for text in refusing))
     assert code == 6, err
     code, _, err = smoothcert("retry", run, "--where", "no_such_column = 1")
     assert code == 2 and "no_such_column" in err
@@ -206,6 +206,16 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
     units = [row["unit_id"] for row in json.loads(out)]
     assert len(units) == 9 and all(unit.startswith("retry-") for unit in units)
     assert smoothcert("status", run)[0] == 0
+
+
+def test_a_second_signal_leaves_at_once_with_its_own_code(job_file, tmp_path):
+    process = start("certify", job_file(draws=2000))
+    wait_for_commits(tmp_path / "runs" / "mine", 1, lambda: process.poll() is None)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    assert code == 143 and "leaving" in err and "certified" not in out, (out, err)
 
 
 def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digits, job_file):

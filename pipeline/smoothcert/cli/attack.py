@@ -65,10 +65,15 @@ def certify_and_attack(driver: Driver, retry: str | None = None) -> int:
     for line in _few_draws(attacks.job):
         Console(stderr=True).print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
     again = {} if retry is None else _chosen(driver, attacks, retry)
-    code = run_to_end(driver)
+    console = Console(stderr=True)
+    stopped_by = StopSignals(console)
+    code = run_to_end(driver, stopped_by=stopped_by)
     if code not in (0, EXIT_OVER_QUARANTINE_BUDGET):
         return code
-    return _attack_to_end(driver, attacks, again) or code
+    if stopped_by.signal is not None:
+        console.print("stopped before the attacks: run the same command again to resume")
+        return 128 + stopped_by.signal
+    return _attack_to_end(driver, attacks, again, console, stopped_by) or code
 
 
 def _chosen(driver: Driver, attacks: AttackDriver, where: str) -> Chosen:
@@ -93,14 +98,15 @@ def _count(chosen: Chosen) -> int:
     return sum(map(len, chosen.values()))
 
 
-def _attack_to_end(driver: Driver, attacks: AttackDriver, again: Chosen) -> int:
+def _attack_to_end(
+    driver: Driver, attacks: AttackDriver, again: Chosen, console: Console, stopped_by: StopSignals
+) -> int:
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.audit import audit_run
     from smoothcert.runtime.executor import Monitor
     from smoothcert.store import Query
 
-    console, out = Console(stderr=True), Console()
-    stopped_by = StopSignals(console)
+    out = Console()
     pairs = driver.run.info.pairs * len(driver.job.attacks)
     done = attacks.pairs_done(again)
     console.print(f"attacks: {len(driver.job.attacks)} of each pair", highlight=False)

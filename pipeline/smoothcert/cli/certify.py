@@ -29,7 +29,8 @@ def certify(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = 
     """Certify every pair of a job, then make its attacks, if it has any. Run the same command again to resume.
 
     Exit codes: 0 every pair has its row; 2 bad input; 3 the store failed; 5 pairs without a row, or workers
-    failed; 6 more quarantined pairs than output.quarantine_budget; 130, 143 stopped by SIGINT, SIGTERM.
+    failed; 6 more quarantined pairs than output.quarantine_budget; 130, 143 stopped by SIGINT, SIGTERM; 1 the audit
+    of the attacks found something.
     """
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
@@ -45,6 +46,7 @@ def run_to_end(
     driver: Driver,
     work: Callable[[Monitor], RunReport] | None = None,
     on_report: Callable[[RunReport], None] = lambda report: None,
+    stopped_by: StopSignals | None = None,
 ) -> int:
     """Run what is left of a driver's run, show it, and return the exit code. Catches SIGINT and SIGTERM.
 
@@ -52,10 +54,11 @@ def run_to_end(
         driver: of the run.
         work: what to do instead of ``driver.certify``.
         on_report: told how the work went.
+        stopped_by: what catches signals, where something else follows.
     """
     job = driver.job
     console = Console(stderr=True)
-    stopped_by = StopSignals(console)
+    stopped_by = stopped_by or StopSignals(console)
 
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
@@ -102,7 +105,8 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
-            raise KeyboardInterrupt
+            self._console.print("leaving; what was committed is kept")
+            raise SystemExit(128 + number)
         self.signal = number
         self.event.set()
         self._console.print("stopping: units in flight may finish; once more to leave at once")

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from smoothcert import __version__
+from smoothcert.redaction import without_secrets
 
 _PACKAGES = (
     "torch", "transformers", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy", "scipy", "pillow",
@@ -30,7 +31,7 @@ def doctor(
     problems: list[str] = []
 
     def line(what: str, value: str) -> None:
-        console.print(f"{what:<14} {value}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{what:<14} {without_secrets(value)}", highlight=False, soft_wrap=True, markup=False)
 
     line("smoothcert", __version__)
     line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -43,14 +44,15 @@ def doctor(
     for url in ["runs", *(store or [])]:
         _store(url, line, problems)
     if importlib.util.find_spec("s3fs") is None:
-        line("s3", "not available; for s3:// URLs: pip install 'smoothcert[s3]'")
+        line("s3", "not available; for s3:// URLs: pip install -c constraints.txt -e '.[s3]'")
     tracking = os.environ.get(
         "MLFLOW_TRACKING_URI", "SQLite beside the runs (MLFLOW_TRACKING_URI is not set)"
     )
     line("mlflow store", tracking)
     line("ray address", os.environ.get("RAY_ADDRESS", "none: a cluster is started on this machine"))
     for problem in problems:
-        console.print(f"problem: {problem}", style="bold red", highlight=False, soft_wrap=True, markup=False)
+        text = f"problem: {without_secrets(problem)}"
+        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
     console.print("no problems found" if not problems else f"{len(problems)} problem(s)", highlight=False)
     sys.exit(1 if problems else 0)
 

@@ -25,6 +25,7 @@ from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
 from smoothcert.cli.track import track
 from smoothcert.errors import SmoothcertError
+from smoothcert.redaction import without_secrets
 
 app = typer.Typer(
     name="smoothcert",
@@ -96,11 +97,11 @@ def main() -> None:
 
 def _explain(error: BaseException) -> None:
     if _debug:
-        traceback.print_exception(error)
+        print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
     else:
         Console(stderr=True).print(f"[bold red]error:[/] [not bold]{_plain(error)}[/]", soft_wrap=True)
 
 
 def _plain(error: BaseException) -> str:
     text = str(error) if isinstance(error, SmoothcertError) else f"{type(error).__name__}: {error}"
-    return text.replace("[", r"\[")
+    return without_secrets(text).replace("[", r"\[")

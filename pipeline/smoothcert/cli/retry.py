@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +95,8 @@ def _attacked(run: RunDirectory, where: str) -> int:
 def _job_of(stored: Job, url: str, changes: list[str]) -> Job:
     """The stored job at the place where the run is now, with overrides that leave its numbers alone."""
     runs, _, name = url.rstrip("/").rpartition("/")
-    place = [f"output.runs={runs or '/'}", f"output.run={name}"]
+    # as JSON: a name may read like a number or a date
+    place = [f"output.runs={json.dumps(runs or '/')}", f"output.run={json.dumps(name)}"]
     job = parse_job(stored.to_yaml(), [*changes, *place], origin="the run's job")
     if job.science() != stored.science():
         raise JobError(

@@ -107,7 +107,7 @@ def _remedy(uri: str, exc: Exception) -> str:
     if isinstance(exc, PermissionError) or "redential" in type(exc).__name__:
         return "check the permissions, or the store's credentials (environment, profile or instance role)"
     if isinstance(exc, ImportError):
-        package = " (smoothcert[s3] for s3://)" if uri.startswith("s3") else ""
+        package = " (s3fs for s3://)" if uri.startswith("s3") else ""
         return f"install the file system's package{package}"
     if isinstance(exc, ValueError) and "rotocol" in str(exc):
         scheme = uri.partition("://")[0]

@@ -171,10 +171,19 @@ class AttackDriver:
         run = self._driver.run
         note_asked(run, self.job.attacks)
         before = run.commits.resume()
-        pending = self._left(before, again)
-        report = self._executor().run(iter(pending), monitor) if pending else ExecutorReport()
-        after = run.commits.load()
-        missing = len(self._left(after, again))
+        todo = len(self._left(before, again))
+        report, state = ExecutorReport(), before
+        while not report.stopped:
+            pending = [unit for unit in self._left(state, again) if unit.unit_id not in report.failed]
+            if not pending:
+                break
+            found = len(state)
+            report = report.and_then(self._executor().run(iter(pending), monitor))
+            state = run.commits.load()
+            if len(state) == found:
+                break
+            # another driver may have split units that are ours too: then their parts are left
+        missing = len(self._left(state, again))
         examples = wanted = 0
         if not report.stopped:
             for section in self.job.attacks:
@@ -183,7 +192,7 @@ class AttackDriver:
         ids = {section.attack_id for section in self.job.attacks}
         done = sum(attack_id_of(unit) in ids for unit in before.unit_ids - set(before.split_units))
         return AttackReport(
-            units=done + len(pending),
+            units=done + todo,
             missing=missing,
             failed={unit: str(error) for unit, error in report.failed.items()},
             stopped=report.stopped,

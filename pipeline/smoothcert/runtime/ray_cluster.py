@@ -19,6 +19,7 @@ import smoothcert
 from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
 from smoothcert.job_encoder import EncoderSection
+from smoothcert.redaction import without_secrets, without_secrets_of
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +127,11 @@ def connect(section: ExecutorSection) -> bool:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
         raise ExecutorError(
-            f"cannot join the Ray cluster at executor.address={address!r}: {exc}",
+            f"cannot join the Ray cluster at executor.address={without_secrets(str(address))!r}: "
+            + without_secrets_of(str(exc), str(address)),
             remedy="check the address, and for a cluster with token authentication RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH; without an address a cluster is started on this machine",
-        ) from exc
+        ) from None
     finally:
         if handler is not None:
             signal.signal(signal.SIGTERM, handler)

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.errors import StoreError
+from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.filesystem import Storage
 from smoothcert.store.lease import DriverLease
@@ -32,6 +32,9 @@ from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits
 from smoothcert.store.parts import PartFile, checked_name, gone, new_attempt
 
 log = logging.getLogger(__name__)
+
+_NAMED = 1000
+"""Units that an error names at most."""
 
 COMMITS = "commits"
 MANIFESTS = "manifests"
@@ -159,7 +162,7 @@ class CommitLog:
 
         Raises:
             StoreError: reading failed.
-            RunDirectoryError: a commit is damaged.
+            RunDirectoryError: a commit is damaged, or was deleted while others share its rows' file.
         """
         closed = self.unit_ids()
         number, table = self._newest_manifest()
@@ -169,6 +172,7 @@ class CommitLog:
             # not those that were committed and folded since the listing: they are in a later one
             reopened -= self.unit_ids()
             reopened = {unit for unit in reopened if not self._storage.exists(f"{COMMITS}/{unit}.json")}
+            self._refuse_half_a_file(table, reopened)
             table = table.filter(pc.invert(pc.is_in(table["unit_id"], pa.array(reopened, pa.string()))))
         commits = self._read(closed - known)
         if commits:
@@ -196,6 +200,22 @@ class CommitLog:
     def parts_without(self, unit_ids: set[str]) -> list[PartFile]:
         """Parts that the commits of all other units name, as they were committed."""
         return [part for commit in self._read(self.unit_ids() - unit_ids) for part in commit.parts]
+
+    def _refuse_half_a_file(self, table: pa.Table, reopened: set[str]) -> None:
+        """A merged file is read whole: of the units in it, all are done again or none."""
+        rows = zip(table["unit_id"].to_pylist(), table["parts"].to_pylist(), strict=True)
+        owners = [(unit, part["file"]) for unit, parts in rows for part in parts]
+        files = {file for unit, file in owners if unit in reopened}
+        others = sorted({unit for unit, file in owners if file in files} - reopened)
+        if others:
+            raise RunDirectoryError(
+                f"the commits of {len(reopened):,} units were deleted, e.g. {min(reopened)}, but their rows share "
+                f"{', '.join(sorted(files)[:3])} with {len(others):,} units whose commits are there: these rows would "
+                "count twice",
+                remedy=f"restore what was deleted; or delete in '{self._storage.full_url(COMMITS)}' also those of "
+                + ", ".join(others[:_NAMED])
+                + (f" and {len(others) - _NAMED:,} more" if others[_NAMED:] else ""),
+            )
 
     def _read(self, unit_ids: set[str]) -> list[Commit]:
         files = (f"{COMMITS}/{unit_id}.json" for unit_id in sorted(unit_ids))

@@ -91,7 +91,7 @@ TABLE: tuple[Rule, ...] = (
     Rule(
         _named("ImportError"),
         "the library for this kind of URL is not installed",
-        "install it: pip install 'smoothcert[s3]' for s3://, gcsfs for gs://, adlfs for abfs://",
+        "install it: pip install s3fs for s3://, gcsfs for gs://, adlfs for abfs://",
     ),
     Rule(
         _named("BotoCoreError", "ClientError", "HttpError", "AzureError"),

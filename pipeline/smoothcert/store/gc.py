@@ -102,10 +102,11 @@ def _refuse_missing(run: RunDirectory, sizes: dict[str, int]) -> None:
         units = [unit_id for unit_id, parts in rows if any(part["file"] in missing for part in parts)]
         raise StoreError(
             f"'{run.storage.full_url(missing[0])}' is committed, but it is missing or was changed: "
-            f"{len(units):,} units lack their rows ({', '.join(units[:5])}{', ...' if units[5:] else ''}); "
-            "nothing was deleted",
+            f"{len(units):,} units lack their rows; nothing was deleted",
             remedy=f"restore it from a copy; or delete <unit>.json of these units in "
-            f"'{run.storage.full_url(COMMITS)}' and run the same command again: only they are done again",
+            f"'{run.storage.full_url(COMMITS)}' and run the same command again, and only they are done again: "
+            + ", ".join(units[:1000])
+            + (f" and {len(units) - 1000:,} more" if units[1000:] else ""),
         )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -26,13 +27,13 @@ SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 
 
-def smoothcert(*arguments: object, expect: int = 0, cwd: Path | None = None) -> SimpleNamespace:
+def smoothcert(*arguments: object, expect: int = 0, cwd: Path | None = None, **env: str) -> SimpleNamespace:
     done = subprocess.run(
         [SMOOTHCERT, *map(str, arguments)],
         capture_output=True,
         timeout=120,
         cwd=cwd,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | env,
     )
     err = done.stderr.decode()
     assert done.returncode == expect, (done.returncode, done.stdout, err)
@@ -127,6 +128,10 @@ def test_the_doctor_names_what_is_there(tmp_path):
     ):
         assert word in told
     assert list(tmp_path.iterdir()) == [], "it only asks"
+    places = {"MLFLOW_TRACKING_URI": "http://me:hunter2@tracking", "RAY_ADDRESS": "ray://token@head:10001"}
+    told = smoothcert("doctor", cwd=tmp_path, **places).out
+    assert "http://tracking" in told and "ray://head:10001" in told
+    assert not re.search("hunter2|token@", told)
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     told = smoothcert("doctor", "--store", blocked / "below", cwd=tmp_path, expect=1).out

@@ -323,6 +323,26 @@ def test_a_part_deleted_while_it_is_committed_is_told_and_done_again(open_run: O
     collect(run)
 
 
+def test_of_a_merged_file_all_units_are_done_again_or_none(open_run: Opener, make: Any) -> None:
+    run = open_run(units=3)
+    fill(run, make)
+    assert compact(run).files_after == 1
+    [merged] = run.commits.load().files("certificates")
+    first, second, third = run.plan()
+    run.storage.remove(f"commits/{first.unit_id}.json")
+    for read in (run.commits.load, run.commits.resume, lambda: shown(run)):
+        with pytest.raises(RunDirectoryError, match="share .* with 2 units") as caught:
+            read()
+        assert second.unit_id in caught.value.remedy and third.unit_id in caught.value.remedy
+    # the file is lost: gc names all of them, and with all of them deleted the run goes on
+    run.storage.remove(merged)
+    for unit in (second, third):
+        run.storage.remove(f"commits/{unit.unit_id}.json")
+    assert run.commits.resume().pairs == 0
+    fill(run, make)
+    assert len(shown(run)) == 12
+
+
 def test_a_merged_file_deleted_before_it_counts_stops_the_compaction(
     open_run: Opener, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
