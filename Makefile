@@ -10,9 +10,10 @@ demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
 	$(BIN)/smoothcert certify jobs/digits.yaml
 
-# Two processes of one thread each: most integration tests wait for other processes
+# Two processes of one thread each: most integration tests wait for other processes. In the order of the files, so that
+# the long ones, which start Ray, come first (tests/conftest.py)
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
