@@ -1,8 +1,6 @@
 """Attack jobs from job file to audit, on the bundled encoder and a handful of digits."""
 
 import json
-import os
-import signal
 import threading
 from collections.abc import Callable
 from io import BytesIO
@@ -19,13 +17,12 @@ from PIL import Image
 from smoothcert.certificates import angular_bound
 from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
 from smoothcert.cli.retry import retry
-from smoothcert.datasets import DIGIT_NAMES, UnitSpec, load_digits_pairs
+from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
 from smoothcert.errors import EncoderError, JobError, QueryError, RunDirectoryError
 from smoothcert.job import EncoderSection, parse_job
 from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.attack_retry import choose_attacks
-from smoothcert.runtime.attack_units import pending_attacks
 from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
@@ -250,44 +247,6 @@ def test_a_stopped_job_resumes_and_gives_the_same_rows(driver: Callable[..., Dri
         for name in ("margin", "perturbation_l2"):
             if left[name] is not None:
                 assert left[name] == pytest.approx(right[name], abs=1e-4)
-
-
-def test_units_that_another_driver_splits_are_still_done(driver: Callable[..., Driver]) -> None:
-    ours = driver([PGD], "executor.units_in_flight=1")
-    ours.certify(quiet())
-    run = ours.run
-    split: list[tuple[UnitSpec, ...]] = []
-
-    def on_result(result: Any) -> None:
-        if not split:
-            unit = list(pending_attacks(run, ours.job.attacks, run.commits.load()))[-2]
-            parts = tuple(unit.part(at, at + 1) for at in range(unit.start, unit.stop))
-            assert run.commits.split(unit.unit_id, parts)
-            split.append(parts)
-
-    report = AttackDriver(ours).run(Monitor(on_result=on_result))
-    assert (report.missing, report.failed) == (0, {}) and len(split[0]) == 2
-    assert {part.unit_id for part in split[0]} <= run.commits.load().unit_ids
-    assert audit_run(run).sound
-
-
-def test_a_signal_between_certifying_and_attacking_is_heeded(
-    driver: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = driver([PGD])
-    track, handler = Driver.certify, signal.getsignal(signal.SIGTERM)
-
-    def certify(self: Driver, monitor: Monitor) -> Any:
-        report = track(self, monitor)
-        os.kill(os.getpid(), signal.SIGTERM)  # all units are done: nothing asks for the signal any more
-        return report
-
-    monkeypatch.setattr(Driver, "certify", certify)
-    try:
-        assert certify_and_attack(ours) == 128 + signal.SIGTERM
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert len(list(pending_attacks(ours.run, ours.job.attacks, ours.run.commits.load()))) == 3
 
 
 def test_another_attack_joins_the_run_and_only_it_is_run(driver: Callable[..., Driver]) -> None:

@@ -1,6 +1,8 @@
 """What an attack job says at its end, and what it refuses before its beginning: nothing may pass for robustness."""
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable
 from io import BytesIO
@@ -19,10 +21,12 @@ from smoothcert.attacks.pgd import PGD as ProjectedGradientDescent
 from smoothcert.certificates import angular_bound, angular_radius
 from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
 from smoothcert.cli.certify import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET
+from smoothcert.datasets import UnitSpec
 from smoothcert.encoders import Encoder, KnownEncoder
 from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import parse_job
 from smoothcert.runtime.attack_driver import AttackDriver
+from smoothcert.runtime.attack_units import pending_attacks
 from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
@@ -243,6 +247,44 @@ def test_few_draws_are_said_before_work(driver: Made, capsys: pytest.CaptureFixt
     warning = "attacks.1 (pgd): eot_draws=8 (use 64 or more) and evaluate_draws=64 (use 1,000 or more)"
     assert warning in said and "attacks.0" not in said
     assert said.index(warning) < said.index("new run")
+
+
+def test_units_that_another_driver_splits_are_still_done(driver: Made) -> None:
+    ours = driver([PGD])
+    ours.certify(quiet())
+    run = ours.run
+    split: list[tuple[UnitSpec, ...]] = []
+
+    def on_result(result: Any) -> None:
+        if not split:
+            unit = list(pending_attacks(run, ours.job.attacks, run.commits.load()))[-2]
+            parts = tuple(unit.part(at, at + 1) for at in range(unit.start, unit.stop))
+            assert run.commits.split(unit.unit_id, parts)
+            split.append(parts)
+
+    report = AttackDriver(ours).run(Monitor(on_result=on_result))
+    assert (report.missing, report.failed) == (0, {}) and len(split[0]) == 2
+    assert {part.unit_id for part in split[0]} <= run.commits.load().unit_ids
+    assert audit_run(run).sound
+
+
+def test_a_signal_between_certifying_and_attacking_is_heeded(
+    driver: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = driver([PGD])
+    whole, handler = Driver.certify, signal.getsignal(signal.SIGTERM)
+
+    def certify(self: Driver, monitor: Monitor) -> Any:
+        report = whole(self, monitor)
+        os.kill(os.getpid(), signal.SIGTERM)  # all units are done: nothing asks for the signal any more
+        return report
+
+    monkeypatch.setattr(Driver, "certify", certify)
+    try:
+        assert certify_and_attack(ours) == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert len(list(pending_attacks(ours.run, ours.job.attacks, ours.run.commits.load()))) == 3
 
 
 def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:

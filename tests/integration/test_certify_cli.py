@@ -200,8 +200,9 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
     assert code == 2 and "no_such_column" in err
     code, _, err = smoothcert("retry", run, "--where", "true", "--set", "certify.sigma=0.5")
     assert code == 2 and "numbers depend on" in err
-    code, _, err = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them")
-    assert code == 6 and "9 quarantined pairs to run again" in err
+    on_ray = ("--executor", "ray", "--set", "executor.workers=1")
+    code, _, err = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them", *on_ray)
+    assert code == 6 and "9 quarantined pairs to run again" in err and "executor ray" in err
     code, out, _ = smoothcert("query", run, "--format", "json", "SELECT unit_id FROM quarantine")
     units = [row["unit_id"] for row in json.loads(out)]
     assert len(units) == 9 and all(unit.startswith("retry-") for unit in units)
@@ -209,13 +210,17 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
 
 
 def test_a_second_signal_leaves_at_once_with_its_own_code(job_file, tmp_path):
-    process = start("certify", job_file(draws=2000))
-    wait_for_commits(tmp_path / "runs" / "mine", 1, lambda: process.poll() is None)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    code, out, err = finish(process)
-    assert code == 143 and "leaving" in err and "certified" not in out, (out, err)
+    with start("certify", job_file(draws=2000)) as process:
+        try:
+            wait_for_commits(tmp_path / "runs" / "mine", 1, lambda: process.poll() is None)
+            process.send_signal(signal.SIGTERM)
+            while "stopping" not in (line := process.stderr.readline()):
+                assert line, "it ended before"
+            process.send_signal(signal.SIGTERM)
+            out, err = process.stdout.read(), process.stderr.read()
+            assert process.wait(60) == 143 and "leaving" in err and "certified" not in out, (out, err)
+        finally:
+            process.kill()
 
 
 def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digits, job_file):

@@ -213,8 +213,7 @@ class CommitLog:
                 f"{', '.join(sorted(files)[:3])} with {len(others):,} units whose commits are there: these rows would "
                 "count twice",
                 remedy=f"restore what was deleted; or delete in '{self._storage.full_url(COMMITS)}' also those of "
-                + ", ".join(others[:_NAMED])
-                + (f" and {len(others) - _NAMED:,} more" if others[_NAMED:] else ""),
+                + named(others),
             )
 
     def _read(self, unit_ids: set[str]) -> list[Commit]:
@@ -303,6 +302,12 @@ class CommitLog:
             if self.newest_number() == before:
                 raise
             return read()
+
+
+def named(units: Sequence[str]) -> str:
+    """Units as an error names them: somebody is to delete the commit of each."""
+    more = f" and {len(units) - _NAMED:,} more" if units[_NAMED:] else ""
+    return ", ".join(units[:_NAMED]) + more
 
 
 def manifest_file(number: int) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from smoothcert.errors import JobError, StoreError
-from smoothcert.store.commits import COMMITS, MANIFESTS
+from smoothcert.store.commits import COMMITS, MANIFESTS, named
 from smoothcert.store.filesystem import Entry
 from smoothcert.store.parts import gone
 from smoothcert.store.run_directory import WORKERS, RunDirectory
@@ -105,8 +105,7 @@ def _refuse_missing(run: RunDirectory, sizes: dict[str, int]) -> None:
             f"{len(units):,} units lack their rows; nothing was deleted",
             remedy=f"restore it from a copy; or delete <unit>.json of these units in "
             f"'{run.storage.full_url(COMMITS)}' and run the same command again, and only they are done again: "
-            + ", ".join(units[:1000])
-            + (f" and {len(units) - 1000:,} more" if units[1000:] else ""),
+            + named(units),
         )
 
 
