@@ -19,11 +19,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m smoothcert.store.contract --check
+	$(BIN)/python -m smoothcert.store.tables.contract --check
 	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
 
 schemas: $(INSTALLED)
-	$(BIN)/python -m smoothcert.store.contract
+	$(BIN)/python -m smoothcert.store.tables.contract
 
 clean:
 	rm -rf demo runs

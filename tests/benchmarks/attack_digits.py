@@ -28,14 +28,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from smoothcert.audit.audit import audit_run
 from smoothcert.datasets import DIGIT_NAMES, write_demo_data
 from smoothcert.job import parse_job
 from smoothcert.runtime.attack_driver import AttackDriver
-from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.session import Progress
-from smoothcert.store import Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
 
 RADII = (0.25, 0.5, 1.0)
 """Shares of sigma at which certificates are attacked."""

@@ -24,7 +24,7 @@ from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.session import WorkerSession
-from smoothcert.store import open_query
+from smoothcert.sql import open_query
 
 JOB = """
 name: million

@@ -19,15 +19,8 @@ import pyarrow as pa
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
-from smoothcert.store import (
-    CERTIFICATES,
-    Commit,
-    PartFile,
-    RunDirectory,
-    RunIdentity,
-    new_attempt,
-    open_query,
-)
+from smoothcert.sql import open_query
+from smoothcert.store import CERTIFICATES, Commit, PartFile, RunDirectory, RunIdentity, new_attempt
 from smoothcert.store.parts import write_part
 
 JOB = """

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound
 from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
 from smoothcert.cli.retry import retry
@@ -23,11 +24,11 @@ from smoothcert.errors import EncoderError, JobError, QueryError, RunDirectoryEr
 from smoothcert.job import EncoderSection, parse_job
 from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.attack_retry import choose_attacks
-from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.retry import choose, retry_units
-from smoothcert.store import Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
 
 PAIRS = 5
 BROKEN = 3

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from smoothcert.audit.audit import audit_run
 from smoothcert.cli.attack import certify_and_attack
 from smoothcert.datasets import write_demo_data
 from smoothcert.job import parse_job
-from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
-from smoothcert.store import Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
 
 PAIRS = 12
 PGD = {

@@ -13,19 +13,20 @@ import torch
 from PIL import Image
 
 from smoothcert.attacks import BareSubject, ClassificationMargin, make_attack
+from smoothcert.audit.audit import audit_run
 from smoothcert.cli.attack import certify_and_attack
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.defences import ConvolutionalPurifier, defend, save_module
 from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
 from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import EncoderSection, parse_job
-from smoothcert.job_encoder import DefenceSection
+from smoothcert.job.encoder import DefenceSection
 from smoothcert.runtime.attack_driver import AttackDriver
-from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.retry import choose, retry_units
-from smoothcert.store import Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
 
 PAIRS = 3
 QUICK = {"steps": 2, "eot_draws": 4, "evaluate_draws": 16}

@@ -18,19 +18,20 @@ from PIL import Image
 
 from smoothcert.attacks.campaign import Campaign
 from smoothcert.attacks.pgd import PGD as ProjectedGradientDescent
+from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound, angular_radius
 from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
-from smoothcert.cli.certify import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET
+from smoothcert.cli.running import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET
 from smoothcert.datasets import UnitSpec
 from smoothcert.encoders import Encoder, KnownEncoder
 from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import parse_job
 from smoothcert.runtime.attack_driver import AttackDriver
-from smoothcert.runtime.attack_units import pending_attacks
-from smoothcert.runtime.audit import audit_run
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
-from smoothcert.store import Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
+from smoothcert.store.units import pending_attacks
 
 PAIRS = 5
 LABELS = ("even", "odd")

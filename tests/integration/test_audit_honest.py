@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from smoothcert.audit import audit
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.job import EncoderSection, parse_job
-from smoothcert.runtime import audit
 from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
-from smoothcert.store import Query
+from smoothcert.sql import Query
 
 PAIRS = 12
 

@@ -24,7 +24,8 @@ from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver, RunReport
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.status import read_status
-from smoothcert.store import Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
 
 ENCODER = KnownEncoder.rotating(1.0, input_size=(8, 8))
 JOB = """

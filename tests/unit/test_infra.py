@@ -19,7 +19,7 @@ import yaml
 import smoothcert
 from smoothcert.encoders.loading import resolve_device
 from smoothcert.job import parse_job
-from smoothcert.runtime.opening import loadable_here
+from smoothcert.work.inputs import loadable_here
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from smoothcert.cli.certify import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET, StopSignals, run_to_end
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
+from smoothcert.cli.running import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET, StopSignals, run_to_end
 from smoothcert.job import load_job
-from smoothcert.job_attacks import EOT_DRAWS, EVALUATE_DRAWS
+from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 
 if TYPE_CHECKING:
     from smoothcert.job import Job
     from smoothcert.runtime.attack_driver import AttackDriver, AttackReport
     from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.retry import Chosen
-    from smoothcert.store import Query
+    from smoothcert.sql import Query
 
 EXIT_NOT_SOUND = 1
 
@@ -101,10 +101,10 @@ def _count(chosen: Chosen) -> int:
 def _attack_to_end(
     driver: Driver, attacks: AttackDriver, again: Chosen, console: Console, stopped_by: StopSignals
 ) -> int:
+    from smoothcert.audit.audit import audit_run
     from smoothcert.cli.progress import ProgressLine
-    from smoothcert.runtime.audit import audit_run
     from smoothcert.runtime.executor import Monitor
-    from smoothcert.store import Query
+    from smoothcert.sql import Query
 
     out = Console()
     pairs = driver.run.info.pairs * len(driver.job.attacks)

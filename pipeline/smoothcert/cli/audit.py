@@ -19,7 +19,7 @@ def audit(
 
     Exit codes: 0 nothing to object; 1 something is wrong, with the offending pairs listed; 2 no such run.
     """
-    from smoothcert.runtime.audit import audit_runs
+    from smoothcert.audit.audit import audit_runs
 
     audits = audit_runs(run_urls)
     console = Console()

@@ -77,7 +77,7 @@ def _devices(line: object, problems: list[str]) -> None:
 def _store(url: str, line: object, problems: list[str]) -> None:
     assert callable(line)
     from smoothcert.errors import StoreError
-    from smoothcert.store import Storage
+    from smoothcert.storage import Storage
 
     try:
         storage = Storage(url)

@@ -60,7 +60,7 @@ def gc(
 
 
 def _refuse_life(run: RunDirectory) -> None:
-    from smoothcert.runtime.events import read_workers
+    from smoothcert.store.events import read_workers
 
     alive = [state.worker for state in read_workers(run.storage, now=time.time()) if state.alive]
     if alive:

@@ -20,7 +20,7 @@ def plan(
     """Show units, pairs, draws and an estimate of time, without certifying anything."""
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
-    from smoothcert.runtime.probe import measure_draws_per_second
+    from smoothcert.work.certify.probe import measure_draws_per_second
 
     driver = Driver(job)
     made = driver.plan

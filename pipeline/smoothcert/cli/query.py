@@ -39,7 +39,8 @@ def query(
             remedy='e.g. smoothcert query runs/digits-1a2b3c4d "SELECT count(*) FROM certificates"',
         )
     *urls, sql = arguments
-    from smoothcert.store import Query, RunDirectory, write_result
+    from smoothcert.sql import Query, write_result
+    from smoothcert.store import RunDirectory
 
     with Query([RunDirectory.open(url) for url in urls]) as opened:
         result = opened.sql(sql)

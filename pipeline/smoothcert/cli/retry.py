@@ -33,7 +33,7 @@ def retry(
     job is the run's own; --set may change where and how it runs (executor, tracking, encoder.device, slots and
     threads), but nothing that the numbers depend on. Exit codes as for certify; 5 also if a unit of retries failed.
     """
-    from smoothcert.cli.certify import EXIT_MISSING_ROWS, run_to_end
+    from smoothcert.cli.running import EXIT_MISSING_ROWS, run_to_end
     from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.retry import retry_units
     from smoothcert.store import RunDirectory

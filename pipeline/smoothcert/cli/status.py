@@ -52,7 +52,7 @@ def _read(run_url: str) -> RunStatus:
 
 def _wait_for(run_url: str, interval: float) -> RunStatus:
     """The status, as soon as it can be read; says what is in the way."""
-    from smoothcert.store import Storage
+    from smoothcert.storage import Storage
     from smoothcert.store.run_directory import RUN_FILE
 
     console = Console(stderr=True)

@@ -14,8 +14,8 @@ def track(
     uri: Annotated[str | None, typer.Option(help="Tracking server; default as in the job.")] = None,
 ) -> None:
     """Log a finished run to MLflow (again: the same MLflow run is brought up to date)."""
-    from smoothcert.runtime.summary import summarise
     from smoothcert.store import RunDirectory
+    from smoothcert.summary.summary import summarise
     from smoothcert.tracking import track_run
 
     job = RunDirectory.open(run_url).info.job

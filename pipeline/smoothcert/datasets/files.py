@@ -14,8 +14,8 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from smoothcert.datasets.steady import SteadyFile, info_of, steadily
 from smoothcert.errors import SmoothcertError, SourceError, did_you_mean
+from smoothcert.storage.steady import SteadyFile, info_of, steadily
 
 READ_AHEAD_BYTES = 1 << 20
 """What a request to a store asks for at least: archives and text are many small reads."""

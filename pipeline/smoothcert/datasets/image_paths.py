@@ -8,8 +8,8 @@ import posixpath
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from smoothcert.datasets.steady import read_whole, steadily
 from smoothcert.errors import ReadError, SourceError
+from smoothcert.storage.steady import read_whole, steadily
 
 _OF_THE_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO}
 

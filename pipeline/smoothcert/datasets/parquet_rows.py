@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from smoothcert.datasets.files import local_path, open_binary, store_trouble
 from smoothcert.datasets.records import UnitSpec, pair_id
-from smoothcert.datasets.steady import is_transient
 from smoothcert.errors import PairError, ReadError, SourceError
+from smoothcert.storage.steady import is_transient
 
 BATCH_ROWS = 32
 """Rows in memory at once; images dominate them."""

@@ -17,7 +17,7 @@ from smoothcert.defences.defended import DefendedEncoder
 from smoothcert.defences.modules import KIND, MAPPERS, PURIFIERS, kind_of
 from smoothcert.encoders import Encoder, check_encoder, load_encoder
 from smoothcert.errors import EncoderError
-from smoothcert.job_encoder import DefenceSection, EncoderSection
+from smoothcert.job.encoder import DefenceSection, EncoderSection
 
 
 def load_defended(section: EncoderSection) -> Encoder:

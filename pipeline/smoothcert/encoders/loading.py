@@ -14,7 +14,7 @@ from smoothcert.encoders.preparation import Preparation
 from smoothcert.encoders.quiet import quiet
 from smoothcert.encoders.registry import encoder_class
 from smoothcert.errors import EncoderError
-from smoothcert.job_encoder import EncoderSection
+from smoothcert.job.encoder import EncoderSection
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

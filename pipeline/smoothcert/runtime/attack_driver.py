@@ -13,24 +13,25 @@ from smoothcert.datasets import UnitSpec, open_source
 from smoothcert.encoders import Encoder
 from smoothcert.errors import JobError, PairError
 from smoothcert.job import Job
-from smoothcert.runtime.attack_asked import note_asked
-from smoothcert.runtime.attack_inputs import AttackInputs, with_contents
 from smoothcert.runtime.attack_retry import both, of_attacks, stale_attacks
-from smoothcert.runtime.attack_rows import AttackRow, AttackRowMaker
 from smoothcert.runtime.attack_session import AttackSession, write_attack_rows
-from smoothcert.runtime.attack_units import attack_id_of, pending_attacks
-from smoothcert.runtime.attack_work import Attacker, check_attacks
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.driver_log import driver_log
-from smoothcert.runtime.events import EventLog
-from smoothcert.runtime.examples import publish_examples
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
-from smoothcert.runtime.metered import Meter
-from smoothcert.runtime.opening import Opening, loadable_here, texts_of
+from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.results import UnitResult, worker_name
 from smoothcert.runtime.retry import left, retry_units
-from smoothcert.runtime.retry_unit import RetryUnit, only
 from smoothcert.store import Committed, RunDirectory, new_attempt
+from smoothcert.store.events import EventLog
+from smoothcert.store.retry_unit import RetryUnit, only
+from smoothcert.store.units import attack_id_of, pending_attacks
+from smoothcert.work.attack.asked import note_asked
+from smoothcert.work.attack.attacker import Attacker, check_attacks
+from smoothcert.work.attack.examples import publish_examples
+from smoothcert.work.attack.inputs import AttackInputs, with_contents
+from smoothcert.work.attack.metered import Meter
+from smoothcert.work.attack.rows import AttackRow, AttackRowMaker
+from smoothcert.work.inputs import loadable_here, texts_of
 
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 

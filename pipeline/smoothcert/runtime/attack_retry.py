@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from smoothcert.job_attacks import AttackSection
-from smoothcert.runtime.attack_units import attack_id_of
+from smoothcert.job.attacks import AttackSection
 from smoothcert.runtime.retry import Chosen, matching
-from smoothcert.store import Committed, Query, RunDirectory
+from smoothcert.sql import Query
+from smoothcert.store import Committed, RunDirectory
+from smoothcert.store.units import attack_id_of
 
 _QUARANTINED = "SELECT * FROM attacks WHERE status = 'quarantined'"
 """Nested, so that no condition reaches beyond these rows."""

@@ -19,20 +19,20 @@ import torch
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.errors import EncodeError, ExecutorError, OutOfMemoryError, PairError, SmoothcertError
 from smoothcert.job import Job
-from smoothcert.runtime.attack_goal import ReadyPair
-from smoothcert.runtime.attack_inputs import AttackInputs
-from smoothcert.runtime.attack_rows import AttackRow, AttackRowMaker
-from smoothcert.runtime.attack_units import attack_id_of
-from smoothcert.runtime.attack_work import Attacker, Outcome
-from smoothcert.runtime.certified import CertificateReader, Claims
-from smoothcert.runtime.events import EventLog
-from smoothcert.runtime.examples import ExampleShelf
-from smoothcert.runtime.metered import Meter
 from smoothcert.runtime.results import UnitResult, worker_name
-from smoothcert.runtime.retry_unit import RetryUnit, only, supersedes
 from smoothcert.runtime.session import Progress
 from smoothcert.store import ATTACKS, Commit, RunDirectory, new_attempt, rows_to_table
+from smoothcert.store.events import EventLog
 from smoothcert.store.parts import write_part
+from smoothcert.store.retry_unit import RetryUnit, only, supersedes
+from smoothcert.store.units import attack_id_of
+from smoothcert.work.attack.attacker import Attacker, Outcome
+from smoothcert.work.attack.certified import CertificateReader, Claims
+from smoothcert.work.attack.examples import ExampleShelf
+from smoothcert.work.attack.goal import ReadyPair
+from smoothcert.work.attack.inputs import AttackInputs
+from smoothcert.work.attack.metered import Meter
+from smoothcert.work.attack.rows import AttackRow, AttackRowMaker
 
 log = logging.getLogger(__name__)
 

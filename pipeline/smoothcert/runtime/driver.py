@@ -19,13 +19,15 @@ from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
-from smoothcert.runtime.opening import Opening, load_checked, loadable_here, texts_of
+from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.plan import Plan, make_plan
-from smoothcert.runtime.pool import draw_pool
 from smoothcert.runtime.results import UnitResult, UnitWriter
 from smoothcert.runtime.retry import left
-from smoothcert.runtime.retry_unit import RetryUnit, only, supersedes
-from smoothcert.store import Committed, RunDirectory, RunIdentity, join, run_name
+from smoothcert.storage import join
+from smoothcert.store import Committed, RunDirectory, RunIdentity, run_name
+from smoothcert.store.retry_unit import RetryUnit, only, supersedes
+from smoothcert.work.certify.pool import draw_pool
+from smoothcert.work.inputs import load_checked, loadable_here, texts_of
 
 log = logging.getLogger(__name__)
 

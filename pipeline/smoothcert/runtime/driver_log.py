@@ -11,11 +11,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from smoothcert.runtime.events import BEAT, DRIVER, EventLog
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.results import worker_name
 from smoothcert.runtime.session import Progress
 from smoothcert.store import RunDirectory
+from smoothcert.store.events import BEAT, DRIVER, EventLog
 
 log = logging.getLogger(__name__)
 

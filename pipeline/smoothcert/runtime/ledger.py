@@ -23,7 +23,7 @@ from enum import StrEnum
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import ExecutorError
 from smoothcert.runtime.pace import Pace
-from smoothcert.runtime.retry_unit import RetryUnit
+from smoothcert.store.retry_unit import RetryUnit
 
 _SPLIT = 8
 """Parts that a unit at fault is cut into; they run beside each other."""

@@ -4,51 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from smoothcert.datasets import open_source
-from smoothcert.defences import load_defended
-from smoothcert.encoders import Encoder, check_encoder
-from smoothcert.engine import Texts, encode_texts
+from smoothcert.encoders import Encoder
 from smoothcert.errors import RunDirectoryError
-from smoothcert.job import ExecutorSection, Job
-from smoothcert.job_encoder import EncoderSection
-from smoothcert.runtime.events import EventLog
+from smoothcert.job import Job
 from smoothcert.runtime.results import UnitWriter, worker_name
 from smoothcert.runtime.session import WorkerSession
 from smoothcert.store import RunDirectory
-
-
-def load_checked(job: Job) -> Encoder:
-    """Load the job's encoder, its purifier and mapper included, and hold it to its contract.
-
-    Raises:
-        EncoderError: it cannot be loaded, or breaks the contract.
-    """
-    encoder = load_defended(job.encoder)
-    check_encoder(encoder)
-    return encoder
-
-
-def texts_of(job: Job, encoder: Encoder, pool: tuple[str, ...]) -> Texts:
-    """The text references of a job."""
-    return encode_texts(
-        encoder,
-        zero_shot=job.zero_shot,
-        pool=pool,
-        retrieval_k=job.retrieval.k if job.retrieval else 1,
-        captions=job.encoder.feature == "projection",
-    )
-
-
-def loadable_here(section: EncoderSection, executor: ExecutorSection) -> EncoderSection:
-    """The encoder for a driver whose workers compute elsewhere: on its CPU where it has no GPU itself.
-
-    The driver needs the encoder for its digest, its checks and its texts; none of them depends on the device.
-    """
-    if executor.kind == "local" or not section.device.startswith("cuda") or torch.cuda.is_available():
-        return section
-    return section.model_copy(update={"device": "cpu", "compile": False})
+from smoothcert.store.events import EventLog
+from smoothcert.work.inputs import load_checked, texts_of
 
 
 @dataclass(frozen=True)

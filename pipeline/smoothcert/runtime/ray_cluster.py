@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import smoothcert
 from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
-from smoothcert.job_encoder import EncoderSection
+from smoothcert.job.encoder import EncoderSection
 from smoothcert.redaction import without_secrets, without_secrets_of
 
 log = logging.getLogger(__name__)

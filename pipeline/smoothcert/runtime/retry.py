@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import QueryError, RunDirectoryError
-from smoothcert.runtime.attack_units import attack_id_of, attack_unit
-from smoothcert.runtime.retry_unit import RetryUnit, retry_unit
 from smoothcert.store import Committed, RunDirectory
+from smoothcert.store.retry_unit import RetryUnit, retry_unit
+from smoothcert.store.units import attack_id_of, attack_unit
 
 if TYPE_CHECKING:
-    from smoothcert.store import Query
+    from smoothcert.sql import Query
 
 Chosen: TypeAlias = dict[str, tuple[str, ...]]
 """Pairs, sorted, by the unit whose rows show them now."""
@@ -29,7 +29,7 @@ def choose(run: RunDirectory, where: str) -> Chosen:
         QueryError: the condition is not valid SQL.
         StoreError: reading failed.
     """
-    from smoothcert.store import Query
+    from smoothcert.sql import Query
 
     with Query([run]) as query:
         return matching(query, "quarantine WHERE", where, option="--where")

@@ -23,9 +23,9 @@ from smoothcert.encoders import Encoder
 from smoothcert.engine import CertificateRow, DecodeAhead, Engine, Measurement, Outcome, RowMaker, Texts
 from smoothcert.errors import ExecutorError, SmoothcertError
 from smoothcert.job import Job
-from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.results import UnitResult, UnitWriter
-from smoothcert.runtime.retry_unit import only, supersedes
+from smoothcert.store.events import EventLog
+from smoothcert.store.retry_unit import only, supersedes
 
 log = logging.getLogger(__name__)
 

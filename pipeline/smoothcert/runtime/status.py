@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from smoothcert.runtime.events import WorkerState, read_workers
 from smoothcert.store import RunDirectory
+from smoothcert.store.events import WorkerState, read_workers
 
 _RECENT_S = 120.0
 """Rates are taken over the commits of so many seconds before the last one."""

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import RunDirectoryError, StoreError
+from smoothcert.storage.filesystem import Storage
 from smoothcert.store.commit_record import Commit
-from smoothcert.store.filesystem import Storage
 from smoothcert.store.lease import DriverLease
 from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits
 from smoothcert.store.parts import PartFile, checked_name, gone, new_attempt

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store.columns import TableSchema
 from smoothcert.store.commits import COMMITS
 from smoothcert.store.manifest import Committed
 from smoothcert.store.parts import PartFile, gone, new_attempt, verify_part
 from smoothcert.store.run_directory import RunDirectory
-from smoothcert.store.tables import TABLES
+from smoothcert.store.tables.columns import TableSchema
+from smoothcert.store.tables.registry import TABLES
 
 _ROW_GROUP = 131_072
 _ATTEMPTS = 3

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from smoothcert.errors import JobError, StoreError
+from smoothcert.storage.filesystem import Entry
 from smoothcert.store.commits import COMMITS, MANIFESTS, named
-from smoothcert.store.filesystem import Entry
 from smoothcert.store.parts import gone
 from smoothcert.store.run_directory import WORKERS, RunDirectory
-from smoothcert.store.tables import TABLES
+from smoothcert.store.tables.registry import TABLES
 
 DEFAULT_GRACE = timedelta(hours=24)
 """Longer than any unit, lease or query takes."""

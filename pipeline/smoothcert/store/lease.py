@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store.filesystem import Storage
+from smoothcert.storage.filesystem import Storage
 
 log = logging.getLogger(__name__)
 

@@ -117,7 +117,7 @@ class Committed:
 
     @cached_property
     def certification(self) -> Committed:
-        """Without the commits of attacks: their units have a dot in the id (``runtime/attack_units.py``)."""
+        """Without the commits of attacks: their units have a dot in the id (``store/units.py``)."""
         attack = pc.match_substring(self.table["unit_id"], ".")
         return Committed(self.table.filter(pc.invert(attack)), self.manifest, self.unfolded)
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import StoreError
-from smoothcert.store.columns import TableSchema
-from smoothcert.store.filesystem import Storage
+from smoothcert.storage.filesystem import Storage
+from smoothcert.store.tables.columns import TableSchema
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import JobError, RunDirectoryError
 from smoothcert.redaction import without_secrets
-from smoothcert.store.filesystem import Storage
+from smoothcert.storage.filesystem import Storage
 
 PLAN = pa.schema(
     [

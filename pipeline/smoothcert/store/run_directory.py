@@ -23,15 +23,16 @@ from typing import Any
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import RunDirectoryError
+from smoothcert.storage.filesystem import Storage
 from smoothcert.store.commits import COMMITS, MANIFESTS, CommitLog
-from smoothcert.store.filesystem import Storage
 from smoothcert.store.lease import LEASE_FILE, DriverLease
 from smoothcert.store.manifest import Committed
 from smoothcert.store.parts import PartFile, write_part
 from smoothcert.store.plan import read_plan, write_plan
-from smoothcert.store.rows import rows_to_table
 from smoothcert.store.run_info import RunIdentity, RunInfo
-from smoothcert.store.tables import CERTIFICATES, TABLES
+from smoothcert.store.tables.certificates import CERTIFICATES
+from smoothcert.store.tables.registry import TABLES
+from smoothcert.store.tables.rows import rows_to_table
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.yaml"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, fingerprint
 from smoothcert.redaction import clean
-from smoothcert.store.tables import TABLES
+from smoothcert.store.tables.registry import TABLES
 
 RUN_FORMAT = 1
 """Version of run.json and of the directory's layout."""

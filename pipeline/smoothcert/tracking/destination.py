@@ -9,7 +9,7 @@ from pathlib import Path
 from smoothcert.errors import TrackingError
 from smoothcert.job import TrackingSection
 from smoothcert.redaction import without_secrets
-from smoothcert.store import Storage
+from smoothcert.storage import Storage
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"

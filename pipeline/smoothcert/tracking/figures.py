@@ -17,7 +17,7 @@ import yaml
 
 from smoothcert.job import Job
 from smoothcert.redaction import clean, without_secrets
-from smoothcert.runtime.summary import Mean, Share, Summary
+from smoothcert.summary.summary import Mean, Share, Summary
 
 PARAM_LIMIT = 500
 """Characters of a parameter; the shortest limit among MLflow's backends. job.yaml has the whole."""

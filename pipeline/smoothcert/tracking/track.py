@@ -22,8 +22,8 @@ from typing import Any
 from smoothcert.errors import SmoothcertError, TrackingError
 from smoothcert.job import Job, TrackingSection
 from smoothcert.redaction import clean, without_secrets, without_secrets_of
-from smoothcert.runtime.summary import Summary
 from smoothcert.store import CommitLog, RunDirectory, RunInfo
+from smoothcert.summary.summary import Summary
 from smoothcert.tracking import figures
 from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.destination import Destination, destination

@@ -26,7 +26,7 @@ def driver(plug, cluster, job_text):
 
 def attacked(run):
     """Every visible attack row, held to be there exactly once, by pair."""
-    from smoothcert.store import Query
+    from smoothcert.sql import Query
 
     with Query([run]) as query:
         rows = query.sql(

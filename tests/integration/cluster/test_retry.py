@@ -43,7 +43,7 @@ def test_retries_replace_rows_and_can_be_retried(start, retry, check, plug, tool
 
 def test_a_unit_of_retries_is_named_by_what_it_replaces():
     from smoothcert.datasets import UnitSpec
-    from smoothcert.runtime.retry_unit import retry_unit
+    from smoothcert.store.retry_unit import retry_unit
 
     place = UnitSpec("u000001-aaaaaaaa", "/d/a.parquet", 4, 9)
     unit = retry_unit(place, place.unit_id, ("b", "a", "c"))

@@ -12,9 +12,10 @@ import botocore.exceptions
 import fsspec
 import pytest
 
-from smoothcert.datasets import steady
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store import RunDirectory, Storage, lease, open_query
+from smoothcert.sql import open_query
+from smoothcert.storage import Storage, steady
+from smoothcert.store import RunDirectory, lease
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from smoothcert.job import Job
-from smoothcert.runtime.summary import Summary, summarise
 from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
+from smoothcert.summary.summary import Summary, summarise
 from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.quiet import quiet_mlflow
 

@@ -11,7 +11,7 @@ import yaml
 
 from smoothcert.errors import TrackingError
 from smoothcert.job import Job, TrackingSection
-from smoothcert.runtime.summary import Summary
+from smoothcert.summary.summary import Summary
 from smoothcert.tracking import track_run
 from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.quiet import quiet_mlflow

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smoothcert.datasets import decode_image, steady
+from smoothcert.datasets import decode_image
 from smoothcert.errors import CaptionError, ReadError, SourceError
+from smoothcert.storage import steady
 
 
 @pytest.fixture

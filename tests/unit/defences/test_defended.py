@@ -20,7 +20,7 @@ from smoothcert.defences import (
 )
 from smoothcert.encoders import Encoder, KnownEncoder
 from smoothcert.errors import EncoderError
-from smoothcert.job_encoder import DefenceSection
+from smoothcert.job.encoder import DefenceSection
 
 SIDE, DIM = 4, 3
 

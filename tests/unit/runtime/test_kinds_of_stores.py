@@ -20,7 +20,9 @@ from smoothcert.runtime import driver as driver_module
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.status import read_status
-from smoothcert.store import CommitLog, Query, RunDirectory, Storage, lease
+from smoothcert.sql import Query
+from smoothcert.storage import Storage
+from smoothcert.store import CommitLog, RunDirectory, lease
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 

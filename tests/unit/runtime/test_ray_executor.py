@@ -8,12 +8,12 @@ import pytest
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
-from smoothcert.job_encoder import EncoderSection
+from smoothcert.job.encoder import EncoderSection
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.ledger import Ledger, Loss
-from smoothcert.runtime.opening import loadable_here
 from smoothcert.runtime.ray_cluster import Share, uses_gpu
 from smoothcert.runtime.ray_executor import RayExecutor, _Held
+from smoothcert.work.inputs import loadable_here
 
 MONITOR = Monitor(lambda result: None)
 

@@ -18,12 +18,12 @@ from smoothcert.engine import encode_texts
 from smoothcert.errors import ExecutorError, RunDirectoryError, SourceError, StoreError
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
-from smoothcert.runtime.events import EventLog
 from smoothcert.runtime.executor import LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.results import UnitResult, UnitWriter
 from smoothcert.runtime.session import WorkerSession
 from smoothcert.runtime.status import read_status
+from smoothcert.store.events import EventLog
 
 ENCODER = KnownEncoder.rotating(1.0, input_size=(8, 8))
 JOB = """
@@ -84,7 +84,8 @@ def no_commit(result: UnitResult) -> None:
 
 def committed(driver: Driver) -> list[tuple[str, str]]:
     """(unit id, pair id) of every committed row, sorted."""
-    from smoothcert.store import Query, RunDirectory
+    from smoothcert.sql import Query
+    from smoothcert.store import RunDirectory
 
     with Query([RunDirectory.open(driver.url)]) as query:
         table = query.sql("SELECT unit_id, pair_id FROM certificates ORDER BY 1, 2")
@@ -255,7 +256,7 @@ def test_units_are_sized_by_draws_but_small_inputs_are_shared_out(pairs, draws, 
 
 def test_a_pool_does_not_depend_on_the_order_of_reading_or_on_doubles():
     from smoothcert.job import RetrievalSection
-    from smoothcert.runtime.pool import draw_pool
+    from smoothcert.work.certify.pool import draw_pool
 
     class Captions:
         def __init__(self, captions: list[str]) -> None:

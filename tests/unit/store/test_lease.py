@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.store import CommitLog, RunDirectory, Storage
+from smoothcert.storage import Storage
+from smoothcert.store import CommitLog, RunDirectory
 from smoothcert.store.lease import LEASE_FILE, DriverLease
 
 Opener = Callable[..., RunDirectory]

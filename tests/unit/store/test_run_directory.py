@@ -12,7 +12,8 @@ import yaml
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import JobError, RunDirectoryError, StoreError
-from smoothcert.store import CERTIFICATES, RunDirectory, RunIdentity, Storage
+from smoothcert.storage import Storage
+from smoothcert.store import CERTIFICATES, RunDirectory, RunIdentity
 
 Opener = Callable[..., RunDirectory]
 

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from smoothcert.store.contract import main, published
-from smoothcert.store.tables import CERTIFICATES, TABLES
+from smoothcert.store.tables.certificates import CERTIFICATES
+from smoothcert.store.tables.contract import main, published
+from smoothcert.store.tables.registry import TABLES
 
 
 def test_every_column_says_what_it_means() -> None:

@@ -12,7 +12,9 @@ import pytest
 
 import smoothcert.store.compact as compaction
 from smoothcert.errors import JobError, QueryError, RunDirectoryError, StoreError
-from smoothcert.store import RunDirectory, Storage, new_attempt, open_query
+from smoothcert.sql import open_query
+from smoothcert.storage import Storage
+from smoothcert.store import RunDirectory, new_attempt
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 

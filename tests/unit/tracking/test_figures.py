@@ -4,7 +4,7 @@ import re
 import yaml
 
 from smoothcert.job import Job
-from smoothcert.runtime.summary import AtCosine, AtRadius, Mean, Share, Summary, TargetOutcome
+from smoothcert.summary.summary import AtCosine, AtRadius, Mean, Share, Summary, TargetOutcome
 from smoothcert.tracking import figures
 
 JOB = """

@@ -1,0 +1,266 @@
+"""What attacks of an honest run never show: no row missing or doubled, no certificate beaten (theory.md section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from smoothcert.audit.claims import (
+    EVER,
+    NORM,
+    SCORE,
+    Claim,
+    Others,
+    claims,
+    claims_on_others,
+    covered,
+    same_encoder,
+)
+from smoothcert.audit.rules import SLACK, Check, Rule, broken_numbers, checked, number
+from smoothcert.store import ATTACKS, RunInfo
+from smoothcert.summary.scan import quoted
+from smoothcert.work.attack.asked import AskedAttack
+
+WHICH = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"
+"""SQL that names a row's attack."""
+ANY_LINE = 1e-5
+"""Above what an angular bound gains where few budgets are asked about at once, and lines are not shared."""
+WORTH_SHOWING = 1e-3
+"""A certified cosine this far above 0 is certified in whatever order the arithmetic is done."""
+
+
+def attack_rules(
+    info: RunInfo, asked: Sequence[AskedAttack], stale: Mapping[str, Sequence[str]]
+) -> Iterator[Rule]:
+    """What attacks show, for one run.
+
+    Args:
+        info: the run.
+        asked: attacks that every pair of it is owed.
+        stale: pairs by attack unit whose rows are older than their certificate, and will be replaced: they know
+            nothing of it.
+    """
+    here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
+    which = WHICH
+    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(ATTACKS, here))
+    yield Rule(
+        "doubled-attack",
+        "4.4",
+        "a pair has more than one row of one attack, subject and budget",
+        f"SELECT pair_id, any_value({which}) AS detail {here} GROUP BY pair_id, attack_id, subject, budget "
+        "HAVING count(*) > 1",
+    )
+    yield Rule(
+        "merged-attempts",
+        "4.4",
+        "rows of one unit come from several attempts",
+        f"SELECT any_value(pair_id) AS pair_id, unit_id AS detail {here} "
+        "GROUP BY unit_id HAVING count(DISTINCT attempt) > 1",
+    )
+    yield Rule(
+        "foreign-pair",
+        "4.4",
+        "an attack is about a pair that the run has no row of",
+        f"SELECT a.pair_id, {which} AS detail FROM (SELECT * {here}) a ANTI JOIN (SELECT pair_id FROM certificates "
+        f"WHERE run_id = {quoted(info.run_id)}) c ON a.pair_id = c.pair_id",
+    )
+    yield Rule(
+        "missing-attack",
+        "5",
+        "a pair has no row of an attack that it is owed",
+        f"SELECT p.pair_id, k.attack || ' ' || k.attack_id || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject "
+        f"AS detail FROM ({_owed(asked, here)}) k CROSS JOIN (SELECT pair_id FROM certificates WHERE run_id = "
+        f"{quoted(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = "
+        "p.pair_id AND a.attack_id = "
+        "k.attack_id AND a.subject = k.subject AND a.budget = k.budget",
+    )
+    yield Rule(
+        "over-budget",
+        "5",
+        "a perturbation is larger than its budget",
+        f"SELECT pair_id, {which} || ': ' || CASE norm WHEN 'l2' THEN perturbation_l2 ELSE perturbation_linf END AS "
+        f"detail {here} AND status = 'ok' AND NOT coalesce(CASE norm WHEN 'l2' THEN perturbation_l2 ELSE "
+        f"perturbation_linf END <= budget * (1 + {number(SLACK)}), false)",
+    )
+    yield Rule(
+        "certified-beyond-l2",
+        "1",
+        "an l-infinity outcome, or one of another encoder or noise than the certificate's, is shown as certified",
+        f"SELECT pair_id, {which} AS detail {here} AND (norm <> 'l2' OR sigma <> {number(info.job.certify.sigma)} OR "
+        f"encoder_digest <> {quoted(info.encoder_digest)}) AND (violation IS NOT NULL OR certified_cosine IS NOT NULL "
+        "OR certified_to_clean IS NOT NULL OR certified_to_smoothed IS NOT NULL)",
+    )
+    joined = _joined(info)
+    yield Rule(
+        "other-units",
+        "1",
+        "attack and certificate were measured on other encoders, input sizes, noise or seeds",
+        f"SELECT pair_id, a.input_height || 'x' || a.input_width || ' against ' || c.input_height || 'x' || "
+        f"c.input_width || ', sigma ' || a.sigma || ' against ' || c.sigma AS detail {joined} AND "
+        "(a.input_height <> c.input_height OR a.input_width <> c.input_width OR a.certify_seed <> c.seed OR a.dtype <> "
+        "c.dtype OR (a.subject IN ('bare', 'smoothed') AND a.encoder_digest <> c.encoder_digest) OR "
+        "(a.subject <> 'bare' AND a.sigma <> c.sigma))",
+    )
+    held = covered(info)
+    yield Rule(
+        "not-a-number",
+        "4.1",
+        "an outcome lacks the numbers that a certificate is held against",
+        f"SELECT pair_id, {which} AS detail {held} AND (a.cosine_to_clean_ucb IS NULL OR a.cosine_to_smoothed_ucb "
+        "IS NULL OR a.perturbation_l2 IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
+        f"UNION ALL SELECT pair_id, {which} AS detail {here} AND status = 'ok' AND "
+        "(margin IS NULL OR success IS NULL)",
+    )
+    current = f"{held} AND {_not_among(stale)}"
+    textual = [claim for claim in claims(info) if claim.textual]
+    yield Rule(
+        "not-compared",
+        "5",
+        "a certificate speaks of the perturbation, and the outcome has no margin or similarity to hold against it, or "
+        "one of another class",
+        checked(
+            [
+                Check(
+                    f"{claim.speaks} AND {claim.reached} IS NULL AND NOT {claim.excused}",
+                    "{stored}",
+                    f"'{claim.name} not compared: ' || which",
+                )
+                for claim in textual
+            ],
+            current,
+            f"{which} AS which",
+        ),
+    )
+    yield _broke(same_encoder(info), which)
+    yield from _copies(info, here, held, current)
+    yield _beaten(((claim, "true") for claim in claims(info)), covered(info, EVER), which)
+    yield Rule(
+        "violation",
+        "5",
+        "a row calls itself a violation",
+        f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation UNION ALL "
+        f"SELECT pair_id, {which} || ', replaced by a retry: certified ' || certified_cosine AS detail FROM "
+        f"replaced_attacks WHERE run_id = {quoted(info.run_id)} AND violation",
+        pairs=True,
+    )
+
+
+def other_run_rules(info: RunInfo, others: Others) -> Iterator[Rule]:
+    """What attacks of other runs show of this run's certificates.
+
+    Args:
+        info: the run.
+        others: runs on the same pairs.
+    """
+    which = f"{WHICH} || ' of run ' || a.run_id"
+    yield _beaten(claims_on_others(info, others), covered(info, EVER, others), which)
+    yield _broke(same_encoder(info, others=others), which)
+
+
+def _beaten(held: Iterable[tuple[Claim, str]], source: str, which: str) -> Rule:
+    """Claims, each with the condition which attacks it is held against."""
+    checks = [
+        Check(
+            f"CASE WHEN {against} AND {claim.where} THEN {claim.bound} END",
+            "{computed} < {stored}",
+            f"'{claim.name} ' || {{stored}} || ' beaten by ' || which || ': at most ' || {{computed}}",
+            claim.reached,
+        )
+        for claim, against in held
+    ]
+    return Rule(
+        "violation",
+        "5",
+        "an attack achieved less than certified",
+        checked(checks, source, f"{which} AS which"),
+        pairs=True,
+    )
+
+
+def _broke(source: str, which: str) -> Rule:
+    return Rule(
+        "not-a-number",
+        "4.1",
+        "the encoder gave NaN or infinity under attack: certificates assume a feature of length 1 everywhere",
+        f"SELECT pair_id, {which} AS detail {source} AND a.status = 'quarantined' AND a.error_class = 'NonFiniteError'",
+    )
+
+
+def _joined(info: RunInfo) -> str:
+    return (
+        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
+        "AND a.status = 'ok' AND c.status = 'ok'"
+    )
+
+
+def _not_among(rows: Mapping[str, Sequence[str]]) -> str:
+    """True of attack rows other than these (unit, pair)."""
+    values = ", ".join(f"({quoted(unit)}, {quoted(pair)})" for unit, pairs in rows.items() for pair in pairs)
+    return f"(a.unit_id, pair_id) NOT IN (VALUES {values})" if values else "true"
+
+
+def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]:
+    """The certified cosines that attack rows show, against the certificates that they come from."""
+    known = [
+        f"CASE WHEN a.budget <= {number(radius)} THEN c.{name}[{i}] END"
+        for i, radius in enumerate(info.job.certify.radii, start=1)
+        for name in ("clean_reference", "large_radius")
+    ]
+    budget = "CASE WHEN a.budget BETWEEN 0 AND 1e300 THEN a.budget END"
+    copies = {
+        "certified_to_clean": f"greatest(fcsb({SCORE}, {budget}, c.sigma), {', '.join(known)})",
+        "certified_to_smoothed": f"angular_bound({NORM}, {budget}, c.sigma)",
+    }
+    yield Rule(
+        "rounded-up",
+        "4.2",
+        "an attack row shows more as certified than its certificate says",
+        checked(
+            [
+                Check(
+                    f"a.{column}",
+                    f"{{stored}} > coalesce({{computed}}, -2) + {number(ANY_LINE)}",
+                    f"which || ': {column} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, "
+                    "'nothing') || ' follows'",
+                    computed,
+                )
+                for column, computed in copies.items()
+            ],
+            f"{held} AND a.norm = 'l2'",
+            f"{WHICH} AS which",
+        ),
+    )
+    left_out = checked(
+        [
+            Check(
+                f"a.{column}",
+                f"{{stored}} IS NULL AND {{computed}} > {number(WORTH_SHOWING)}",
+                f"which || ': {column} is missing, ' || {{computed}} || ' follows'",
+                computed,
+            )
+            for column, computed in copies.items()
+        ],
+        f"{current} AND a.norm = 'l2'",
+        f"{WHICH} AS which",
+    )
+    yield Rule(
+        "other-certificate",
+        "5",
+        "an attack row shows something else as certified than its certificate says, or nothing",
+        f"{left_out} UNION ALL SELECT pair_id, {WHICH} || ': certified_cosine is ' || "
+        f"coalesce(certified_cosine::VARCHAR, 'missing') AS detail {here} AND certified_cosine IS DISTINCT FROM "
+        "greatest(certified_to_clean, certified_to_smoothed)",
+    )
+
+
+def _owed(asked: Sequence[AskedAttack], here: str) -> str:
+    """Every (attack_id, attack, norm, subject, budget) that was asked for, or that some pair has."""
+    present = f"SELECT DISTINCT attack_id, attack, norm, subject, budget {here}"
+    values = [
+        f"({quoted(each.attack_id)}, {quoted(each.attack)}, {quoted(each.norm)}, {quoted(subject)}, {number(budget)})"
+        for each in asked
+        for subject in each.subjects
+        for budget in each.budgets
+    ]
+    if not values:
+        return present
+    return f"{present} UNION SELECT * FROM (VALUES {', '.join(values)})"

@@ -1,0 +1,161 @@
+"""Every certified lower bound, beside what attacks achieved of the same quantity (theory.md section 5).
+
+A certificate speaks of every perturbation within its radius, whatever searched for it and whatever it was bounded by:
+what counts is the l2 norm that was measured. That norm is a float64 sum, which errs by far less than the 1e-6 by which
+every upper confidence bound is widened, so that a perturbation on the edge is no false violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from smoothcert.audit.rules import SLACK, number
+from smoothcert.store import RunInfo
+from smoothcert.summary.scan import quoted
+
+CLEAN, SMOOTHED = "a.cosine_to_clean_ucb", "a.cosine_to_smoothed_ucb"
+CAPTION, RETRIEVAL = "a.caption_similarity_ucb", "a.retrieval_margin_ucb"
+CLASS = "CASE WHEN a.class_margin_label = c.predicted_label THEN a.class_margin_ucb END"
+"""A margin of another class says nothing about the certified one."""
+
+SCORE = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
+NORM = "CASE WHEN c.smooth_norm_lcb BETWEEN 0 AND 1 THEN c.smooth_norm_lcb END"
+
+_NO_RIVALS = "coalesce(isinf(c.retrieval_radius), false)"
+"""Fewer than k captions are rivals: there is no margin to measure, and no rank to lose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A certified lower bound, and what an attack achieved of it, in SQL over attacks a and certificates c.
+
+    Attributes:
+        name: what it is called in findings.
+        bound: what is certified.
+        reached: upper confidence bound of what was achieved; NULL where nothing is known.
+        where: true where the certificate speaks of the attack's perturbation.
+        excused: where nothing needs to be known of what was achieved.
+        about: what else must be the same in another run for its attacks to be held against this: ``""``, ``class``,
+            ``pool``; ``row`` where it is the attack row's own copy of its own run's certificate.
+    """
+
+    name: str
+    bound: str
+    reached: str
+    where: str = "true"
+    excused: str = "false"
+    about: str = ""
+
+    @property
+    def textual(self) -> bool:
+        """Whether what was achieved is compared with texts."""
+        return self.reached in (CAPTION, RETRIEVAL, CLASS)
+
+    @property
+    def speaks(self) -> str:
+        """Where it says something about the perturbation."""
+        return f"({self.where}) AND ({self.bound}) IS NOT NULL"
+
+
+def claims(info: RunInfo) -> Iterator[Claim]:
+    """All claims of a run's certificates."""
+    certify = info.job.certify
+    measured = "CASE WHEN a.perturbation_l2 BETWEEN 0 AND 1e300 THEN a.perturbation_l2 END"
+    # every perturbation has a norm of its own: what is certified there is at least what is certified at the budget
+    reach = f"({measured}) * (1 + {number(SLACK)})"
+    yield Claim("fcsb", f"fcsb({SCORE}, {reach}, c.sigma)", CLEAN)
+    yield Claim("angular", f"angular_bound({NORM}, {reach}, c.sigma)", SMOOTHED)
+    yield Claim("certified_to_clean", "a.certified_to_clean", CLEAN, about="row")
+    yield Claim("certified_to_smoothed", "a.certified_to_smoothed", SMOOTHED, about="row")
+    for i, radius in enumerate(certify.radii, start=1):
+        for name, reached in (
+            ("fcsb", CLEAN),
+            ("clean_reference", CLEAN),
+            ("large_radius", CLEAN),
+            ("angular", SMOOTHED),
+            ("caption_bound", CAPTION),
+        ):
+            yield Claim(f"{name}[{i}]", f"c.{name}[{i}]", reached, f"a.perturbation_l2 <= {number(radius)}")
+    for j, cosine in enumerate(certify.cosines, start=1):
+        for name, reached in (("fcsb_radius", CLEAN), ("angular_radius", SMOOTHED)):
+            yield Claim(f"{name}[{j}]", number(cosine), reached, f"{reach} <= c.{name}[{j}]")
+    yield Claim("class", "0.0", CLASS, f"{reach} <= c.certified_radius", about="class")
+    yield Claim("retrieval", "0.0", RETRIEVAL, f"{reach} <= c.retrieval_radius", _NO_RIVALS, "pool")
+    quantities = {
+        "fcsb": (CLEAN, "false", ""),
+        "angular": (SMOOTHED, "false", ""),
+        "caption": (CAPTION, "false", ""),
+        "class": (CLASS, "false", "class"),
+        "retrieval": (RETRIEVAL, _NO_RIVALS, "pool"),
+    }
+    for j, target in enumerate(certify.targets, start=1):
+        reached, excused, about = quantities[target.certificate]
+        yield Claim(
+            f"target[{j}]",
+            number(0.0 if target.cosine is None else target.cosine),
+            reached,
+            f"c.target_decision[{j}] = 'certified' AND a.perturbation_l2 <= {number(target.radius)}",
+            excused,
+            about,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Further runs on the same pairs, whose attacks are held against a run's certificates.
+
+    Attributes:
+        run_ids: of all of them.
+        classes: of those with the same classes and prompts.
+        pools: of those with the same retrieval pool and rank.
+    """
+
+    run_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    pools: tuple[str, ...]
+
+
+def claims_on_others(info: RunInfo, others: Others) -> Iterator[tuple[Claim, str]]:
+    """Claims that the attacks of other runs are held against, each with the condition which runs these are."""
+    for claim in claims(info):
+        runs = {"": others.run_ids, "class": others.classes, "pool": others.pools}.get(claim.about, ())
+        if runs:
+            yield claim, f"a.run_id IN ({listed(runs)})"
+
+
+def listed(texts: Collection[str]) -> str:
+    """Texts as SQL literals."""
+    return ", ".join(quoted(text) for text in texts)
+
+
+def same_encoder(info: RunInfo, attacks: str = "attacks", others: Others | None = None) -> str:
+    """``FROM ... WHERE ...``: attacks on encoders that a run certifies, its own attacks or those of other runs."""
+    same = (
+        f"a.run_id IN ({listed(others.run_ids)}) AND a.input_height = c.input_height AND "
+        "a.input_width = c.input_width AND a.dtype = c.dtype"
+        if others
+        else "a.run_id = c.run_id"
+    )
+    return (
+        f"FROM {attacks} a JOIN certificates c USING (pair_id) WHERE c.run_id = {quoted(info.run_id)} AND {same} "
+        "AND c.status = 'ok' AND a.encoder_digest = c.encoder_digest"
+    )
+
+
+def covered(info: RunInfo, attacks: str = "attacks", others: Others | None = None) -> str:
+    """Those that certificates speak of: under their own noise; a defence is another encoder."""
+    return f"{same_encoder(info, attacks, others)} AND a.status = 'ok' AND a.sigma = c.sigma"
+
+
+EVER = "(SELECT * FROM attacks UNION ALL BY NAME SELECT * FROM replaced_attacks)"
+"""What disproved a certificate once is not undone by attacking again."""
+
+
+def tested_pairs(info: RunInfo, others: Others | None = None) -> str:
+    """SQL that selects the pairs of whose certificates an attack tested one that says something there."""
+    held = [(claim, "true") for claim in claims(info)] if others is None else claims_on_others(info, others)
+    tested = " OR ".join(
+        f"({runs} AND {claim.speaks} AND {claim.reached} IS NOT NULL)" for claim, runs in held
+    )
+    return f"SELECT DISTINCT pair_id {covered(info, others=others)} AND ({tested})"

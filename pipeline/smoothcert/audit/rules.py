@@ -1,0 +1,314 @@
+"""What certificates of an honest run never show, one SQL statement a rule (theory.md section 4).
+
+Each statement selects offending rows as (pair_id, detail). Bounds are computed anew from the row's confidence bounds,
+so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it. Certificates
+about texts are in textual.py, what attacks show in attacks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
+from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
+from smoothcert.summary.scan import quoted
+
+SLACK = 1e-9
+"""Differences of float64 arithmetic that are none of anybody's rounding."""
+SEARCH = 1e-5
+"""Relative precision of a search for a radius."""
+LAST_DIGIT = 1e-7
+"""Difference that counts as rounding up: below any digit that is shown, above what versions of a solver differ by."""
+LARGEST_LOG_E = 700.0
+"""Log e-value that stands for certainty; none is larger."""
+
+_EXCEEDANCE = (
+    f"CASE WHEN len(exceedance_lcb) = {len(LARGE_RADIUS_THRESHOLDS)} AND list_min(exceedance_lcb) >= 0 AND "
+    "list_max(exceedance_lcb) <= 1 THEN exceedance_lcb END"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that must not be.
+
+    Attributes:
+        name: short and stable.
+        theory: item of theory.md that it guards.
+        means: what an offending row says.
+        sql: selects the offending rows of one run.
+        pairs: whether the rule is about certificates that attacks have beaten: these are counted against alpha.
+    """
+
+    name: str
+    theory: str
+    means: str
+    sql: str
+    pairs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison of a row's own numbers; many of them share a scan (``checked``).
+
+    ``condition`` and ``detail`` are SQL in which ``{stored}`` and ``{computed}`` stand for the two values, so that
+    each is computed once.
+
+    Attributes:
+        stored: what the row says.
+        condition: true where it may not.
+        detail: what to tell of it.
+        computed: what it is compared with.
+    """
+
+    stored: str
+    condition: str
+    detail: str
+    computed: str = "NULL"
+
+
+def checked(checks: Sequence[Check], source: str, keep: str = "") -> str:
+    """SQL that selects an offending row once for each check that it fails.
+
+    Args:
+        checks: at least one.
+        source: ``FROM ...``; it has pair_id.
+        keep: further columns that details speak of, as a select list.
+    """
+    values, details = [], []
+    for i, check in enumerate(checks):
+        names = {"{stored}": f"stored_{i}", "{computed}": f"computed_{i}"}
+        values.append(f"{check.stored} AS stored_{i}, {check.computed} AS computed_{i}")
+        condition, detail = check.condition, check.detail
+        for name, column in names.items():
+            condition, detail = condition.replace(name, column), detail.replace(name, column)
+        # a detail that cannot be told hides no row
+        details.append(f"CASE WHEN {condition} THEN coalesce({detail}, 'see the row') END AS detail_{i}")
+    all_details = ", ".join(f"detail_{i}" for i in range(len(checks)))
+    kept = f", {keep}" if keep else ""
+    return (
+        f"SELECT pair_id, detail FROM (SELECT pair_id, unnest([{all_details}]) AS detail FROM (SELECT pair_id, "
+        f"{', '.join(details)} FROM (SELECT pair_id{kept}, {', '.join(values)} {source})) "
+        f"WHERE coalesce({all_details}) IS NOT NULL) WHERE detail IS NOT NULL"
+    )
+
+
+_CLAIMING = (
+    *("smooth_norm_lcb", "robustness_score_lcb", "exceedance_lcb", "fcsb", "angular", "clean_reference"),
+    *("large_radius", "fcsb_radius", "angular_radius", "caption_similarity_lcb", "caption_bound"),
+    *("class_margin_lcb", "class_rival_margin_lcb", "certified_radius", "retrieval_rival_margin_lcb"),
+    *("retrieval_radius", "target_decision"),
+)
+"""Columns that claim something: NULL wherever a pair is quarantined."""
+
+
+def certificate_rules(info: RunInfo) -> Iterator[Rule]:
+    """What certificates alone show, for one run."""
+    certify = info.job.certify
+    here = f"FROM certificates WHERE run_id = {quoted(info.run_id)}"
+    ok = f"{here} AND status = 'ok'"
+    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(CERTIFICATES, here))
+    yield Rule(
+        "quarantined-claims",
+        "4.1",
+        "a quarantined pair carries a bound",
+        f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND "
+        f"coalesce({', '.join(f'{name}::VARCHAR' for name in _CLAIMING)}) IS NOT NULL",
+    )
+    yield Rule(
+        "doubled-pair",
+        "4.4",
+        "a pair has more than one row",
+        f"SELECT pair_id, count(*) || ' rows' AS detail {here} GROUP BY pair_id HAVING count(*) > 1",
+    )
+    yield Rule(
+        "merged-attempts",
+        "4.4",
+        "rows of one unit come from several attempts",
+        f"SELECT any_value(pair_id) AS pair_id, unit_id AS detail {here} "
+        "GROUP BY unit_id HAVING count(DISTINCT attempt) > 1",
+    )
+    yield Rule(
+        "other-question",
+        "1",
+        "sigma, alpha, seed, encoder or input size differ from the run's",
+        f"SELECT pair_id, 'sigma ' || sigma || ', alpha ' || alpha || ', seed ' || seed || ', ' || input_height || "
+        f"'x' || input_width AS detail {here} AND (sigma <> {number(certify.sigma)} OR "
+        f"alpha <> {number(certify.alpha)} OR seed <> {certify.seed} OR encoder_digest <> "
+        f"{quoted(info.encoder_digest)} OR (input_height, input_width) <> "
+        f"(SELECT (mode(input_height), mode(input_width)) {here}))",
+    )
+    yield Rule(
+        "above-estimate",
+        "4.2",
+        "a lower confidence bound is above its own estimate, or there is no such estimate",
+        "SELECT pair_id, concat_ws(', ', 'N ' || smooth_norm, 'bound ' || smooth_norm_lcb, 'S ' || robustness_score, "
+        f"'bound ' || robustness_score_lcb) AS detail {ok} AND ("
+        + " OR ".join(
+            f"({name}_lcb IS NOT NULL AND NOT coalesce({name}_lcb <= {name} AND {name} <= 1 + {number(SLACK)}, false))"
+            for name in ("smooth_norm", "robustness_score", "caption_similarity", "class_margin")
+        )
+        + f" OR large_radius_bound({_EXCEEDANCE}, 0, {number(certify.sigma)}) > "
+        f"2 * robustness_score - 1 + {number(SLACK)})",
+    )
+    yield Rule(
+        "impossible-value",
+        "2",
+        "a score, norm or certified cosine is outside its range",
+        f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND (NOT "
+        "smooth_norm_lcb BETWEEN 0 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
+        "retrieval_radius < 0 OR list_min(exceedance_lcb) < 0 OR list_max(exceedance_lcb) > 1 OR "
+        "draws < 1 OR pilot_draws < 1 OR draws > "
+        f"{certify.max_draws} OR {_other_lengths(info)} OR list_max(log_e_value) > {number(LARGEST_LOG_E)} OR "
+        + " OR ".join(
+            f"NOT {name}[{i}] BETWEEN 0 AND 1"
+            for name in ("fcsb", "angular", "clean_reference", "large_radius")
+            for i in range(1, len(certify.radii) + 1)
+        )
+        + ")",
+    )
+    yield Rule(
+        "beyond-draws",
+        "3",
+        "a confidence bound is higher than so many draws can make it, had every one of them been perfect",
+        checked(_beyond_draws(info), ok, keep="draws"),
+    )
+    yield from _rounded_up(info, ok)
+    needed = f"-ln({number(certify.alpha)})"
+    for position, target in enumerate(certify.targets, start=1):
+        yield Rule(
+            "target-without-evidence",
+            "3",
+            "a target counts as certified below its level",
+            f"SELECT pair_id, concat_ws(' ', {quoted(target.name)}, 'at log e-value', log_e_value[{position}]) AS "
+            f"detail {ok} AND target_decision[{position}] = 'certified' AND NOT "
+            f"coalesce(log_e_value[{position}] >= {needed} - {number(SLACK)}, false)",
+        )
+
+
+def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
+    """Bounds and radii against the same ones computed from the row's confidence bounds."""
+    certify = info.job.certify
+    score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
+    norm = "CASE WHEN smooth_norm_lcb BETWEEN 0 AND 1 THEN smooth_norm_lcb END"
+    sigma = f"{number(certify.sigma)}"
+    pairs: list[tuple[str, str]] = []
+    for i, radius in enumerate(certify.radii, start=1):
+        at = f"{number(radius)}"
+        pairs.append((f"fcsb[{i}]", f"fcsb({score}, {at}, {sigma})"))
+        pairs.append((f"angular[{i}]", f"angular_bound({norm}, {at}, {sigma})"))
+        # T5 shares alpha between two bounds, so with both at the full alpha it can only be larger
+        angle = f"acos(angular_bound({norm}, {at}, {sigma})) + acos(2 * ({score}) - 1)"
+        by_angles = f"CASE WHEN {angle} < pi() / 2 THEN cos({angle}) END"
+        pairs.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
+        pairs.append((f"large_radius[{i}]", f"large_radius_bound({_EXCEEDANCE}, {at}, {sigma})"))
+    checks = [
+        Check(
+            stored,
+            f"{{stored}} > coalesce({{computed}}, -2) + {number(LAST_DIGIT)} * greatest(1, abs({{stored}}))",
+            f"'{stored} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, 'nothing') || ' follows'",
+            computed,
+        )
+        for stored, computed in pairs
+    ]
+    for j, cosine in enumerate(certify.cosines, start=1):
+        for name, bound in (("fcsb_radius", f"fcsb({score}"), ("angular_radius", f"angular_bound({norm}")):
+            # A radius is found by search: what must hold is the bound just inside it. None of these is ever infinite,
+            # not even of a feature that noise does not move: an infinite one follows from nothing.
+            inside = (
+                f"CASE WHEN {name}[{j}] BETWEEN 0 AND 1e300 THEN {name}[{j}] * (1 - {number(SEARCH)}) END"
+            )
+            checks.append(
+                Check(
+                    f"{name}[{j}]",
+                    f"{{stored}} IS NOT NULL AND NOT coalesce({{computed}} >= {number(cosine)} - "
+                    f"{number(LAST_DIGIT)}, false)",
+                    f"'{name}[{j}] is ' || {{stored}} || ', where cosine {cosine:g} does not follow'",
+                    f"{bound}, {inside}, {sigma})",
+                )
+            )
+    yield Rule(
+        "rounded-up",
+        "4.2",
+        "a stored bound or radius is larger than its confidence bound allows",
+        checked(checks, ok),
+    )
+    for name in ("fcsb", "angular", "clean_reference", "large_radius"):
+        rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]
+        rising += [
+            f"({name}[{i + 1}] IS NOT NULL AND {name}[{i}] IS NULL)" for i in range(1, len(certify.radii))
+        ]
+        if rising:
+            yield Rule(
+                "rises-with-radius",
+                "2",
+                "a bound is larger at a larger radius",
+                f"SELECT pair_id, '{name} ' || {name}::VARCHAR AS detail {ok} AND ({' OR '.join(rising)})",
+            )
+
+
+def _other_lengths(info: RunInfo) -> str:
+    """Lists have one element for each radius, cosine or target: what stands beyond them would be nobody's claim."""
+    certify = info.job.certify
+    lengths = {
+        **dict.fromkeys(
+            ("fcsb", "angular", "clean_reference", "large_radius", "caption_bound"), len(certify.radii)
+        ),
+        **dict.fromkeys(("fcsb_radius", "angular_radius"), len(certify.cosines)),
+        "target_decision": len(certify.targets),
+    }
+    return " OR ".join(f"len({name}) <> {length}" for name, length in lengths.items())
+
+
+def _beyond_draws(info: RunInfo) -> list[Check]:
+    """Lower confidence bounds against those of n perfect draws.
+
+    P(all n draws are 1) = p^n > alpha for a mean p above alpha^(1/n), so a bound above that would be false too often.
+    None of our methods goes there, whatever the draws: betting multiplies its capital by at most 0.01 + 0.99/m a draw.
+    """
+    alpha, retrieval = info.job.certify.alpha, info.job.retrieval
+    ranks = 1 if retrieval is None else retrieval.k
+    projections = {
+        "smooth_norm_lcb": alpha,
+        "caption_similarity_lcb": alpha,
+        "class_margin_lcb": alpha / 2,
+        "class_rival_margin_lcb": alpha / 2,
+        "retrieval_rival_margin_lcb": alpha / 2 / ranks,
+    }
+    scores = {
+        **{name: (f"(1 + {name}) / 2", level) for name, level in projections.items()},
+        "robustness_score_lcb": ("robustness_score_lcb", alpha),
+        "exceedance_lcb": ("list_max(exceedance_lcb)", alpha / len(LARGE_RADIUS_THRESHOLDS)),
+    }
+    return [
+        Check(
+            score,
+            f"{{stored}} > {{computed}} + {number(SLACK)}",
+            f"'{name}: a mean of ' || {{stored}} || '; ' || draws || ' draws show at most ' || {{computed}}",
+            f"pow({number(level)}, 1.0 / greatest(draws, 1))",
+        )
+        for name, (score, level) in scores.items()
+    ]
+
+
+def broken_numbers(table: TableSchema, here: str) -> str:
+    """Rows where a number is NaN, or infinite where it may not be."""
+    conditions = []
+    for column in table.columns:
+        if pa.types.is_floating(column.type):
+            conditions.append(f"isnan({column.name})")
+            if not column.infinite:
+                conditions.append(f"isinf({column.name})")
+        elif pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+            # as text: one test for any length
+            test = "NaN" if column.infinite else "NaN|Infinity|inf"
+            conditions.append(f"regexp_matches({column.name}::VARCHAR, '{test}', 'i')")
+    return f"SELECT pair_id, 'see the row' AS detail {here} AND ({' OR '.join(conditions)})"
+
+
+def number(value: float) -> str:
+    """A number as an SQL literal, every digit of it."""
+    return f"'{value!r}'::DOUBLE"

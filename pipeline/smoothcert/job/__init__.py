@@ -1,0 +1,32 @@
+"""The job file: its sections, and reading it with errors that name field, value and remedy."""
+
+from smoothcert.job.attacks import AttackSection
+from smoothcert.job.certify import CertifySection, Target
+from smoothcert.job.data import Columns, DataSection
+from smoothcert.job.encoder import DefenceSection, EncoderSection
+from smoothcert.job.executor import ExecutorSection
+from smoothcert.job.job import JOB_SCHEMA_VERSION, Job, fingerprint, job_json_schema
+from smoothcert.job.output import OutputSection, TrackingSection
+from smoothcert.job.reading import load_job, parse_job
+from smoothcert.job.texts import RetrievalSection, ZeroShotSection
+
+__all__ = [
+    "AttackSection",
+    "CertifySection",
+    "Columns",
+    "DataSection",
+    "DefenceSection",
+    "EncoderSection",
+    "ExecutorSection",
+    "JOB_SCHEMA_VERSION",
+    "Job",
+    "OutputSection",
+    "RetrievalSection",
+    "Target",
+    "TrackingSection",
+    "ZeroShotSection",
+    "fingerprint",
+    "job_json_schema",
+    "load_job",
+    "parse_job",
+]

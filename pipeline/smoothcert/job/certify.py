@@ -1,0 +1,104 @@
+"""The section ``certify`` of a job: the noise, the statistics, and what is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from smoothcert.job.section import PositiveInt, Probability, Radius, Section
+
+Cosine = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+CertificateName = Literal["fcsb", "angular", "class", "caption", "retrieval"]
+
+
+class Target(Section):
+    """A statement to decide for every pair; drawing stops when all targets are decided."""
+
+    certificate: CertificateName
+    """fcsb, angular: cosine at a radius. class: prediction unchanged. caption: similarity at a radius.
+    retrieval: rank of the own caption at most k."""
+    radius: Radius
+    """l2 radius in units of [0,1] pixels."""
+    cosine: Annotated[float, Field(ge=-1, lt=1)] | None = None
+    """Cosine (fcsb, angular: >= 0) or similarity (caption) that must hold."""
+
+    @model_validator(mode="after")
+    def _cosine_where_needed(self) -> Target:
+        if self.certificate in ("fcsb", "angular", "caption"):
+            if self.cosine is None:
+                raise ValueError(f"a target on '{self.certificate}' needs 'cosine'; add e.g. cosine: 0.8")
+            if self.certificate != "caption" and self.cosine < 0:
+                raise ValueError(
+                    f"cosine={self.cosine} certifies nothing for '{self.certificate}'; use 0 or more"
+                )
+        elif self.cosine is not None:
+            raise ValueError(f"a target on '{self.certificate}' takes no 'cosine'; remove it")
+        return self
+
+    @property
+    def name(self) -> str:
+        """A short stable label, e.g. ``angular>=0.8@0.25``."""
+        cosine = "" if self.cosine is None else f">={self.cosine:g}"
+        return f"{self.certificate}{cosine}@{self.radius:g}"
+
+
+class CertifySection(Section):
+    """The noise, the statistics, and what is asked."""
+
+    sigma: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]
+    """Standard deviation of the noise, in units of [0,1] pixels."""
+    alpha: Probability = 0.001
+    """Failure probability of each certificate of each row."""
+    alpha_futility: Probability = 0.01
+    """Failure probability of giving up on a target that does hold; costs results, never soundness."""
+    pilot_draws: Annotated[int, Field(ge=2)] = 63
+    """Draws that fix directions and the predicted class, then are thrown away (63 and the clean pass make 64)."""
+    max_draws: Annotated[int, Field(ge=2)] = 1000
+    """Fresh draws per pair: exactly so many without targets, at most so many with them."""
+    method: Literal["betting", "empirical_bernstein", "hoeffding"] = "betting"
+    """Lower confidence bound for means; adaptive targets need betting (valid at any stopping time)."""
+    radii: tuple[Radius, ...] = ()
+    """l2 radii at which bounds are stored; default sigma x (0.25, 0.5, 1, 1.5)."""
+    cosines: tuple[Cosine, ...] = (0.5, 0.8, 0.9)
+    """Cosine thresholds for which certified radii are stored."""
+    targets: tuple[Target, ...] = ()
+    rivals: PositiveInt = 8
+    """Rival classes (or captions) whose margins are measured; the pilot direction bounds the others."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Root of all noise keys of this job."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_radii(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("radii") is not None:
+            return data
+        try:
+            sigma = float(data["sigma"])
+        except (KeyError, TypeError, ValueError):
+            sigma = math.nan
+        # a bad sigma is reported as itself, not as radii that nobody wrote; 1.0 stands in until then
+        sigma = sigma if 0 < sigma < math.inf else 1.0
+        return {**data, "radii": tuple(float(f"{sigma * k:.10g}") for k in (0.25, 0.5, 1.0, 1.5))}
+
+    @field_validator("radii", "cosines")
+    @classmethod
+    def _strictly_increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values:
+            raise ValueError("[] is empty; give at least one number, or leave it out for the default")
+        if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+            ordered = sorted(set(values))
+            raise ValueError(f"{list(values)} is not strictly increasing; write {ordered}")
+        return values
+
+    @model_validator(mode="after")
+    def _anytime_for_targets(self) -> CertifySection:
+        if self.targets and self.method != "betting":
+            raise ValueError(
+                f"method='{self.method}' is valid only at a fixed number of draws, but targets stop early; "
+                "use method: betting or remove the targets"
+            )
+        return self

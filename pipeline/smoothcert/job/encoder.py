@@ -1,0 +1,74 @@
+"""The sections ``encoder`` and ``defences`` of a job: what makes features, and what defends it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, model_validator
+
+from smoothcert.job.section import PositiveInt, Section
+
+DEFENCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _file_or_factory(value: str) -> str:
+    if not value.endswith(".safetensors") and not _FACTORY.fullmatch(value):
+        raise ValueError(f"'{value}' is neither a .safetensors file nor of the form module:callable")
+    return value
+
+
+Part = Annotated[str, AfterValidator(_file_or_factory)]
+
+
+class DefenceSection(Section):
+    """What stands before and behind the base encoder, noise coming first: purifier, encoder, mapper."""
+
+    purifier: Part | None = None
+    """x to x: a .safetensors file that smoothcert.defences wrote, or module:callable, whose code then runs."""
+    mapper: Part | None = None
+    """Feature to feature of the same size: as purifier."""
+
+    @model_validator(mode="after")
+    def _has_a_part(self) -> DefenceSection:
+        if self.purifier is None and self.mapper is None:
+            raise ValueError("names neither purifier nor mapper; add one of them")
+        return self
+
+
+class EncoderSection(Section):
+    """Which encoder is certified, and how it runs."""
+
+    model: str
+    """Local directory, hub id, or bundled:digits-clip."""
+    revision: str | None = None
+    """Hub revision (commit hash) to pin; ignored for directories."""
+    feature: Literal["projection", "pooled"] = "projection"
+    """projection: the joint image-text space. pooled: the vision tower before projection (no texts then)."""
+    purifier: Part | None = None
+    """Before the model, behind the noise, part of what is certified: a .safetensors file that smoothcert.defences
+    wrote, or module:callable, whose code then runs."""
+    mapper: Part | None = None
+    """Behind the model, before normalisation, part of what is certified: as purifier."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic inside the model, a property of what is certified. Normalisation is always float32."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    slots: PositiveInt = 8
+    """Pairs in the device batch at once; the device batch is slots x chunk images."""
+    chunk: PositiveInt = 16
+    """Draws that one pair contributes to a device batch."""
+    compile: bool = False
+    """torch.compile the image tower (static shapes)."""
+    threads: PositiveInt | None = None
+    """CPU threads of the encoder; default is torch's own choice."""
+    trust_remote_code: bool = False
+    """Allow code from the model repository to run. Off unless you trust the repository by name."""
+
+    @property
+    def defence(self) -> DefenceSection | None:
+        """Purifier and mapper, where the job names one of them."""
+        if self.purifier is None and self.mapper is None:
+            return None
+        return DefenceSection(purifier=self.purifier, mapper=self.mapper)

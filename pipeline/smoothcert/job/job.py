@@ -1,0 +1,139 @@
+"""A job: one validated, frozen description of what to certify, and how.
+
+Credentials never belong in a job: object stores take them from their usual chain (environment, profile, instance
+role).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from smoothcert.errors import did_you_mean
+from smoothcert.job.attacks import SUBJECTS, AttackSection
+from smoothcert.job.certify import CertifySection
+from smoothcert.job.data import DataSection
+from smoothcert.job.encoder import DEFENCE_NAME, DefenceSection, EncoderSection
+from smoothcert.job.executor import ExecutorSection
+from smoothcert.job.output import OutputSection, TrackingSection
+from smoothcert.job.section import Section
+from smoothcert.job.texts import RetrievalSection, ZeroShotSection
+
+JOB_SCHEMA_VERSION = 1
+
+
+class Job(Section):
+    """One certification job."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    data: DataSection
+    encoder: EncoderSection
+    certify: CertifySection
+    zero_shot: ZeroShotSection | None = None
+    retrieval: RetrievalSection | None = None
+    defences: dict[str, DefenceSection] = {}
+    """Encoders to attack beside the certified one, by name: encoder.model behind a purifier, before a mapper."""
+    attacks: tuple[AttackSection, ...] = ()
+    """Attacks made on every pair after it is certified; each is a unit of work of its own."""
+    executor: ExecutorSection = ExecutorSection()
+    output: OutputSection = OutputSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _targets_have_what_they_need(self) -> Job:
+        needs = {"class": ("zero_shot", self.zero_shot), "retrieval": ("retrieval", self.retrieval)}
+        for target in self.certify.targets:
+            section, value = needs.get(target.certificate, ("", True))
+            if value is None:
+                raise ValueError(
+                    f"target '{target.name}' needs the section '{section}'; add it or remove the target"
+                )
+        text_needed = self.zero_shot is not None or self.retrieval is not None
+        text_needed = text_needed or any(t.certificate == "caption" for t in self.certify.targets)
+        if self.encoder.feature == "pooled" and text_needed:
+            raise ValueError(
+                "encoder.feature='pooled' has no text space: use feature: projection, or remove "
+                "zero_shot, retrieval and caption targets"
+            )
+        return self
+
+    @field_validator("defences")
+    @classmethod
+    def _usable_names(cls, defences: dict[str, DefenceSection]) -> dict[str, DefenceSection]:
+        for name in defences:
+            if name in SUBJECTS or not DEFENCE_NAME.fullmatch(name):
+                raise ValueError(
+                    f"'{name}' is no name for a defence; use letters, digits, '.', '_' and '-', and neither "
+                    f"{' nor '.join(SUBJECTS)}"
+                )
+        return defences
+
+    @model_validator(mode="after")
+    def _attacks_have_what_they_need(self) -> Job:
+        needs = {
+            "classification": ("zero_shot", self.zero_shot),
+            "retrieval": ("retrieval", self.retrieval),
+        }
+        for number, attack in enumerate(self.attacks):
+            section, value = needs.get(attack.objective, ("", True))
+            if value is None:
+                raise ValueError(
+                    f"attacks.{number}: objective '{attack.objective}' needs the section '{section}'; add it or "
+                    "choose another objective"
+                )
+            subjects = (*SUBJECTS, *self.defences)
+            for name in attack.subjects:
+                if name not in subjects:
+                    raise ValueError(
+                        f"attacks.{number}: subject '{name}' is unknown{did_you_mean(name, subjects)}; use one of "
+                        f"{', '.join(subjects)}, or name it in defences"
+                    )
+            texts = attack.objective in ("caption", "retrieval", "classification")
+            if self.encoder.feature == "pooled" and (texts or attack.target_caption is not None):
+                raise ValueError(
+                    f"attacks.{number}: encoder.feature='pooled' has no text space; use feature: projection"
+                )
+        doubled = [attack.attack_id for attack in self.attacks]
+        if len(set(doubled)) < len(doubled):
+            raise ValueError("attacks: one attack is listed twice with the same settings; keep one")
+        return self
+
+    def science(self) -> dict[str, Any]:
+        """The parts that determine every certificate: what a fingerprint covers, not where or how fast it runs.
+
+        Attacks and their subjects are no part of it: they change no certificate, and each attack has an identity
+        of its own.
+        """
+        resolved = self.model_dump(mode="json")
+        for section in ("attacks", "defences", "executor", "output", "tracking"):
+            del resolved[section]
+        for speed_only in ("slots", "device", "threads"):
+            del resolved["encoder"][speed_only]
+        return resolved
+
+    def to_yaml(self) -> str:
+        """The resolved job, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def fingerprint(job: Job, *, data_digest: str, encoder_digest: str, code_version: str) -> str:
+    """Hex digest (64 characters) of everything that determines the numbers of a run."""
+    payload = {
+        "job": job.science(),
+        "data": data_digest,
+        "encoder": encoder_digest,
+        "code": code_version,
+    }
+    return hashlib.sha256(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def job_json_schema() -> dict[str, Any]:
+    """JSON Schema of job files; published as ``schemas/job.v1.json`` for editors."""
+    schema = Job.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "smoothcert job"
+    return schema

@@ -1,0 +1,110 @@
+"""SQL over committed rows: DuckDB, read-only, without access to anything else.
+
+DuckDB sees the committed files as one pyarrow dataset per run, made from the commit log and never from a
+glob. That works alike on every file system (pyarrow reads local disks itself, other stores through fsspec),
+pushes filters and projections down into the Parquet reader, and leaves DuckDB's own access to files, network
+and extensions switched off and locked while a user's SQL runs.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from types import TracebackType
+
+import duckdb
+import pyarrow as pa
+
+from smoothcert.errors import QueryError
+from smoothcert.sql.functions import register_functions
+from smoothcert.sql.query_errors import explain, read_only
+from smoothcert.sql.views import OpenedRun, create_views
+from smoothcert.store.run_directory import RunDirectory
+
+_LOCKDOWN = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET python_enable_replacements = false",
+    "SET allow_community_extensions = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+
+class Query:
+    """An open connection over one or more runs, as of the moment it was opened. Close it, or use ``with``.
+
+    Views and functions are described in ``views.py`` and ``functions.py``.
+
+    Args:
+        runs: open run directories.
+
+    Raises:
+        QueryError: a run is given twice.
+        StoreError: a run's commits cannot be read.
+    """
+
+    def __init__(self, runs: Sequence[RunDirectory]) -> None:
+        if not runs:
+            raise QueryError("no run is given", remedy="name at least one run directory")
+        opened: dict[str, OpenedRun] = {}
+        for run in runs:
+            if run.run_id in opened:
+                raise QueryError(
+                    f"run '{run.run_id}' is given twice: '{opened[run.run_id].directory.url}' and "
+                    f"'{run.url}'",
+                    remedy="name each run once; a copy of a directory is the same run",
+                )
+            opened[run.run_id] = OpenedRun.load(run)
+        # a large sort may spill; the directory goes when the connection is closed
+        self._spill = tempfile.TemporaryDirectory(prefix="smoothcert-query-")
+        self._connection = duckdb.connect(":memory:", config={"temp_directory": self._spill.name})
+        try:
+            register_functions(self._connection)
+            create_views(self._connection, list(opened.values()))
+            for statement in _LOCKDOWN:
+                self._connection.execute(statement)
+        except BaseException:
+            self.close()
+            raise
+
+    def sql(self, text: str) -> pa.Table:
+        """The result of one read-only statement.
+
+        Raises:
+            QueryError: the SQL is wrong, or would do more than read; the text says which columns or views
+                there are.
+        """
+        statement = read_only(self._connection, text)
+        try:
+            return self._connection.sql(statement).to_arrow_table()
+        except duckdb.Error as exc:
+            raise explain(exc, text, self._connection) from exc
+
+    def close(self) -> None:
+        """Release the connection and what it spilled."""
+        self._connection.close()
+        self._spill.cleanup()
+
+    def __enter__(self) -> Query:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_query(run_urls: Sequence[str | os.PathLike[str]]) -> Query:
+    """Open run directories for SQL.
+
+    Args:
+        run_urls: local paths or fsspec URLs of run directories.
+
+    Raises:
+        QueryError: none is given, or one twice.
+        RunDirectoryError: one is not a run directory.
+        StoreError: one cannot be read.
+    """
+    return Query([RunDirectory.open(url) for url in run_urls])

@@ -1,0 +1,83 @@
+"""The view ``certified_share``: per run and claim, how many pairs hold it.
+
+A quarantined pair counts as one that does not hold. The interval is for the share in the population that the
+pairs were drawn from (95%, exact binomial); while the run still goes on it is one that holds at every
+moment. Each row's certificate is wrong with probability at most alpha, so about alpha times the pairs may be
+certified falsely.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from smoothcert.sql.claims import claims
+from smoothcert.store.run_info import RunInfo
+
+
+def create_share_view(
+    connection: duckdb.DuckDBPyConnection, schema: str, runs: list[tuple[RunInfo, str, bool]]
+) -> None:
+    """Create ``certified_share``.
+
+    Args:
+        connection: with the functions share_low and share_high.
+        schema: where tables that users need not see go.
+        runs: for each run what it is about, the relation of its visible rows, and whether it is finished.
+    """
+    rows = []
+    counted = []
+    for info, relation, finished in runs:
+        listed = claims(info)
+        for position, claim in enumerate(listed, start=1):
+            rows.append(
+                {
+                    "run_id": info.run_id,
+                    "position": position,
+                    "kind": claim.kind,
+                    "claim": claim.claim,
+                    "certificate": claim.certificate,
+                    "radius": claim.radius,
+                    "cosine": claim.cosine,
+                    "alpha": info.job.certify.alpha,
+                    "finished": finished,
+                }
+            )
+        counts = ", ".join(f"coalesce(count_if({claim.condition}), 0)::BIGINT" for claim in listed)
+        # all claims in one pass over the rows
+        counted.append(
+            f"SELECT '{info.run_id}' AS run_id, count(*) AS pairs, [{counts}] AS counts FROM {relation}"
+        )
+    connection.register("_claims", pa.Table.from_pylist(rows, schema=_CLAIMS))
+    connection.execute(f"CREATE TABLE {schema}.claims AS SELECT * FROM _claims")
+    connection.unregister("_claims")
+    connection.execute(
+        f"""
+        CREATE VIEW certified_share AS
+        WITH counted AS ({" UNION ALL ".join(counted)})
+        SELECT c.run_id, c.kind, c.claim, c.certificate, c.radius, c.cosine, n.pairs,
+               n.counts[c.position] AS certified,
+               certified / nullif(n.pairs, 0) AS share,
+               share_low(certified, n.pairs, c.finished::INTEGER) AS share_low,
+               share_high(certified, n.pairs, c.finished::INTEGER) AS share_high,
+               CASE WHEN c.finished THEN 'exact' ELSE 'anytime' END AS interval,
+               c.alpha * n.pairs AS expected_false_certificates
+        FROM {schema}.claims c JOIN counted n USING (run_id)
+        ORDER BY c.run_id, c.position
+        """
+    )
+
+
+_CLAIMS = pa.schema(
+    {
+        "run_id": pa.string(),
+        "position": pa.int32(),
+        "kind": pa.string(),
+        "claim": pa.string(),
+        "certificate": pa.string(),
+        "radius": pa.float64(),
+        "cosine": pa.float64(),
+        "alpha": pa.float64(),
+        "finished": pa.bool_(),
+    }
+)

@@ -1,0 +1,288 @@
+"""The views that users query.
+
+certificates     one row per pair and run: schemas/certificates.v1.json
+quarantine       the quarantined ones: where and why
+bounds           long form: run_id, pair_id, certificate, radius, cosine (NULL: nothing certified)
+units            one row per committed unit
+runs             one row per run: the job's numbers, digests, progress
+certified_share  per run and claim: how many pairs hold it, with a confidence interval
+attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from smoothcert.sql.attack_views import REFERENCE_SQL, create_attack_views
+from smoothcert.sql.committed_files import CommittedFiles, committed_files
+from smoothcert.sql.share_view import create_share_view
+from smoothcert.store.manifest import Committed
+from smoothcert.store.run_directory import RunDirectory
+from smoothcert.store.tables.attacks import ATTACKS
+from smoothcert.store.tables.certificates import CERTIFICATES
+from smoothcert.store.tables.columns import TableSchema
+
+_INTERNAL = "internal"
+"""Schema of what users need not see."""
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run directory and its commits at one moment."""
+
+    directory: RunDirectory
+    committed: Committed
+
+    @classmethod
+    def load(cls, directory: RunDirectory) -> OpenedRun:
+        """Read the commits of a run."""
+        return cls(directory, directory.commits.load())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every pair of the plan has its row."""
+        return self.committed.pairs == self.directory.info.pairs
+
+    def certificates(self) -> CommittedFiles:
+        """The committed files of the table ``certificates``; nothing is opened yet."""
+        return committed_files(self.directory.storage, CERTIFICATES, self.committed.files(CERTIFICATES.name))
+
+    def attacks(self) -> CommittedFiles:
+        """The same of the table ``attacks``."""
+        return committed_files(self.directory.storage, ATTACKS, self.committed.files(ATTACKS.name))
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:
+    """Create all views over these runs."""
+    connection.execute(f"CREATE SCHEMA {_INTERNAL}")
+    _register_table(connection, "runs", _runs_table(runs))
+    _register_table(connection, "units", _units_table(runs))
+    relations = [_rows_of(connection, CERTIFICATES, i, run, run.certificates()) for i, run in enumerate(runs)]
+    connection.execute(
+        "CREATE VIEW certificates AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in relations)
+    )
+    connection.execute(
+        "CREATE VIEW quarantine AS SELECT run_id, unit_id, pair_id, source_uri, caption, label, error_stage, "
+        "error_class, error_message FROM certificates WHERE status = 'quarantined'"
+    )
+    connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, relations))
+    attacked = [_rows_of(connection, ATTACKS, i, run, run.attacks()) for i, run in enumerate(runs)]
+    connection.execute(
+        f"CREATE VIEW attacks AS {REFERENCE_SQL} FROM ("
+        + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
+        + ")"
+    )
+    connection.execute(
+        "CREATE VIEW replaced_attacks AS "
+        + " UNION ALL ".join(_replaced(i, run, ATTACKS) for i, run in enumerate(runs))
+    )
+    create_attack_views(connection)
+    create_share_view(
+        connection,
+        _INTERNAL,
+        [(run.directory.info, name, run.finished) for run, name in zip(runs, relations, strict=True)],
+    )
+    connection.execute(_EBH)
+
+
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection,
+    table: TableSchema,
+    number: int,
+    run: OpenedRun,
+    files: CommittedFiles,
+) -> str:
+    """A relation of the rows of one run and table that count."""
+    name, committed = f"{_INTERNAL}.{table.name}_{number}", f"_{table.name}_{number}"
+    connection.register(committed, files)
+    sql = f"SELECT * FROM {committed}"
+    if run.committed.hidden.num_rows:
+        hidden = f"{_INTERNAL}.hidden_{number}"
+        connection.register("_hidden", run.committed.hidden)
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {hidden} AS SELECT * FROM _hidden")
+        connection.unregister("_hidden")
+        sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
+    connection.execute(f"CREATE VIEW {name} AS {sql}")
+    return name
+
+
+def _replaced(number: int, run: OpenedRun, table: TableSchema) -> str:
+    """Selects the rows that a retry replaced; after ``_rows_of`` of the same run and table."""
+    sql = f"SELECT * FROM _{table.name}_{number}"
+    if not run.committed.hidden.num_rows:
+        return f"{sql} WHERE false"
+    return f"{sql} SEMI JOIN {_INTERNAL}.hidden_{number} USING (unit_id, pair_id)"
+
+
+def _register_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Small tables are copied in, so that they look and behave like the other views."""
+    connection.register(f"_{name}", table)
+    connection.execute(f"CREATE TABLE {_INTERNAL}.{name} AS SELECT * FROM _{name}")
+    connection.unregister(f"_{name}")
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_INTERNAL}.{name}")
+
+
+_LISTS = {
+    "fcsb": "fcsb",
+    "angular": "angular",
+    "clean_reference": "clean_reference",
+    "large_radius": "large_radius",
+    "caption": "caption_bound",
+}
+"""Columns of bounds at the job's radii, by certificate."""
+
+
+def _bounds_sql(runs: Sequence[OpenedRun], relations: Sequence[str]) -> str:
+    """Each run's name and radii stand in the SQL: to read or join them for every row costs more than the rest."""
+    selects = []
+    for run, relation in zip(runs, relations, strict=True):
+        info = run.directory.info
+        radii = ", ".join(f"'{radius!r}'::DOUBLE" for radius in info.job.certify.radii)
+        selects += [
+            f"SELECT '{info.run_id}' AS run_id, pair_id, '{certificate}' AS certificate, "
+            f"unnest([{radii}]) AS radius, unnest({column}) AS cosine FROM {relation} WHERE {column} IS NOT NULL"
+            for certificate, column in _LISTS.items()
+        ]
+    return " UNION ALL ".join(selects)
+
+
+_EBH = f"""
+CREATE MACRO ebh(target, q) AS TABLE
+WITH asked AS (
+    SELECT run_id, pairs, coalesce(
+        list_position(targets, target::VARCHAR),
+        CASE WHEN try_cast(target::VARCHAR AS INTEGER) BETWEEN 1 AND len(targets)
+             THEN try_cast(target::VARCHAR AS INTEGER) END
+    ) AS position
+    FROM {_INTERNAL}.runs
+),
+known AS (
+    SELECT run_id, pairs, position FROM asked
+    WHERE CASE
+        WHEN NOT (q > 0 AND q < 1) THEN error('q must be between 0 and 1')
+        WHEN (SELECT count(position) FROM asked) = 0 THEN error(
+            'no run has the target ''' || target::VARCHAR || '''; see SELECT targets FROM runs'
+        )
+        ELSE position IS NOT NULL
+    END
+),
+ordered AS (
+    SELECT c.run_id, k.position, k.pairs, list_reverse_sort(list(c.log_e_value[k.position])) AS largest_first
+    FROM certificates c JOIN known k USING (run_id)
+    WHERE c.log_e_value[k.position] >= -ln(q)
+    GROUP BY ALL
+),
+placed AS (
+    SELECT run_id, position, pairs, unnest(largest_first) AS log_e, generate_subscripts(largest_first, 1) AS place
+    FROM ordered
+),
+selected AS (
+    SELECT run_id, position, min(log_e) AS least FROM placed
+    WHERE log_e >= ln(pairs) - ln(q) - ln(place) + 1e-9
+    GROUP BY ALL
+)
+SELECT c.run_id, c.pair_id, c.log_e_value[s.position] AS log_e_value
+FROM certificates c JOIN selected s USING (run_id)
+WHERE c.log_e_value[s.position] >= s.least
+"""
+"""e-BH (Wang and Ramdas 2022) in each run: of the n pairs asked for, the k with the largest e-values, for the
+largest k with e_(k) >= n/(q k). Pairs without an e-value count in n. The slack of 1e-9 covers rounding. None of
+them can have e < 1/q. Sorted lists, since a window over a million rows takes four times as long."""
+
+
+def _units_table(runs: Sequence[OpenedRun]) -> pa.Table:
+    tables = []
+    for run in runs:
+        table = run.committed.certification.table
+        table = table.filter(pc.equal(table["split"], ""))
+        seconds = pc.cast(pc.multiply(table["committed_at"], 1e6), pa.int64(), safe=False)
+        tables.append(
+            pa.table(
+                {
+                    "run_id": pa.array([run.directory.run_id] * table.num_rows, pa.string()),
+                    "unit_id": table["unit_id"],
+                    "attempt": table["attempt"],
+                    "rows": pc.add(table["ok"], table["quarantined"]),
+                    "ok": table["ok"],
+                    "quarantined": table["quarantined"],
+                    "draws": table["draws"],
+                    "seconds": table["seconds"],
+                    "worker": table["worker"],
+                    "committed_at": pc.cast(seconds, pa.timestamp("us")),
+                }
+            )
+        )
+    return pa.concat_tables(tables)
+
+
+def _runs_table(runs: Sequence[OpenedRun]) -> pa.Table:
+    rows = []
+    for run in runs:
+        info, certify = run.directory.info, run.directory.info.job.certify
+        rows.append(
+            {
+                "run_id": info.run_id,
+                "name": info.job.name,
+                "sigma": certify.sigma,
+                "alpha": certify.alpha,
+                "radii": list(certify.radii),
+                "cosines": list(certify.cosines),
+                "targets": [target.name for target in certify.targets],
+                "pilot_draws": certify.pilot_draws,
+                "max_draws": certify.max_draws,
+                "method": certify.method,
+                "seed": certify.seed,
+                "encoder": info.job.encoder.model,
+                "data": list(info.job.data.uris),
+                "pairs": info.pairs,
+                "committed_pairs": run.committed.pairs,
+                "finished": run.finished,
+                "units": info.units,
+                "committed_units": len(run.committed.certification),
+                "draws": run.committed.draws,
+                "created": datetime.fromisoformat(info.created).astimezone(UTC).replace(tzinfo=None),
+                "fingerprint": info.fingerprint,
+                "data_digest": info.data_digest,
+                "encoder_digest": info.encoder_digest,
+                "code_version": info.code_version,
+                "url": run.directory.url,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=_RUNS)
+
+
+_RUNS = pa.schema(
+    {
+        "run_id": pa.string(),
+        "name": pa.string(),
+        "sigma": pa.float64(),
+        "alpha": pa.float64(),
+        "radii": pa.list_(pa.float64()),
+        "cosines": pa.list_(pa.float64()),
+        "targets": pa.list_(pa.string()),
+        "pilot_draws": pa.int64(),
+        "max_draws": pa.int64(),
+        "method": pa.string(),
+        "seed": pa.int64(),
+        "encoder": pa.string(),
+        "data": pa.list_(pa.string()),
+        "pairs": pa.int64(),
+        "committed_pairs": pa.int64(),
+        "finished": pa.bool_(),
+        "units": pa.int64(),
+        "committed_units": pa.int64(),
+        "draws": pa.int64(),
+        "created": pa.timestamp("us"),
+        "fingerprint": pa.string(),
+        "data_digest": pa.string(),
+        "encoder_digest": pa.string(),
+        "code_version": pa.string(),
+        "url": pa.string(),
+    }
+)

@@ -1,0 +1,341 @@
+"""The published tables and the meaning of every column; ``schemas/`` is generated from here."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from smoothcert.store.tables.columns import Column, TableSchema
+
+_TEXT = pa.string()
+_NUMBER = pa.float64()
+_COUNT = pa.int32()
+_NUMBERS = pa.list_(pa.field("element", pa.float64()))
+_TEXTS = pa.list_(pa.field("element", pa.string()))
+
+_PIXELS = "l2 distance in units of [0,1] pixels"
+_COSINE = "cosine"
+_OK_ONLY = " NULL in quarantined rows."
+
+_IDENTITY = (
+    Column("run_id", _TEXT, "The run directory that the row belongs to."),
+    Column("unit_id", _TEXT, "The unit of work that the row was committed with."),
+    Column("attempt", _TEXT, "The attempt at that unit; all rows of a unit come from one attempt."),
+    Column(
+        "pair_id",
+        _TEXT,
+        "The pair: name of the source file and key or row number inside it. One row per pair and run.",
+    ),
+    Column("source_uri", _TEXT, "The file that holds or lists the pair."),
+    Column("caption", _TEXT, "The first caption; NULL where there is none.", nullable=True),
+    Column("captions", _TEXTS, "All captions, empty or NULL where there is none.", nullable=True),
+    Column("label", _TEXT, "The class name given by the data; NULL where there is none.", nullable=True),
+)
+
+_STATUS = (
+    Column(
+        "status",
+        _TEXT,
+        "ok: certified as far as possible. quarantined: nothing is claimed about this pair.",
+        values=("ok", "quarantined"),
+    ),
+    Column(
+        "error_stage",
+        _TEXT,
+        "Where a quarantined pair failed: read, decode, caption, encode or worker. NULL in ok rows.",
+        nullable=True,
+    ),
+    Column("error_class", _TEXT, "The kind of error, e.g. DecodeError. NULL in ok rows.", nullable=True),
+    Column("error_message", _TEXT, "What went wrong, in words. NULL in ok rows.", nullable=True),
+)
+
+_QUESTION = (
+    Column("sigma", _NUMBER, "Standard deviation of the noise.", unit="[0,1] pixels", source="theory 1"),
+    Column("alpha", _NUMBER, "Failure probability of each certificate of this row.", source="theory 3"),
+    Column(
+        "input_height",
+        _COUNT,
+        "Height of the image the encoder sees, where radii are measured.",
+        unit="pixels",
+    ),
+    Column(
+        "input_width", _COUNT, "Width of the image the encoder sees, where radii are measured.", unit="pixels"
+    ),
+    Column("draws", _COUNT, "Noisy forward passes that the bounds rest on.", unit="draws", source="theory 3"),
+    Column(
+        "pilot_draws",
+        _COUNT,
+        "Draws that fixed directions and were thrown away.",
+        unit="draws",
+        source="theory 3",
+    ),
+    Column(
+        "stop_reason",
+        _TEXT,
+        "fixed: the job's number of draws. decided: every target was decided. budget: some were not."
+        + _OK_ONLY,
+        nullable=True,
+        values=("fixed", "decided", "budget"),
+    ),
+)
+
+_BOUNDS = (
+    Column(
+        "smooth_norm",
+        _NUMBER,
+        "Mean of the draws along the pilot direction: an estimate of N from below." + _OK_ONLY,
+        nullable=True,
+        source="theory 1, N",
+    ),
+    Column(
+        "smooth_norm_lcb",
+        _NUMBER,
+        "Lower confidence bound of N, the norm of the smoothed feature. NULL where it is not above 0.",
+        nullable=True,
+        source="theory 3",
+    ),
+    Column(
+        "robustness_score",
+        _NUMBER,
+        "Estimate of the Gaussian robustness score S, in [0,1]." + _OK_ONLY,
+        nullable=True,
+        source="theory 1, S",
+    ),
+    Column(
+        "robustness_score_lcb",
+        _NUMBER,
+        "Lower confidence bound of S. NULL where nothing is known.",
+        nullable=True,
+        source="theory 3",
+    ),
+    Column(
+        "exceedance_lcb",
+        _NUMBERS,
+        "Lower confidence bounds of the probabilities that a draw's cosine to the clean feature is at least 0, "
+        "0.125, 0.25, ..., 0.875, each at an eighth of alpha; large_radius rests on them." + _OK_ONLY,
+        nullable=True,
+        source="theory T6, p_j",
+    ),
+    Column(
+        "fcsb",
+        _NUMBERS,
+        "Certified cosine between smoothed feature under attack and clean feature, one per radius of the "
+        "job; element NULL where nothing is certified.",
+        nullable=True,
+        unit=_COSINE,
+        source="theory T2",
+    ),
+    Column(
+        "angular",
+        _NUMBERS,
+        "Certified cosine between smoothed features with and without attack, one per radius of the job; "
+        "element NULL where nothing is certified.",
+        nullable=True,
+        unit=_COSINE,
+        source="theory T3",
+    ),
+    Column(
+        "clean_reference",
+        _NUMBERS,
+        "As fcsb, by the better of T2 and T5 at a shared alpha; element NULL where nothing is certified.",
+        nullable=True,
+        unit=_COSINE,
+        source="theory T5, T2",
+    ),
+    Column(
+        "large_radius",
+        _NUMBERS,
+        "As fcsb, by exceedance probabilities, which reach larger radii; element NULL where nothing is "
+        "certified.",
+        nullable=True,
+        unit=_COSINE,
+        source="theory T6",
+    ),
+    Column(
+        "fcsb_radius",
+        _NUMBERS,
+        "Radius up to which fcsb is at least the cosine, one per cosine of the job; element NULL where "
+        "there is none.",
+        nullable=True,
+        unit=_PIXELS,
+        source="theory T2",
+        infinite=True,
+    ),
+    Column(
+        "angular_radius",
+        _NUMBERS,
+        "Radius up to which angular is at least the cosine, one per cosine of the job; element NULL where "
+        "there is none.",
+        nullable=True,
+        unit=_PIXELS,
+        source="theory T3",
+        infinite=True,
+    ),
+)
+
+_TEXTUAL = (
+    Column(
+        "caption_similarity",
+        _NUMBER,
+        "Estimate of the inner product of smoothed feature and caption feature: the unit vector along the "
+        "mean of the features of all captions. NULL without text features.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "caption_similarity_lcb",
+        _NUMBER,
+        "Lower confidence bound of caption_similarity; may be negative. NULL where nothing is known.",
+        nullable=True,
+        source="theory 3",
+    ),
+    Column(
+        "caption_alignment",
+        _NUMBER,
+        "Inner product of pilot direction and caption feature; caption_bound rests on it, on "
+        "caption_similarity_lcb and on smooth_norm_lcb, the last two at half of alpha. NULL without text features.",
+        nullable=True,
+        source="theory T4, <v, t>",
+    ),
+    Column(
+        "caption_bound",
+        _NUMBERS,
+        "Lower bound of the inner product of smoothed feature under attack and caption feature, one per "
+        "radius of the job; may be negative, since it bounds a projection; element NULL where nothing is "
+        "certified.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "clean_label",
+        _TEXT,
+        "Class that the encoder predicts without noise. NULL without a zero_shot section.",
+        nullable=True,
+    ),
+    Column(
+        "predicted_label",
+        _TEXT,
+        "Class that the smoothed encoder predicts, fixed by the pilot draws; certified_radius is about it. "
+        "NULL without a zero_shot section.",
+        nullable=True,
+    ),
+    Column(
+        "class_margin",
+        _NUMBER,
+        "Estimate of the smallest margin over measured rivals: inner product with the unit vector from the "
+        "rival's text feature to the predicted one's.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "class_margin_lcb",
+        _NUMBER,
+        "Lower confidence bound of the smallest margin over all rivals. NULL where nothing is known.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "class_rival",
+        _TEXT,
+        "The binding rival: the class with the smallest radius, which is certified_radius, or one against which "
+        "nothing is certified. NULL where it is one of the classes that were not measured.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "class_rival_margin_lcb",
+        _NUMBER,
+        "Lower confidence bound of the margin over class_rival, at half of alpha; may be negative. NULL where "
+        "the binding rival was not measured.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "class_rival_alignment",
+        _NUMBER,
+        "Inner product of the pilot direction and the unit vector from the predicted class's text feature to "
+        "the binding rival's; the largest such product where that was not measured. certified_radius rests on "
+        "it, on class_rival_margin_lcb and on smooth_norm_lcb at half of alpha. NULL without a zero_shot section.",
+        nullable=True,
+        source="theory T4, <v, w>",
+    ),
+    Column(
+        "certified_radius",
+        _NUMBER,
+        "Radius within which the smoothed encoder predicts predicted_label. NULL where none is certified.",
+        nullable=True,
+        unit=_PIXELS,
+        source="theory T4",
+        infinite=True,
+    ),
+    Column(
+        "retrieval_rank",
+        _COUNT,
+        "Rank of the own caption feature among the captions of the pool that are not the pair's own, by the "
+        "pilot draws, 1 being nearest. NULL without a retrieval section.",
+        nullable=True,
+    ),
+    Column(
+        "retrieval_rival_margin_lcb",
+        _NUMBER,
+        "Lower confidence bound of the margin over the binding rival, the caption with the k-th smallest radius, "
+        "at alpha/(2k); may be negative. NULL where that was not measured, or where there are fewer than k.",
+        nullable=True,
+        source="theory T4",
+    ),
+    Column(
+        "retrieval_rival_alignment",
+        _NUMBER,
+        "As class_rival_alignment, for the own caption's feature and the binding rival's; retrieval_radius rests "
+        "on it, on retrieval_rival_margin_lcb and on smooth_norm_lcb at alpha/(2k). NULL where there are fewer "
+        "than k rivals.",
+        nullable=True,
+        source="theory T4, <v, w>",
+    ),
+    Column(
+        "retrieval_radius",
+        _NUMBER,
+        "Radius within which the own caption feature stays among the first k of the pool. NULL where none is "
+        "certified.",
+        nullable=True,
+        unit=_PIXELS,
+        source="theory T4",
+        infinite=True,
+    ),
+)
+
+_DECISIONS = (
+    Column(
+        "target_decision",
+        _TEXTS,
+        "certified, refuted or budget (undecided at the last draw), one per target of the job in its order. "
+        "refuted ends work and claims nothing. NULL in quarantined rows.",
+        nullable=True,
+        values=("certified", "refuted", "budget"),
+        source="theory 3",
+    ),
+    Column(
+        "log_e_value",
+        _NUMBERS,
+        "Natural logarithm of an e-value against the hypothesis that the target does not hold, one per "
+        "target of the job in its order. NULL in quarantined rows.",
+        nullable=True,
+        infinite=True,
+        source="theory 3",
+    ),
+)
+
+_PROVENANCE = (
+    Column("encoder_digest", _TEXT, "SHA-256 of the encoder's weights, configuration and settings."),
+    Column("seed", pa.int64(), "Root of the noise keys.", source="theory 4.3"),
+    Column("noise", _TEXT, "Name of the noise generator: rows with different ones saw different noise."),
+    Column("device", _TEXT, "Kind of device that ran the encoder."),
+    Column("dtype", _TEXT, "Arithmetic inside the encoder.", source="theory 4.6"),
+)
+
+CERTIFICATES = TableSchema(
+    name="certificates",
+    version=1,
+    meaning="One pair of the input, exactly once: its certificates, or why it has none. Each certificate "
+    "holds with probability at least 1 - alpha; bounds are rounded down; NULL: nothing is certified.",
+    columns=(*_IDENTITY, *_STATUS, *_QUESTION, *_BOUNDS, *_TEXTUAL, *_DECISIONS, *_PROVENANCE),
+)

@@ -1,0 +1,91 @@
+"""The one SQL statement behind a summary: every count and moment over the ok rows of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smoothcert.job import Job
+from smoothcert.sql import Query
+
+
+def scan(query: Query, run_id: str, job: Job) -> dict[str, Any]:
+    """Every number that a summary is made of, by name, in one pass over the committed rows.
+
+    Args:
+        query: an open query; other runs may be in it.
+        run_id: the run.
+        job: its job.
+    """
+    inner = ", ".join(f"{sql} AS {name}" for name, sql in _columns(job).items())
+    outer = ", ".join(f"{sql} AS {name}" for name, sql in _aggregates(job).items())
+    this_run = f"FROM certificates WHERE run_id = {quoted(run_id)}"
+    rows = query.sql(
+        f"SELECT {outer}, (SELECT count(*) {this_run}) AS pairs "
+        f"FROM (SELECT {inner} {this_run} AND status = 'ok')"
+    ).to_pylist()
+    return dict(rows[0])
+
+
+def _columns(job: Job) -> dict[str, str]:
+    """What is aggregated, as plain columns: list elements are taken out once, not in every aggregate."""
+    certify = job.certify
+    plain = ("label", "draws", "pilot_draws", "robustness_score_lcb", "retrieval_rank")
+    return {
+        **{name: name for name in (*plain, "certified_radius", "retrieval_radius")},
+        # where nothing is known of N, it is at least 0
+        "norm": "CASE WHEN status = 'ok' THEN coalesce(smooth_norm_lcb, 0) END",
+        "is_right": "predicted_label = label",
+        "is_clean_right": "clean_label = label",
+        # lists in SQL count from 1
+        **{f"fcsb_at_{i}": f"fcsb[{i + 1}]" for i in range(len(certify.radii))},
+        **{f"angular_at_{i}": f"angular[{i + 1}]" for i in range(len(certify.radii))},
+        **{f"fcsb_radius_{j}": f"fcsb_radius[{j + 1}]" for j in range(len(certify.cosines))},
+        **{f"angular_radius_{j}": f"angular_radius[{j + 1}]" for j in range(len(certify.cosines))},
+        **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
+    }
+
+
+def _aggregates(job: Job) -> dict[str, str]:
+    """SQL of every number over the ok rows."""
+    found = {
+        "ok": "count(*)",
+        "labelled": "count(label)",
+        "draws": "coalesce(sum(draws), 0)::BIGINT",
+        "pilot_draws": "coalesce(sum(pilot_draws), 0)::BIGINT",
+    }
+
+    def count(name: str, condition: str) -> None:
+        # a comparison with NULL is not true: what is not certified, or has no label, is not counted; but where
+        # every one is NULL, count_if itself is NULL
+        found[name] = f"coalesce(count_if({condition}), 0)::BIGINT"
+
+    def moments(name: str, column: str) -> None:
+        found[f"{name}_n"] = f"count({column})"
+        found[f"{name}_mean"] = f"avg({column})"
+        found[f"{name}_var"] = f"var_samp({column})"
+
+    moments("smooth_norm", "norm")
+    moments("robustness_score", "robustness_score_lcb")
+    count("right_class", "is_right")
+    count("clean_right", "is_clean_right")
+    if job.retrieval is not None:
+        count("retrieved", f"retrieval_rank <= {job.retrieval.k}")
+    for i, radius in enumerate(job.certify.radii):
+        at_least = f">= '{radius!r}'::DOUBLE"
+        moments(f"fcsb_{i}", f"fcsb_at_{i}")
+        moments(f"angular_{i}", f"angular_at_{i}")
+        for j in range(len(job.certify.cosines)):
+            count(f"fcsb_{i}_at_{j}", f"fcsb_radius_{j} {at_least}")
+            count(f"angular_{i}_at_{j}", f"angular_radius_{j} {at_least}")
+        count(f"prediction_{i}", f"certified_radius {at_least}")
+        count(f"accuracy_{i}", f"is_right AND certified_radius {at_least}")
+        count(f"retrieval_{i}", f"retrieval_radius {at_least}")
+    for i in range(len(job.certify.targets)):
+        for decision in ("certified", "refuted", "budget"):
+            count(f"target_{i}_{decision}", f"decision_{i} = '{decision}'")
+    return found
+
+
+def quoted(text: str) -> str:
+    """Text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

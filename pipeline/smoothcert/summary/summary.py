@@ -1,0 +1,303 @@
+"""The figures of a run, counted by DuckDB over its committed rows, each with what it is a share of.
+
+Quarantined pairs are counted, and left out of every other figure: nothing is claimed about them. Among ok
+pairs nothing is left out of a share: a pair whose bound is vacuous (NULL) is a pair that is not certified.
+Only means of bounds leave vacuous pairs out, since a bound that says nothing is not a small number; their
+share stands beside.
+
+Intervals are about the population that the pairs were drawn from, at 95%, one figure at a time: for shares
+the exact binomial one, or while the run goes on one that holds at every moment of it; for means
+Maurer-Pontil, and none while the run goes on. They say nothing about the failure probability alpha of the
+rows themselves: of the rows that claim something, ``expected_false_certificates`` = alpha x rows may be false
+on average.
+
+``certified_share`` in SQL counts quarantined pairs as not certified; here shares are out of the ok pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from math import log, sqrt
+
+from smoothcert.sql import Query
+from smoothcert.statistics import share_interval
+from smoothcert.store import RunDirectory, RunInfo
+from smoothcert.summary.scan import quoted, scan
+
+SUMMARY_VERSION = 1
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """``count`` pairs of ``of``; the share and its 95% interval, all None where ``of`` is 0."""
+
+    count: int
+    of: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Mean over ``count`` pairs, None where nothing was averaged; its 95% interval, once the run is finished."""
+
+    count: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AtCosine:
+    """Pairs whose features are certified to stay at least this close at a radius."""
+
+    cosine: float
+    fcsb: Share
+    angular: Share
+
+
+@dataclass(frozen=True, slots=True)
+class AtRadius:
+    """What holds under every attack of at most this l2 radius ([0,1] pixels).
+
+    Attributes:
+        radius: the radius.
+        fcsb: mean certified cosine (T2) over the pairs where it says something.
+        fcsb_vacuous: pairs where it says nothing.
+        angular: mean certified cosine (T3) over the pairs where it says something.
+        angular_vacuous: pairs where it says nothing.
+        cosines: shares of ok pairs certified at each cosine of the job.
+        certified_prediction: ok pairs whose predicted class cannot change, right or wrong; None without
+            zero-shot.
+        certified_accuracy: labelled ok pairs whose predicted class is their label and cannot change.
+        certified_retrieval: ok pairs whose own caption stays among the first k; None without retrieval.
+    """
+
+    radius: float
+    fcsb: Mean
+    fcsb_vacuous: Share
+    angular: Mean
+    angular_vacuous: Share
+    cosines: tuple[AtCosine, ...]
+    certified_prediction: Share | None
+    certified_accuracy: Share | None
+    certified_retrieval: Share | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOutcome:
+    """How a target of the job was decided over the ok pairs.
+
+    ``refuted`` and ``budget`` claim nothing; of the certified pairs, at most ``expected_false_certificates``
+    are false on average.
+    """
+
+    name: str
+    certified: Share
+    refuted: Share
+    budget: Share
+    expected_false_certificates: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of one run.
+
+    Attributes:
+        run_id: the run.
+        job: name of the job.
+        sigma: noise of the job.
+        alpha: failure probability of each certificate.
+        finished: whether every pair of the plan has its row.
+        pairs: committed pairs, ok and quarantined.
+        ok: pairs with certificates.
+        quarantined: pairs without, out of all.
+        quarantine: number of quarantined pairs by error class, most frequent first.
+        draws: certify draws.
+        pilot_draws: draws that fixed directions.
+        draws_per_pair: certify draws per ok pair.
+        smooth_norm: mean of the lower bounds of N.
+        robustness_score: mean of the lower bounds of S.
+        clean_accuracy: labelled ok pairs that the encoder alone classifies right; None without zero-shot.
+        class_accuracy: labelled ok pairs that the smoothed encoder classifies right.
+        retrieval_accuracy: ok pairs whose own caption is among the first k without attack; None without
+            retrieval.
+        radii: one entry per radius of the job.
+        targets: one entry per target of the job.
+        expected_false_certificates: alpha x ok pairs, for each statement by itself.
+    """
+
+    run_id: str
+    job: str
+    sigma: float
+    alpha: float
+    finished: bool
+    pairs: int
+    ok: int
+    quarantined: Share
+    quarantine: tuple[tuple[str, int], ...]
+    draws: int
+    pilot_draws: int
+    draws_per_pair: float | None
+    smooth_norm: Mean
+    robustness_score: Mean
+    clean_accuracy: Share | None
+    class_accuracy: Share | None
+    retrieval_accuracy: Share | None
+    radii: tuple[AtRadius, ...]
+    targets: tuple[TargetOutcome, ...]
+    expected_false_certificates: float
+
+    def to_json(self) -> str:
+        """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
+        data = {"version": SUMMARY_VERSION, **dataclasses.asdict(self)}
+        data["quarantine"] = dict(self.quarantine)
+        return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+    def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Header and rows of the table of certified shares, one row per radius, for any printer of tables."""
+        columns: list[tuple[str, list[str]]] = [("radius", [f"{at.radius:g}" for at in self.radii])]
+        if self.class_accuracy is not None:
+            columns.append(("class certified", [_percent(at.certified_prediction) for at in self.radii]))
+            if self.class_accuracy.of:
+                columns.append(
+                    ("right and certified", [_percent(at.certified_accuracy) for at in self.radii])
+                )
+        for i, cosine in enumerate([each.cosine for at in self.radii[:1] for each in at.cosines]):
+            columns.append((f"cosine >= {cosine:g}", [_percent(at.cosines[i].angular) for at in self.radii]))
+        columns.append(("mean cosine", [_mean(at.angular, at.angular_vacuous) for at in self.radii]))
+        if self.retrieval_accuracy is not None:
+            columns.append(("caption in first k", [_percent(at.certified_retrieval) for at in self.radii]))
+        rows = zip(*(cells for _, cells in columns), strict=True)
+        return tuple(name for name, _ in columns), tuple(rows)
+
+
+def summarise(run_url: str) -> Summary:
+    """The figures of a run directory, as of now.
+
+    Raises:
+        RunDirectoryError: it is not a run directory.
+        StoreError: it cannot be read.
+    """
+    run = RunDirectory.open(run_url)
+    with Query([run]) as query:
+        return aggregate(query, run.info)
+
+
+def aggregate(query: Query, info: RunInfo) -> Summary:
+    """The figures of one run, in one scan of the view ``certificates``.
+
+    Args:
+        query: an open query; other runs may be in it.
+        info: the run: its radii, cosines and targets are the lists that its rows follow.
+    """
+    run_id, job, certify = info.run_id, info.job, info.job.certify
+    figures = scan(query, run_id, job)
+    ok = figures["ok"]
+    finished = figures["pairs"] == info.pairs
+    zero_shot, retrieval = job.zero_shot is not None, job.retrieval is not None
+
+    def share(name: str, of: int = ok) -> Share:
+        return make_share(figures[name], of, anytime=not finished)
+
+    def mean(name: str) -> Mean:
+        moments = (figures[f"{name}_n"], figures[f"{name}_mean"], figures[f"{name}_var"])
+        return make_mean(*moments, anytime=not finished)
+
+    def vacuous(name: str) -> Share:
+        return make_share(ok - figures[f"{name}_n"], ok, anytime=not finished)
+
+    radii = tuple(
+        AtRadius(
+            radius=radius,
+            fcsb=mean(f"fcsb_{i}"),
+            fcsb_vacuous=vacuous(f"fcsb_{i}"),
+            angular=mean(f"angular_{i}"),
+            angular_vacuous=vacuous(f"angular_{i}"),
+            cosines=tuple(
+                AtCosine(cosine, share(f"fcsb_{i}_at_{j}"), share(f"angular_{i}_at_{j}"))
+                for j, cosine in enumerate(certify.cosines)
+            ),
+            certified_prediction=share(f"prediction_{i}") if zero_shot else None,
+            certified_accuracy=share(f"accuracy_{i}", figures["labelled"]) if zero_shot else None,
+            certified_retrieval=share(f"retrieval_{i}") if retrieval else None,
+        )
+        for i, radius in enumerate(certify.radii)
+    )
+    targets = tuple(
+        TargetOutcome(
+            target.name,
+            certified=share(f"target_{i}_certified"),
+            refuted=share(f"target_{i}_refuted"),
+            budget=share(f"target_{i}_budget"),
+            expected_false_certificates=certify.alpha * ok,
+        )
+        for i, target in enumerate(certify.targets)
+    )
+    by_class = query.sql(
+        f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {quoted(run_id)} "
+        "GROUP BY error_class ORDER BY pairs DESC, error_class"
+    ).to_pylist()
+    return Summary(
+        run_id=run_id,
+        job=job.name,
+        sigma=certify.sigma,
+        alpha=certify.alpha,
+        finished=finished,
+        pairs=figures["pairs"],
+        ok=ok,
+        quarantined=make_share(figures["pairs"] - ok, figures["pairs"], anytime=not finished),
+        quarantine=tuple((row["error_class"], row["pairs"]) for row in by_class),
+        draws=figures["draws"],
+        pilot_draws=figures["pilot_draws"],
+        draws_per_pair=figures["draws"] / ok if ok else None,
+        smooth_norm=mean("smooth_norm"),
+        robustness_score=mean("robustness_score"),
+        clean_accuracy=share("clean_right", figures["labelled"]) if zero_shot else None,
+        class_accuracy=share("right_class", figures["labelled"]) if zero_shot else None,
+        retrieval_accuracy=share("retrieved") if retrieval else None,
+        radii=radii,
+        targets=targets,
+        expected_false_certificates=certify.alpha * ok,
+    )
+
+
+def make_share(count: int, of: int, *, anytime: bool = False) -> Share:
+    """A share with its interval: exact binomial, or valid at every moment of a run."""
+    if not of:
+        return Share(count, of, None, None, None)
+    return Share(count, of, count / of, *share_interval(count, of, CONFIDENCE, anytime=anytime))
+
+
+def make_mean(count: int, mean: float | None, variance: float | None, *, anytime: bool = False) -> Mean:
+    """A mean of numbers in [0, 1] with its empirical Bernstein interval (Maurer and Pontil 2009, theorem 4).
+
+    Distribution-free, from moments alone, so that the numbers never leave the database. Two-sided: each side
+    at half of the failure probability.
+    """
+    if mean is None or not count or anytime:
+        # at a moment that the run itself chose, the fixed-n interval would not hold
+        return Mean(count, mean, None, None)
+    if count < 2 or variance is None:
+        return Mean(count, mean, 0.0, 1.0)
+    term = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
+    half = sqrt(2.0 * variance * term / count) + 7.0 * term / (3.0 * (count - 1))
+    return Mean(count, mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _percent(share: Share | None) -> str:
+    if share is None or share.share is None:
+        return "-"
+    return f"{share.share:.1%}"
+
+
+def _mean(mean: Mean, vacuous: Share) -> str:
+    if mean.mean is None:
+        return "-"
+    if vacuous.count:
+        return f"{mean.mean:.3f} ({_percent(vacuous)} vacuous)"
+    return f"{mean.mean:.3f}"

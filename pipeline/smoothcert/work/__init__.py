@@ -1,0 +1,1 @@
+"""What fills one table from pairs: certification and attacks; no Ray."""

@@ -1,0 +1,1 @@
+"""Attacks: pairs in, judged outcomes beside their certificates out."""

@@ -1,0 +1,1 @@
+"""Certification: pairs in, certificate rows out."""

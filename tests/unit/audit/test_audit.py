@@ -1,0 +1,529 @@
+"""The audit: an honest run has nothing to object, and each way to be dishonest is named with its pairs."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smoothcert.audit.audit import RunAudit, audit_run, audit_runs
+from smoothcert.certificates import (
+    LARGE_RADIUS_THRESHOLDS,
+    angular_bound,
+    angular_radius,
+    clean_reference_bound,
+    fcsb,
+    fcsb_radius,
+    large_radius_bound,
+    margin_radius,
+    similarity_bound,
+)
+from smoothcert.datasets import UnitSpec
+from smoothcert.job import parse_job
+from smoothcert.sql import Query
+from smoothcert.store import ATTACKS, Commit, RunDirectory, RunIdentity, new_attempt, rows_to_table
+from smoothcert.store.parts import write_part
+from smoothcert.store.retry_unit import retry_unit, supersedes
+from smoothcert.store.units import attack_id_of, attack_unit, plan_number
+from smoothcert.work.attack.asked import note_asked
+
+SIGMA, ALPHA, RADII, COSINES = 0.5, 0.001, (0.25, 0.5), (0.5, 0.8)
+JOB = """
+name: audited
+data: {format: parquet, uri: somewhere}
+encoder: {model: bundled:digits-clip}
+certify:
+  sigma: 0.5
+  max_draws: 1000
+  radii: [0.25, 0.5]
+  cosines: [0.5, 0.8]
+  targets: [{certificate: angular, radius: 0.25, cosine: 0.8}]
+zero_shot: {labels: [two, three, seven]}
+retrieval: {candidates: 3, k: 2}
+attacks: [{attack: pgd, norm: l2, budgets: [0.25]}]
+"""
+DIGEST = "e" * 64
+PAIRS = 4
+EXCEEDANCE = (0.97, 0.95, 0.9, 0.8, 0.6, 0.3, 0.1, 0.02)
+Row = dict[str, Any]
+Change = Callable[[Row], None]
+
+
+def listed(values: Sequence[Any]) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(value) else float(value) for value in values)
+
+
+def certificate(pair: int) -> Row:
+    """A row whose bounds follow from its lower confidence bounds."""
+    score, norm = 0.78 + 0.01 * pair, 0.6 + 0.01 * pair
+    half = np.array([2 * score - 1 - 0.01, norm - 0.01])
+    return {
+        "unit_id": "u00000-0",
+        "pair_id": f"a.parquet#{pair}",
+        "source_uri": "a.parquet",
+        "caption": None,
+        "captions": (),
+        "label": None,
+        "status": "ok",
+        "error_stage": None,
+        "error_class": None,
+        "error_message": None,
+        "sigma": SIGMA,
+        "alpha": ALPHA,
+        "input_height": 8,
+        "input_width": 8,
+        "draws": 1000,
+        "pilot_draws": 63,
+        "stop_reason": "decided",
+        "smooth_norm": norm + 0.02,
+        "smooth_norm_lcb": norm,
+        "robustness_score": score + 0.01,
+        "robustness_score_lcb": score,
+        "fcsb": listed([fcsb(score, r, SIGMA) for r in RADII]),
+        "angular": listed([angular_bound(norm, r, SIGMA) for r in RADII]),
+        "clean_reference": listed([clean_reference_bound(half[0], half[1], r, SIGMA) for r in RADII]),
+        "exceedance_lcb": EXCEEDANCE,
+        "large_radius": listed(
+            [large_radius_bound(EXCEEDANCE, LARGE_RADIUS_THRESHOLDS, r, SIGMA) for r in RADII]
+        ),
+        "fcsb_radius": listed([fcsb_radius(score, c, SIGMA) for c in COSINES]),
+        "angular_radius": listed([angular_radius(norm, c, SIGMA) for c in COSINES]),
+        "caption_similarity": 0.52,
+        "caption_similarity_lcb": 0.5,
+        "caption_alignment": 0.7,
+        "caption_bound": listed([similarity_bound(0.49, half[1], 0.7, r, SIGMA) for r in RADII]),
+        "clean_label": "two",
+        "predicted_label": "two",
+        "class_margin": 0.57,
+        "class_margin_lcb": 0.54,
+        "class_rival": "three",
+        "class_rival_margin_lcb": 0.55,
+        "class_rival_alignment": -0.4,
+        "certified_radius": float(margin_radius(0.55, half[1], -0.4, SIGMA)),
+        "retrieval_rank": 1,
+        "retrieval_rival_margin_lcb": 0.45,
+        "retrieval_rival_alignment": -0.3,
+        "retrieval_radius": float(margin_radius(0.45, half[1], -0.3, SIGMA)),
+        "target_decision": ("certified",),
+        "log_e_value": (7.5,),
+        "encoder_digest": DIGEST,
+        "seed": 0,
+        "noise": "known",
+        "device": "cpu",
+        "dtype": "float32",
+    }
+
+
+def outcome(pair: int) -> Row:
+    """A PGD outcome at budget 0.25 that respects every certificate."""
+    row = {column.name: None for column in ATTACKS.columns if column.name not in ("run_id", "attempt")}
+    score, norm = 0.78 + 0.01 * pair, 0.6 + 0.01 * pair
+    clean, smoothed = float(fcsb(score, 0.25, SIGMA)), float(angular_bound(norm, 0.25, SIGMA))
+    return row | {
+        "pair_id": f"a.parquet#{pair}",
+        "source_uri": "a.parquet",
+        "status": "ok",
+        "attack": "pgd",
+        "attack_id": "1a2b3c4d",
+        "settings": "{}",
+        "norm": "l2",
+        "budget": 0.25,
+        "objective": "divergence",
+        "subject": "smoothed",
+        "sigma": SIGMA,
+        "steps": 10,
+        "restarts": 1,
+        "eot_draws": 64,
+        "queries": 640,
+        "perturbation_l2": 0.25,
+        "perturbation_linf": 0.02,
+        "evaluate_draws": 1000,
+        "alpha": ALPHA,
+        "cosine_to_clean": 0.982,
+        "cosine_to_clean_lcb": 0.0,
+        "cosine_to_clean_ucb": 0.985,
+        "cosine_to_smoothed": 0.998,
+        "cosine_to_smoothed_lcb": 0.0,
+        "cosine_to_smoothed_ucb": 0.999,
+        "class_margin_label": "two",
+        "class_margin": 0.04,
+        "class_margin_ucb": 0.05,
+        "caption_similarity": 0.35,
+        "caption_similarity_ucb": 0.4,
+        "retrieval_margin": 0.005,
+        "retrieval_margin_ucb": 0.01,
+        "margin": 0.2,
+        "success": False,
+        "certified_to_clean": clean,
+        "certified_to_smoothed": smoothed,
+        "certified_cosine": max(clean, smoothed),
+        "violation": False,
+        "input_height": 8,
+        "input_width": 8,
+        "encoder_digest": DIGEST,
+        "seed": 7,
+        "certify_seed": 0,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+
+
+def make_run(
+    url: Path, certificates: Sequence[Row], attacks: Sequence[Row] = (), planned: int = PAIRS
+) -> RunDirectory:
+    unit = UnitSpec("u00000-0", "a.parquet", 0, planned)
+    identity = RunIdentity(parse_job(JOB), "d" * 64, DIGEST, "0.1")
+    run = RunDirectory.create_or_open(str(url), identity, [unit])
+    attempt = new_attempt()
+    part = run.write_certificates(unit.unit_id, attempt, certificates)
+    run.commits.commit(Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), ok=len(certificates)))
+    if attacks:
+        attacked = attack_unit(unit, "1a2b3c4d").unit_id
+        table = rows_to_table(
+            [row | {"unit_id": attacked} for row in attacks], ATTACKS, run_id=run.run_id, attempt=attempt
+        )
+        part = write_part(run.storage, ATTACKS, attacked, attempt, table)
+        run.commits.commit(Commit(unit_id=attacked, attempt=attempt, parts=(part,)))
+    return run
+
+
+def audited(
+    url: Path, *, certificate_change: Change | None = None, attack_change: Change | None = None
+) -> RunAudit:
+    """A run whose pair 2 was changed."""
+    certificates, attacks = [certificate(i) for i in range(PAIRS)], [outcome(i) for i in range(PAIRS)]
+    if certificate_change is not None:
+        certificate_change(certificates[2])
+    if attack_change is not None:
+        attack_change(attacks[2])
+    return audit_run(make_run(url, certificates, attacks))
+
+
+def raised(name: str, by: float, position: int = 0) -> Change:
+    def change(row: Row) -> None:
+        values = list(row[name])
+        values[position] += by
+        row[name] = tuple(values)
+
+    return change
+
+
+def put(**values: Any) -> Change:
+    return lambda row: row.update(values)
+
+
+def test_an_honest_run_has_nothing_to_object(tmp_path: Path) -> None:
+    result = audited(tmp_path / "run")
+    assert result.findings == () and result.sound
+    assert (result.pairs, result.attacks, result.audited_pairs, result.violated_pairs) == (4, 4, 4, 0)
+    assert json.loads(result.to_json())["sound"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (raised("angular", 0.05), "rounded-up"),
+        (raised("angular", 1e-6), "rounded-up"),
+        (raised("fcsb", 0.05), "rounded-up"),
+        (raised("clean_reference", 0.25), "rounded-up"),
+        (raised("angular_radius", 0.05), "rounded-up"),
+        (raised("large_radius", 0.5, 1), "rises-with-radius"),
+        (raised("large_radius", 1e-6), "rounded-up"),
+        (put(exceedance_lcb=(*EXCEEDANCE[:5], 0.9, 0.9, 0.9)), "above-estimate"),
+        (put(exceedance_lcb=(1.5, *EXCEEDANCE[1:])), "impossible-value"),
+        (put(fcsb=(None, 0.1)), "rises-with-radius"),
+        (put(fcsb=(-0.2, None)), "impossible-value"),
+        (put(smooth_norm_lcb=0.95), "above-estimate"),
+        (put(robustness_score_lcb=0.99), "above-estimate"),
+        (put(smooth_norm_lcb=1.2), "impossible-value"),
+        (put(pilot_draws=0), "impossible-value"),
+        (put(draws=1001), "impossible-value"),
+        (put(sigma=0.25), "other-question"),
+        (put(seed=1), "other-question"),
+        (put(input_width=16), "other-question"),
+        (put(encoder_digest="f" * 64), "other-question"),
+        (put(log_e_value=(6.0,)), "target-without-evidence"),
+        (put(log_e_value=()), "target-without-evidence"),
+        (put(smooth_norm=None), "above-estimate"),
+        (put(class_margin=5.0), "above-estimate"),
+        (put(status="quarantined", error_stage="read", error_class="ReadError"), "quarantined-claims"),
+    ],
+)
+def test_a_dishonest_certificate_is_named(tmp_path: Path, change: Change, rule: str) -> None:
+    result = audited(tmp_path / "run", certificate_change=change)
+    found = {finding.rule: finding for finding in result.findings}
+    assert rule in found, result.lines()
+    assert {pair for pair, _ in found[rule].listed} == {"a.parquet#2"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (put(perturbation_l2=0.26), "over-budget"),
+        (put(perturbation_l2=None), "over-budget"),
+        (put(norm="linf", perturbation_linf=0.02), "certified-beyond-l2"),
+        (put(subject="bare", sigma=0.0), "certified-beyond-l2"),
+        (put(input_height=16), "other-units"),
+        (put(sigma=0.25), "other-units"),
+        (put(certify_seed=3), "other-units"),
+        (put(violation=True), "violation"),
+        (put(subject="other"), "missing-attack"),
+        (put(cosine_to_clean_ucb=None), "not-a-number"),
+        (put(cosine_to_smoothed_ucb=None), "not-a-number"),
+        (put(violation=None), "not-a-number"),
+        (put(margin=None), "not-a-number"),
+        (lambda row: row.update(certified_to_smoothed=row["certified_to_smoothed"] + 0.003), "rounded-up"),
+        (lambda row: row.update(certified_to_clean=row["certified_to_clean"] + 0.5), "rounded-up"),
+    ],
+)
+def test_a_dishonest_attack_row_is_named(tmp_path: Path, change: Change, rule: str) -> None:
+    result = audited(tmp_path / "run", attack_change=change)
+    found = {finding.rule: finding for finding in result.findings}
+    assert rule in found, result.lines()
+    assert "a.parquet#2" in {pair for pair, _ in found[rule].listed}
+
+
+def test_an_attack_that_beats_a_certificate_is_a_violation(tmp_path: Path) -> None:
+    bound = float(angular_bound(0.62, 0.25, SIGMA))
+    change = put(cosine_to_smoothed_ucb=bound - 1e-3)
+    result = audited(tmp_path / "run", attack_change=change)
+    assert {finding.rule for finding in result.findings} == {"violation"}
+    (finding,) = (f for f in result.findings if "less than certified" in f.means)
+    assert {pair for pair, _ in finding.listed} == {"a.parquet#2"}
+    # among them the computed bound, the stored one and the one that the attack row was joined with
+    assert finding.count == 3
+    assert (result.audited_pairs, result.violated_pairs) == (4, 1)
+    assert result.chance is not None and 0 < result.chance < 0.06
+
+
+def test_the_norm_of_the_perturbation_counts_not_the_budget(tmp_path: Path) -> None:
+    # below what is certified at half of the budget, above what is certified at the budget itself
+    near, far = (float(angular_bound(0.62, radius, SIGMA)) for radius in (0.125, 0.25))
+    change = put(perturbation_l2=0.125, cosine_to_smoothed_ucb=(near + far) / 2)
+    result = audited(tmp_path / "run", attack_change=change)
+    assert [finding.rule for finding in result.findings] == ["violation"]
+    assert result.findings[0].listed[0][1].startswith("angular ")
+
+
+def test_a_raised_bound_is_beaten_by_an_attack_close_to_the_true_one(tmp_path: Path) -> None:
+    """The deliberately unsound certificate: both the arithmetic and the attack give it away."""
+    bound = float(angular_bound(0.62, 0.25, SIGMA))
+    result = audited(
+        tmp_path / "run",
+        certificate_change=raised("angular", 0.05),
+        attack_change=put(cosine_to_smoothed_ucb=bound + 0.01),
+    )
+    assert {finding.rule for finding in result.findings} == {"rounded-up", "violation"}
+    assert result.violated_pairs == 1
+
+
+TEXTS = put(certified_radius=0.3, retrieval_radius=0.3, caption_bound=(0.1, -0.3))
+"""Rounder numbers; lower ones than those that follow are honest too."""
+HELD = {
+    "class_margin_label": "two",
+    "class_margin_ucb": 0.05,
+    "retrieval_margin_ucb": 0.01,
+    "caption_similarity_ucb": 0.3,
+}
+
+
+@pytest.mark.parametrize(
+    ("achieved", "beaten"),
+    [
+        ({}, None),
+        ({"class_margin_ucb": -0.01}, "class"),
+        ({"class_margin_ucb": -0.01, "perturbation_l2": 0.31, "budget": 0.31}, None),
+        ({"class_margin_ucb": -0.01, "class_margin_label": "three"}, None),
+        ({"class_margin_ucb": -0.01, "subject": "bare", "sigma": 0.0}, None),
+        ({"class_margin_ucb": -0.01, "norm": "linf", "perturbation_linf": 0.02}, "class"),
+        (
+            {"class_margin_ucb": -0.01, "norm": "linf", "perturbation_l2": 0.31, "perturbation_linf": 0.1},
+            None,
+        ),
+        ({"retrieval_margin_ucb": -1e-3}, "retrieval"),
+        ({"caption_similarity_ucb": 0.09}, "caption_bound[1]"),
+        ({"caption_similarity_ucb": -0.31, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
+        ({"caption_similarity_ucb": 0.09, "perturbation_l2": 0.4, "budget": 0.4}, None),
+    ],
+)
+def test_certificates_about_texts_are_attacked_too(tmp_path: Path, achieved: Row, beaten: str | None) -> None:
+    result = audited(tmp_path / "run", certificate_change=TEXTS, attack_change=put(**{**HELD, **achieved}))
+    found = [f for f in result.findings if f.rule == "violation"]
+    named = {detail.split(" ")[0] for finding in found for _, detail in finding.listed}
+    assert named == (set() if beaten is None else {beaten})
+
+
+def test_a_defence_is_never_held_against_the_certificate_of_another_encoder(tmp_path: Path) -> None:
+    """Whatever it achieves: it is another encoder. Shown as certified, it would be."""
+    nothing = {"certified_to_clean": None, "certified_to_smoothed": None, "certified_cosine": None}
+    beaten = {"cosine_to_clean_ucb": 0.0, "cosine_to_smoothed_ucb": 0.0, "class_margin_ucb": -0.5}
+    beaten |= {"cosine_to_clean": 0.0, "cosine_to_smoothed": 0.0, "class_margin": -0.5}
+    rows = [
+        outcome(pair)
+        | beaten
+        | nothing
+        | {"violation": None, "subject": "blurred", "encoder_digest": "b" * 64}
+        for pair in range(PAIRS)
+    ]
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)], rows)
+    assert audit_run(run).findings == ()
+    rows[1] |= {"certified_to_clean": 0.1, "certified_cosine": 0.1, "violation": False}
+    run = make_run(tmp_path / "shown", [certificate(i) for i in range(PAIRS)], rows)
+    (finding,) = audit_run(run).findings
+    assert (finding.rule, finding.listed[0][0]) == ("certified-beyond-l2", "a.parquet#1")
+    rows[1] = rows[2] | {"pair_id": "a.parquet#1", "subject": "smoothed"}
+    run = make_run(tmp_path / "posing", [certificate(i) for i in range(PAIRS)], rows)
+    assert "other-units" in {finding.rule for finding in audit_run(run).findings}
+
+
+def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)])
+    (section,) = run.info.job.attacks
+    before = audit_run(run)
+    assert before.sound and "pgd l2 (divergence) on bare, smoothed, which was never begun" in before.notes[0]
+    note_asked(run, [section])
+    (finding,) = audit_run(run).findings
+    # one budget on two subjects
+    assert (finding.rule, finding.count) == ("missing-attack", 2 * PAIRS)
+    assert finding.listed[0] == ("a.parquet#0", f"pgd {section.attack_id} l2 0.25 on bare")
+    assert audit_run(run).notes == ()
+
+
+def attacked_again(url: Path, first: Row) -> RunDirectory:
+    """A run whose pair 2 was attacked again: ``first`` is the row that was replaced."""
+    run = make_run(
+        url,
+        [certificate(i) for i in range(PAIRS)],
+        [first if i == 2 else outcome(i) for i in range(PAIRS)],
+    )
+    origin = attack_unit(UnitSpec("u00000-0", "a.parquet", 0, PAIRS), "1a2b3c4d")
+    unit = retry_unit(origin, origin.unit_id, ("a.parquet#2",))
+    assert attack_id_of(unit.unit_id) == "1a2b3c4d"
+    attempt = new_attempt()
+    table = rows_to_table(
+        [outcome(2) | {"unit_id": unit.unit_id}], ATTACKS, run_id=run.run_id, attempt=attempt
+    )
+    part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
+    run.commits.commit(
+        Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=supersedes(unit))
+    )
+    return run
+
+
+def test_a_violation_that_was_attacked_again_stays_one(tmp_path: Path) -> None:
+    beaten = outcome(2) | {"class_margin_label": certificate(2)["predicted_label"], "class_margin_ucb": -0.01}
+    result = audit_run(attacked_again(tmp_path / "run", beaten))
+    assert [(f.rule, f.listed[0][0]) for f in result.findings] == [("violation", "a.parquet#2")]
+    assert result.violated_pairs == 1
+
+
+def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -> None:
+    gone = {column.name: None for column in ATTACKS.columns if column.nullable}
+    broken = outcome(2) | gone | {"status": "quarantined", "error_stage": "decode"}
+    run = attacked_again(tmp_path / "run", broken)
+    result = audit_run(run)
+    assert (result.sound, result.attacks) == (True, PAIRS)
+    with Query([run]) as query:
+        assert query.sql("SELECT DISTINCT status FROM attacks").to_pylist() == [{"status": "ok"}]
+        assert query.sql("SELECT committed_pairs, finished FROM runs").to_pylist() == [
+            {"committed_pairs": PAIRS, "finished": True}
+        ]
+
+
+def test_an_encoder_that_breaks_under_attack_voids_its_certificate(tmp_path: Path) -> None:
+    """Certificates assume a feature of length 1 at every image; the digest says whose."""
+    nothing = {"certified_to_clean": None, "certified_to_smoothed": None, "certified_cosine": None}
+    broken = nothing | {
+        "status": "quarantined",
+        "error_stage": "encode",
+        "error_class": "NonFiniteError",
+        "violation": None,
+        "margin": None,
+        "success": None,
+    }
+    result = audited(tmp_path / "own", attack_change=put(**broken))
+    assert [(f.rule, f.listed[0][0]) for f in result.findings] == [("not-a-number", "a.parquet#2")]
+    other = broken | {"encoder_digest": "b" * 64}
+    assert audited(tmp_path / "other", attack_change=put(**other)).sound
+    read = broken | {"error_class": "DecodeError"}
+    assert audited(tmp_path / "read", attack_change=put(**read)).sound
+
+
+def test_few_draws_are_noted(tmp_path: Path) -> None:
+    assert not any("fewer" in note for note in audited(tmp_path / "many").notes)
+    for number, few in enumerate(({"eot_draws": 63}, {"evaluate_draws": 999})):
+        result = audited(tmp_path / f"{number}", attack_change=put(**few))
+        assert result.sound and "1 outcomes under noise rest on fewer" in result.notes[0]
+
+
+def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) -> None:
+    assert audited(tmp_path / "all").audited_pairs == PAIRS
+    empty = put(
+        robustness_score_lcb=None,
+        smooth_norm_lcb=None,
+        exceedance_lcb=None,
+        large_radius=(None, None),
+        certified_radius=None,
+        retrieval_radius=None,
+        caption_bound=(None, None),
+        target_decision=("budget",),
+    )
+
+    def vacuous(row: Row) -> None:
+        empty(row)
+        row.update(
+            {n: (None, None) for n in ("fcsb", "angular", "clean_reference", "fcsb_radius", "angular_radius")}
+        )
+
+    nothing = put(certified_to_clean=None, certified_to_smoothed=None, certified_cosine=None, violation=None)
+    result = audited(tmp_path / "vacuous", certificate_change=vacuous, attack_change=nothing)
+    assert (result.sound, result.audited_pairs) == (True, PAIRS - 1)
+
+
+def test_rows_from_before_references_had_names_are_the_same_question(tmp_path: Path) -> None:
+    attacks = [
+        outcome(i) | {"success": i == 0, "reference": "clean" if i % 2 else None} for i in range(PAIRS)
+    ]
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)], attacks)
+    with Query([run]) as query:
+        rates = query.sql("SELECT attack, reference, pairs, successes FROM attack_success").to_pylist()
+    assert [tuple(row.values()) for row in rates] == [
+        ("pgd", "clean", PAIRS, 1),
+        ("worst case", "clean", PAIRS, 1),
+    ]
+
+
+def test_a_missing_pair_is_a_missing_unit(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(3)])
+    (finding,) = audit_run(run).findings
+    assert finding.rule == "missing-pair" and finding.count == 1
+
+
+def test_doubled_attack_rows_are_named(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", [certificate(i) for i in range(PAIRS)], [outcome(i) for i in (0, 1, 2, 3, 3)]
+    )
+    (finding,) = audit_run(run).findings
+    assert (finding.rule, finding.listed[0][0]) == ("doubled-attack", "a.parquet#3")
+
+
+def test_many_offenders_are_counted_and_some_listed(tmp_path: Path) -> None:
+    certificates = [certificate(i % 3) | {"pair_id": f"a.parquet#{i}"} for i in range(30)]
+    for row in certificates:
+        raised("angular", 0.05)(row)
+    make_run(tmp_path / "run", certificates, planned=30)
+    (result,) = audit_runs([str(tmp_path / "run")])
+    (finding,) = result.findings
+    assert (finding.rule, finding.count, len(finding.listed)) == ("rounded-up", 30, 20)
+    assert any("and 10 more" in line for line in result.lines())
+
+
+def test_attack_units_keep_number_place_and_parts() -> None:
+    unit = UnitSpec("u00012-9f8e7d6c", "data/a.parquet", 10, 20)
+    attacked = attack_unit(unit, "1a2b3c4d")
+    part = attacked.part(10, 15)
+    for each in (attacked, part):
+        assert (plan_number(each.unit_id), attack_id_of(each.unit_id)) == ("u00012", "1a2b3c4d")
+    assert attack_id_of(unit.unit_id) == "" and len({unit.unit_id, attacked.unit_id, part.unit_id}) == 3

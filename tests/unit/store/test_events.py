@@ -1,0 +1,160 @@
+"""What workers and drivers say: errors outlast heartbeats, nobody waits for the store, the driver is heard too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from smoothcert.errors import StoreError
+from smoothcert.runtime import driver_log as driver_log_module
+from smoothcert.runtime.driver_log import driver_log
+from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.session import Progress
+from smoothcert.storage import Storage
+from smoothcert.store.events import EventLog, read_workers
+
+
+class Run:
+    """As much of a run directory as a driver's log needs."""
+
+    def __init__(self, storage: Storage, *, exclusive: bool = True) -> None:
+        self.storage = storage
+        self.exclusive = exclusive
+
+
+def lines(directory: Path) -> list[dict[str, object]]:
+    [file] = (directory / "workers").glob("*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_no_number_of_heartbeats_or_commits_costs_an_error(tmp_path):
+    events = EventLog(Storage(tmp_path), "h:1")
+    for i in range(5):
+        events.say("error", message=f"trouble {i}")
+    for i in range(2000):
+        events.say("progress", units=["u"], draws=i)
+        events.say("commit", unit=f"u{i}")
+    events.say("progress", units=["u"], draws=2000, units_done=7)
+    events.close()
+    kept = lines(tmp_path)
+    assert [line["message"] for line in kept if line["event"] == "error"] == [
+        f"trouble {i}" for i in range(5)
+    ]
+    assert [line["event"] for line in kept].count("progress") == 1 and len(kept) == 5 + 200 + 1
+    times = [line["time"] for line in kept]
+    assert times == sorted(times)
+    [state] = read_workers(Storage(tmp_path), now=time.time())
+    assert (state.last_error, state.draws, state.units_done, state.alive) == ("trouble 4", 2000, 7, True)
+
+
+def test_errors_are_bounded_too(tmp_path):
+    events = EventLog(Storage(tmp_path), "h:1")
+    for i in range(500):
+        events.say("error", message=str(i))
+    events.close()
+    assert [line["message"] for line in lines(tmp_path)] == [str(i) for i in range(400, 500)]
+
+
+def test_saying_something_never_waits_for_the_store(tmp_path, monkeypatch):
+    storage = Storage(tmp_path)
+    real, away = storage.replace, threading.Event()
+    away.set()
+
+    def replace(file: str, data: bytes) -> None:
+        while away.is_set():
+            time.sleep(0.01)
+        real(file, data)
+
+    monkeypatch.setattr(storage, "replace", replace)
+    events = EventLog(storage, "h:1", every_s=0.05)
+    started = time.monotonic()
+    for i in range(100):
+        events.say("progress", now=True, draws=i)
+    assert time.monotonic() - started < 1
+    started = time.monotonic()
+    threading.Timer(0.3, away.clear).start()
+    events.close(timeout_s=30)
+    assert 0.2 < time.monotonic() - started < 20
+    assert lines(tmp_path)[-1]["draws"] == 99
+
+
+def test_the_end_is_not_waited_for_long(tmp_path, monkeypatch):
+    storage = Storage(tmp_path)
+    monkeypatch.setattr(storage, "replace", lambda file, data: time.sleep(5))
+    events = EventLog(storage, "h:1")
+    events.say("end", now=True)
+    started = time.monotonic()
+    events.close(timeout_s=0.2)
+    assert time.monotonic() - started < 3
+
+
+def test_what_could_not_be_written_is_written_later(tmp_path, monkeypatch, caplog):
+    storage = Storage(tmp_path)
+    real, failures = storage.replace, 3
+
+    def replace(file: str, data: bytes) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StoreError("the store is away")
+        real(file, data)
+
+    monkeypatch.setattr(storage, "replace", replace)
+    events = EventLog(storage, "h:1", every_s=0.05)
+    events.say("error", message="trouble")
+    end = time.monotonic() + 20
+    while not list(tmp_path.glob("workers/*.jsonl")):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert lines(tmp_path)[0]["message"] == "trouble"
+    assert caplog.text.count("cannot write the event log") == 1
+    events.close()
+
+
+def test_no_credential_of_a_url_is_said(tmp_path):
+    events = EventLog(Storage(tmp_path), "h:1")
+    events.say(
+        "error", message="cannot read 'https://h/x.jpg?sig=SECRET': gone", units=["https://SECRET@h/x"]
+    )
+    events.close()
+    assert "SECRET" not in json.dumps(lines(tmp_path)) and "https://h/x.jpg" in json.dumps(lines(tmp_path))
+
+
+def test_what_a_driver_logs_is_kept_and_it_counts_as_no_worker(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(driver_log_module, "_BEAT_S", 0.05)
+    storage = Storage(tmp_path)
+    seen = []
+    told = Monitor(lambda result: None, seen.append)
+    with pytest.raises(KeyError):
+        with driver_log(Run(storage, exclusive=False), told) as monitor:
+            monitor.on_progress(Progress(5, 2, 0))
+            time.sleep(0.2)
+            [during] = read_workers(storage, now=time.time())
+            logging.getLogger("smoothcert.runtime.ray_executor").warning("worker %s is lost", "w-1")
+            logging.getLogger("smoothcert.runtime.session").error("said by the worker itself")
+            logging.getLogger("elsewhere").error("not ours")
+            raise KeyError("x")
+    logging.getLogger("smoothcert.runtime.ray_executor").warning("too late")
+    assert seen == [Progress(5, 2, 0)] and monitor.stop is told.stop
+    [state] = read_workers(storage, now=time.time())
+    assert during.drives and during.alive and not state.alive
+    text = [(line["event"], line.get("message")) for line in lines(tmp_path)]
+    assert text[0] == ("begin", None) and text[-1] == ("end", None)
+    assert [message for event, message in text if event == "warning"] == ["worker w-1 is lost"]
+    assert "commits: by this driver alone" in caplog.text
+    assert state.last_error == "the driver ended: KeyError: 'x'"
+    assert next(tmp_path.glob("workers/*")).name.startswith("driver-")
+
+
+def test_a_driver_on_a_store_with_exclusive_creation_says_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "smoothcert.runtime")
+    with driver_log(Run(Storage(tmp_path)), Monitor(lambda result: None)):
+        pass
+    assert "commits: exclusive creation" in caplog.text
+    [state] = read_workers(Storage(tmp_path), now=time.time())
+    assert state.last_error is None

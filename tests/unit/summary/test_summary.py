@@ -1,0 +1,314 @@
+"""The figures of a run, against the same figures counted in plain Python from the rows that were written."""
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from smoothcert.datasets import UnitSpec
+from smoothcert.job import parse_job
+from smoothcert.statistics import mean_interval, share_interval
+from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
+from smoothcert.summary.summary import Mean, Share, Summary, make_mean, make_share, summarise
+
+RADII, COSINES, LABELS = (0.1, 0.30000000000000004, 1.0), (0.5, 0.8), ("one", "two", "it's")
+JOB = """
+name: sample
+data: {format: parquet, uri: somewhere}
+encoder: {model: bundled:digits-clip}
+certify:
+  sigma: 0.5
+  alpha: 0.01
+  radii: [0.1, 0.30000000000000004, 1.0]
+  cosines: [0.5, 0.8]
+  targets:
+    - {certificate: angular, radius: 0.1, cosine: 0.8}
+    - {certificate: retrieval, radius: 1}
+zero_shot: {labels: [one, two, "it's"]}
+retrieval: {candidates: 10, k: 3}
+"""
+Row = dict[str, Any]
+
+
+def rows(unit: str, count: int, seed: int) -> list[Row]:
+    """Rows of all kinds: vacuous, infinite, exactly at a radius, unlabelled, quarantined."""
+    draw = random.Random(seed)
+
+    def maybe(value: Any, chance: float = 0.7) -> Any:
+        return value if draw.random() < chance else None
+
+    def radius() -> float | None:
+        # 0.3 is just below the second radius, which prints as 0.3
+        return maybe(draw.choice([*RADII, 0.3, draw.random(), math.inf]))
+
+    found = []
+    for number in range(count):
+        row: Row = dict.fromkeys((column.name for column in CERTIFICATES.columns[3:]), None)
+        row |= {
+            "unit_id": unit,
+            "pair_id": f"{unit}#{number}",
+            "source_uri": unit,
+            "captions": (),
+            "label": maybe(draw.choice(LABELS)),
+            "sigma": 0.5,
+            "alpha": 0.01,
+            "input_height": 8,
+            "input_width": 8,
+            "draws": draw.randrange(2, 500),
+            "pilot_draws": 64,
+            "encoder_digest": "e",
+            "seed": 0,
+            "noise": "philox",
+            "device": "cpu",
+            "dtype": "float32",
+        }
+        row |= {
+            "status": "ok",
+            "smooth_norm_lcb": maybe(draw.uniform(0.0, 1.0)),
+            "robustness_score_lcb": maybe(draw.random()),
+            "fcsb": tuple(maybe(draw.random()) for _ in RADII),
+            "angular": tuple(maybe(draw.random()) for _ in RADII),
+            "fcsb_radius": tuple(radius() for _ in COSINES),
+            "angular_radius": tuple(radius() for _ in COSINES),
+            "clean_label": draw.choice(LABELS),
+            "predicted_label": draw.choice(LABELS),
+            "certified_radius": radius(),
+            "retrieval_rank": draw.randrange(1, 10),
+            "retrieval_radius": radius(),
+            "target_decision": tuple(draw.choice(["certified", "refuted", "budget"]) for _ in range(2)),
+        }
+        if draw.random() < 0.2:
+            # its other columns stay filled: what a quarantined row says must not be counted
+            error = draw.choice(["DecodeError", "CaptionError", "ReadError"])
+            row |= {"status": "quarantined", "error_class": error}
+        found.append(row)
+    return found
+
+
+def write(directory: Path, units: Iterable[list[Row]], *, planned: int, text: str = JOB) -> str:
+    job = parse_job(text)
+    specs = [UnitSpec(f"u{i}", f"u{i}", 0, planned) for i in range(2)]
+    run = RunDirectory.create_or_open(directory, RunIdentity(job, "d", "e", "0.1.0"), specs)
+    for spec, content in zip(specs, units, strict=False):
+        attempt = new_attempt()
+        part = run.write_certificates(spec.unit_id, attempt, content)
+        ok = sum(row["status"] == "ok" for row in content)
+        commit = Commit(
+            unit_id=spec.unit_id, attempt=attempt, parts=(part,), ok=ok, quarantined=len(content) - ok
+        )
+        assert run.commits.commit(commit)
+    return run.url
+
+
+@pytest.fixture(scope="module")
+def written() -> list[Row]:
+    return [*rows("u0", 150, seed=1), *rows("u1", 150, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def summary(written: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    return summarise(write(tmp_path_factory.mktemp("run") / "a", (written[:150], written[150:]), planned=150))
+
+
+def holds(rows: list[Row], condition: Callable[[Row], bool]) -> int:
+    return sum(condition(row) for row in rows)
+
+
+def at_least(value: float | None, bound: float) -> bool:
+    return value is not None and value >= bound
+
+
+def check_mean(figure: Mean, values: Iterable[float | None]) -> None:
+    known = [value for value in values if value is not None]
+    low, high = mean_interval(known)
+    assert figure.count == len(known)
+    assert figure.mean == pytest.approx(np.mean(known), rel=1e-12)
+    assert (figure.low, figure.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
+def test_counts_and_quarantine(summary: Summary, written: list[Row]) -> None:
+    ok = [row for row in written if row["status"] == "ok"]
+    assert 0 < len(ok) < len(written) == summary.pairs
+    assert summary.finished and summary.ok == len(ok)
+    assert (summary.quarantined.count, summary.quarantined.of) == (len(written) - len(ok), len(written))
+    counted = Counter(row["error_class"] for row in written if row["status"] != "ok")
+    assert dict(summary.quarantine) == counted
+    assert [count for _, count in summary.quarantine] == sorted(counted.values(), reverse=True)
+    assert summary.draws == sum(row["draws"] for row in ok) and summary.pilot_draws == 64 * len(ok)
+    assert summary.draws_per_pair == summary.draws / len(ok)
+    assert summary.expected_false_certificates == pytest.approx(0.01 * len(ok))
+    assert (summary.sigma, summary.alpha, summary.job) == (0.5, 0.01, "sample")
+
+
+def test_accuracies_are_out_of_labelled_pairs(summary: Summary, written: list[Row]) -> None:
+    ok = [row for row in written if row["status"] == "ok"]
+    labelled = [row for row in ok if row["label"] is not None]
+    assert summary.class_accuracy is not None and summary.clean_accuracy is not None
+    assert summary.class_accuracy.of == summary.clean_accuracy.of == len(labelled) < len(ok)
+    assert summary.class_accuracy.count == holds(labelled, lambda row: row["predicted_label"] == row["label"])
+    assert summary.clean_accuracy.count == holds(labelled, lambda row: row["clean_label"] == row["label"])
+    assert summary.retrieval_accuracy is not None
+    assert summary.retrieval_accuracy.count == holds(ok, lambda row: row["retrieval_rank"] <= 3)
+    # what is not known to be positive is still known not to be negative
+    check_mean(summary.smooth_norm, (row["smooth_norm_lcb"] or 0.0 for row in ok))
+    check_mean(summary.robustness_score, (row["robustness_score_lcb"] for row in ok))
+
+
+@pytest.mark.parametrize("i", range(len(RADII)))
+def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) -> None:
+    ok = [row for row in written if row["status"] == "ok"]
+    at, radius = summary.radii[i], RADII[i]
+    assert at.radius == radius
+    check_mean(at.fcsb, (row["fcsb"][i] for row in ok))
+    check_mean(at.angular, (row["angular"][i] for row in ok))
+    assert (at.fcsb_vacuous.count, at.fcsb_vacuous.of) == (
+        holds(ok, lambda row: row["fcsb"][i] is None),
+        len(ok),
+    )
+    assert at.angular_vacuous.count == holds(ok, lambda row: row["angular"][i] is None) > 0
+    for j, cosine in enumerate(COSINES):
+        found = at.cosines[j]
+        assert found.cosine == cosine and found.fcsb.of == len(ok)
+        assert found.fcsb.count == holds(ok, lambda row, j=j: at_least(row["fcsb_radius"][j], radius))
+        assert found.angular.count == holds(ok, lambda row, j=j: at_least(row["angular_radius"][j], radius))
+    assert at.certified_prediction is not None and at.certified_accuracy is not None
+    assert at.certified_prediction.count == holds(ok, lambda row: at_least(row["certified_radius"], radius))
+    assert at.certified_prediction.of == len(ok)
+    assert at.certified_accuracy.count == holds(
+        ok, lambda row: row["label"] == row["predicted_label"] and at_least(row["certified_radius"], radius)
+    )
+    assert at.certified_accuracy.of == sum(row["label"] is not None for row in ok)
+    assert at.certified_retrieval is not None
+    assert at.certified_retrieval.count == holds(ok, lambda row: at_least(row["retrieval_radius"], radius))
+    # a radius that a row has exactly holds there: the data has such rows, and 0.30000000000000004 is no decimal
+    assert holds(ok, lambda row: row["certified_radius"] == radius) > 0
+
+
+def test_targets(summary: Summary, written: list[Row]) -> None:
+    ok = [row for row in written if row["status"] == "ok"]
+    assert [target.name for target in summary.targets] == ["angular>=0.8@0.1", "retrieval@1"]
+    for i, target in enumerate(summary.targets):
+        for decision in ("certified", "refuted", "budget"):
+            found: Share = getattr(target, decision)
+            assert found.of == len(ok)
+            assert found.count == holds(ok, lambda row, i=i, d=decision: row["target_decision"][i] == d)
+        assert target.certified.count + target.refuted.count + target.budget.count == len(ok)
+        assert target.expected_false_certificates == pytest.approx(0.01 * len(ok))
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 7), (7, 7), (3, 7), (830, 1000)])
+def test_shares_have_exact_intervals(count: int, of: int) -> None:
+    expected = binomtest(count, of).proportion_ci(0.95, method="exact")
+    found = make_share(count, of)
+    assert found.share == count / of
+    assert found.low == pytest.approx(expected.low, abs=1e-9) and found.high == pytest.approx(
+        expected.high, abs=1e-9
+    )
+    anytime = make_share(count, of, anytime=True)
+    assert (anytime.low, anytime.high) == share_interval(count, of, 0.95, anytime=True)
+
+
+def test_nothing_is_not_zero() -> None:
+    assert make_share(0, 0) == Share(0, 0, None, None, None)
+    assert make_mean(0, None, None) == Mean(0, None, None, None)
+    assert make_mean(1, 0.5, None) == Mean(1, 0.5, 0.0, 1.0), "one value bounds nothing"
+
+
+def test_mean_intervals_cover() -> None:
+    # 400 samples of a skewed population, 95% each: fewer than 361 covering has probability below 1e-4
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(400):
+        values = generator.beta(8.0, 0.5, size=60)
+        found = make_mean(60, float(values.mean()), float(values.var(ddof=1)))
+        assert found.low is not None and found.high is not None
+        covered += found.low <= 8.0 / 8.5 <= found.high
+    assert covered >= 361
+
+
+def test_a_run_that_goes_on_has_intervals_that_hold_at_every_moment(tmp_path: Path) -> None:
+    found = summarise(write(tmp_path / "a", [rows("u0", 40, seed=3)], planned=40))
+    assert found.pairs == 40 and not found.finished
+    prediction = found.radii[0].certified_prediction
+    assert prediction is not None
+    assert (prediction.low, prediction.high) == share_interval(prediction.count, prediction.of, anytime=True)
+    assert found.radii[0].fcsb.mean is not None
+    assert (found.radii[0].fcsb.low, found.radii[0].fcsb.high) == (None, None)
+
+
+def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path: Path) -> None:
+    nothing = {
+        "label": None,
+        "fcsb": (None,) * 3,
+        "angular": (None,) * 3,
+        "fcsb_radius": (None,) * 2,
+        "angular_radius": (None,) * 2,
+        "certified_radius": None,
+        "retrieval_radius": None,
+        "target_decision": None,
+    }
+    content = [row | nothing for row in rows("u0", 20, seed=6)]
+    found = summarise(write(tmp_path / "a", [content], planned=20))
+    at = found.radii[0]
+    for share in (
+        at.cosines[0].fcsb,
+        at.cosines[1].angular,
+        at.certified_prediction,
+        found.targets[0].certified,
+    ):
+        assert share is not None and (share.count, share.of, share.share, share.low) == (
+            0,
+            found.ok,
+            0.0,
+            0.0,
+        )
+    assert at.angular_vacuous.share == 1.0 and at.angular.mean is None
+    assert found.class_accuracy == Share(0, 0, None, None, None), "no pair has a label"
+
+
+def test_a_run_without_rows_has_no_figures(tmp_path: Path) -> None:
+    found = summarise(write(tmp_path / "a", [], planned=3))
+    assert (found.pairs, found.ok, found.draws, found.draws_per_pair) == (0, 0, 0, None)
+    assert found.quarantined.share is None and found.radii[0].angular.mean is None
+    assert found.table()[1][0][1:] == ("-",) * (len(found.table()[0]) - 1)
+    json.loads(found.to_json())
+
+
+def test_without_classes_and_captions_there_are_no_such_figures(tmp_path: Path) -> None:
+    text = JOB[: JOB.index("zero_shot")].replace("    - {certificate: retrieval, radius: 1}\n", "")
+    content = [
+        row | {"target_decision": ("certified",)} if row["status"] == "ok" else row
+        for row in rows("u0", 9, seed=4)
+    ]
+    found = summarise(write(tmp_path / "a", [content], planned=9, text=text))
+    assert found.class_accuracy is None and found.clean_accuracy is None and found.retrieval_accuracy is None
+    assert found.radii[0].certified_prediction is None and found.radii[0].certified_retrieval is None
+    assert found.table()[0] == ("radius", "cosine >= 0.5", "cosine >= 0.8", "mean cosine")
+
+
+def test_json_is_strict_and_whole(summary: Summary) -> None:
+    read = json.loads(summary.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert read["version"] == 1 and read["run_id"] == summary.run_id
+    assert read["quarantine"] == dict(summary.quarantine)
+    assert read["radii"][1]["cosines"][0]["angular"]["count"] == summary.radii[1].cosines[0].angular.count
+    assert [target["name"] for target in read["targets"]] == ["angular>=0.8@0.1", "retrieval@1"]
+
+
+def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
+    header, body = summary.table()
+    assert header == (
+        "radius", "class certified", "right and certified", "cosine >= 0.5", "cosine >= 0.8", "mean cosine",
+        "caption in first k",
+    )  # fmt: skip
+    assert [row[0] for row in body] == ["0.1", "0.3", "1"]
+    share = summary.radii[0].certified_prediction
+    assert share is not None and share.share is not None
+    assert body[0][1] == f"{share.share:.1%}"
+    assert "vacuous)" in body[0][5]

@@ -1,0 +1,75 @@
+"""Whatever a search puts through an encoder is counted while it goes on, and it ends when it is told to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from smoothcert.attacks import BareSubject, FeatureMatching, SmoothedSubject, Subject, make_attack
+from smoothcert.encoders import KnownEncoder
+from smoothcert.errors import ExecutorError
+from smoothcert.work.attack.metered import Meter, MeteredSubject
+
+PAIRS = 6
+CHUNK = 4
+STEPS = 10
+
+
+class Patchy(KnownEncoder):
+    """Also shows each row of the image as a patch token, as ``foa`` needs them."""
+
+    def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.transpose(1, 2).flatten(2) - 0.5
+
+
+class Witness(Meter):
+    """Remembers what it was told, and stops the work at a number of images."""
+
+    def __init__(self, stop_at: float = float("inf")) -> None:
+        super().__init__()
+        self.told: list[int] = []
+        self._stop_at = stop_at
+
+    def count(self, images: int) -> None:
+        super().count(images)
+        self.told.append(images)
+        if self.images >= self._stop_at:
+            self.stop()
+
+
+def search(name: str, meter: Meter, *, smoothed: bool = False, surrogates: int = 0) -> list[int]:
+    """Search a few pairs without a look at the subject before the end; returns the queries of each pair."""
+    torch.set_num_threads(1)
+    encoder = Patchy.rotating(input_size=(4, 4))
+    others = tuple(Patchy.rotating(rate, input_size=(4, 4)) for rate in (0.5, 2.0)[:surrogates])
+    images = torch.rand(PAIRS, 3, 4, 4, generator=torch.Generator().manual_seed(1)) * 0.4 + 0.3
+    targets = images.flip(3)
+    goal = FeatureMatching(encoder.encode_images(targets), encoder.encode_images(images), targets)
+    subject: Subject = BareSubject(encoder, chunk=CHUNK)
+    if smoothed:
+        subject = SmoothedSubject(encoder, 0.1, eot_draws=2, chunk=CHUNK)
+    settings: dict[str, Any] = {"surrogates": others} if surrogates else {}
+    attack = make_attack(name, steps=STEPS, check_every=STEPS, early_stop=False, **settings)
+    names = [str(number) for number in range(PAIRS)]
+    outcome = attack.run(MeteredSubject(subject, meter), goal, images, names, norm="linf", budget=0.1)
+    return [record.queries for record in outcome.records]
+
+
+@pytest.mark.parametrize("surrogates", [0, 2])
+@pytest.mark.parametrize("smoothed", [False, True])
+@pytest.mark.parametrize("name", ["m-attack", "foa"])
+def test_gradients_beside_the_subject_are_counted(name: str, smoothed: bool, surrogates: int) -> None:
+    meter = Witness()
+    queries = search(name, meter, smoothed=smoothed, surrogates=surrogates)
+    assert meter.images == sum(queries) >= PAIRS * STEPS * max(surrogates, 1)
+    assert max(meter.told) <= CHUNK * max(surrogates, 1), "a worker is silent for more than a chunk"
+
+
+@pytest.mark.parametrize("name", ["m-attack", "foa"])
+def test_a_stop_ends_the_search_before_its_next_step(name: str) -> None:
+    meter = Witness(stop_at=3 * PAIRS)
+    with pytest.raises(ExecutorError, match="told to stop"):
+        search(name, meter)
+    assert 3 * PAIRS <= meter.images < 3 * PAIRS + CHUNK
