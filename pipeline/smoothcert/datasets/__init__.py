@@ -3,8 +3,9 @@
 from smoothcert.datasets.decode import decode_image
 from smoothcert.datasets.demo import write_demo_data
 from smoothcert.datasets.digits import DIGIT_NAMES, digit_caption, load_digits_pairs
+from smoothcert.datasets.opening import open_source
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec
-from smoothcert.datasets.source import Source, open_source
+from smoothcert.datasets.source import Source
 from smoothcert.datasets.synthetic import write_synthetic
 
 __all__ = [

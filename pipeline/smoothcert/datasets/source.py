@@ -1,4 +1,4 @@
-"""The contract of data sources, what all of them share, and how a job's data section opens one."""
+"""The contract of data sources, and what all of them share."""
 
 from __future__ import annotations
 
@@ -50,21 +50,6 @@ class Source(Protocol):
 
     def digest(self) -> str:
         """Hex digest of names, sizes and contents (sampled cheaply); the same for a copy elsewhere."""
-
-
-def open_source(data: DataSection) -> Source:
-    """The source that a job's data section describes. Touches no file yet."""
-    if data.format == "parquet":
-        from smoothcert.datasets.parquet_source import ParquetSource
-
-        return ParquetSource(data)
-    if data.format == "webdataset":
-        from smoothcert.datasets.webdataset import WebDatasetSource
-
-        return WebDatasetSource(data)
-    from smoothcert.datasets.manifest import ManifestSource
-
-    return ManifestSource(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smoothcert.datasets import open_source, write_demo_data
+from smoothcert.datasets import write_demo_data
 from smoothcert.errors import SourceError
-from smoothcert.job import DataSection
 
 FORMATS = ["parquet", "webdataset", "manifest"]
 
@@ -152,11 +151,6 @@ def test_two_stores_hold_the_same_data(tmp_path, put, source):
         put("memory://same/a.parquet", stream.getvalue()),
     )
     assert source("parquet", here).digest() == source("parquet", there).digest()
-
-
-def test_the_section_decides_the_kind(tmp_path):
-    kinds = {open_source(DataSection(format=format, uri="x")).__class__.__name__ for format in FORMATS}
-    assert kinds == {"ParquetSource", "WebDatasetSource", "ManifestSource"}
 
 
 def test_digest_is_what_it_says_it_is(tmp_path, put):
