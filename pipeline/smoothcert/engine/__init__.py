@@ -2,7 +2,7 @@
 
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.engine import Engine
-from smoothcert.engine.records import Failure, Measurement, Outcome
+from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rows import CertificateRow, RowMaker
 from smoothcert.engine.texts import Texts, encode_texts
 
@@ -13,7 +13,7 @@ __all__ = [
     "Engine",
     "Failure",
     "Measurement",
-    "Outcome",
+    "PairResult",
     "RowMaker",
     "Texts",
     "encode_texts",

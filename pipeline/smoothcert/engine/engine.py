@@ -26,7 +26,7 @@ from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.layout import Layout, plan_layout
 from smoothcert.engine.noise import NoiseKey, NoiseSource, Stream
 from smoothcert.engine.question import Question, Questioner
-from smoothcert.engine.records import Failure, Measurement, Outcome, StopReason
+from smoothcert.engine.records import Failure, Measurement, PairResult, StopReason
 from smoothcert.engine.targets import TargetTracker
 from smoothcert.engine.texts import CaptionFeatures, Texts
 from smoothcert.errors import EncodeError, EncoderError, NonFiniteError, OutOfMemoryError, PairError
@@ -143,7 +143,7 @@ class Engine:
             tracker=TargetTracker(self.layout, self.certify, size, device),
         )
 
-    def run(self, feed: DecodeAhead) -> Iterator[Outcome]:
+    def run(self, feed: DecodeAhead) -> Iterator[PairResult]:
         """Certify all pairs of the feed; outcomes come in the order in which pairs stop.
 
         Raises:
@@ -153,7 +153,7 @@ class Engine:
         for outcomes in self.steps(feed):
             yield from outcomes
 
-    def steps(self, feed: DecodeAhead) -> Iterator[list[Outcome]]:
+    def steps(self, feed: DecodeAhead) -> Iterator[list[PairResult]]:
         """Like ``run``, but yields after every step of every lane, with the outcomes of that step."""
         while True:
             active = False
@@ -175,7 +175,7 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
-    def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[Outcome]:
+    def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[PairResult]:
         for index, held in enumerate(lane.slots):
             while held is None and not feed.exhausted:
                 # wait for the first pair only: as long as any slot is busy the device has work
@@ -183,7 +183,7 @@ class Engine:
                 if pair is None:
                     return
                 if pair.error is not None or pair.pixels is None:
-                    yield Failure(pair.unit_id, pair.pair, pair.error or NonFiniteError("no pixels"))
+                    yield Failure(pair.token, pair.pair, pair.error or NonFiniteError("no pixels"))
                     continue
                 lane.pixels[index].copy_(torch.from_numpy(pair.pixels))
                 held = Slot(pair, np.zeros(self.encoder.feature_dim))
@@ -252,7 +252,7 @@ class Engine:
         return PairwiseFailure(torch.cat(rows), errors)
 
     @torch.no_grad()
-    def _absorb(self, lane: Lane) -> Iterator[Outcome]:
+    def _absorb(self, lane: Lane) -> Iterator[PairResult]:
         """Take in the lane's last step: advance pilots, store scores, test targets, free slots."""
         launched, features = lane.launched, lane.features
         errors: dict[int, PairError] = {}
@@ -295,7 +295,7 @@ class Engine:
         slot.chunk += 1
         self.draws_done += stop - first
 
-    def _fix_questions(self, lane: Lane, ready: list[int]) -> Iterator[Outcome]:
+    def _fix_questions(self, lane: Lane, ready: list[int]) -> Iterator[PairResult]:
         slots = [(index, slot) for index in ready if (slot := lane.slots[index]) is not None]
         captions: list[NDArray[np.float64]] | list[None] = [None] * len(slots)
         if self.layout.caption:
@@ -317,7 +317,7 @@ class Engine:
 
     def _absorb_scores(
         self, lane: Lane, features: torch.Tensor, certifying: list[tuple[int, int]]
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[PairResult]:
         slots = [index for index, _ in certifying]
         positions = [position for _, position in certifying]
         products = torch.bmm(features[positions], lane.directions[slots])
@@ -358,7 +358,7 @@ class Engine:
         decisions, log_e_values = lane.tracker.result(index)
         lane.slots[index] = None
         return Measurement(
-            slot.pair.unit_id,
+            slot.pair.token,
             slot.pair.pair,
             slot.question,
             np.concatenate(slot.scores, axis=1),
@@ -373,4 +373,4 @@ class Engine:
         slot = lane.slots[index]
         assert slot is not None
         lane.slots[index] = None
-        return Failure(slot.pair.unit_id, slot.pair.pair, error)
+        return Failure(slot.pair.token, slot.pair.pair, error)

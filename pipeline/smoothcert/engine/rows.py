@@ -27,11 +27,12 @@ from smoothcert.certificates import (
     large_radius_bound,
     similarity_bound,
 )
+from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout
 from smoothcert.engine.noise import generator_name
 from smoothcert.engine.question import Rivals
-from smoothcert.engine.records import Failure, Measurement, Outcome
+from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rival_bounds import NOT_MEASURED, RivalBounds, bound_rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.job import CertifySection
@@ -140,19 +141,18 @@ class RowMaker:
             "dtype": str(encoder.dtype).removeprefix("torch."),
         }
 
-    def rows(self, outcomes: Sequence[Outcome]) -> list[CertificateRow]:
-        """One row per outcome, in the same order; certificates are computed for all of them at once."""
+    def rows(self, unit_id: str, outcomes: Sequence[PairResult]) -> list[CertificateRow]:
+        """One row per outcome of a unit, in the same order; certificates are computed for all of them at once."""
         measured = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
-        certified = iter(self._certified(measured))
+        certified = iter(self._certified(unit_id, measured))
         return [
-            next(certified) if isinstance(outcome, Measurement) else self._quarantined(outcome)
+            next(certified) if isinstance(outcome, Measurement) else self._quarantined(unit_id, outcome)
             for outcome in outcomes
         ]
 
-    def _base(self, outcome: Outcome) -> dict[str, object]:
-        pair = outcome.pair
+    def _base(self, unit_id: str, pair: Pair) -> dict[str, object]:
         return {
-            "unit_id": outcome.unit_id,
+            "unit_id": unit_id,
             "pair_id": pair.pair_id,
             "source_uri": pair.source_uri,
             "caption": pair.captions[0] if pair.captions else None,
@@ -165,9 +165,9 @@ class RowMaker:
             **self._described,
         }
 
-    def _quarantined(self, failure: Failure) -> CertificateRow:
+    def _quarantined(self, unit_id: str, failure: Failure) -> CertificateRow:
         error = failure.error
-        fields = self._base(failure) | {
+        fields = self._base(unit_id, failure.pair) | {
             "status": "quarantined",
             "error_stage": error.stage,
             "error_class": type(error).__name__,
@@ -175,7 +175,7 @@ class RowMaker:
         }
         return CertificateRow(**fields)  # type: ignore[arg-type]  # a dict of columns, checked by the schema
 
-    def _certified(self, batch: Sequence[Measurement]) -> list[CertificateRow]:
+    def _certified(self, unit_id: str, batch: Sequence[Measurement]) -> list[CertificateRow]:
         if not batch:
             return []
         c, layout = self._certify, self._layout
@@ -216,7 +216,7 @@ class RowMaker:
         rows = []
         for i, m in enumerate(batch):
             q = m.question
-            fields = self._base(m) | {
+            fields = self._base(unit_id, m.pair) | {
                 "status": "ok",
                 "draws": m.draws,
                 "pilot_draws": m.pilot_draws,

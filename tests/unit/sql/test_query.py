@@ -13,7 +13,7 @@ import smoothcert.certificates as certificates
 import smoothcert.statistics as statistics
 from smoothcert.errors import QueryError, RunDirectoryError, StoreError
 from smoothcert.sql import Query, open_query
-from smoothcert.store import RunDirectory
+from smoothcert.store import CERTIFICATES, RunDirectory
 
 Opener = Callable[..., RunDirectory]
 
@@ -72,7 +72,7 @@ def test_rows_come_back_as_they_went_in(query: Query, make: Any) -> None:
 def test_losers_and_leftovers_do_not_count(run: RunDirectory, make: Any) -> None:
     unit = run.plan()[0]
     assert not make.commit_unit(run, unit)
-    run.write_certificates("u99", "a", [make.ok_row("u99", "stray")])
+    run.write_rows(CERTIFICATES, "u99", "a", [make.ok_row("u99", "stray")])
     with open_query([run.url]) as query:
         assert values(query, "SELECT count(*) FROM certificates") == [12]
         assert values(query, "SELECT count(*) FROM certificates WHERE pair_id = 'stray'") == [0]
