@@ -35,7 +35,7 @@ from smoothcert.store import (
 from smoothcert.store.parts import write_part
 from smoothcert.store.retry_unit import retry_unit, superseded_rows
 from smoothcert.store.units import plan_number, task_of, unit_under
-from smoothcert.work.attack.asked import note_asked
+from smoothcert.store.asked import AskedTask, note_asked
 
 SIGMA, ALPHA, RADII, COSINES = 0.5, 0.001, (0.25, 0.5), (0.5, 0.8)
 JOB = """
@@ -391,7 +391,7 @@ def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_pa
     (section,) = run.info.job.attacks
     before = audit_run(run)
     assert before.sound and "pgd l2 (divergence) on bare, smoothed, which was never begun" in before.notes[0]
-    note_asked(run, [section])
+    note_asked(run, AskedTask(section.attack_id, "pgd", section.model_dump(mode="json")))
     (finding,) = audit_run(run).findings
     # one budget on two subjects
     assert (finding.rule, finding.count) == ("missing-attack", 2 * PAIRS)

@@ -112,7 +112,7 @@ def test_the_driver_finds_out_once_how_commits_are_made_and_tells_workers(data, 
     assert ("commits: by this driver alone" in caplog.text) is not exclusive
     status = read_status(first.url)
     assert [worker.drives for worker in status.workers] == [False] and len(status.drivers) == 1
-    assert [each.last_error for each in status.drivers] == [None]
+    assert [each.last_trouble for each in status.drivers] == [None]
 
 
 def test_folding_that_fails_ends_no_run(data, runs, monkeypatch, caplog):

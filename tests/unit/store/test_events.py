@@ -49,7 +49,7 @@ def test_no_number_of_heartbeats_or_commits_costs_an_error(tmp_path):
     times = [line["time"] for line in kept]
     assert times == sorted(times)
     [state] = read_workers(Storage(tmp_path), now=time.time())
-    assert (state.last_error, state.draws, state.units_done, state.alive) == ("trouble 4", 2000, 7, True)
+    assert (state.last_trouble, state.draws, state.units_done, state.alive) == ("trouble 4", 2000, 7, True)
 
 
 def test_errors_are_bounded_too(tmp_path):
@@ -147,7 +147,7 @@ def test_what_a_driver_logs_is_kept_and_it_counts_as_no_worker(tmp_path, monkeyp
     assert text[0] == ("begin", None) and text[-1] == ("end", None)
     assert [message for event, message in text if event == "warning"] == ["worker w-1 is lost"]
     assert "commits: by this driver alone" in caplog.text
-    assert state.last_error == "the driver ended: KeyError: 'x'"
+    assert state.last_trouble == "the driver ended: KeyError: 'x'"
     assert next(tmp_path.glob("workers/*")).name.startswith("driver-")
 
 
@@ -157,4 +157,4 @@ def test_a_driver_on_a_store_with_exclusive_creation_says_so(tmp_path, caplog):
         pass
     assert "commits: exclusive creation" in caplog.text
     [state] = read_workers(Storage(tmp_path), now=time.time())
-    assert state.last_error is None
+    assert state.last_trouble is None

@@ -9,7 +9,7 @@ from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.errors import PairError
 from smoothcert.job import AttackSection
 from smoothcert.store import ATTACKS, CERTIFICATES, RunDirectory, TableSchema
-from smoothcert.work.attack.asked import note_asked
+from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.work.attack.attacker import Attacker
 from smoothcert.work.attack.checking import check_attack
 from smoothcert.work.attack.examples import publish_examples
@@ -68,7 +68,7 @@ class AttackTask:
 
     def begin(self, run: RunDirectory) -> None:
         """See ``Task.begin``."""
-        note_asked(run, [self.section])
+        note_asked(run, AskedTask(self.task_id, self.name, self.section.model_dump(mode="json")))
 
     def open(self, inputs: Inputs, run: RunDirectory) -> AttackWorker:
         """See ``Task.open``."""
