@@ -41,7 +41,7 @@ class Finding:
 
     Attributes:
         rule: its name.
-        theory: item of theory.md.
+        theory: item of docs/theory.md.
         means: what it says.
         count: offending rows.
         listed: (pair_id, detail) of some of them.

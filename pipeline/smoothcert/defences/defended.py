@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DefendedEncoder(Encoder):
-    """u(x) = normalised mapper(base(purifier(x))): what theory.md section 1 calls the base encoder.
+    """u(x) = normalised mapper(base(purifier(x))): what docs/theory.md section 1 calls the base encoder.
 
     Noise is added before the purifier, so that certificates and attacks are about all three parts. Texts are those of
     the base encoder: a mapper moves image features inside the joint space. A part that returns NaN gives a feature

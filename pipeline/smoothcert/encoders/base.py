@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Encoder(ABC):
-    """Makes unit features u(x) of canonical inputs x (theory.md section 1).
+    """Makes unit features u(x) of canonical inputs x (docs/theory.md section 1).
 
     x is what the encoder's own image processor makes *before* rescaling and normalising, divided by 255:
     RGB, shape (3, H, W), units of [0,1]. Noise is added to x, so x may leave [0,1]; nothing is clamped here.

@@ -1,7 +1,7 @@
 """From an image to x: the model's own image processor, split where the noise goes in.
 
 A transformers image processor resizes, crops, rescales and normalises in one call. Noise belongs between the
-crop and the normalisation (theory.md section 4, item 7), so the call is split: the processor itself makes the
+crop and the normalisation (docs/theory.md section 4.7), so the call is split: the processor itself makes the
 8-bit grid, and what follows is an affine map that the encoder applies to noisy pixels.
 """
 

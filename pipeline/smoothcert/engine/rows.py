@@ -1,4 +1,4 @@
-"""From measurements to certificates: the bounds of theory.md section 2, batched over pairs.
+"""From measurements to certificates: the bounds of docs/theory.md section 2, batched over pairs.
 
 Failure probabilities. Every reported certificate holds with probability 1 - alpha by itself:
 
