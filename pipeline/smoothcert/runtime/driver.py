@@ -19,7 +19,7 @@ from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
-from smoothcert.runtime.opening import Opening, load_checked, loadable_here, texts_of
+from smoothcert.runtime.opening import Opening, check_texts, load_checked, loadable_here, texts_of
 from smoothcert.runtime.plan import Plan, make_plan
 from smoothcert.runtime.pool import draw_pool
 from smoothcert.runtime.results import UnitResult, UnitWriter
@@ -109,6 +109,7 @@ class Driver:
     def run(self) -> RunDirectory:
         """The run directory, created or resumed."""
         pool = self.draw_pool()
+        check_texts(self.job, self.encoder, self.source, pool)
         run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
         if pool and run.read_document(_POOL_FILE) is None:
             run.write_document(_POOL_FILE, json.dumps(pool).encode())

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from smoothcert.datasets import open_source
+from smoothcert.datasets import Source, open_source
 from smoothcert.defences import load_defended
 from smoothcert.encoders import Encoder, check_encoder
-from smoothcert.engine import Texts, encode_texts
+from smoothcert.engine import Texts, check_captions, check_pool, check_prompts, encode_texts
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import ExecutorSection, Job
 from smoothcert.job_encoder import EncoderSection
@@ -37,8 +37,26 @@ def texts_of(job: Job, encoder: Encoder, pool: tuple[str, ...]) -> Texts:
         zero_shot=job.zero_shot,
         pool=pool,
         retrieval_k=job.retrieval.k if job.retrieval else 1,
-        captions=job.encoder.feature == "projection",
+        captions=encoder.has_texts,
     )
+
+
+def check_texts(job: Job, encoder: Encoder, source: Source, pool: tuple[str, ...]) -> None:
+    """Log what the encoder does not read of a job's texts, before any draw and without encoding them.
+
+    Raises:
+        EncoderError: two classes, or all captions that the job decides about, are the same to the encoder.
+    """
+    if not encoder.has_texts or job.encoder.feature == "pooled":
+        return
+    if job.zero_shot is not None:
+        check_prompts(encoder, job.zero_shot)
+    if pool:
+        check_pool(encoder, pool)
+    else:
+        needed = any(target.certificate == "caption" for target in job.certify.targets)
+        captions = (text for _, texts in source.captions() for text in texts)
+        check_captions(encoder, captions, needed=needed)
 
 
 def loadable_here(section: EncoderSection, executor: ExecutorSection) -> EncoderSection:

@@ -170,6 +170,9 @@ class WorkerSession:
             thread.join()
         self._feed.close()
         self._engine.close()
+        if (said := self._engine.captions.describe_cut()) is not None:
+            log.warning("%s", said)
+            self._say("note", message=said)
         self._say("end", now=True)
         self._events.close()
 
