@@ -161,10 +161,11 @@ def test_certified_cosines_are_those_of_the_certificates(driver: Callable[..., D
     assert len(joined) == 2 * (PAIRS - 1)
     for row in joined:
         if row["budget"] == 0.0625:
-            assert row["stored"] == row["grid"]
+            assert row["stored"] == pytest.approx(row["grid"], rel=1e-12)
         else:
             expected = float(angular_bound(row["norm"], row["budget"], 0.25))
-            assert row["stored"] == (None if np.isnan(expected) else expected)
+            # one number against a batch of them: other kernels, thousands of roundings of float64 at most
+            assert row["stored"] == (None if np.isnan(expected) else pytest.approx(expected, rel=1e-12))
 
 
 def test_views_count_over_all_pairs_asked_for(driver: Callable[..., Driver]) -> None:

@@ -17,7 +17,8 @@ from smoothcert import __version__
 from smoothcert.redaction import without_secrets
 
 _PACKAGES = (
-    "torch", "transformers", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy", "scipy", "pillow",
+    "torch", "transformers", "tokenizers", "sentencepiece", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy",
+    "scipy", "pillow",
 )  # fmt: skip
 
 

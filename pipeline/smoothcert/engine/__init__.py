@@ -2,6 +2,7 @@
 
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.engine import Engine
+from smoothcert.engine.read_texts import check_captions, check_pool, check_prompts
 from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rows import CertificateRow, RowMaker
 from smoothcert.engine.texts import Texts, encode_texts
@@ -16,5 +17,8 @@ __all__ = [
     "PairResult",
     "RowMaker",
     "Texts",
+    "check_captions",
+    "check_pool",
+    "check_prompts",
     "encode_texts",
 ]

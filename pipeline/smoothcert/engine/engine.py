@@ -13,7 +13,7 @@ on a shared machine), and one lane's noise is drawn while the other's batch is e
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -91,6 +91,9 @@ class Engine:
         chunk: draws that one pair contributes to a step.
         threads: CPU cores to use, default all that torch would.
         lanes: parts of the slots; default 2 on an accelerator, one a core on a CPU.
+
+    Attributes:
+        captions: features of the pairs' captions, and how many were cut.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class Engine:
         )
         self.draws_done = 0
         self._questioner = Questioner(self.layout, texts, certify.sigma)
-        self._captions = CaptionFeatures(encoder)
+        self.captions = CaptionFeatures(encoder)
         self._noise = NoiseSource(certify.sigma, certify.seed, encoder.device)
         # full shapes always where shapes are expensive to change; on a CPU idle slots are left out
         self._static = encoder.device.type != "cpu"
@@ -297,11 +300,14 @@ class Engine:
 
     def _fix_questions(self, lane: Lane, ready: list[int]) -> Iterator[PairResult]:
         slots = [(index, slot) for index in ready if (slot := lane.slots[index]) is not None]
-        captions: list[NDArray[np.float64]] | list[None] = [None] * len(slots)
+        captions: list[NDArray[np.float64] | EncodeError] | list[None] = [None] * len(slots)
         if self.layout.caption:
-            captions = self._captions.of([slot.pair.pair.captions for _, slot in slots])
+            captions = self._encode_captions([slot.pair.pair.captions for _, slot in slots])
         for (index, slot), caption in zip(slots, captions, strict=True):
             assert slot.clean is not None
+            if isinstance(caption, EncodeError):
+                yield self._fail(lane, index, caption)
+                continue
             mean = slot.pilot_sum / slot.pilot_draws
             try:
                 slot.question = self._questioner.ask(
@@ -314,6 +320,17 @@ class Engine:
             directions = torch.from_numpy(np.ascontiguousarray(slot.question.directions.T))
             lane.directions[index].copy_(directions)
             lane.tracker.start(index, slot.question.thresholds)
+
+    def _encode_captions(
+        self, captions: Sequence[tuple[str, ...]]
+    ) -> list[NDArray[np.float64] | EncodeError]:
+        """A feature a pair; where the encoder fails on them together, each alone, so that one costs only its pair."""
+        try:
+            return list(self.captions.of(captions))
+        except Exception as exc:
+            if len(captions) == 1:
+                return [EncodeError(f"{type(exc).__name__} in the encoder, on the caption: {exc}")]
+        return [found for each in captions for found in self._encode_captions([each])]
 
     def _absorb_scores(
         self, lane: Lane, features: torch.Tensor, certifying: list[tuple[int, int]]

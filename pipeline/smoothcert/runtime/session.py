@@ -147,7 +147,9 @@ class Session:
     def _end(self) -> None:
         for worker in list(self._workers.values()):
             worker.stop()
-            worker.close()
+            for line in worker.close():
+                log.warning("%s", line)
+                self._say("note", message=line)
         self._say("end", now=True)
         self._events.close()
 

@@ -47,7 +47,7 @@ class Inputs:
             zero_shot=self.job.zero_shot,
             pool=self.pool,
             retrieval_k=self.job.retrieval.k if self.job.retrieval else 1,
-            captions=self.job.encoder.feature == "projection",
+            captions=self.encoder.has_texts,
         )
 
     def shared(self, make: Callable[[Inputs], T]) -> T:

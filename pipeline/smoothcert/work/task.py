@@ -86,8 +86,8 @@ class Worker(Protocol):
     def stop(self) -> None:
         """End ``run`` early, from another thread; what is unfinished is dropped."""
 
-    def close(self) -> None:
-        """Release threads and memory, after ``run``."""
+    def close(self) -> list[str]:
+        """Release threads and memory, after ``run``; returns lines to tell."""
 
 
 class Task(Protocol):

@@ -104,8 +104,9 @@ class AttackWorker:
         """See ``Worker.stop``: the attack ends at its next query."""
         self._meter.stop()
 
-    def close(self) -> None:
+    def close(self) -> list[str]:
         """See ``Worker.close``."""
+        return []
 
     def _attack(self, assignment: Assignment, pairs: Sequence[Pair]) -> list[AttackedPair]:
         unit = assignment.unit

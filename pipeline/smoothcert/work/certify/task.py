@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from smoothcert.datasets import Pair, Source, UnitSpec
-from smoothcert.engine import CertificateRow, DecodeAhead, Engine, Failure, PairResult, RowMaker
+from smoothcert.engine import (
+    CertificateRow,
+    DecodeAhead,
+    Engine,
+    Failure,
+    PairResult,
+    RowMaker,
+    check_captions,
+    check_pool,
+    check_prompts,
+)
 from smoothcert.engine.layout import plan_layout
 from smoothcert.errors import PairError
 from smoothcert.store import CERTIFICATES, RunDirectory, TableSchema
@@ -31,7 +41,18 @@ class CertifyTask:
     rests_on: ClassVar[TableSchema | None] = None
 
     def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
-        """See ``Task.check``: job, data and encoder are checked as they are loaded."""
+        """See ``Task.check``: says what the encoder does not read of the job's texts, without encoding them."""
+        job, encoder = inputs.job, inputs.encoder
+        if not encoder.has_texts or job.encoder.feature == "pooled":
+            return
+        if job.zero_shot is not None:
+            check_prompts(encoder, job.zero_shot)
+        if inputs.pool:
+            check_pool(encoder, inputs.pool)
+        else:
+            needed = any(target.certificate == "caption" for target in job.certify.targets)
+            captions = (text for _, texts in source.captions() for text in texts)
+            check_captions(encoder, captions, needed=needed)
 
     def begin(self, run: RunDirectory) -> None:
         """See ``Task.begin``: the run directory itself says what is certified."""
@@ -105,7 +126,9 @@ class CertifyWorker:
         if self._feed is not None:
             self._feed.close()
 
-    def close(self) -> None:
-        """See ``Worker.close``."""
+    def close(self) -> list[str]:
+        """See ``Worker.close``: how many captions were cut, if any."""
         self.stop()
         self._engine.close()
+        cut = self._engine.captions.describe_cut()
+        return [] if cut is None else [cut]
