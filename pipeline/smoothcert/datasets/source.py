@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 
 from smoothcert.datasets.files import ListedFile, list_files
 from smoothcert.datasets.layout import Layout
+from smoothcert.datasets.left_out import LeftOut, LeftOuts
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
 from smoothcert.errors import SourceError
 from smoothcert.job import DataSection
@@ -51,13 +52,17 @@ class Source(Protocol):
     def digest(self) -> str:
         """Hex digest of names, sizes and contents (sampled cheaply); the same for a copy elsewhere."""
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Everything that was seen and is no part of any pair: files, folders, members, lines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a look at one file's structure tells: where its pairs are, and its content identity."""
+    """What a look at one file's structure tells: where its pairs are, its content identity, and what is no pair."""
 
     layout: Layout
     digest: str
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class FileSource(ABC):
@@ -71,6 +76,7 @@ class FileSource(ABC):
     def __init__(self, data: DataSection) -> None:
         self.data = data
         self._scanned: list[tuple[SourceFile, Layout]] | None = None
+        self._left_out = LeftOuts()
         self._lock = threading.Lock()
 
     @abstractmethod
@@ -120,6 +126,11 @@ class FileSource(ABC):
             total.update(f"\0{file.name}\0{file.pairs}\0{file.digest}".encode())
         return total.hexdigest()
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """See ``Source.left_out``."""
+        self._scan_all()
+        return tuple(self._left_out)
+
     def _scan_all(self) -> list[tuple[SourceFile, Layout]]:
         with self._lock:
             if self._scanned is None:
@@ -127,21 +138,28 @@ class FileSource(ABC):
             return self._scanned
 
     def _scan_files(self) -> list[tuple[SourceFile, Layout]]:
-        listed = list_files(self.data.uris, self.suffixes, recursive=self.recursive)
+        self._left_out = LeftOuts()
+        listed = list_files(
+            self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self._left_out.add
+        )
         scanned: list[tuple[SourceFile, Layout]] = []
         if (left := self.data.limit) is None:
             with ThreadPoolExecutor(min(SCAN_THREADS, len(listed))) as threads:
                 for file, scan in zip(listed, threads.map(lambda f: self.scan(f, None), listed), strict=True):
                     entry = SourceFile(file.uri, file.name, scan.layout.pairs, scan.digest)
                     scanned.append((entry, scan.layout))
+                    self._left_out.update(scan.left_out)
         else:
             for file in listed:
                 scan = self.scan(file, left)
                 pairs = min(scan.layout.pairs, left)
                 scanned.append((SourceFile(file.uri, file.name, pairs, scan.digest), scan.layout))
+                self._left_out.update(scan.left_out)
                 left -= pairs
                 if not left:
                     break
+            for file in listed[len(scanned) :]:
+                self._left_out.add("file", file.uri, "data.limit is reached before it")
         if not any(file.pairs for file, _ in scanned):
             raise SourceError(
                 f"data.uri {', '.join(self.data.uris)} holds no pairs in {len(listed)} file(s)",

@@ -83,10 +83,11 @@ def test_image_extensions(pack, source, read_all, extension):
     "name, expected",
     [
         ("a.png", ("a", "png")),
-        ("d.e/a.b.PNG", ("d.e/a", "b.png")),
+        ("d.e/a.b.PNG", ("d.e/a.b", "png")),
+        ("scan 2.0 left.png", ("scan 2.0 left", "png")),
         ("./d/a.txt", ("d/a", "txt")),
         ("noextension", ("noextension", "")),
-        (".hidden.png", ("", "hidden.png")),
+        (".hidden.png", (".hidden", "png")),
         ("d/.hidden", ("d/", "hidden")),
     ],
 )
