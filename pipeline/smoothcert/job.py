@@ -50,6 +50,8 @@ class DataSection(Section):
     uri: str | tuple[str, ...]
     """Path, directory or glob, or a list of them; any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
+    class_names: tuple[str, ...] | None = None
+    """What integers in the label column stand for, from 0 on; files written by Hugging Face datasets say it."""
     limit: PositiveInt | None = None
     """Only the first so many pairs, in file order."""
     max_pixels: PositiveInt = 178_956_970
@@ -330,6 +332,9 @@ class Job(Section):
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]
+        for later in ("class_names",):  # older than this field, and the same where it says nothing
+            if resolved["data"][later] is None:
+                del resolved["data"][later]
         return resolved
 
     def to_yaml(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from smoothcert.datasets.files import ListedFile, list_files
+from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import Layout
 from smoothcert.datasets.left_out import LeftOut, LeftOuts
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
@@ -28,6 +29,10 @@ class Source(Protocol):
     raise ``SourceError`` for anything that is wrong with a file as a whole, before any work. ``read`` needs
     only the unit: a worker's source never lists.
     """
+
+    @property
+    def covers(self) -> str:
+        """What ``digest`` covers, in words."""
 
     def files(self) -> Iterator[SourceFile]:
         """Every file with its pairs, in order, up to the job's ``limit``."""
@@ -50,7 +55,10 @@ class Source(Protocol):
         """(pair_id, captions) of every pair whose captions are valid, without reading images."""
 
     def digest(self) -> str:
-        """Hex digest of names, sizes and contents (sampled cheaply); the same for a copy elsewhere."""
+        """Hex digest of names, sizes and contents, as far as ``covers`` says; the same for a copy that keeps these."""
+
+    def labels(self) -> LabelTally:
+        """The labels of all pairs, counted, without reading images."""
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """Everything that was seen and is no part of any pair: files, folders, members, lines."""
@@ -72,6 +80,10 @@ class FileSource(ABC):
     """What a directory's files must end in to be taken."""
     recursive: ClassVar[bool] = True
     """Whether directories are searched to any depth."""
+    covers: ClassVar[str] = (
+        "every byte of files up to 4 MiB, else size, both ends and headers; not images that rows name by path"
+    )
+    """What a change must touch to change the ``digest``, in words."""
 
     def __init__(self, data: DataSection) -> None:
         self.data = data
@@ -90,6 +102,10 @@ class FileSource(ABC):
     @abstractmethod
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """``Source.captions`` for one unit."""
+
+    @abstractmethod
+    def count_labels(self, unit: UnitSpec, tally: LabelTally) -> None:
+        """``Source.labels`` for one unit."""
 
     def files(self) -> Iterator[SourceFile]:
         """See ``Source.files``."""
@@ -125,6 +141,20 @@ class FileSource(ABC):
         for file in self.files():
             total.update(f"\0{file.name}\0{file.pairs}\0{file.digest}".encode())
         return total.hexdigest()
+
+    def labels(self) -> LabelTally:
+        """See ``Source.labels``."""
+        total = LabelTally()
+        whole = list(self.units(1 << 62))
+        with ThreadPoolExecutor(min(SCAN_THREADS, len(whole))) as threads:
+            for tally in threads.map(self._labels, whole):
+                total.merge(tally)
+        return total
+
+    def _labels(self, unit: UnitSpec) -> LabelTally:
+        tally = LabelTally()
+        self.count_labels(unit, tally)
+        return tally
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """See ``Source.left_out``."""

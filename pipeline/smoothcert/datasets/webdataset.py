@@ -8,17 +8,19 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
-from smoothcert.datasets.captions import captions_from, label_from
+from smoothcert.datasets.captions import captions_from
 from smoothcert.datasets.files import ListedFile, open_binary, store_trouble
 from smoothcert.datasets.identity import sampled_digest
+from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
 from smoothcert.datasets.left_out import LeftOuts
+from smoothcert.datasets.partitions import partition_values
 from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
 from smoothcert.datasets.source import FileSource, Scan
 from smoothcert.datasets.tar_content import member_bytes
 from smoothcert.datasets.tar_members import DamagedTarError, Member, read_members
 from smoothcert.datasets.tar_samples import Sample, group_members
-from smoothcert.errors import CaptionError, PairError, ReadError, SourceError
+from smoothcert.errors import CaptionError, LabelError, PairError, ReadError, SourceError
 from smoothcert.job import Columns, DataSection
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -28,7 +30,8 @@ class WebDatasetSource(FileSource):
     """A ``Source`` of tar archives.
 
     - The caption is ``key.txt``, or the JSON's ``columns.caption`` if there is no text member or the job
-      names another key than the default. The label is ``key.cls``, else the JSON's ``columns.label``.
+      names another key than the default. The label is ``key.cls``, else the JSON's ``columns.label``,
+      else what a folder ``label=...`` says.
     - The key is the path up to the last dot (see ``group_members`` for names with more dots).
     - Of several images of one key the first counts. Other members are left out, counted and named.
     - A hard link is the member it names; a sparse member is read as the file it stands for.
@@ -87,10 +90,19 @@ class WebDatasetSource(FileSource):
         with store_trouble(unit.source_uri, "read the archive"):
             for stream, identity, sample in self._samples(unit):
                 try:
-                    captions, _ = _texts(stream, sample, self.data.columns)
+                    captions = _captions(stream, sample, self.data.columns)
                 except PairError:
                     continue
                 yield identity, captions
+
+    def count_labels(self, unit: UnitSpec, tally: LabelTally) -> None:
+        """Read the members that hold labels alone."""
+        with store_trouble(unit.source_uri, "read the archive"):
+            for stream, _, sample in self._samples(unit):
+                try:
+                    tally.add(_label(stream, sample, unit.source_uri, self.data))
+                except PairError:
+                    tally.refused += 1
 
     def _samples(self, unit: UnitSpec) -> Iterator[tuple[BinaryIO, str, Sample]]:
         """(open archive, pair_id, sample) for each pair of the unit."""
@@ -116,7 +128,8 @@ class WebDatasetSource(FileSource):
         try:
             if sample.problem:
                 raise ReadError(f"sample '{sample.key}': {sample.problem}", remedy="restore the archive")
-            captions, label = _texts(stream, sample, self.data.columns)
+            captions = _captions(stream, sample, self.data.columns)
+            label = _label(stream, sample, uri, self.data)
             if sample.image is None:
                 others = f", only .{', .'.join(sample.others)}" if sample.others else ""
                 raise ReadError(
@@ -147,37 +160,41 @@ def _index(samples: Iterator[Sample], layout: Checkpoints, uri: str, at_most: in
             return
 
 
-def _texts(stream: BinaryIO, sample: Sample, columns: Columns) -> tuple[tuple[str, ...], str | None]:
-    text, meta, cls = (sample.members.get(extension) for extension in ("txt", "json", "cls"))
-    by_text = text is not None and columns.caption == Columns().caption
-    needs_meta = not by_text or (columns.label is not None and cls is None)
-    fields = _json(stream, meta) if meta is not None and needs_meta else {}
-    if by_text and text is not None:
-        captions = captions_from(member_bytes(stream, text), f"member '{text.name}'")
-    elif meta is not None:
-        captions = captions_from(fields.get(columns.caption), f"key '{columns.caption}' in '{meta.name}'")
-    else:
-        raise CaptionError(
-            f"sample '{sample.key}' has no member for the caption",
-            remedy=f"add {sample.key}.txt, or {sample.key}.json with the key '{columns.caption}'",
-        )
-    label = None
-    if columns.label is not None and cls is not None:
-        label = label_from(member_bytes(stream, cls), f"member '{cls.name}'")
-    elif columns.label is not None and meta is not None:
-        label = label_from(fields.get(columns.label), f"key '{columns.label}' in '{meta.name}'")
-    return captions, label
+def _captions(stream: BinaryIO, sample: Sample, columns: Columns) -> tuple[str, ...]:
+    text, meta = sample.members.get("txt"), sample.members.get("json")
+    if text is not None and columns.caption == Columns().caption:
+        return captions_from(member_bytes(stream, text), f"member '{text.name}'")
+    if meta is not None:
+        fields = _json(stream, meta, CaptionError)
+        return captions_from(fields.get(columns.caption), f"key '{columns.caption}' in '{meta.name}'")
+    raise CaptionError(
+        f"sample '{sample.key}' has no member for the caption",
+        remedy=f"add {sample.key}.txt, or {sample.key}.json with the key '{columns.caption}'",
+    )
 
 
-def _json(stream: BinaryIO, member: Member) -> dict[str, Any]:
+def _label(stream: BinaryIO, sample: Sample, uri: str, data: DataSection) -> str | None:
+    """From ``key.cls``, else the JSON, else the folders of the archive."""
+    column, names = data.columns.label, data.class_names or ()
+    if column is None:
+        return None
+    cls, meta = sample.members.get("cls"), sample.members.get("json")
+    if cls is not None:
+        return label_from(member_bytes(stream, cls), f"member '{cls.name}'", names)
+    if meta is not None:
+        fields = _json(stream, meta, LabelError)
+        if column in fields:
+            return label_from(fields[column], f"key '{column}' in '{meta.name}'", names)
+    return label_from(partition_values(uri).get(column), f"folder '{column}='", names)
+
+
+def _json(stream: BinaryIO, member: Member, error: type[PairError]) -> dict[str, Any]:
     try:
         fields = json.loads(member_bytes(stream, member))
     except (ValueError, RecursionError) as exc:
-        raise CaptionError(
-            f"member '{member.name}' is not valid JSON: {exc}", remedy="write it again"
-        ) from None
+        raise error(f"member '{member.name}' is not valid JSON: {exc}", remedy="write it again") from None
     if not isinstance(fields, dict):
-        raise CaptionError(f"member '{member.name}' holds no JSON object", remedy="write it again")
+        raise error(f"member '{member.name}' holds no JSON object", remedy="write it again")
     return fields
 
 
