@@ -60,6 +60,7 @@ def run_to_end(
     console = Console(stderr=True)
     stopped_by = stopped_by or StopSignals(console)
 
+    from smoothcert.cli.data_report import print_data
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
     from smoothcert.runtime.summary import summarise
@@ -73,6 +74,7 @@ def run_to_end(
         highlight=False,
         soft_wrap=True,
     )
+    print_data(console, driver.plan)
     draws_per_pair = job.certify.pilot_draws + job.certify.max_draws
     with ProgressLine(console, pairs=run.info.pairs, done=committed, draws_per_pair=draws_per_pair) as line:
         monitor = Monitor(
@@ -125,6 +127,12 @@ def _print_summary(console: Console, summary: Summary, report: RunReport) -> Non
     )
     for error_class, count in summary.quarantine:
         console.print(f"  quarantined {error_class}: {count:,}", highlight=False)
+    if summary.unknown_labels:
+        console.print(
+            f"[yellow]warning:[/] {summary.unknown_labels:,} pairs have a label that zero_shot.labels does not "
+            "name; they are in no accuracy",
+            highlight=False,
+        )
     header, rows = summary.table()
     table = Table(title=f"Certified under every l2 attack up to a radius (sigma {summary.sigma:g})")
     for name in header:

@@ -30,6 +30,7 @@ from smoothcert.store import Committed, RunDirectory, RunIdentity, join, run_nam
 log = logging.getLogger(__name__)
 
 _POOL_FILE = "plan/pool.json"
+_DATA_FILE = "plan/data.json"
 _FOLD_EVERY = 512
 """Commits between two manifest snapshots while a run goes on."""
 
@@ -112,6 +113,8 @@ class Driver:
         run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
         if pool and run.read_document(_POOL_FILE) is None:
             run.write_document(_POOL_FILE, json.dumps(pool).encode())
+        if run.read_document(_DATA_FILE) is None:
+            run.write_document(_DATA_FILE, self.plan.about_data().encode())
         return run
 
     def draw_pool(self) -> tuple[str, ...]:
@@ -143,6 +146,9 @@ class Driver:
 
     def _work(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
         with self.run.committing(), driver_log(self.run, monitor) as told:
+            labels = self.plan.labels
+            if labels is not None and (labels.unknown or labels.refused):
+                log.warning("labels: %s", labels)
             return self._work_alone(told, left_of)
 
     def _work_alone(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
