@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from smoothcert.cli.data_report import print_data
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
 from smoothcert.job import load_job
 
@@ -34,6 +35,7 @@ def plan(
     console.print(
         f"pairs      {made.pairs:,} in {made.files:,} files, {len(made.units):,} units", highlight=False
     )
+    print_data(console, made, full=True)
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
     console.print(f"draws      {limit}{draws:,} ({per_pair} a pair)", highlight=False)

@@ -29,8 +29,11 @@ def run_job(driver: Driver, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> 
         driver: of the job.
         again: pairs to be done again (``retry.choose``).
     """
+    from smoothcert.cli.data_report import print_data
+
     driver.check()
     console = Console(stderr=True)
+    print_data(console, driver.plan)
     stopped_by = StopSignals(console)
     code = 0
     for phase in driver.phases:

@@ -59,6 +59,12 @@ def _print_summary(console: Console, summary: Summary, report: PhaseReport) -> N
     )
     for error_class, count in summary.quarantine:
         console.print(f"  quarantined {error_class}: {count:,}", highlight=False)
+    if summary.unknown_labels:
+        console.print(
+            f"[yellow]warning:[/] {summary.unknown_labels:,} pairs have a label that zero_shot.labels does not "
+            "name; they are in no accuracy",
+            highlight=False,
+        )
     header, rows = summary.table()
     table = Table(title=f"Certified under every l2 attack up to a radius (sigma {summary.sigma:g})")
     for name in header:

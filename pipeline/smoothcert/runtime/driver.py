@@ -34,6 +34,7 @@ from smoothcert.work.tasks import Phase, phases_of, resolve
 log = logging.getLogger(__name__)
 
 _POOL_FILE = "plan/pool.json"
+_DATA_FILE = "plan/data.json"
 _FOLD_EVERY = 512
 """Commits between two manifest snapshots while a run goes on."""
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -143,6 +144,8 @@ class Driver:
         run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
         if self.inputs.pool and run.read_document(_POOL_FILE) is None:
             run.write_document(_POOL_FILE, json.dumps(self.inputs.pool).encode())
+        if run.read_document(_DATA_FILE) is None:
+            run.write_document(_DATA_FILE, self.plan.about_data().encode())
         return run
 
     def check(self) -> None:
@@ -205,6 +208,9 @@ class Driver:
         self, phase: Phase, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]
     ) -> PhaseReport:
         with self.run.committing(), driver_log(self.run, monitor) as told:
+            labels = self.plan.labels
+            if labels is not None and (labels.unknown or labels.refused):
+                log.warning("labels: %s", labels)
             return self._run_alone(phase, told, left_of)
 
     def _run_alone(

@@ -73,7 +73,7 @@ class AtRadius:
         cosines: shares of ok pairs certified at each cosine of the job.
         certified_prediction: ok pairs whose predicted class cannot change, right or wrong; None without
             zero-shot.
-        certified_accuracy: labelled ok pairs whose predicted class is their label and cannot change.
+        certified_accuracy: ok pairs with a known label whose predicted class is their label and cannot change.
         certified_retrieval: ok pairs whose own caption stays among the first k; None without retrieval.
     """
 
@@ -122,13 +122,14 @@ class Summary:
         draws_per_pair: certify draws per ok pair.
         smooth_norm: mean of the lower bounds of N.
         robustness_score: mean of the lower bounds of S.
-        clean_accuracy: labelled ok pairs that the encoder alone classifies right; None without zero-shot.
-        class_accuracy: labelled ok pairs that the smoothed encoder classifies right.
+        clean_accuracy: ok pairs with a known label that the encoder alone classifies right; None without zero-shot.
+        class_accuracy: ok pairs with a known label that the smoothed encoder classifies right.
         retrieval_accuracy: ok pairs whose own caption is among the first k without attack; None without
             retrieval.
         radii: one entry per radius of the job.
         targets: one entry per target of the job.
         expected_false_certificates: alpha x ok pairs, for each statement by itself.
+        unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
     """
 
     run_id: str
@@ -151,6 +152,7 @@ class Summary:
     radii: tuple[AtRadius, ...]
     targets: tuple[TargetOutcome, ...]
     expected_false_certificates: float
+    unknown_labels: int = 0
 
     def to_json(self) -> str:
         """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
@@ -263,6 +265,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         radii=radii,
         targets=targets,
         expected_false_certificates=certify.alpha * ok,
+        unknown_labels=figures["unknown_labels"],
     )
 
 
