@@ -33,7 +33,10 @@ def doctor(
     def line(what: str, value: str) -> None:
         console.print(f"{what:<14} {without_secrets(value)}", highlight=False, soft_wrap=True, markup=False)
 
+    from smoothcert.runtime.code_version import code_version
+
     line("smoothcert", __version__)
+    line("code version", f"{code_version()} (a run resumes with the one that began it)")
     line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in _PACKAGES:
         try:
