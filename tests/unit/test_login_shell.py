@@ -4,7 +4,6 @@ The image's root is a folder here: the programs in it write down how they were c
 folder before its paths, and bash reads it as the profile of a user.
 """
 
-import os
 import shlex
 import subprocess
 from dataclasses import dataclass
