@@ -1,10 +1,10 @@
 """What a GPU reaches, in one command: python tests/benchmarks/gpu.py.
 
-For the shapes of ViT-B/32 and ViT-L/14 (random weights, bfloat16), without and with torch.compile, it prints the draws
-a second of the bare loop (the encoder on one fixed batch again and again) and of the engine (decoding, noise, statistics
-and targets included), both as a share of what the device's matrix products reach, and what noise and decoding take.
-Target: an engine at 97% of the bare loop. Where there is no GPU it says so and ends. The same code on a CPU, with a toy's
-shape: python tests/benchmarks/gpu.py --device cpu --tiny
+For the shapes of ViT-B/32 and ViT-L/14 (random weights, bfloat16), without and with torch.compile, it prints the
+draws a second of the bare loop (the encoder on one fixed batch again and again) and of the engine (decoding, noise,
+statistics and targets included), both as a share of what the device's matrix products reach, and what noise and
+decoding take. Target: an engine at 97% of the bare loop. Where there is no GPU it says so and ends. The same code on a
+CPU, with a toy's shape: python tests/benchmarks/gpu.py --device cpu --tiny
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from smoothcert.cli.options import ExecutorKind, Overrides, RunDir, overrides
+from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import JobError, QueryError
 from smoothcert.job import Job, parse_job
 
@@ -42,7 +42,7 @@ def retry(
     driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)))
     chosen = _chosen(run, where)
     count = sum(map(len, chosen.values()))
-    Console(stderr=True).print(f"{count:,} quarantined pairs to run again", highlight=False)
+    Terminal(stderr=True).say(f"{count:,} quarantined pairs to run again")
     if not chosen:
         return
     units = retry_units(run, chosen, run.commits.load())
@@ -73,8 +73,8 @@ def _chosen(run: RunDirectory, where: str) -> Chosen:
             remedy=_ATTACK_THEM,
         ) from exc
     if not chosen and (attacked := _attacked(run, where)):
-        Console(stderr=True).print(
-            f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}", highlight=False
+        Terminal(stderr=True).say(
+            f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}"
         )
     return chosen
 
