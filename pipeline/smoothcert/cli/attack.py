@@ -6,10 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides
 from smoothcert.cli.running import run_job
+from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import JobError
 from smoothcert.job import load_job
 
@@ -59,12 +59,11 @@ def choose_again(driver: Driver, where: str) -> Chosen:
 
     found = choose(RunDirectory.open(driver.url), ATTACKS, where, option="--retry")
     mine = of_tasks(found, {section.attack_id for section in driver.job.attacks})
-    console = Console(stderr=True)
-    console.print(f"{_count(mine):,} quarantined pairs to attack again", highlight=False)
+    terminal = Terminal(stderr=True)
+    terminal.say(f"{_count(mine):,} quarantined pairs to attack again")
     if len(mine) < len(found):
-        console.print(
+        terminal.say(
             f"{_count(found) - _count(mine):,} more belong to attacks that this job does not have",
-            highlight=False,
         )
     return mine
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
+from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from smoothcert.runtime.plan import Plan
 
 
-def print_data(console: Console, plan: Plan, *, full: bool = False) -> None:
+def print_data(terminal: Terminal, plan: Plan, *, full: bool = False) -> None:
     """Print labels and everything left out; by default only what a reader must know before the run.
 
     Args:
-        console: where to.
+        terminal: where to.
         plan: of the job.
         full: say too what is as it should be.
     """
 
     def line(name: str, text: object) -> None:
-        console.print(f"{name:<10} {escape(str(text))}", highlight=False, soft_wrap=True)
+        terminal.say(f"{name:<10} {str(text)}")
 
     labels = plan.labels
     if labels is not None and (full or labels.unknown or labels.missing or labels.refused):

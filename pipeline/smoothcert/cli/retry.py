@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import ExecutorKind, Overrides, RunDir, overrides
+from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import JobError, QueryError
 from smoothcert.job import Job, parse_job
 
@@ -42,9 +42,9 @@ def retry(
 
     run = RunDirectory.open(run_url)
     driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)))
-    console = Console(stderr=True)
-    chosen = _choose(run, where, console)
-    console.print(f"{sum(map(len, chosen.values())):,} quarantined pairs to run again", highlight=False)
+    terminal = Terminal(stderr=True)
+    chosen = _choose(run, where, terminal)
+    terminal.say(f"{sum(map(len, chosen.values())):,} quarantined pairs to run again")
     if not chosen:
         return
     failed: list[str] = []
@@ -54,11 +54,11 @@ def retry(
         failed.extend(report.failed)
         return report
 
-    code = run_phase(driver, driver.phase("certification"), again, StopSignals(console))
+    code = run_phase(driver, driver.phase("certification"), again, StopSignals(terminal))
     sys.exit(code or (exit_codes.MISSING_ROWS if failed else 0))
 
 
-def _choose(run: RunDirectory, where: str, console: Console) -> Chosen:
+def _choose(run: RunDirectory, where: str, terminal: Terminal) -> Chosen:
     """The pairs to certify again; says how to attack others again that the condition is true of.
 
     Raises:
@@ -77,9 +77,7 @@ def _choose(run: RunDirectory, where: str, console: Console) -> Chosen:
             remedy=_ATTACK_THEM,
         ) from exc
     if not chosen and (attacked := _count_attacked(run, where)):
-        console.print(
-            f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}", highlight=False
-        )
+        terminal.say(f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}")
     return chosen
 
 

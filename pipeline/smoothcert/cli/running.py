@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import shown
 from smoothcert.cli.showing import SHOW
+from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver, PhaseReport
@@ -32,13 +31,13 @@ def run_job(driver: Driver, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> 
     from smoothcert.cli.data_report import print_data
 
     driver.check()
-    console = Console(stderr=True)
-    print_data(console, driver.plan)
-    stopped_by = StopSignals(console)
+    terminal = Terminal(stderr=True)
+    print_data(terminal, driver.plan)
+    stopped_by = StopSignals(terminal)
     code = 0
     for phase in driver.phases:
         if stopped_by.signal is not None:
-            console.print(f"stopped before the {phase.name}: run the same command again to resume")
+            terminal.say(f"stopped before the {phase.name}: run the same command again to resume")
             return 128 + stopped_by.signal
         ended = run_phase(
             driver,
@@ -66,19 +65,16 @@ def run_phase(
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
 
-    console = stopped_by.console
+    terminal = stopped_by.terminal
     run, tasks = driver.run, phase.tasks
     pairs = run.info.pairs * len(tasks)
     done = pairs - sum(len(unit) for unit in driver.left(phase, run.commits.load()))
-    console.print(
+    terminal.say(
         f"{shown(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, encoder "
         f"{driver.encoder.name} on {driver.encoder.device.type}, executor {driver.job.executor.kind})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     most = max(task.draws_per_pair for task in tasks)
-    with ProgressLine(console, pairs=pairs, done=done, draws_per_pair=most) as line:
+    with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=most) as line:
         report = work(
             Monitor(
                 on_result=lambda result: None,
@@ -87,17 +83,17 @@ def run_phase(
             )
         )
     for note in report.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        terminal.say(note)
     stopped = report.stopped and stopped_by.signal is not None
-    code = SHOW[phase.name](driver, report, console)
+    code = SHOW[phase.name](driver, report, terminal)
     if stopped:
-        console.print(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")
+        terminal.say(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")
         return 128 + (stopped_by.signal or 0)
     if report.missing:
-        console.print(f"[bold red]{report.missing:,} pairs have no row:[/]", soft_wrap=True)
+        terminal.say((f"{report.missing:,} pairs have no row:", "bold red"))
         for unit, error in list(report.failed.items())[:5]:
-            console.print(f"  {unit}: {error}", highlight=False, markup=False, soft_wrap=True)
-        console.print("  remedy: fix the cause and run the same command again")
+            terminal.say(f"  {unit}: {error}")
+        terminal.say("  remedy: fix the cause and run the same command again")
         return exit_codes.MISSING_ROWS
     return code
 
@@ -109,17 +105,17 @@ def _state(done: int, pairs: int) -> str:
 class StopSignals:
     """First SIGINT or SIGTERM: finish gracefully. Second: leave at once."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, terminal: Terminal) -> None:
         self.event = threading.Event()
         self.signal: int | None = None
-        self.console = console
+        self.terminal = terminal
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
-            self.console.print("leaving; what was committed is kept")
+            self.terminal.say("leaving; what was committed is kept")
             raise SystemExit(128 + number)
         self.signal = number
         self.event.set()
-        self.console.print("stopping: units in flight may finish; once more to leave at once")
+        self.terminal.say("stopping: units in flight may finish; once more to leave at once")

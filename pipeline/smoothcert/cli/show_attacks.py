@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import shown
+from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from smoothcert.job import Job
@@ -15,14 +14,14 @@ if TYPE_CHECKING:
     from smoothcert.sql import Query
 
 
-def show_attacks(driver: Driver, report: PhaseReport, console: Console) -> int:
+def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
     """Print what attacks achieved and audit the run; returns the exit code that the rows deserve."""
     from smoothcert.audit.audit import audit_run
     from smoothcert.sql import Query
 
     if report.stopped:
         return 0
-    out = Console()
+    out = Terminal()
     with Query([driver.run]) as query:
         success = query.sql("SELECT * FROM attack_success").to_pylist()
         _print_rows(out, _success_title(success), _success_table(success))
@@ -31,10 +30,10 @@ def show_attacks(driver: Driver, report: PhaseReport, console: Console) -> int:
     result = audit_run(driver.run)
     driver.run.write_document("audit.json", result.to_json().encode())
     for text in result.lines():
-        out.print(text, highlight=False, soft_wrap=True, markup=False)
+        out.say(text)
     if report.missing:
         return 0
-    over = _over_quarantine_budget(console, driver, quarantined)
+    over = _over_quarantine_budget(terminal, driver, quarantined)
     if not result.sound:
         return exit_codes.NOT_SOUND
     return exit_codes.OVER_QUARANTINE_BUDGET if over else 0
@@ -50,26 +49,24 @@ def _quarantined(query: Query, job: Job) -> list[tuple[str, str, int]]:
     return [(row["attack"], row["attack_id"], row["pairs"]) for row in rows]
 
 
-def _over_quarantine_budget(console: Console, driver: Driver, found: list[tuple[str, str, int]]) -> bool:
+def _over_quarantine_budget(terminal: Terminal, driver: Driver, found: list[tuple[str, str, int]]) -> bool:
     """Say where an attack has more quarantined pairs than the job allows; whether there is one."""
     pairs, budget = driver.run.info.pairs, driver.job.output.quarantine_budget
     over = [each for each in found if each[2] > budget * pairs]
     for attack, attack_id, count in over:
-        console.print(
-            f"[bold red]attack {attack} {attack_id}: {count:,} of {pairs:,} pairs ({count / pairs:.1%}) are "
-            f"quarantined, more than output.quarantine_budget={budget:g} allows[/]",
-            highlight=False,
-            soft_wrap=True,
+        terminal.say(
+            (
+                f"attack {attack} {attack_id}: {count:,} of {pairs:,} pairs ({count / pairs:.1%}) are "
+                f"quarantined, more than output.quarantine_budget={budget:g} allows",
+                "bold red",
+            ),
         )
     if over:
-        console.print(
+        terminal.say(
             f'  why: smoothcert query {shown(driver.run.url)} "SELECT attack, error_class, any_value(error_message), '
             "count(*) FROM attacks WHERE status = 'quarantined' GROUP BY 1, 2\"",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
         )
-        console.print("  again: smoothcert attack JOB --retry true", highlight=False)
+        terminal.say("  again: smoothcert attack JOB --retry true")
     return bool(over)
 
 
@@ -122,8 +119,7 @@ def _question(row: dict[str, object]) -> str:
     return " ".join(parts)
 
 
-def _print_rows(console: Console, title: str, rows: list[dict[str, object]]) -> None:
-    from rich.markup import escape
+def _print_rows(terminal: Terminal, title: str, rows: list[dict[str, object]]) -> None:
     from rich.table import Table
 
     if not rows:
@@ -132,8 +128,8 @@ def _print_rows(console: Console, title: str, rows: list[dict[str, object]]) -> 
     for name in rows[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        table.add_row(*(escape(_shown(value)) for value in row.values()))
-    console.print(table)
+        table.add_row(*(_shown(value) for value in row.values()))
+    terminal.print(table)
 
 
 def _shown(value: object) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from smoothcert.cli.show_attacks import show_attacks
 from smoothcert.cli.show_certificates import show_certificates
+from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver, PhaseReport
 
 
-SHOW: dict[str, Callable[[Driver, PhaseReport, Console], int]] = {
+SHOW: dict[str, Callable[[Driver, PhaseReport, Terminal], int]] = {
     "certification": show_certificates,
     "attacks": show_attacks,
 }

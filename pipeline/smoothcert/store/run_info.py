@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, fingerprint
+from smoothcert.job.section import STORED
 from smoothcert.redaction import clean
 from smoothcert.store.tables.registry import TABLES
 
@@ -158,7 +159,7 @@ class RunInfo:
                 pairs=data["pairs"],
                 tables=data["tables"],
                 libraries=data.get("libraries", {}),
-                job=Job.model_validate(data["job"]),
+                job=Job.model_validate(data["job"], context=STORED),
             )
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
             raise RunDirectoryError(
@@ -222,4 +223,4 @@ def _without_credentials(job: Job) -> Job:
     """The job with credentials taken out of URLs: a run directory is shared, credentials are not."""
     data = job.model_dump(mode="json")
     cleaned = clean(data)
-    return job if cleaned == data else Job.model_validate(cleaned)
+    return job if cleaned == data else Job.model_validate(cleaned, context=STORED)
