@@ -4,7 +4,7 @@ Columns of rows and their meaning, the views ``bounds`` and ``certified_share``,
 rows show as certified, summary, MLflow and docs/certificates.md follow from an entry. A wrong entry would mislead the
 audit too: so every function has a brute-force test that knows nothing of this file.
 
-Functions are imported when first called: a command that certifies nothing does not wait for scipy.
+Functions are imported when first called: a command that certifies nothing waits neither for numpy nor for scipy.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Literal
 
 from smoothcert.catalogue.evidence import (
     CAPTION_ALIGNMENT,
@@ -28,7 +25,6 @@ from smoothcert.catalogue.evidence import (
     SCORE,
     SIMILARITY,
     Evidence,
-    FloatArray,
 )
 from smoothcert.catalogue.quantities import (
     CLASS_MARGIN,
@@ -39,7 +35,12 @@ from smoothcert.catalogue.quantities import (
     Quantity,
 )
 
-Function = Callable[..., FloatArray]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from smoothcert.catalogue.evidence import FloatArray
+
+Function = Callable[..., "FloatArray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,13 @@ class Certificate:
         """Its columns."""
         yield from (form for form in (self.bound, self.radius_at, self.radius) if form is not None)
 
+    def arguments(self, form: Form) -> tuple[str, ...]:
+        """What one of its functions takes, by name."""
+        basis = tuple(each.name for each in self.basis)
+        if form is self.radius:
+            return (*basis, "sigma")
+        return (*basis, "radius" if form is self.bound else "cosine", "sigma")
+
     @property
     def single_mean(self) -> Evidence | None:
         """The one mean that it rests on, at the whole alpha; a target on it is a threshold of that mean."""
@@ -171,11 +179,15 @@ def _similarity_bound(
 
 def projection_of_score(score: ArrayLike) -> FloatArray:
     """2 score - 1 for lower bounds of scores in [0,1], rounded down."""
+    import numpy as np
+
     return np.maximum(np.nextafter(2.0 * np.asarray(score, dtype=np.float64) - 1.0, -2.0), -1.0)
 
 
 def _not_negative(norm: ArrayLike) -> FloatArray:
     """A norm is never less: then nothing follows from it."""
+    import numpy as np
+
     return np.maximum(np.asarray(norm, dtype=np.float64), 0.0)
 
 
@@ -337,3 +349,12 @@ def of_name(name: str) -> Certificate:
     """
     found = {each.name: each for each in CATALOGUE}
     return found[name]
+
+
+def sql_functions() -> dict[str, tuple[Certificate, Form]]:
+    """SQL functions by name: certificates that differ only in where their numbers stand share one."""
+    found: dict[str, tuple[Certificate, Form]] = {}
+    for certificate in CATALOGUE:
+        for form in certificate.forms:
+            found.setdefault(form.sql, (certificate, form))
+    return found

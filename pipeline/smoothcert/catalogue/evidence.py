@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+    FloatArray = NDArray[np.float64]
+
 Direction = Literal["pilot", "clean", "caption"]
 """Fixed unit vectors of which each draw gives a score (1 + <u(x+eps), direction>)/2, kept for every pair."""
 
-Statistic = Callable[[FloatArray, float, bool], FloatArray]
+Statistic = Callable[["FloatArray", float, bool], "FloatArray"]
 """(scores (n,) of one pair's draws in [0,1], level of each bound, whether n was chosen by looking) -> (size,) lower
 confidence bounds. It must hold at any stopping time where n was."""
 
@@ -125,6 +127,8 @@ RANK_RIVAL_ALIGNMENT = Evidence(name="alignment", column="retrieval_rival_alignm
 
 
 def _exceedance(scores: FloatArray, level: float, anytime: bool) -> FloatArray:
+    import numpy as np
+
     from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
     from smoothcert.statistics import lower_bound
 
@@ -146,3 +150,8 @@ EXCEEDANCE = Evidence(
     source="theory T6, p_j",
 )
 """P(<u(x+eps), u(x)> >= c_j) at the thresholds of ``certificates.LARGE_RADIUS_THRESHOLDS``."""
+
+
+def part_of(alpha: float, share: Fraction) -> float:
+    """A share of a failure probability."""
+    return alpha * share.numerator / share.denominator

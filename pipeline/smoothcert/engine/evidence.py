@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import CATALOGUE, evidence, projection_of_score
-from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, Evidence
+from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, Evidence, part_of
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
@@ -122,8 +122,3 @@ class BatchEvidence:
         level, position = part_of(self._certify.alpha, share), _POSITION[wanted.direction]
         anytime = bool(self._layout.targets)
         return np.stack([wanted.statistic(m.scores[position], level, anytime) for m in self._batch])
-
-
-def part_of(alpha: float, share: Fraction) -> float:
-    """A share of a failure probability."""
-    return alpha * share.numerator / share.denominator
