@@ -250,8 +250,8 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
 def _copied(quantity: Quantity, info: RunInfo) -> str:
     """What a row's certificates say of a quantity at the attack's budget: the best of them.
 
-    Those that a row gives at any radius are computed for this one; the others are known at the radii of the job, and the
-    bound at a larger radius covers every smaller one.
+    Those that a row gives at any radius are computed for this one; the others are known at the radii of the job, and
+    the bound at a larger radius covers every smaller one.
     """
     budget = "CASE WHEN a.budget BETWEEN 0 AND 1e300 THEN a.budget END"
     found = []
