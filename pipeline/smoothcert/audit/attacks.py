@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from smoothcert.audit.claims import (
     EVER,
-    NORM,
-    SCORE,
     Claim,
     Others,
     claims,
@@ -15,13 +13,18 @@ from smoothcert.audit.claims import (
     covered,
     same_encoder,
 )
-from smoothcert.audit.rules import SLACK, Check, Rule, broken_numbers, checked, number
+from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.audit.rules import Check, Rule, broken_numbers, checked
+from smoothcert.catalogue.certificates import of_quantity, quantities
+from smoothcert.catalogue.quantities import Quantity
 from smoothcert.store import ATTACKS, RunInfo
 from smoothcert.summary.scan import quoted
 from smoothcert.work.attack.asked import AskedAttack
 
 WHICH = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"
 """SQL that names a row's attack."""
+_SHOWN = tuple(quantity for quantity in quantities() if quantity.shown)
+"""Quantities of which attack rows repeat what is certified."""
 ANY_LINE = 1e-5
 """Above what an angular bound gains where few budgets are asked about at once, and lines are not shared."""
 WORTH_SHOWING = 1e-3
@@ -87,7 +90,7 @@ def attack_rules(
         "an l-infinity outcome, or one of another encoder or noise than the certificate's, is shown as certified",
         f"SELECT pair_id, {which} AS detail {here} AND (norm <> 'l2' OR sigma <> {number(info.job.certify.sigma)} OR "
         f"encoder_digest <> {quoted(info.encoder_digest)}) AND (violation IS NOT NULL OR certified_cosine IS NOT NULL "
-        "OR certified_to_clean IS NOT NULL OR certified_to_smoothed IS NOT NULL)",
+        f"OR {' OR '.join(f'{quantity.shown} IS NOT NULL' for quantity in _SHOWN)})",
     )
     joined = _joined(info)
     yield Rule(
@@ -101,12 +104,13 @@ def attack_rules(
         "(a.subject <> 'bare' AND a.sigma <> c.sigma))",
     )
     held = covered(info)
+    lacking = [f"a.{quantity.attacked}_ucb IS NULL" for quantity in _SHOWN]
     yield Rule(
         "not-a-number",
         "4.1",
         "an outcome lacks the numbers that a certificate is held against",
-        f"SELECT pair_id, {which} AS detail {held} AND (a.cosine_to_clean_ucb IS NULL OR a.cosine_to_smoothed_ucb "
-        "IS NULL OR a.perturbation_l2 IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
+        f"SELECT pair_id, {which} AS detail {held} AND ({' OR '.join(lacking)} OR "
+        "a.perturbation_l2 IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
         f"UNION ALL SELECT pair_id, {which} AS detail {here} AND status = 'ok' AND "
         "(margin IS NULL OR success IS NULL)",
     )
@@ -200,16 +204,7 @@ def _not_among(rows: Mapping[str, Sequence[str]]) -> str:
 
 def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]:
     """The certified cosines that attack rows show, against the certificates that they come from."""
-    known = [
-        f"CASE WHEN a.budget <= {number(radius)} THEN c.{name}[{i}] END"
-        for i, radius in enumerate(info.job.certify.radii, start=1)
-        for name in ("clean_reference", "large_radius")
-    ]
-    budget = "CASE WHEN a.budget BETWEEN 0 AND 1e300 THEN a.budget END"
-    copies = {
-        "certified_to_clean": f"greatest(fcsb({SCORE}, {budget}, c.sigma), {', '.join(known)})",
-        "certified_to_smoothed": f"angular_bound({NORM}, {budget}, c.sigma)",
-    }
+    copies = {quantity.shown: _copied(quantity, info) for quantity in _SHOWN}
     yield Rule(
         "rounded-up",
         "4.2",
@@ -221,9 +216,9 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
                     f"{{stored}} > coalesce({{computed}}, -2) + {number(ANY_LINE)}",
                     f"which || ': {column} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, "
                     "'nothing') || ' follows'",
-                    computed,
+                    follows,
                 )
-                for column, computed in copies.items()
+                for column, follows in copies.items()
             ],
             f"{held} AND a.norm = 'l2'",
             f"{WHICH} AS which",
@@ -235,9 +230,9 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
                 f"a.{column}",
                 f"{{stored}} IS NULL AND {{computed}} > {number(WORTH_SHOWING)}",
                 f"which || ': {column} is missing, ' || {{computed}} || ' follows'",
-                computed,
+                follows,
             )
-            for column, computed in copies.items()
+            for column, follows in copies.items()
         ],
         f"{current} AND a.norm = 'l2'",
         f"{WHICH} AS which",
@@ -248,8 +243,27 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
         "an attack row shows something else as certified than its certificate says, or nothing",
         f"{left_out} UNION ALL SELECT pair_id, {WHICH} || ': certified_cosine is ' || "
         f"coalesce(certified_cosine::VARCHAR, 'missing') AS detail {here} AND certified_cosine IS DISTINCT FROM "
-        "greatest(certified_to_clean, certified_to_smoothed)",
+        f"greatest({', '.join(copies)})",
     )
+
+
+def _copied(quantity: Quantity, info: RunInfo) -> str:
+    """What a row's certificates say of a quantity at the attack's budget: the best of them.
+
+    Those that a row gives at any radius are computed for this one; the others are known at the radii of the job, and
+    the bound at a larger radius covers every smaller one.
+    """
+    budget = "CASE WHEN a.budget BETWEEN 0 AND 1e300 THEN a.budget END"
+    found = []
+    for each in of_quantity(quantity):
+        if each.bound is not None and each.anywhere:
+            found.append(computed(each, each.bound, "c.sigma", budget, "c."))
+        elif each.bound is not None:
+            found += [
+                f"CASE WHEN a.budget <= {number(radius)} THEN c.{each.bound.column}[{i}] END"
+                for i, radius in enumerate(info.job.certify.radii, start=1)
+            ]
+    return f"greatest({', '.join(found)})"
 
 
 def _owed(asked: Sequence[AskedAttack], here: str) -> str:

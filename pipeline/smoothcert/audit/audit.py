@@ -20,10 +20,12 @@ from scipy.stats import binom
 
 from smoothcert.audit.attacks import WHICH, attack_rules, other_run_rules
 from smoothcert.audit.claims import EVER, Others, covered, tested_pairs
+from smoothcert.audit.expressions import computed, number
 from smoothcert.audit.outcomes import asked_sections, outcome_rules, outside_their_bounds
 from smoothcert.audit.plan import misplaced_rows
-from smoothcert.audit.rules import Rule, certificate_rules, number
+from smoothcert.audit.rules import Rule, certificate_rules
 from smoothcert.audit.textual import pool_of, textual_rules
+from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
@@ -209,7 +211,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
     chance = None
     if book.violated:
         # every certificate of a pair, and five upper bounds of each attack
-        kinds = 7 + len(info.job.certify.targets)
+        kinds = len(CATALOGUE) + len(info.job.certify.targets)
         rate = min(1.0, kinds * info.job.certify.alpha + 5 * statements * alpha)
         beaten = len(book.violated)
         chance = float(binom.sf(beaten - 1, max(len(tested), beaten), rate))
@@ -307,15 +309,13 @@ def _above_their_row(query: Query, info: RunInfo) -> list[str]:
     No rule follows from them: a target's test looks after every draw, the bound after every eighth, and at the level of
     its own tests; later draws may take back what was evidence when the target was decided.
     """
-    score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
-    norm = "CASE WHEN smooth_norm_lcb BETWEEN 0 AND 1 THEN smooth_norm_lcb END"
-    bounds = {"fcsb": f"fcsb({score}", "angular": f"angular_bound({norm}"}
-    above = [
-        f"(target_decision[{j}] = 'certified' AND NOT coalesce({bounds[target.certificate]}, {number(target.radius)}, "
-        f"sigma) >= {number((target.cosine or 0.0) - 1e-4)}, false))"
-        for j, target in enumerate(info.job.certify.targets, start=1)
-        if target.certificate in bounds
-    ]
+    above = []
+    for j, target in enumerate(info.job.certify.targets, start=1):
+        certificate = of_name(target.certificate)
+        if certificate.anywhere and certificate.bound is not None:
+            own = computed(certificate, certificate.bound, "sigma", number(target.radius))
+            enough = number((target.cosine or 0.0) - 1e-4)
+            above.append(f"(target_decision[{j}] = 'certified' AND NOT coalesce({own} >= {enough}, false))")
     if not above:
         return []
     here = f"FROM certificates WHERE run_id = {quoted(info.run_id)} AND status = 'ok'"

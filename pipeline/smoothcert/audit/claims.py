@@ -10,17 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from smoothcert.audit.rules import SLACK, number
+from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
+from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
 from smoothcert.store import RunInfo
 from smoothcert.summary.scan import quoted
-
-CLEAN, SMOOTHED = "a.cosine_to_clean_ucb", "a.cosine_to_smoothed_ucb"
-CAPTION, RETRIEVAL = "a.caption_similarity_ucb", "a.retrieval_margin_ucb"
-CLASS = "CASE WHEN a.class_margin_label = c.predicted_label THEN a.class_margin_ucb END"
-"""A margin of another class says nothing about the certified one."""
-
-SCORE = "CASE WHEN c.robustness_score_lcb BETWEEN 0 AND 1 THEN c.robustness_score_lcb END"
-NORM = "CASE WHEN c.smooth_norm_lcb BETWEEN 0 AND 1 THEN c.smooth_norm_lcb END"
 
 _NO_RIVALS = "coalesce(isinf(c.retrieval_radius), false)"
 """Fewer than k captions are rivals: there is no margin to measure, and no rank to lose."""
@@ -38,6 +32,7 @@ class Claim:
         excused: where nothing needs to be known of what was achieved.
         about: what else must be the same in another run for its attacks to be held against this: ``""``, ``class``,
             ``pool``; ``row`` where it is the attack row's own copy of its own run's certificate.
+        textual: whether what was achieved is compared with texts.
     """
 
     name: str
@@ -46,11 +41,7 @@ class Claim:
     where: str = "true"
     excused: str = "false"
     about: str = ""
-
-    @property
-    def textual(self) -> bool:
-        """Whether what was achieved is compared with texts."""
-        return self.reached in (CAPTION, RETRIEVAL, CLASS)
+    textual: bool = False
 
     @property
     def speaks(self) -> str:
@@ -64,41 +55,45 @@ def claims(info: RunInfo) -> Iterator[Claim]:
     measured = "CASE WHEN a.perturbation_l2 BETWEEN 0 AND 1e300 THEN a.perturbation_l2 END"
     # every perturbation has a norm of its own: what is certified there is at least what is certified at the budget
     reach = f"({measured}) * (1 + {number(SLACK)})"
-    yield Claim("fcsb", f"fcsb({SCORE}, {reach}, c.sigma)", CLEAN)
-    yield Claim("angular", f"angular_bound({NORM}, {reach}, c.sigma)", SMOOTHED)
-    yield Claim("certified_to_clean", "a.certified_to_clean", CLEAN, about="row")
-    yield Claim("certified_to_smoothed", "a.certified_to_smoothed", SMOOTHED, about="row")
-    for i, radius in enumerate(certify.radii, start=1):
-        for name, reached in (
-            ("fcsb", CLEAN),
-            ("clean_reference", CLEAN),
-            ("large_radius", CLEAN),
-            ("angular", SMOOTHED),
-            ("caption_bound", CAPTION),
-        ):
-            yield Claim(f"{name}[{i}]", f"c.{name}[{i}]", reached, f"a.perturbation_l2 <= {number(radius)}")
-    for j, cosine in enumerate(certify.cosines, start=1):
-        for name, reached in (("fcsb_radius", CLEAN), ("angular_radius", SMOOTHED)):
-            yield Claim(f"{name}[{j}]", number(cosine), reached, f"{reach} <= c.{name}[{j}]")
-    yield Claim("class", "0.0", CLASS, f"{reach} <= c.certified_radius", about="class")
-    yield Claim("retrieval", "0.0", RETRIEVAL, f"{reach} <= c.retrieval_radius", _NO_RIVALS, "pool")
-    quantities = {
-        "fcsb": (CLEAN, "false", ""),
-        "angular": (SMOOTHED, "false", ""),
-        "caption": (CAPTION, "false", ""),
-        "class": (CLASS, "false", "class"),
-        "retrieval": (RETRIEVAL, _NO_RIVALS, "pool"),
-    }
+    for each in CATALOGUE:
+        name, quantity = each.name, each.quantity
+        if each.bound is not None:
+            if each.anywhere:
+                yield _claim(quantity, name, computed(each, each.bound, "c.sigma", reach, "c."))
+            column = each.bound.column
+            for i, radius in enumerate(certify.radii, start=1):
+                within = f"a.perturbation_l2 <= {number(radius)}"
+                yield _claim(quantity, f"{column}[{i}]", f"c.{column}[{i}]", within)
+        if each.radius_at is not None:
+            column = each.radius_at.column
+            for j, cosine in enumerate(certify.cosines, start=1):
+                yield _claim(quantity, f"{column}[{j}]", number(cosine), f"{reach} <= c.{column}[{j}]")
+        if each.radius is not None:
+            yield _claim(quantity, name, "0.0", f"{reach} <= c.{each.radius.column}")
+    for quantity in quantities():
+        if quantity.shown:
+            yield Claim(quantity.shown, f"a.{quantity.shown}", _reached(quantity), about="row")
     for j, target in enumerate(certify.targets, start=1):
-        reached, excused, about = quantities[target.certificate]
-        yield Claim(
+        yield _claim(
+            of_name(target.certificate).quantity,
             f"target[{j}]",
             number(0.0 if target.cosine is None else target.cosine),
-            reached,
             f"c.target_decision[{j}] = 'certified' AND a.perturbation_l2 <= {number(target.radius)}",
-            excused,
-            about,
         )
+
+
+def _claim(quantity: Quantity, name: str, bound: str, where: str = "true") -> Claim:
+    excused = _NO_RIVALS if quantity == RANK_MARGIN else "false"
+    return Claim(name, bound, _reached(quantity), where, excused, quantity.texts, textual=not quantity.cosine)
+
+
+def _reached(quantity: Quantity) -> str:
+    """Upper confidence bound of what an attack achieved."""
+    upper = f"a.{quantity.attacked}_ucb"
+    if quantity == CLASS_MARGIN:
+        # a margin of another class says nothing about the certified one
+        return f"CASE WHEN a.class_margin_label = c.predicted_label THEN {upper} END"
+    return upper
 
 
 @dataclass(frozen=True, slots=True)

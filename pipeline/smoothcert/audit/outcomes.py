@@ -9,7 +9,8 @@ from typing import Any
 from scipy.stats import binom
 
 from smoothcert.audit.claims import listed
-from smoothcert.audit.rules import SLACK, Check, Rule, checked, number
+from smoothcert.audit.expressions import SLACK, number
+from smoothcert.audit.rules import Check, Rule, checked
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.store.asked import asked_tasks

@@ -12,23 +12,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
+from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.catalogue.certificates import CATALOGUE, evidence
+from smoothcert.catalogue.evidence import SCORE, part_of
 from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
 from smoothcert.summary.scan import quoted
 
-SLACK = 1e-9
-"""Differences of float64 arithmetic that are none of anybody's rounding."""
 SEARCH = 1e-5
 """Relative precision of a search for a radius."""
 LAST_DIGIT = 1e-7
 """Difference that counts as rounding up: below any digit that is shown, above what versions of a solver differ by."""
 LARGEST_LOG_E = 700.0
 """Log e-value that stands for certainty; none is larger."""
-
-_EXCEEDANCE = (
-    f"CASE WHEN len(exceedance_lcb) = {len(LARGE_RADIUS_THRESHOLDS)} AND list_min(exceedance_lcb) >= 0 AND "
-    "list_max(exceedance_lcb) <= 1 THEN exceedance_lcb END"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +92,14 @@ def checked(checks: Sequence[Check], source: str, keep: str = "") -> str:
 
 
 _CLAIMING = (
-    *("smooth_norm_lcb", "robustness_score_lcb", "exceedance_lcb", "fcsb", "angular", "clean_reference"),
-    *("large_radius", "fcsb_radius", "angular_radius", "caption_similarity_lcb", "caption_bound"),
-    *("class_margin_lcb", "class_rival_margin_lcb", "certified_radius", "retrieval_rival_margin_lcb"),
-    *("retrieval_radius", "target_decision"),
+    *(each.column for each in evidence() if each.kind != "known"),
+    *(form.column for certificate in CATALOGUE for form in certificate.forms),
+    *("class_margin_lcb", "target_decision"),
 )
 """Columns that claim something: NULL wherever a pair is quarantined."""
+
+_COSINES = tuple(each for each in CATALOGUE if each.quantity.cosine)
+"""Certificates that bound a cosine, by something that a row has of its own; the others are in textual.py."""
 
 
 def certificate_rules(info: RunInfo) -> Iterator[Rule]:
@@ -149,26 +146,19 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         f"'bound ' || robustness_score_lcb) AS detail {ok} AND ("
         + " OR ".join(
             f"({name}_lcb IS NOT NULL AND NOT coalesce({name}_lcb <= {name} AND {name} <= 1 + {number(SLACK)}, false))"
-            for name in ("smooth_norm", "robustness_score", "caption_similarity", "class_margin")
+            for name in (*(each.estimate for each in evidence() if each.estimate), "class_margin")
         )
-        + f" OR large_radius_bound({_EXCEEDANCE}, 0, {number(certify.sigma)}) > "
-        f"2 * robustness_score - 1 + {number(SLACK)})",
+        + "".join(
+            f" OR {each} > 2 * {SCORE.estimate} - 1 + {number(SLACK)}" for each in _by_scores(certify.sigma)
+        )
+        + ")",
     )
     yield Rule(
         "impossible-value",
         "2",
         "a score, norm or certified cosine is outside its range",
-        f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND (NOT "
-        "smooth_norm_lcb BETWEEN 0 AND 1 OR NOT robustness_score_lcb BETWEEN 0 AND 1 OR certified_radius < 0 OR "
-        "retrieval_radius < 0 OR list_min(exceedance_lcb) < 0 OR list_max(exceedance_lcb) > 1 OR "
-        "draws < 1 OR pilot_draws < 1 OR draws > "
-        f"{certify.max_draws} OR {_other_lengths(info)} OR list_max(log_e_value) > {number(LARGEST_LOG_E)} OR "
-        + " OR ".join(
-            f"NOT {name}[{i}] BETWEEN 0 AND 1"
-            for name in ("fcsb", "angular", "clean_reference", "large_radius")
-            for i in range(1, len(certify.radii) + 1)
-        )
-        + ")",
+        f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND ("
+        f"{' OR '.join(_impossible(info))})",
     )
     yield Rule(
         "beyond-draws",
@@ -192,30 +182,27 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
 def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
     """Bounds and radii against the same ones computed from the row's confidence bounds."""
     certify = info.job.certify
-    score = "CASE WHEN robustness_score_lcb BETWEEN 0 AND 1 THEN robustness_score_lcb END"
-    norm = "CASE WHEN smooth_norm_lcb BETWEEN 0 AND 1 THEN smooth_norm_lcb END"
-    sigma = f"{number(certify.sigma)}"
-    pairs: list[tuple[str, str]] = []
-    for i, radius in enumerate(certify.radii, start=1):
-        at = f"{number(radius)}"
-        pairs.append((f"fcsb[{i}]", f"fcsb({score}, {at}, {sigma})"))
-        pairs.append((f"angular[{i}]", f"angular_bound({norm}, {at}, {sigma})"))
-        # T5 shares alpha between two bounds, so with both at the full alpha it can only be larger
-        angle = f"acos(angular_bound({norm}, {at}, {sigma})) + acos(2 * ({score}) - 1)"
-        by_angles = f"CASE WHEN {angle} < pi() / 2 THEN cos({angle}) END"
-        pairs.append((f"clean_reference[{i}]", f"greatest(fcsb({score}, {at}, {sigma}), {by_angles})"))
-        pairs.append((f"large_radius[{i}]", f"large_radius_bound({_EXCEEDANCE}, {at}, {sigma})"))
+    sigma = number(certify.sigma)
+    pairs = [
+        (f"{each.bound.column}[{i}]", computed(each, each.bound, sigma, number(radius)))
+        for i, radius in enumerate(certify.radii, start=1)
+        for each in _COSINES
+        if each.bound is not None
+    ]
     checks = [
         Check(
             stored,
             f"{{stored}} > coalesce({{computed}}, -2) + {number(LAST_DIGIT)} * greatest(1, abs({{stored}}))",
             f"'{stored} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, 'nothing') || ' follows'",
-            computed,
+            follows,
         )
-        for stored, computed in pairs
+        for stored, follows in pairs
     ]
     for j, cosine in enumerate(certify.cosines, start=1):
-        for name, bound in (("fcsb_radius", f"fcsb({score}"), ("angular_radius", f"angular_bound({norm}")):
+        for certificate in _COSINES:
+            if certificate.radius_at is None or certificate.bound is None:
+                continue
+            name = certificate.radius_at.column
             # A radius is found by search: what must hold is the bound just inside it. None of these is ever infinite,
             # not even of a feature that noise does not move: an infinite one follows from nothing.
             inside = (
@@ -227,7 +214,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
                     f"{{stored}} IS NOT NULL AND NOT coalesce({{computed}} >= {number(cosine)} - "
                     f"{number(LAST_DIGIT)}, false)",
                     f"'{name}[{j}] is ' || {{stored}} || ', where cosine {cosine:g} does not follow'",
-                    f"{bound}, {inside}, {sigma})",
+                    computed(certificate, certificate.bound, sigma, inside),
                 )
             )
     yield Rule(
@@ -236,7 +223,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
         "a stored bound or radius is larger than its confidence bound allows",
         checked(checks, ok),
     )
-    for name in ("fcsb", "angular", "clean_reference", "large_radius"):
+    for name in (each.bound.column for each in _COSINES if each.bound is not None):
         rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]
         rising += [
             f"({name}[{i + 1}] IS NOT NULL AND {name}[{i}] IS NULL)" for i in range(1, len(certify.radii))
@@ -250,17 +237,43 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             )
 
 
-def _other_lengths(info: RunInfo) -> str:
-    """Lists have one element for each radius, cosine or target: what stands beyond them would be nobody's claim."""
+def _by_scores(sigma: float) -> list[str]:
+    """Bounds at radius 0 that follow from the very draws whose mean is estimated: they bound that mean."""
+    return [
+        computed(each, each.bound, number(sigma), "0")
+        for each in _COSINES
+        if each.bound is not None
+        and each.rule == "mean"
+        and {(part.kind, part.direction) for part in each.basis} == {("statistic", SCORE.direction)}
+    ]
+
+
+def _impossible(info: RunInfo) -> Iterator[str]:
+    """Conditions that no number of a row may fulfil."""
     certify = info.job.certify
-    lengths = {
-        **dict.fromkeys(
-            ("fcsb", "angular", "clean_reference", "large_radius", "caption_bound"), len(certify.radii)
-        ),
-        **dict.fromkeys(("fcsb_radius", "angular_radius"), len(certify.cosines)),
-        "target_decision": len(certify.targets),
-    }
-    return " OR ".join(f"len({name}) <> {length}" for name, length in lengths.items())
+    for each in evidence():
+        name = each.column
+        if each.kind == "mean":
+            yield f"NOT {name} BETWEEN {each.low:g} AND 1"
+        elif each.kind == "statistic" and each.size:
+            yield f"list_min({name}) < {each.low:g} OR list_max({name}) > 1 OR len({name}) <> {each.size}"
+        elif each.kind == "statistic":
+            yield f"NOT {name} BETWEEN {each.low:g} AND 1"
+    yield f"draws < 1 OR pilot_draws < 1 OR draws > {certify.max_draws}"
+    yield f"list_max(log_e_value) > {number(LARGEST_LOG_E)} OR len(target_decision) <> {len(certify.targets)}"
+    # Lists have one element for each radius or cosine: what stands beyond them would be nobody's claim.
+    for certificate in CATALOGUE:
+        for form, points in (
+            (certificate.bound, certify.radii),
+            (certificate.radius_at, certify.cosines),
+        ):
+            if form is not None:
+                yield f"len({form.column}) <> {len(points)}"
+        if certificate.radius is not None:
+            yield f"{certificate.radius.column} < 0"
+        if certificate.bound is not None and certificate.quantity.cosine:
+            for i in range(1, len(certify.radii) + 1):
+                yield f"NOT {certificate.bound.column}[{i}] BETWEEN 0 AND 1"
 
 
 def _beyond_draws(info: RunInfo) -> list[Check]:
@@ -271,18 +284,12 @@ def _beyond_draws(info: RunInfo) -> list[Check]:
     """
     alpha, retrieval = info.job.certify.alpha, info.job.retrieval
     ranks = 1 if retrieval is None else retrieval.k
-    projections = {
-        "smooth_norm_lcb": alpha,
-        "caption_similarity_lcb": alpha,
-        "class_margin_lcb": alpha / 2,
-        "class_rival_margin_lcb": alpha / 2,
-        "retrieval_rival_margin_lcb": alpha / 2 / ranks,
-    }
-    scores = {
-        **{name: (f"(1 + {name}) / 2", level) for name, level in projections.items()},
-        "robustness_score_lcb": ("robustness_score_lcb", alpha),
-        "exceedance_lcb": ("list_max(exceedance_lcb)", alpha / len(LARGE_RADIUS_THRESHOLDS)),
-    }
+    scores = {"class_margin_lcb": ("(1 + class_margin_lcb) / 2", alpha / 2)}
+    for each in evidence():
+        if each.kind != "known":
+            largest = f"list_max({each.column})" if each.size else each.column
+            level = part_of(alpha, each.level / ranks if each.ranked else each.level)
+            scores[each.column] = (f"(1 + {largest}) / 2" if each.projection else largest, level)
     return [
         Check(
             score,
@@ -307,8 +314,3 @@ def broken_numbers(table: TableSchema, here: str) -> str:
             test = "NaN" if column.infinite else "NaN|Infinity|inf"
             conditions.append(f"regexp_matches({column.name}::VARCHAR, '{test}', 'i')")
     return f"SELECT pair_id, 'see the row' AS detail {here} AND ({' OR '.join(conditions)})"
-
-
-def number(value: float) -> str:
-    """A number as an SQL literal, every digit of it."""
-    return f"'{value!r}'::DOUBLE"

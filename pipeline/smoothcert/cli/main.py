@@ -18,6 +18,7 @@ from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
 from smoothcert.cli.plan import plan
+from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
 from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
@@ -38,7 +39,7 @@ app.command("certify")(certify)
 app.command("attack")(attack)
 app.command("audit")(audit)
 app.command("status")(status)
-app.command("query")(query)
+app.command("query", help=QUERY_HELP)(query)
 app.command("retry")(retry)
 app.command("compact")(compact)
 app.command("gc")(gc)

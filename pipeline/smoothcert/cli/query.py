@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smoothcert.catalogue.certificates import sql_functions
 from smoothcert.errors import QueryError
 from smoothcert.printable import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+HELP = (
+    "Ask one or more runs in SQL (DuckDB, read-only).\n\n"
+    "Views: certificates, bounds, quarantine, units, runs, certified_share. "
+    f"Functions: {', '.join(sql_functions())}, ebh."
+)
 
 
 class Format(StrEnum):
@@ -33,11 +40,7 @@ def query(
     format: Annotated[Format, typer.Option(help="table, csv, json or parquet.")] = Format.table,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
 ) -> None:
-    """Ask one or more runs in SQL (DuckDB, read-only).
-
-    Views: certificates, bounds, quarantine, units, runs, certified_share. Functions: fcsb, angular_bound,
-    angular_radius, margin_radius, similarity_bound, large_radius_bound, ebh.
-    """
+    """Query one or more runs in SQL, and print or write the answer."""
     if len(arguments) < 2:
         raise QueryError(
             "query needs at least one run directory and then the SQL",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.store.run_info import RunInfo
 
 
@@ -49,22 +50,15 @@ def _targets(info: RunInfo) -> Iterator[Claim]:
 
 def _grid(info: RunInfo) -> Iterator[Claim]:
     certify = info.job.certify
-    for certificate in ("fcsb", "angular", "clean_reference", "large_radius"):
-        for position, radius in enumerate(certify.radii, start=1):
-            for cosine in certify.cosines:
-                yield Claim(
-                    "grid",
-                    f"{certificate}>={cosine:g}@{radius:g}",
-                    certificate,
-                    radius,
-                    cosine,
-                    f"{certificate}[{position}] >= {cosine!r}::DOUBLE",
-                )
-    sections = {
-        "class": ("certified_radius", info.job.zero_shot),
-        "retrieval": ("retrieval_radius", info.job.retrieval),
-    }
-    for certificate, (column, section) in sections.items():
-        for radius in certify.radii if section is not None else ():
-            held = f"{column} >= {radius!r}::DOUBLE"
-            yield Claim("grid", f"{certificate}@{radius:g}", certificate, radius, None, held)
+    for certificate in CATALOGUE:
+        name = certificate.name
+        if certificate.bound is not None and certificate.quantity.cosine:
+            for position, radius in enumerate(certify.radii, start=1):
+                for cosine in certify.cosines:
+                    held = f"{certificate.bound.column}[{position}] >= {cosine!r}::DOUBLE"
+                    yield Claim("grid", f"{name}>={cosine:g}@{radius:g}", name, radius, cosine, held)
+        section = certificate.quantity.section
+        if certificate.radius is not None and (not section or getattr(info.job, section) is not None):
+            for radius in certify.radii:
+                held = f"{certificate.radius.column} >= {radius!r}::DOUBLE"
+                yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held)

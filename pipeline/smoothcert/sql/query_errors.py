@@ -6,6 +6,7 @@ import re
 
 import duckdb
 
+from smoothcert.catalogue.certificates import sql_functions
 from smoothcert.errors import QueryError, did_you_mean
 
 _READING = ("SELECT", "EXPLAIN")
@@ -58,10 +59,7 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
     if isinstance(error, duckdb.BinderException) and "column" in message.lower():
         return _columns(message, text, connection)
     if isinstance(error, duckdb.CatalogException) and "function" in message.lower():
-        return (
-            "smoothcert adds fcsb, angular_bound, angular_radius, margin_radius, similarity_bound, "
-            "large_radius_bound and ebh to DuckDB's functions"
-        )
+        return f"smoothcert adds {', '.join(sql_functions())} and ebh to DuckDB's functions"
     if isinstance(error, (duckdb.CatalogException, duckdb.BinderException)):
         return "views: " + ", ".join(_catalogue(connection))
     return "check the SQL; 'DESCRIBE certificates' lists columns and types"

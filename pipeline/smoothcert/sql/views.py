@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql.attack_views import REFERENCE_SQL, create_attack_views
 from smoothcert.sql.committed_files import CommittedFiles, committed_files
 from smoothcert.sql.share_view import create_share_view
@@ -128,16 +129,6 @@ def _register_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.
     connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_INTERNAL}.{name}")
 
 
-_LISTS = {
-    "fcsb": "fcsb",
-    "angular": "angular",
-    "clean_reference": "clean_reference",
-    "large_radius": "large_radius",
-    "caption": "caption_bound",
-}
-"""Columns of bounds at the job's radii, by certificate."""
-
-
 def _bounds_sql(runs: Sequence[OpenedRun], relations: Sequence[str]) -> str:
     """Each run's name and radii stand in the SQL: to read or join them for every row costs more than the rest."""
     selects = []
@@ -145,9 +136,10 @@ def _bounds_sql(runs: Sequence[OpenedRun], relations: Sequence[str]) -> str:
         info = run.directory.info
         radii = ", ".join(f"'{radius!r}'::DOUBLE" for radius in info.job.certify.radii)
         selects += [
-            f"SELECT '{info.run_id}' AS run_id, pair_id, '{certificate}' AS certificate, "
-            f"unnest([{radii}]) AS radius, unnest({column}) AS cosine FROM {relation} WHERE {column} IS NOT NULL"
-            for certificate, column in _LISTS.items()
+            f"SELECT '{info.run_id}' AS run_id, pair_id, '{each.name}' AS certificate, unnest([{radii}]) AS radius, "
+            f"unnest({each.bound.column}) AS cosine FROM {relation} WHERE {each.bound.column} IS NOT NULL"
+            for each in CATALOGUE
+            if each.bound is not None
         ]
     return " UNION ALL ".join(selects)
 

@@ -32,10 +32,10 @@ from smoothcert.store import (
     new_attempt,
     rows_to_table,
 )
+from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.parts import write_part
 from smoothcert.store.retry_unit import retry_unit, superseded_rows
 from smoothcert.store.units import plan_number, task_of, unit_under
-from smoothcert.store.asked import AskedTask, note_asked
 
 SIGMA, ALPHA, RADII, COSINES = 0.5, 0.001, (0.25, 0.5), (0.5, 0.8)
 JOB = """

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
+from smoothcert.catalogue.certificates import CATALOGUE, evidence, quantities
+from smoothcert.catalogue.quantities import (
+    CLASS_MARGIN,
+    RANK_MARGIN,
+    TO_CAPTION,
+    TO_CLEAN,
+    TO_SMOOTHED,
+    Quantity,
+)
 from smoothcert.store.tables.columns import Column, TableSchema
 
 _TEXT = pa.string()
@@ -15,6 +26,42 @@ _TEXTS = pa.list_(pa.field("element", pa.string()))
 _PIXELS = "l2 distance in units of [0,1] pixels"
 _COSINE = "cosine"
 _OK_ONLY = " NULL in quarantined rows."
+
+
+_PLACED = (TO_CLEAN, TO_SMOOTHED, TO_CAPTION, CLASS_MARGIN, RANK_MARGIN)
+"""Quantities whose certificates stand beside their estimates; those of any other follow behind."""
+
+
+def _evidence() -> Iterator[Column]:
+    """What certificates rest on, beside the means that have an estimate and stand below."""
+    for each in evidence():
+        if each.kind == "statistic":
+            kind = _NUMBERS if each.size else _NUMBER
+            yield Column(each.column, kind, each.meaning, nullable=True, source=each.source)
+
+
+def _bounds(*wanted: Quantity) -> Iterator[Column]:
+    """The columns of the certificates of some quantities: bounds first, then radii."""
+    found = [each for each in CATALOGUE if each.quantity in wanted]
+    for each in found:
+        if each.bound is not None:
+            unit = _COSINE if each.quantity.cosine else ""
+            yield Column(
+                each.bound.column, _NUMBERS, each.bound.meaning, nullable=True, unit=unit, source=each.source
+            )
+    for each in found:
+        for form, kind in ((each.radius_at, _NUMBERS), (each.radius, _NUMBER)):
+            if form is not None:
+                yield Column(
+                    form.column,
+                    kind,
+                    form.meaning,
+                    nullable=True,
+                    unit=_PIXELS,
+                    source=each.source,
+                    infinite=True,
+                )
+
 
 _IDENTITY = (
     Column("run_id", _TEXT, "The run directory that the row belongs to."),
@@ -107,69 +154,8 @@ _BOUNDS = (
         nullable=True,
         source="theory 3",
     ),
-    Column(
-        "exceedance_lcb",
-        _NUMBERS,
-        "Lower confidence bounds of the probabilities that a draw's cosine to the clean feature is at least 0, "
-        "0.125, 0.25, ..., 0.875, each at an eighth of alpha; large_radius rests on them." + _OK_ONLY,
-        nullable=True,
-        source="theory T6, p_j",
-    ),
-    Column(
-        "fcsb",
-        _NUMBERS,
-        "Certified cosine between smoothed feature under attack and clean feature, one per radius of the "
-        "job; element NULL where nothing is certified.",
-        nullable=True,
-        unit=_COSINE,
-        source="theory T2",
-    ),
-    Column(
-        "angular",
-        _NUMBERS,
-        "Certified cosine between smoothed features with and without attack, one per radius of the job; "
-        "element NULL where nothing is certified.",
-        nullable=True,
-        unit=_COSINE,
-        source="theory T3",
-    ),
-    Column(
-        "clean_reference",
-        _NUMBERS,
-        "As fcsb, by the better of T2 and T5 at a shared alpha; element NULL where nothing is certified.",
-        nullable=True,
-        unit=_COSINE,
-        source="theory T5, T2",
-    ),
-    Column(
-        "large_radius",
-        _NUMBERS,
-        "As fcsb, by exceedance probabilities, which reach larger radii; element NULL where nothing is "
-        "certified.",
-        nullable=True,
-        unit=_COSINE,
-        source="theory T6",
-    ),
-    Column(
-        "fcsb_radius",
-        _NUMBERS,
-        "Radius up to which fcsb is at least the cosine, one per cosine of the job; element NULL where "
-        "there is none.",
-        nullable=True,
-        unit=_PIXELS,
-        source="theory T2",
-        infinite=True,
-    ),
-    Column(
-        "angular_radius",
-        _NUMBERS,
-        "Radius up to which angular is at least the cosine, one per cosine of the job; element NULL where "
-        "there is none.",
-        nullable=True,
-        unit=_PIXELS,
-        source="theory T3",
-        infinite=True,
-    ),
+    *_evidence(),
+    *_bounds(TO_CLEAN, TO_SMOOTHED),
 )
 
 _TEXTUAL = (
@@ -196,15 +182,7 @@ _TEXTUAL = (
         nullable=True,
         source="theory T4, <v, t>",
     ),
-    Column(
-        "caption_bound",
-        _NUMBERS,
-        "Lower bound of the inner product of smoothed feature under attack and caption feature, one per "
-        "radius of the job; may be negative, since it bounds a projection; element NULL where nothing is "
-        "certified.",
-        nullable=True,
-        source="theory T4",
-    ),
+    *_bounds(TO_CAPTION),
     Column(
         "clean_label",
         _TEXT,
@@ -258,15 +236,7 @@ _TEXTUAL = (
         nullable=True,
         source="theory T4, <v, w>",
     ),
-    Column(
-        "certified_radius",
-        _NUMBER,
-        "Radius within which the smoothed encoder predicts predicted_label. NULL where none is certified.",
-        nullable=True,
-        unit=_PIXELS,
-        source="theory T4",
-        infinite=True,
-    ),
+    *_bounds(CLASS_MARGIN),
     Column(
         "retrieval_rank",
         _COUNT,
@@ -291,16 +261,8 @@ _TEXTUAL = (
         nullable=True,
         source="theory T4, <v, w>",
     ),
-    Column(
-        "retrieval_radius",
-        _NUMBER,
-        "Radius within which the own caption feature stays among the first k of the pool. NULL where none is "
-        "certified.",
-        nullable=True,
-        unit=_PIXELS,
-        source="theory T4",
-        infinite=True,
-    ),
+    *_bounds(RANK_MARGIN),
+    *_bounds(*(each for each in quantities() if each not in _PLACED)),
 )
 
 _DECISIONS = (

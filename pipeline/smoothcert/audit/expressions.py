@@ -1,0 +1,53 @@
+"""Certificates in SQL, computed anew from what a row says they follow from.
+
+A function refuses what is outside its domain, and one such row would end the whole audit: so every argument is NULL
+where it is none. Where a certificate rests on a part of alpha and the row has the bound at a larger one, what is
+computed is a cap.
+"""
+
+from __future__ import annotations
+
+from smoothcert.catalogue.certificates import Certificate, Form
+from smoothcert.catalogue.evidence import Evidence
+
+SLACK = 1e-9
+"""Differences of float64 arithmetic that are none of anybody's rounding."""
+
+
+def number(value: float) -> str:
+    """A number as an SQL literal, every digit of it."""
+    return f"'{value!r}'::DOUBLE"
+
+
+def argument(evidence: Evidence, table: str = "") -> str:
+    """What a row says of one piece of evidence; NULL where that is impossible, or nothing is known.
+
+    Args:
+        evidence: the column.
+        table: alias of the table and a dot, where there are several.
+    """
+    name = f"{table}{evidence.column}"
+    if evidence.kind == "known":
+        # an inner product of unit vectors, which rounding may have put outside its range
+        return f"CASE WHEN abs({name}) <= 1 + {number(SLACK)} THEN greatest(-1, least(1, {name})) END"
+    if evidence.size:
+        inside = f"len({name}) = {evidence.size} AND list_min({name}) >= {evidence.low:g} AND list_max({name}) <= 1"
+        return f"CASE WHEN {inside} THEN {name} END"
+    inside = f"WHEN {name} BETWEEN {evidence.low:g} AND 1 THEN {name}"
+    if evidence.null is None:
+        return f"CASE {inside} END"
+    return f"CASE WHEN {name} IS NULL THEN {evidence.null:g} {inside} END"
+
+
+def computed(certificate: Certificate, form: Form, sigma: str, point: str = "", table: str = "") -> str:
+    """A bound or radius as it follows from a row; NULL where nothing does.
+
+    Args:
+        certificate: the certificate.
+        form: one of its forms.
+        sigma: SQL of the noise.
+        point: SQL of a radius, or of a cosine, where the form takes one.
+        table: alias of the table and a dot, where there are several.
+    """
+    arguments = [argument(each, table) for each in certificate.basis]
+    return f"{form.sql}({', '.join([*arguments, *([point] if point else []), sigma])})"

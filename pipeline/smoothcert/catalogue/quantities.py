@@ -1,0 +1,44 @@
+"""What certificates bound from below and attacks push down, and where an attack's outcome shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A number about one pair that an attacker wants small.
+
+    Attributes:
+        name: short and stable.
+        attacked: column of the table ``attacks`` that estimates it under attack; ``<attacked>_ucb`` is its upper
+            confidence bound.
+        cosine: whether it is a cosine between features: bounds lie in [0,1], never rise with the radius, and are
+            reported at the job's cosines.
+        shown: column of the table ``attacks`` that repeats what is certified of it at the budget; empty for none.
+        section: section of the job without which nothing is certified of it; empty for none.
+        texts: what else must be the same in another run for its attacks to say something of it: nothing, ``class``
+            (classes and prompts) or ``pool`` (candidates and rank).
+    """
+
+    name: str
+    attacked: str
+    cosine: bool = False
+    shown: str = ""
+    section: Literal["", "zero_shot", "retrieval"] = ""
+    texts: Literal["", "class", "pool"] = ""
+
+
+TO_CLEAN = Quantity(name="clean", attacked="cosine_to_clean", cosine=True, shown="certified_to_clean")
+"""cos(m(x+delta), u(x)): to the feature of the clean image without noise."""
+TO_SMOOTHED = Quantity(
+    name="smoothed", attacked="cosine_to_smoothed", cosine=True, shown="certified_to_smoothed"
+)
+"""cos(m(x+delta), m(x)): to the smoothed feature of the clean image."""
+TO_CAPTION = Quantity(name="caption", attacked="caption_similarity")
+"""<m(x+delta), t> for the caption's feature t: a projection, which may be negative."""
+CLASS_MARGIN = Quantity(name="class", attacked="class_margin", section="zero_shot", texts="class")
+"""Smallest <m(x+delta), -w> over rival classes."""
+RANK_MARGIN = Quantity(name="retrieval", attacked="retrieval_margin", section="retrieval", texts="pool")
+"""The same of the own caption over the k-th nearest other one of the pool."""
