@@ -75,7 +75,6 @@ class UnitWriter:
         commit = Commit(
             unit_id=unit.unit_id,
             attempt=attempt,
-            task=task.task_id,
             parts=(part,),
             ok=len(rows) - quarantined,
             quarantined=quarantined,

@@ -26,7 +26,6 @@ class Commit:
         unit_id: the unit.
         attempt: the attempt that counts.
         parts: its verified parts, at most one per table.
-        task: what it is a unit of; empty for certification.
         ok: rows with status ok. Commits of attacks before version 0.2 count no rows and no draws.
         quarantined: rows with status quarantined.
         draws: noisy forward passes spent on the attempt, pilot draws included.
@@ -41,7 +40,6 @@ class Commit:
     unit_id: str
     attempt: str
     parts: tuple[PartFile, ...] = ()
-    task: str = CERTIFICATION
     ok: int = 0
     quarantined: int = 0
     draws: int = 0
@@ -59,8 +57,6 @@ class Commit:
         tables = [part.table for part in self.parts]
         if len(set(tables)) != len(tables):
             raise ValueError(f"commit of unit '{self.unit_id}' names two parts of one table")
-        if self.task != task_of(self.unit_id):
-            raise ValueError(f"commit of unit '{self.unit_id}' is of task '{self.task}'")
         held = sum(part.rows for part in self.parts)
         if held != self.rows and (self.rows or self.task == CERTIFICATION):
             raise ValueError(
@@ -70,6 +66,11 @@ class Commit:
         # only a certificate is one row a pair
         if self.supersedes and self.task == CERTIFICATION and replaced != self.rows:
             raise ValueError(f"commit of unit '{self.unit_id}' replaces {replaced} rows by {self.rows}")
+
+    @property
+    def task(self) -> str:
+        """What it is a unit of; empty for certification."""
+        return task_of(self.unit_id)
 
     @property
     def rows(self) -> int:
@@ -109,7 +110,6 @@ class Commit:
             return cls(
                 unit_id=data["unit_id"],
                 attempt=data["attempt"],
-                task=data.get("task", task_of(data["unit_id"])),  # not in commits before version 0.2
                 parts=tuple(PartFile(**part) for part in data["parts"]),
                 ok=data["ok"],
                 quarantined=data["quarantined"],

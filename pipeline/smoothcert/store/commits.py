@@ -30,7 +30,6 @@ from smoothcert.store.commit_record import Commit
 from smoothcert.store.lease import DriverLease
 from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits, with_tasks
 from smoothcert.store.parts import PartFile, checked_name, gone, new_attempt
-from smoothcert.store.units import task_of
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +149,6 @@ class CommitLog:
             Commit(
                 unit_id=unit_id,
                 attempt=new_attempt(),
-                task=task_of(unit_id),
                 split=tuple(children),
                 worker=worker,
             )
