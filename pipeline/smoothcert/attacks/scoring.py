@@ -37,6 +37,19 @@ class CleanDraws:
     references: tuple[NDArray[np.float64], ...]
     features: tuple[NDArray[np.float32], ...]
 
+    def of(self, row: int) -> _CleanPair:
+        """What belongs to one pair."""
+        return _CleanPair(self.pair_ids[row], self.references[row], self.features[row])
+
+
+@dataclass(frozen=True, slots=True)
+class _CleanPair:
+    """The clean draws of one pair."""
+
+    pair_id: str
+    reference: NDArray[np.float64]
+    features: NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True)
 class AttackScore:
@@ -150,22 +163,20 @@ def score(
         features = _features(subject, attacked[row], key, draws)
         goal = objective.select(torch.tensor([row], device=attacked.device))
         compared = (texts or TextReferences()).of(row)
-        scores.append(_judge(subject, goal, pair_id, features, clean, row, compared, alpha, seed))
+        scores.append(_judge(subject, goal, clean.of(row), features, compared, alpha, seed))
     return tuple(scores)
 
 
 def _judge(
     subject: Subject,
     goal: Objective,
-    pair_id: str,
+    clean: _CleanPair,
     attacked: NDArray[np.float32],
-    clean: CleanDraws,
-    row: int,
     texts: PairTexts,
     alpha: float,
     seed: int,
 ) -> AttackScore:
-    reference, base = clean.references[row], clean.features[row]
+    reference, base = clean.reference, clean.features
     finite = all(np.isfinite(part).all() for part in (reference, base, attacked))
     unknown = Interval(float("nan"), -1.0, 1.0)
     cosines = (unknown, unknown, unknown)
@@ -184,7 +195,7 @@ def _judge(
     mean = torch.from_numpy(attacked.mean(axis=0, dtype=np.float64).astype(np.float32))[None].to(device)
     margin = float(goal.margin(mean)[0]) if finite else float("nan")
     return AttackScore(
-        pair_id=pair_id,
+        pair_id=clean.pair_id,
         subject=subject.name,
         draws=len(attacked),
         alpha=alpha,

@@ -71,6 +71,14 @@ class Question:
     rank: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pilot:
+    """What the pilot draws estimate: the mean of their unit features, and its norm without their own noise."""
+
+    mean: Array
+    norm: float
+
+
 class Questioner:
     """Builds questions for one job.
 
@@ -142,10 +150,10 @@ class Questioner:
             others = np.delete(features @ pilot, list(own))
             rank = 1 + int(np.sum(others >= pilot @ caption))
             question = replace(question, pool=rivals, rank=rank)
-        thresholds = self._thresholds(question, pilot_mean, norm_estimate)
+        thresholds = self._thresholds(question, _Pilot(pilot_mean, norm_estimate))
         return replace(question, thresholds=thresholds)
 
-    def _thresholds(self, question: Question, mean: Array, norm: float) -> Array:
+    def _thresholds(self, question: Question, pilot: _Pilot) -> Array:
         """Fill in the tests' own directions (in place) and return all thresholds."""
         thresholds = np.full(
             len(self._layout.test_direction), IMPOSSIBLE
@@ -158,11 +166,11 @@ class Questioner:
                 case "caption" if item.target.cosine is not None and question.caption_alignment is not None:
                     away = -question.directions[CAPTION][None]
                     tests, level = item.must[:1], -item.target.cosine
-                    self._margin_tests(question, tests, away, mean, norm, radius, level, thresholds)
+                    self._margin_tests(question, tests, away, pilot, radius, level, thresholds)
                 case "class":
-                    self._rival_tests(question, item, item.must[1:], question.classes, mean, norm, thresholds)
+                    self._rival_tests(question, item, item.must[1:], question.classes, pilot, thresholds)
                 case "retrieval":
-                    self._rival_tests(question, item, item.rivals, question.pool, mean, norm, thresholds)
+                    self._rival_tests(question, item, item.rivals, question.pool, pilot, thresholds)
         return thresholds
 
     def _rival_tests(
@@ -171,8 +179,7 @@ class Questioner:
         item: TargetTests,
         tests: tuple[int, ...],
         rivals: Rivals | None,
-        mean: Array,
-        norm: float,
+        pilot: _Pilot,
         thresholds: Array,
     ) -> None:
         radius = item.target.radius
@@ -182,20 +189,19 @@ class Questioner:
             thresholds[item.must[0]] = TRIVIAL  # every rival is measured
         else:
             gram = np.array([[1.0, rivals.others_alignment], [rivals.others_alignment, 1.0]])
-            weights, needed = dual_direction(gram, np.array([norm]), radius, self._sigma)
+            weights, needed = dual_direction(gram, np.array([pilot.norm]), radius, self._sigma)
             thresholds[item.must[0]] = score_threshold(float(needed), float(weights[0]))
         thresholds[list(tests[len(rivals.measured) :])] = TRIVIAL  # this pair has fewer rivals than places
         tests = tests[: len(rivals.measured)]
         away = rivals.directions[: len(tests)]
-        self._margin_tests(question, tests, away, mean, norm, radius, 0.0, thresholds)
+        self._margin_tests(question, tests, away, pilot, radius, 0.0, thresholds)
 
     def _margin_tests(
         self,
         question: Question,
         tests: tuple[int, ...],
         away: Array,
-        mean: Array,
-        norm: float,
+        pilot: _Pilot,
         radius: float,
         level: float,
         thresholds: Array,
@@ -204,8 +210,8 @@ class Questioner:
 
         One call for all of them: nearly all of its cost is per call.
         """
-        pilot = question.directions[PILOT]
-        alignment = away @ pilot
+        direction = question.directions[PILOT]
+        alignment = away @ direction
         usable = np.isfinite(alignment) & away.any(axis=1)
         # what cannot be tested is asked about harmlessly, and its answer not used
         alignment = np.where(usable, alignment, 0.0)
@@ -213,10 +219,10 @@ class Questioner:
         gram[:] = [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
         gram[:, 0, 2] = gram[:, 2, 0] = alignment
         gram[:, 1, 2] = gram[:, 2, 1] = -alignment
-        seen = np.clip(np.where(usable, -(away @ mean), 0.0), -1.0, 1.0)
-        estimates = np.stack([seen, np.full(len(tests), norm)], axis=1)
+        seen = np.clip(np.where(usable, -(away @ pilot.mean), 0.0), -1.0, 1.0)
+        estimates = np.stack([seen, np.full(len(tests), pilot.norm)], axis=1)
         weights, needed = dual_direction(gram, estimates, radius, self._sigma, level)
-        vectors = -weights[:, :1] * away + weights[:, 1:] * pilot
+        vectors = -weights[:, :1] * away + weights[:, 1:] * direction
         lengths = np.linalg.norm(vectors, axis=1)
         for i, test in enumerate(tests):
             if usable[i] and lengths[i] > 1e-9:

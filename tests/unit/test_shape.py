@@ -1,0 +1,68 @@
+"""The shape of the package: small rooms, short functions, one name for one thing."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import smoothcert
+
+PACKAGE = Path(smoothcert.__file__).parent
+LARGEST_ROOM = 0.15
+MOST_LINES = 80
+MOST_PARAMETERS = 7
+WITH_A_REASON = {
+    "attacks/campaign.py:Campaign.__init__": "holds the whole state of an attack's search",
+    "attacks/scoring.py:score": "public; all but four have defaults or name what keys the draws",
+}
+"""Functions that have more lines or parameters."""
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    def below(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef):
+                yield prefix + child.name, child
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                yield from below(child, f"{prefix}{child.name}.")
+
+    return below(tree, "")
+
+
+def parameters(function: ast.FunctionDef) -> int:
+    arguments = function.args
+    names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_no_room_holds_much_more_than_its_share() -> None:
+    lines: dict[str, int] = defaultdict(int)
+    for path in PACKAGE.rglob("*.py"):
+        lines[path.relative_to(PACKAGE).parts[0]] += len(path.read_text(encoding="utf-8").splitlines())
+    total = sum(lines.values())
+    assert {room: count for room, count in lines.items() if count > LARGEST_ROOM * total} == {}
+
+
+def test_functions_are_short_and_take_few_parameters() -> None:
+    long = {
+        f"{file}:{name}"
+        for file, tree in trees()
+        for name, function in functions(tree)
+        if (function.end_lineno or 0) - function.lineno + 1 > MOST_LINES
+        or parameters(function) > MOST_PARAMETERS
+    }
+    assert long == set(WITH_A_REASON)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.lstrip("_")].append(file)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
