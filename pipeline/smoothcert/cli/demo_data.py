@@ -10,7 +10,7 @@ import typer
 from smoothcert.cli.terminal import Terminal
 
 
-class Format(StrEnum):
+class DataFormat(StrEnum):
     """Layouts that ``certify`` reads."""
 
     parquet = "parquet"
@@ -18,7 +18,7 @@ class Format(StrEnum):
     manifest = "manifest"
 
 
-class Split(StrEnum):
+class DigitsSplit(StrEnum):
     """Which scans."""
 
     test = "test"
@@ -30,8 +30,8 @@ def demo_data(
     directory: Annotated[
         str, typer.Argument(help="Where to write: a path or an fsspec URL.", show_default=False)
     ],
-    format: Annotated[Format, typer.Option(help="How to lay the pairs out.")] = Format.parquet,
-    split: Annotated[Split, typer.Option(help="test: the 360 held-out scans.")] = Split.test,
+    format: Annotated[DataFormat, typer.Option(help="How to lay the pairs out.")] = DataFormat.parquet,
+    split: Annotated[DigitsSplit, typer.Option(help="test: the 360 held-out scans.")] = DigitsSplit.test,
     synthetic: Annotated[
         int, typer.Option(metavar="PAIRS", help="Write so many generated shapes instead of the scans.")
     ] = 0,

@@ -24,7 +24,7 @@ HELP = (
 )
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """How to print."""
 
     table = "table"
@@ -37,7 +37,7 @@ def query(
     arguments: Annotated[
         list[str], typer.Argument(metavar="RUN [RUN...] SQL", help="Run directories, then one SQL text.")
     ],
-    format: Annotated[Format, typer.Option(help="table, csv, json or parquet.")] = Format.table,
+    format: Annotated[OutputFormat, typer.Option(help="table, csv, json or parquet.")] = OutputFormat.table,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
 ) -> None:
     """Query one or more runs in SQL, and print or write the answer."""
@@ -61,11 +61,11 @@ def query(
         write_result(result, format.value, sys.stdout.buffer)
 
 
-def _show(result: pa.Table, format: Format) -> None:
+def _show(result: pa.Table, format: OutputFormat) -> None:
     """Print a result on a terminal, which must not obey what is in it."""
     from smoothcert.sql import write_result
 
-    if format is Format.parquet:
+    if format is OutputFormat.parquet:
         raise QueryError(
             "--format parquet is no text for a terminal", remedy="name a file: --output result.parquet"
         )

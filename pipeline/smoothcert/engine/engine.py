@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from smoothcert.encoders import Encoder
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.layout import Layout, plan_layout
-from smoothcert.engine.noise import NoiseKey, NoiseSource, Stream
+from smoothcert.engine.noise import DrawKey, NoiseSource, Stream
 from smoothcert.engine.question import Question, Questioner
 from smoothcert.engine.records import Failure, Measurement, PairResult, StopReason
 from smoothcert.engine.targets import TargetTracker
@@ -206,7 +206,7 @@ class Engine:
             lane.features = self._pool.submit(self._step, lane, keys)
 
     @torch.no_grad()
-    def _step(self, lane: Lane, keys: list[NoiseKey]) -> torch.Tensor | PairwiseFailure:
+    def _step(self, lane: Lane, keys: list[DrawKey]) -> torch.Tensor | PairwiseFailure:
         self._noise.fill(lane.batch, lane.pixels, keys)
         full = self._static or len(lane.launched) == len(lane.slots)
         batch = lane.batch if full else lane.batch[lane.launched]

@@ -38,7 +38,7 @@ class Stream(StrEnum):
     EVALUATE = "evaluate"
 
 
-NoiseKey = tuple[int, str, Stream, int]
+DrawKey = tuple[int, str, Stream, int]
 """(slot, pair id, stream, chunk index)."""
 
 
@@ -95,7 +95,7 @@ class NoiseSource:
         self,
         batch: torch.Tensor,
         pixels: torch.Tensor,
-        keys: Sequence[NoiseKey],
+        keys: Sequence[DrawKey],
     ) -> None:
         """Overwrite ``batch[slot]`` with noisy copies of ``pixels[slot]`` for every key.
 
@@ -108,7 +108,7 @@ class NoiseSource:
         for key in keys:
             self._fill_slot(batch, pixels, key)
 
-    def _fill_slot(self, batch: torch.Tensor, pixels: torch.Tensor, key: NoiseKey) -> None:
+    def _fill_slot(self, batch: torch.Tensor, pixels: torch.Tensor, key: DrawKey) -> None:
         slot, pair_id, stream, chunk = key
         source = generator(noise_key(self._seed, pair_id, stream, chunk), self._device)
         grey = pixels[slot].to(torch.float32)

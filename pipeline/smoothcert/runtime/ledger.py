@@ -46,7 +46,7 @@ class Loss(StrEnum):
 
 
 @dataclass(frozen=True)
-class Task:
+class Errand:
     """A unit on its way.
 
     Attributes:
@@ -109,9 +109,9 @@ class Ledger:
         self._fresh: deque[UnitSpec] = deque()
         self._pace = Pace(draws_per_pair)
         self._lease_s = lease_s
-        self._again: deque[Task] = deque()
-        self._suspects: deque[Task] = deque()
-        self._running: dict[str, dict[str, tuple[Task, float]]] = {}
+        self._again: deque[Errand] = deque()
+        self._suspects: deque[Errand] = deque()
+        self._running: dict[str, dict[str, tuple[Errand, float]]] = {}
         self._closed: set[str] = set()
         self._poison_budget = poison_budget
         self._preemption_budget = preemption_budget
@@ -122,7 +122,7 @@ class Ledger:
 
     @property
     def running(self) -> int:
-        """Tasks in flight that still matter (a copy of a finished unit does not)."""
+        """Errands in flight that still matter (a copy of a finished unit does not)."""
         return sum(unit not in self._closed for held in self._running.values() for unit in held)
 
     def finished(self) -> bool:
@@ -136,30 +136,30 @@ class Ledger:
             workers: how many share the rest.
 
         Returns:
-            What the driver has to write into the store before it asks for the next task.
+            What the driver has to write into the store before it asks for the next errand.
         """
         enough = _SHARES * workers
         if self._look_ahead(enough) + len(self._again) >= enough or not self._pace.draws_per_pair:
             return []
-        waiting = [*self._again, *map(Task, self._fresh)]
-        share = -(-sum(len(task.unit) for task in waiting) // enough)
+        waiting = [*self._again, *map(Errand, self._fresh)]
+        share = -(-sum(len(errand.unit) for errand in waiting) // enough)
         size = max(share, int(_LEAST_DRAWS / self._pace.draws_per_pair), 1)
-        if all(len(task.unit) < 2 * size for task in waiting):
+        if all(len(errand.unit) < 2 * size for errand in waiting):
             return []
         splits = []
         self._again.clear()
         self._fresh.clear()
-        for task in waiting:
-            if len(task.unit) < 2 * size:
-                self._again.append(task)
+        for errand in waiting:
+            if len(errand.unit) < 2 * size:
+                self._again.append(errand)
                 continue
-            parts = _cut(task.unit, -(-len(task.unit) // size))
-            self._closed.add(task.unit.unit_id)
-            self._again.extend(replace(task, unit=part) for part in parts)
-            splits.append(Split(task.unit, parts))
+            parts = _cut(errand.unit, -(-len(errand.unit) // size))
+            self._closed.add(errand.unit.unit_id)
+            self._again.extend(replace(errand, unit=part) for part in parts)
+            splits.append(Split(errand.unit, parts))
         return splits
 
-    def next_for(self, worker: str, capacity: int, now: float) -> Task | None:
+    def next_for(self, worker: str, capacity: int, now: float) -> Errand | None:
         """What a worker with room should start now, or None.
 
         Suspects come first and want an empty worker; a worker that holds a suspect gets nothing else. A unit beyond
@@ -167,48 +167,48 @@ class Ledger:
         unit. Whoever is first commits it.
         """
         held = self._running.setdefault(worker, {})
-        if len(held) >= capacity or any(task.alone for task, _ in held.values()):
+        if len(held) >= capacity or any(errand.alone for errand, _ in held.values()):
             return None
         if self._suspects:
             if held:
                 return None  # it runs empty first
-            task: Task | None = self._suspects.popleft()
+            errand: Errand | None = self._suspects.popleft()
         elif overdue := self._late(now, held, _OVERDUE, self._lease_s):
-            task = overdue
+            errand = overdue
         elif self._again:
-            task = self._again.popleft()
+            errand = self._again.popleft()
         elif self._look_ahead(1):
-            task = Task(self._fresh.popleft())
+            errand = Errand(self._fresh.popleft())
         else:
-            task = None if held else self._late(now, held, _SLOW, 0.0)
-        if task is not None:
-            held[task.unit.unit_id] = (task, now)
-        return task
+            errand = None if held else self._late(now, held, _SLOW, 0.0)
+        if errand is not None:
+            held[errand.unit.unit_id] = (errand, now)
+        return errand
 
-    def completed(self, worker: str, unit_id: str, now: float, draws: int = 0) -> bool:
+    def deliver(self, worker: str, unit_id: str, now: float, draws: int = 0) -> bool:
         """A worker delivered a unit that took so many draws; False if that unit was closed before."""
-        task, started = self._running.get(worker, {}).pop(unit_id, (None, now))
+        errand, started = self._running.get(worker, {}).pop(unit_id, (None, now))
         if unit_id in self._closed:
             return False
-        if task is not None:
-            self._pace.note(len(task.unit), draws, now - started)
+        if errand is not None:
+            self._pace.note(len(errand.unit), draws, now - started)
         self._closed.add(unit_id)
         return True
 
-    def erred(self, worker: str, unit_id: str, error: BaseException) -> bool:
+    def fail(self, worker: str, unit_id: str, error: BaseException) -> bool:
         """A unit ended with an error of its own; False when it is given up."""
-        task, _ = self._running.get(worker, {}).pop(unit_id, (None, 0.0))
-        if task is None or unit_id in self._closed or self._runs(unit_id):
+        errand, _ = self._running.get(worker, {}).pop(unit_id, (None, 0.0))
+        if errand is None or unit_id in self._closed or self._runs(unit_id):
             return True
-        task = replace(task, errors=task.errors + 1)
-        if task.errors < self._error_budget:
-            self._queue_of(task).append(task)
+        errand = replace(errand, errors=errand.errors + 1)
+        if errand.errors < self._error_budget:
+            self._queue_of(errand).append(errand)
             return True
         self._closed.add(unit_id)
         self.failed[unit_id] = error
         return False
 
-    def lost(self, worker: str, loss: Loss) -> list[Split | Conviction]:
+    def lose(self, worker: str, loss: Loss) -> list[Split | Conviction]:
         """A worker is gone with what it held: requeue, suspect, split or convict.
 
         Returns:
@@ -217,8 +217,8 @@ class Ledger:
         Raises:
             ExecutorError: the cluster took more workers than the preemption budget allows.
         """
-        held = [task for task, _ in self._running.pop(worker, {}).values()]
-        tasks = [t for t in held if t.unit.unit_id not in self._closed and not self._runs(t.unit.unit_id)]
+        held = [errand for errand, _ in self._running.pop(worker, {}).values()]
+        errands = [t for t in held if t.unit.unit_id not in self._closed and not self._runs(t.unit.unit_id)]
         self.losses += 1
         if loss is Loss.PREEMPTED:
             self.preemptions += 1
@@ -228,31 +228,31 @@ class Ledger:
                     f"executor.preemption_budget={self._preemption_budget}",
                     remedy="run the same command again to resume, on more stable nodes",
                 )
-            for task in reversed(tasks):
-                self._queue_of(task).appendleft(task)
+            for errand in reversed(errands):
+                self._queue_of(errand).appendleft(errand)
             return []
         verdicts: list[Split | Conviction] = []
-        for task in tasks:
+        for errand in errands:
             # all that it held counts: a copy that runs elsewhere too may be at fault as well
             if len(held) > 1:
-                self._suspects.append(replace(task, alone=True))
+                self._suspects.append(replace(errand, alone=True))
                 continue
-            task = replace(task, alone=True, losses=task.losses + 1)
-            if task.losses < self._poison_budget:
-                self._suspects.append(task)
-            elif len(task.unit) > 1:
-                verdicts.append(self._split(task.unit))
+            errand = replace(errand, alone=True, losses=errand.losses + 1)
+            if errand.losses < self._poison_budget:
+                self._suspects.append(errand)
+            elif len(errand.unit) > 1:
+                verdicts.append(self._split(errand.unit))
             else:
-                self._closed.add(task.unit.unit_id)
-                verdicts.append(Conviction(task.unit, loss))
+                self._closed.add(errand.unit.unit_id)
+                verdicts.append(Conviction(errand.unit, loss))
         return verdicts
 
     def withdraw(self, units: Iterable[UnitSpec]) -> None:
         """Forget waiting units: another process closed what they belong to."""
         gone = {unit.unit_id for unit in units}
         self._closed |= gone
-        self._suspects = deque(task for task in self._suspects if task.unit.unit_id not in gone)
-        self._again = deque(task for task in self._again if task.unit.unit_id not in gone)
+        self._suspects = deque(errand for errand in self._suspects if errand.unit.unit_id not in gone)
+        self._again = deque(errand for errand in self._again if errand.unit.unit_id not in gone)
 
     def _split(self, unit: UnitSpec) -> Split:
         parts = _cut(unit, _SPLIT)
@@ -261,12 +261,12 @@ class Ledger:
             # the whole has shown that the fault repeats: a part is cut further at its first loss, but a single
             # pair is convicted on its own record alone
             losses = self._poison_budget - 1 if len(part) > 1 else 0
-            self._suspects.append(Task(part, alone=True, losses=losses))
+            self._suspects.append(Errand(part, alone=True, losses=losses))
         return Split(unit, parts)
 
-    def _queue_of(self, task: Task) -> deque[Task]:
+    def _queue_of(self, errand: Errand) -> deque[Errand]:
         """A suspect waits among suspects, so that it runs alone again."""
-        return self._suspects if task.alone else self._again
+        return self._suspects if errand.alone else self._again
 
     def _runs(self, unit_id: str) -> bool:
         return any(unit_id in held for held in self._running.values())
@@ -278,8 +278,8 @@ class Ledger:
         return len(self._fresh)
 
     def _late(
-        self, now: float, mine: dict[str, tuple[Task, float]], times: float, at_least_s: float
-    ) -> Task | None:
+        self, now: float, mine: dict[str, tuple[Errand, float]], times: float, at_least_s: float
+    ) -> Errand | None:
         """The oldest unit that takes so many times the usual time, if nobody runs a copy of it yet."""
         if self._pace.expected_s(1) is None:
             return None
@@ -288,14 +288,14 @@ class Ledger:
             for unit_id in held:
                 copies[unit_id] = copies.get(unit_id, 0) + 1
         late = [
-            (started, task)
+            (started, errand)
             for held in self._running.values()
-            for unit_id, (task, started) in held.items()
+            for unit_id, (errand, started) in held.items()
             if unit_id not in self._closed
             and unit_id not in mine
-            and not task.alone
+            and not errand.alone
             and copies[unit_id] == 1
-            and now - started > max(times * (self._pace.expected_s(len(task.unit)) or 0.0), at_least_s)
+            and now - started > max(times * (self._pace.expected_s(len(errand.unit)) or 0.0), at_least_s)
         ]
         return min(late, key=lambda item: item[0])[1] if late else None
 

@@ -35,7 +35,7 @@ def uses_gpu(section: EncoderSection) -> bool | None:
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerShare:
     """What one worker asks of the cluster, settled once for a run so that all its workers are alike.
 
     Attributes:
@@ -49,7 +49,7 @@ class Share:
     asked: int | None
 
     @classmethod
-    def of(cls, section: ExecutorSection, *, uses_gpu: bool | None) -> Share:
+    def of(cls, section: ExecutorSection, *, uses_gpu: bool | None) -> WorkerShare:
         """Read the job, and the cluster where the job leaves it open.
 
         Args:

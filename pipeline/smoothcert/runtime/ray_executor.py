@@ -33,8 +33,8 @@ from smoothcert.errors import (
 )
 from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import STORE_FAILURES, ExecutorReport, Monitor
-from smoothcert.runtime.ledger import Ledger, Loss, Split, Task
-from smoothcert.runtime.ray_cluster import Share, connect, end_process
+from smoothcert.runtime.ledger import Errand, Ledger, Loss, Split
+from smoothcert.runtime.ray_cluster import WorkerShare, connect, end_process
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Progress, Session
 
@@ -129,7 +129,7 @@ class _Held:
     start_ref: Any
     place: tuple[str, int] | None = None
     ready: bool = False
-    tasks: dict[Any, Task] = field(default_factory=dict)
+    errands: dict[Any, Errand] = field(default_factory=dict)
     beat_ref: Any = None
     beat_sent: float = 0.0
     progress: Progress = Progress(0, 0, 0)
@@ -200,7 +200,7 @@ class RayExecutor:
         return report
 
     def _loop(self, ledger: Ledger, monitor: Monitor, report: ExecutorReport) -> None:
-        share = Share.of(self._section, uses_gpu=self._uses_gpu)
+        share = WorkerShare.of(self._section, uses_gpu=self._uses_gpu)
         worker_count, count_again = share.workers(), time.monotonic() + _LOOK_AGAIN_S
         grace_until: float | None = None
         self._looked = time.monotonic()
@@ -236,7 +236,7 @@ class RayExecutor:
             for held in self._held.values():
                 ray.kill(held.actor, no_restart=True)
 
-    def _hire(self, share: Share) -> None:
+    def _hire(self, share: WorkerShare) -> None:
         name = f"w-{uuid.uuid4().hex[:8]}"
         actor_class = ray.remote(RayWorker)
         actor = actor_class.options(
@@ -252,15 +252,15 @@ class RayExecutor:
         # one unit each per round, so that a short queue is shared before anyone gets a second
         for load in range(self._section.units_in_flight):
             for held in self._held.values():
-                if not held.ready or len(held.tasks) > load:
+                if not held.ready or len(held.errands) > load:
                     continue
-                task = ledger.next_for(held.name, self._section.units_in_flight, now)
-                if task is not None:
-                    held.moved = now if not held.tasks else held.moved
-                    held.tasks[held.actor.run.remote(task.unit)] = task
+                errand = ledger.next_for(held.name, self._section.units_in_flight, now)
+                if errand is not None:
+                    held.moved = now if not held.errands else held.moved
+                    held.errands[held.actor.run.remote(errand.unit)] = errand
 
     def _collect(self, ledger: Ledger, monitor: Monitor) -> None:
-        refs = {ref: held for held in self._held.values() for ref in held.tasks}
+        refs = {ref: held for held in self._held.values() for ref in held.errands}
         hellos = {held.hello_ref: held for held in self._held.values() if held.place is None}
         births = {held.start_ref: held for held in self._held.values() if not held.ready}
         waiting = [*refs, *hellos, *births]
@@ -278,7 +278,7 @@ class RayExecutor:
             try:
                 value = ray.get(ref)
             except RayTaskError as exc:
-                self._task_failed(ledger, monitor, held, ref, exc)
+                self._errand_failed(ledger, monitor, held, ref, exc)
             except RayError as exc:
                 # dead, ended by Ray for want of memory, out of reach, or its answer is lost: it is of no use
                 self._discard(held)
@@ -293,16 +293,16 @@ class RayExecutor:
                     self._deliver(ledger, monitor, held, ref, value)
 
     def _deliver(self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, result: UnitResult) -> None:
-        del held.tasks[ref]
+        del held.errands[ref]
         self._done += 1
         self._losses_in_a_row = self._store_failures = 0
         held.moved = time.monotonic()
-        if ledger.completed(held.name, result.unit_id, held.moved, result.commit.draws):
+        if ledger.deliver(held.name, result.unit_id, held.moved, result.commit.draws):
             if not result.done:
                 self._duties.commit(result)
             monitor.on_result(result)
 
-    def _task_failed(
+    def _errand_failed(
         self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, exc: RayTaskError
     ) -> None:
         cause = exc.cause if isinstance(exc.cause, Exception) else exc
@@ -315,17 +315,17 @@ class RayExecutor:
             self._discard(held)
             self._lose(ledger, monitor, held, Loss.DIED, cause)
             return
-        task = held.tasks.pop(ref)
+        errand = held.errands.pop(ref)
         error = (
             cause if isinstance(cause, SmoothcertError) else ExecutorError(f"{type(cause).__name__}: {cause}")
         )
         self._store_failures = self._store_failures + 1 if isinstance(error, StoreError) else 0
         if self._store_failures >= STORE_FAILURES:
             raise error
-        if ledger.erred(held.name, task.unit.unit_id, error):
-            log.warning("unit %s failed on %s and is tried again: %s", task.unit.unit_id, held.name, error)
+        if ledger.fail(held.name, errand.unit.unit_id, error):
+            log.warning("unit %s failed on %s and is tried again: %s", errand.unit.unit_id, held.name, error)
         else:
-            log.error("unit %s is given up: %s", task.unit.unit_id, error)
+            log.error("unit %s is given up: %s", errand.unit.unit_id, error)
 
     def _start_failed(self, ledger: Ledger, monitor: Monitor, held: _Held, cause: Exception) -> None:
         """A worker says why it cannot start: its node's fault as long as others can, else the job's."""
@@ -370,7 +370,7 @@ class RayExecutor:
 
     def _settle(self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss) -> None:
         """Hand back what a lost worker held, or split and convict what is at fault."""
-        for verdict in ledger.lost(held.name, loss):
+        for verdict in ledger.lose(held.name, loss):
             unit = verdict.unit
             where = f"pairs {unit.start} to {unit.stop - 1} of {unit.source_uri}"
             if isinstance(verdict, Split):
@@ -403,12 +403,12 @@ class RayExecutor:
                     if progress != held.progress:
                         held.progress, held.moved = progress, now
                 except (RayActorError, OutOfMemoryError) as exc:
-                    if not held.tasks:  # else it shows in them
+                    if not held.errands:  # else it shows in them
                         self._lose(ledger, monitor, held, self._cause(held, exc), exc)
                         continue
                 except RayError:
                     pass  # silence is what the lease is for
-            if not held.tasks:
+            if not held.errands:
                 held.moved = now
             elif now - held.moved > self._section.lease_s:
                 self._kill(held)
@@ -424,7 +424,7 @@ class RayExecutor:
                 held.moved += pause
                 held.hired += pause
 
-    def _check_places(self, share: Share) -> None:
+    def _check_places(self, share: WorkerShare) -> None:
         """Say that workers wait for a place in the cluster; give up when for long there was none for any."""
         now = time.monotonic()
         waiting = [now - held.hired for held in self._held.values() if held.place is None]

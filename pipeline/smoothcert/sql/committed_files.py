@@ -20,12 +20,12 @@ class CommittedFiles(pads.FileSystemDataset):  # type: ignore[misc]  # pyarrow h
     ``Scanner.to_batches`` starts without the lock, so DuckDB is given a reader on top of that.
     """
 
-    def scanner(self, **options: Any) -> _Scan:
+    def scanner(self, **options: Any) -> _Scanner:
         """What DuckDB calls for every scan, with ``columns`` and ``filter``."""
-        return _Scan(super().scanner(**options))
+        return _Scanner(super().scanner(**options))
 
 
-class _Scan:
+class _Scanner:
     def __init__(self, scanner: pads.Scanner) -> None:
         self._scanner = scanner
         self.projected_schema: pa.Schema = scanner.projected_schema

@@ -15,7 +15,7 @@ from smoothcert.storage.steady import connection_failed, not_served, timed_out
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Translation:
     """One line of the table.
 
     Attributes:
@@ -42,68 +42,70 @@ def _any(*rules: Callable[[BaseException], bool]) -> Callable[[BaseException], b
     return lambda exc: any(rule(exc) for rule in rules)
 
 
-TABLE: tuple[Rule, ...] = (
-    Rule(
+TABLE: tuple[Translation, ...] = (
+    Translation(
         _errno("ENOSPC", "EDQUOT"),
         "the disk or quota is full",
         "free space or move the run to a larger disk, then run the same command again: committed units are "
         "kept",
     ),
-    Rule(_errno("EROFS"), "the file system is read-only", "choose a writable directory in output.runs"),
-    Rule(
+    Translation(
+        _errno("EROFS"), "the file system is read-only", "choose a writable directory in output.runs"
+    ),
+    Translation(
         _named(
             "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"
         ),
         "no credentials for the object store were found",
         "set them in the environment, a profile or an instance role; never in the job file",
     ),
-    Rule(
+    Translation(
         _any(_named("PermissionError", "Forbidden"), _errno("EACCES", "EPERM")),
         "access was denied",
         "check the permissions of the path, or the policy of the bucket and the credentials in use",
     ),
-    Rule(
+    Translation(
         _any(_named("FileNotFoundError", "NoSuchBucket"), _errno("ENOENT")),
         "it does not exist",
         "check the path; a bucket must exist before a run writes to it",
     ),
-    Rule(
+    Translation(
         _any(_named("IsADirectoryError", "NotADirectoryError"), _errno("EISDIR", "ENOTDIR")),
         "a file and a directory are in each other's place",
         "choose another directory, or move what is in the way",
     ),
-    Rule(_errno("ENAMETOOLONG"), "the name is too long", "choose a shorter path"),
-    Rule(
+    Translation(_errno("ENAMETOOLONG"), "the name is too long", "choose a shorter path"),
+    Translation(
         timed_out,
         "the store did not answer in time",
         "check the network and the store, then run the same command again: committed units are kept",
     ),
-    Rule(
+    Translation(
         connection_failed,
         "the connection to the store failed",
         "check the network and the endpoint, then run the same command again: committed units are kept",
     ),
-    Rule(
+    Translation(
         not_served,
         "the store failed to serve the request",
         "check the store's health, then run the same command again: committed units are kept",
     ),
-    Rule(
+    Translation(
         _named("ImportError"),
         "the library for this kind of URL is not installed",
         "install it: pip install s3fs for s3://, gcsfs for gs://, adlfs for abfs://",
     ),
-    Rule(
+    Translation(
         _named("BotoCoreError", "ClientError", "HttpError", "AzureError"),
         "the object store refused the request",
         "check the bucket, the region and the endpoint",
     ),
-    Rule(
+    Translation(
         _any(_named("ArrowInvalid", "ArrowException")),
         "it is not a readable Parquet file",
         "the file was changed or cut after it was written; restore it, or start a new run directory",
     ),
-    Rule(
+    Translation(
         _any(_named("OSError")),
         "the file system reported an error",
         "check the file system, then run the same command again: committed units are kept",
@@ -111,7 +113,7 @@ TABLE: tuple[Rule, ...] = (
 )
 
 
-def rule_for(exc: BaseException) -> Rule | None:
+def translation_for(exc: BaseException) -> Translation | None:
     """The line of the table for an exception, or ``None``: then it is a bug and must surface as it is."""
     return next((rule for rule in TABLE if rule.matches(exc)), None)
 
@@ -129,7 +131,7 @@ def translated(exc: BaseException, doing: str, path: str) -> BaseException:
     """
     if isinstance(exc, SmoothcertError):
         return exc
-    rule = rule_for(exc)
+    rule = translation_for(exc)
     if rule is None:
         return exc
     detail = " ".join(str(exc).split())

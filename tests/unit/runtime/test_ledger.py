@@ -54,13 +54,13 @@ class Cluster:
     def complete(self, worker: str, unit_id: str) -> None:
         self.now += 1
         done = self.held[worker].pop(unit_id)
-        if self.ledger.completed(worker, unit_id, self.now):
+        if self.ledger.deliver(worker, unit_id, self.now):
             self.close(done)
 
     def err(self, worker: str, unit_id: str) -> None:
         self.now += 1
         failed = self.held[worker].pop(unit_id)
-        if not self.ledger.erred(worker, unit_id, RuntimeError("of its own")):
+        if not self.ledger.fail(worker, unit_id, RuntimeError("of its own")):
             self.close(failed)
             self.given_up.update(range(failed.start, failed.stop))
 
@@ -70,7 +70,7 @@ class Cluster:
         if len(held) == 1 and loss is not Loss.PREEMPTED:
             only = next(iter(held.values()))
             self.lone_losses[only.start, only.stop] += 1
-        for verdict in self.ledger.lost(worker, loss):
+        for verdict in self.ledger.lose(worker, loss):
             if isinstance(verdict, Conviction):
                 assert len(verdict.unit) == 1 and verdict.loss is loss
                 self.convicted.add(verdict.unit.start)
@@ -152,11 +152,11 @@ def test_exactly_the_poison_pairs_are_convicted(poison, budget, loss):
 def test_neighbours_of_a_poison_pair_become_suspects_and_are_cleared():
     ledger = Ledger(units(1, 1, 1), poison_budget=2)
     assert [ledger.next_for("a", 2, 0.0).unit.start for _ in range(2)] == [0, 1]
-    assert ledger.lost("a", Loss.DIED) == []
+    assert ledger.lose("a", Loss.DIED) == []
     suspect = ledger.next_for("b", 2, 0.0)
     assert suspect.alone and suspect.unit.start == 0
     assert ledger.next_for("b", 2, 0.0) is None, "a suspect runs with nothing beside it"
-    assert ledger.completed("b", suspect.unit.unit_id, 1.0)
+    assert ledger.deliver("b", suspect.unit.unit_id, 1.0)
     assert ledger.next_for("b", 2, 0.0).unit.start == 1
 
 
@@ -165,7 +165,7 @@ def test_suspects_wait_for_an_empty_worker():
     ledger.next_for("busy", 2, 0.0)
     for _ in range(2):
         ledger.next_for("dies", 2, 0.0)
-    ledger.lost("dies", Loss.DIED)
+    ledger.lose("dies", Loss.DIED)
     assert ledger.next_for("busy", 2, 0.0) is None, "a busy worker runs empty before it takes a suspect"
     assert ledger.next_for("fresh", 2, 0.0).alone
 
@@ -175,12 +175,12 @@ def test_a_unit_beside_a_copy_is_not_blamed_for_the_workers_end():
     ledger = Ledger(units(*[1] * 7), poison_budget=1)
     for i in range(5):
         task = ledger.next_for("quick", 1, float(i))
-        ledger.completed("quick", task.unit.unit_id, i + 0.1)
+        ledger.deliver("quick", task.unit.unit_id, i + 0.1)
     slow, other = ledger.next_for("slow", 1, 5.0), ledger.next_for("errs", 1, 49.9)
     assert ledger.next_for("dies", 2, 50.0).unit == slow.unit
-    ledger.erred("errs", other.unit.unit_id, RuntimeError())
+    ledger.fail("errs", other.unit.unit_id, RuntimeError())
     assert ledger.next_for("dies", 2, 50.0).unit == other.unit
-    assert ledger.lost("dies", Loss.DIED) == []
+    assert ledger.lose("dies", Loss.DIED) == []
     again = ledger.next_for("fresh", 2, 51.0)
     assert again.unit == other.unit and again.alone and again.losses == 0
 
@@ -189,10 +189,10 @@ def test_preemption_blames_nobody_and_has_its_own_budget():
     ledger = Ledger(units(1, 1), poison_budget=1, preemption_budget=3)
     for i in range(3):
         ledger.next_for(f"w{i}", 1, 0.0)
-        assert ledger.lost(f"w{i}", Loss.PREEMPTED) == []
+        assert ledger.lose(f"w{i}", Loss.PREEMPTED) == []
     ledger.next_for("w3", 1, 0.0)
     with pytest.raises(ExecutorError, match=r"preemption_budget=3") as caught:
-        ledger.lost("w3", Loss.PREEMPTED)
+        ledger.lose("w3", Loss.PREEMPTED)
     assert "resume" in caught.value.remedy
     assert ledger.preemptions == ledger.losses == 4
 
@@ -201,15 +201,15 @@ def test_a_suspect_stays_a_suspect_through_preemption_and_errors():
     """Its record counts only while it is alone, so it must be alone the next time too."""
     ledger = Ledger(units(1, 1, 1, 1), poison_budget=2)
     ledger.next_for("a", 1, 0.0)
-    ledger.lost("a", Loss.DIED)
+    ledger.lose("a", Loss.DIED)
     assert ledger.next_for("b", 2, 0.0).losses == 1
-    ledger.lost("b", Loss.PREEMPTED)
+    ledger.lose("b", Loss.PREEMPTED)
     task = ledger.next_for("c", 2, 0.0)
     assert task.alone and task.losses == 1
-    assert ledger.erred("c", task.unit.unit_id, RuntimeError())
+    assert ledger.fail("c", task.unit.unit_id, RuntimeError())
     again = ledger.next_for("d", 2, 0.0)
     assert again.alone and again.errors == 1 and ledger.next_for("d", 2, 0.0) is None
-    verdicts = ledger.lost("d", Loss.DIED)
+    verdicts = ledger.lose("d", Loss.DIED)
     assert verdicts == [Conviction(again.unit, Loss.DIED)]
 
 
@@ -217,7 +217,7 @@ def test_errors_of_a_unit_are_retried_and_then_given_up_with_the_last_reason():
     ledger = Ledger(units(1), error_budget=3)
     for i in range(3):
         task = ledger.next_for("a", 1, 0.0)
-        kept = ledger.erred("a", task.unit.unit_id, RuntimeError(f"attempt {i}"))
+        kept = ledger.fail("a", task.unit.unit_id, RuntimeError(f"attempt {i}"))
         assert kept == (i < 2)
     assert ledger.finished() and str(ledger.failed[task.unit.unit_id]) == "attempt 2"
     assert ledger.next_for("a", 1, 0.0) is None
@@ -227,7 +227,7 @@ def test_stragglers_get_one_copy_and_the_first_to_deliver_counts():
     ledger = Ledger(units(*[1] * 7))
     for i in range(5):
         task = ledger.next_for("quick", 1, 10.0 * i)
-        ledger.completed("quick", task.unit.unit_id, 10.0 * i + 10)
+        ledger.deliver("quick", task.unit.unit_id, 10.0 * i + 10)
     slow = ledger.next_for("slow", 1, 50.0)
     slower = ledger.next_for("slower", 1, 49.0)
     assert ledger.next_for("idle", 1, 60.0) is None, "nobody is slow yet"
@@ -235,18 +235,18 @@ def test_stragglers_get_one_copy_and_the_first_to_deliver_counts():
     assert copy.unit == slower.unit, "the one that began first"
     assert ledger.next_for("idle 2", 1, 71.0).unit == slow.unit
     assert ledger.next_for("idle 3", 1, 99.0) is None, "one copy is enough"
-    assert ledger.completed("idle", copy.unit.unit_id, 80.0)
-    assert not ledger.completed("slower", copy.unit.unit_id, 81.0)
+    assert ledger.deliver("idle", copy.unit.unit_id, 80.0)
+    assert not ledger.deliver("slower", copy.unit.unit_id, 81.0)
     assert not ledger.finished()
-    assert ledger.lost("idle 2", Loss.DIED) == [], "the unit still runs where it ran first"
-    assert ledger.completed("slow", slow.unit.unit_id, 90.0)
+    assert ledger.lose("idle 2", Loss.DIED) == [], "the unit still runs where it ran first"
+    assert ledger.deliver("slow", slow.unit.unit_id, 90.0)
     assert ledger.finished()
 
 
 def test_no_copies_before_the_usual_time_is_known():
     ledger = Ledger(units(1, 1))
     task = ledger.next_for("a", 1, 0.0)
-    ledger.completed("a", task.unit.unit_id, 1.0)
+    ledger.deliver("a", task.unit.unit_id, 1.0)
     ledger.next_for("a", 1, 1.0)
     assert ledger.next_for("b", 1, 1e9) is None
 
@@ -255,10 +255,10 @@ def test_a_delivery_of_an_unknown_unit_counts_once():
     """A worker declared lost may have committed before it died; its unit ran again elsewhere."""
     ledger = Ledger(units(1))
     task = ledger.next_for("a", 1, 0.0)
-    ledger.lost("a", Loss.HUNG)
-    assert ledger.completed("a", task.unit.unit_id, 1.0)
+    ledger.lose("a", Loss.HUNG)
+    assert ledger.deliver("a", task.unit.unit_id, 1.0)
     second = ledger.next_for("b", 1, 1.0)
-    assert second is None or not ledger.completed("b", second.unit.unit_id, 2.0)
+    assert second is None or not ledger.deliver("b", second.unit.unit_id, 2.0)
 
 
 # --- the tail -----------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def time_to_the_end(ledger: Ledger, costs: list[float], *, workers: int, even_ou
         worker = min((w for w, queue in held.items() if queue), key=lambda w: held[w][0][1])
         finished, now = held[worker].pop(0)
         draws = int(100 * sum(costs[finished.start : finished.stop]))
-        if ledger.completed(worker, finished.unit_id, now, draws):
+        if ledger.deliver(worker, finished.unit_id, now, draws):
             done.update(range(finished.start, finished.stop))
     assert done == Counter(range(len(costs)))
     return now
@@ -308,11 +308,11 @@ def test_units_are_cut_only_where_that_is_worth_it():
     ledger = Ledger(units(*[100] * 40), draws_per_pair=100)
     for i in range(33):
         assert ledger.even_out(4) == [], "twelve and more wait, or none of them holds two shares"
-        ledger.completed("a", ledger.next_for("a", 1, 0.0).unit.unit_id, float(i), draws=100 * 100)
+        ledger.deliver("a", ledger.next_for("a", 1, 0.0).unit.unit_id, float(i), draws=100 * 100)
     # seven units of 10,000 draws for four workers, three shares each: a share is 59 pairs
     assert ledger.even_out(4) == []
     for i in range(2):
-        ledger.completed("a", ledger.next_for("a", 1, 0.0).unit.unit_id, 40.0 + i, draws=100 * 100)
+        ledger.deliver("a", ledger.next_for("a", 1, 0.0).unit.unit_id, 40.0 + i, draws=100 * 100)
     # five units: a share is 42 pairs, but 50 are the least that is worth a unit
     cut = ledger.even_out(4)
     assert [len(part) for split in cut for part in split.parts] == [50] * 10
@@ -332,7 +332,7 @@ def test_a_unit_beyond_its_deadline_gets_a_copy_though_others_wait():
     ledger = Ledger(units(*[1] * 9), lease_s=30.0)
     stuck = ledger.next_for("stuck", 1, 0.0)
     for i in range(5):
-        ledger.completed("a", ledger.next_for("a", 1, i).unit.unit_id, i + 1.0)
+        ledger.deliver("a", ledger.next_for("a", 1, i).unit.unit_id, i + 1.0)
     assert ledger.next_for("a", 1, 29.0).unit.start == 6, "ten times the usual time, but less than the lease"
     copy = ledger.next_for("b", 2, 31.0)
     assert copy.unit == stuck.unit

@@ -11,7 +11,7 @@ from smoothcert.job import ExecutorSection
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.ledger import Ledger, Loss
-from smoothcert.runtime.ray_cluster import Share, uses_gpu
+from smoothcert.runtime.ray_cluster import WorkerShare, uses_gpu
 from smoothcert.runtime.ray_executor import RayExecutor, _Held
 from smoothcert.work.inputs import loadable_here
 
@@ -108,7 +108,7 @@ def test_workers_ask_for_what_their_encoder_needs(monkeypatch, device, nodes, to
 
     monkeypatch.setattr(ray, "cluster_resources", lambda: nodes)
     section = ExecutorSection(kind="ray", gpus_per_worker=told)
-    share = Share.of(section, uses_gpu=uses_gpu(EncoderSection(model="m", device=device)))
+    share = WorkerShare.of(section, uses_gpu=uses_gpu(EncoderSection(model="m", device=device)))
     assert (share.gpus, share.workers()) == (gpus, workers)
     nodes |= {"CPU": 2 * nodes["CPU"], "GPU": 2 * nodes.get("GPU", 0)}
     assert share.workers() >= workers  # more nodes, more workers

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.storage.foreign_errors import rule_for, translated
+from smoothcert.storage.foreign_errors import translation_for, translated
 from smoothcert.storage.steady import is_transient
 
 CASES = [
@@ -42,7 +42,7 @@ def test_each_kind_gets_its_words(error: BaseException, said: str, transient: bo
 def test_every_line_of_the_table_is_reached() -> None:
     from smoothcert.storage.foreign_errors import TABLE
 
-    reached = {id(rule_for(error)) for error, _, _ in CASES}
+    reached = {id(translation_for(error)) for error, _, _ in CASES}
     missing = [rule.what for rule in TABLE if id(rule) not in reached]
     assert not missing
 

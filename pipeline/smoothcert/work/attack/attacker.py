@@ -39,7 +39,7 @@ _NO_REFERENCE = "the encoder returned NaN or infinity for the clean image under 
 
 
 @dataclass(frozen=True, slots=True)
-class AttackOutcome:
+class JudgedAttack:
     """One attack on one pair, on one subject, at one budget.
 
     Attributes:
@@ -179,7 +179,7 @@ class Attacker:
 
     def run(
         self, pairs: Sequence[ReadyPair], claims: Mapping[str, Claims] = MappingProxyType({})
-    ) -> Iterator[tuple[str, float, tuple[AttackOutcome, ...]]]:
+    ) -> Iterator[tuple[str, float, tuple[JudgedAttack, ...]]]:
         """Attack a batch: (subject, budget, one outcome a pair) for every subject and budget.
 
         The same pairs serve every subject. Searching draws noise from the stream ``attack``, judging from
@@ -225,7 +225,7 @@ class Attacker:
                     for each, usable in zip(scores, known, strict=True)
                 )
                 outcomes = zip(found.records, scores, found.images, strict=True)
-                yield subject.name, budget, tuple(AttackOutcome(*each) for each in outcomes)
+                yield subject.name, budget, tuple(JudgedAttack(*each) for each in outcomes)
 
     def _objectives(
         self, front: _Front, pairs: Sequence[ReadyPair], images: torch.Tensor, draws: int

@@ -11,7 +11,7 @@ from smoothcert.encoders import Encoder
 from smoothcert.errors import EncodeError, NonFiniteError, PairError
 from smoothcert.job import Job
 from smoothcert.job.attacks import ENSEMBLES
-from smoothcert.work.attack.attacker import Attacker, AttackOutcome
+from smoothcert.work.attack.attacker import Attacker, JudgedAttack
 from smoothcert.work.attack.certified import Claims
 
 
@@ -124,7 +124,7 @@ class AttackRowMaker:
         pair: Pair,
         subject: str,
         budget: float,
-        outcome: AttackOutcome,
+        outcome: JudgedAttack,
         claims: Claims | None,
     ) -> AttackRow:
         """The row of one outcome; quarantined where the encoder gave no number."""

@@ -18,7 +18,7 @@ from smoothcert.errors import EncodeError, OutOfMemoryError, PairError, Smoothce
 from smoothcert.job import AttackSection
 from smoothcert.store import RunDirectory
 from smoothcert.store.retry_unit import origin_of
-from smoothcert.work.attack.attacker import Attacker, AttackOutcome
+from smoothcert.work.attack.attacker import Attacker, JudgedAttack
 from smoothcert.work.attack.certified import CertificateReader, Claims
 from smoothcert.work.attack.examples import ExampleShelf
 from smoothcert.work.attack.goal import ReadyPair
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 PAIRS_AT_ONCE = 64
 """Pairs attacked together: enough to fill a device, few enough to hold in memory with their draws."""
 
-_Result = tuple[str, float, tuple[AttackOutcome, ...]]
+_Result = tuple[str, float, tuple[JudgedAttack, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class AttackWorker:
         each: ReadyPair,
         subject: str,
         budget: float,
-        outcome: AttackOutcome,
+        outcome: JudgedAttack,
         claims: Mapping[str, Claims],
     ) -> AttackRow:
         name = each.pair.pair_id
