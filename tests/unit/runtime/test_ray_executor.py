@@ -31,7 +31,7 @@ def executor(workers, ready, done):
         held = _Held(f"w{i}", Actor(), None, f"start{i}", place=("node", i), ready=i < ready)
         made._held[held.name] = held
         if held.ready:
-            held.tasks[f"ref{i}"] = ledger.next_for(held.name, 1, 0.0)
+            held.errands[f"ref{i}"] = ledger.next_for(held.name, 1, 0.0)
     return made, ledger
 
 
