@@ -85,7 +85,8 @@ def run_phase(
     for note in report.notes:
         terminal.say(note)
     stopped = report.stopped and stopped_by.signal is not None
-    code = SHOW[phase.name](driver, report, terminal)
+    show = SHOW.get(phase.name)
+    code = 0 if show is None else show(driver, report, terminal)
     if stopped:
         terminal.say(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")
         return 128 + (stopped_by.signal or 0)

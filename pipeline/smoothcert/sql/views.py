@@ -7,6 +7,8 @@ units            one row per committed unit
 runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
 attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
+
+Every table that tasks fill has a view of its name, and one ``replaced_<name>`` of the rows that a retry replaced.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.tables.attacks import ATTACKS
 from smoothcert.store.tables.certificates import CERTIFICATES
 from smoothcert.store.tables.columns import TableSchema
+from smoothcert.store.tables.registry import TABLES
 
 _INTERNAL = "internal"
 """Schema of what users need not see."""
@@ -50,13 +53,9 @@ class OpenedRun:
         """Whether every pair of the plan has its row."""
         return self.committed.pairs == self.directory.info.pairs
 
-    def certificates(self) -> CommittedFiles:
-        """The committed files of the table ``certificates``; nothing is opened yet."""
-        return committed_files(self.directory.storage, CERTIFICATES, self.committed.files(CERTIFICATES.name))
-
-    def attacks(self) -> CommittedFiles:
-        """The same of the table ``attacks``."""
-        return committed_files(self.directory.storage, ATTACKS, self.committed.files(ATTACKS.name))
+    def files(self, table: TableSchema) -> CommittedFiles:
+        """The committed files of a table; nothing is opened yet."""
+        return committed_files(self.directory.storage, table, self.committed.files(table.name))
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:
@@ -64,44 +63,40 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
-    relations = [_rows_of(connection, CERTIFICATES, i, run, run.certificates()) for i, run in enumerate(runs)]
-    connection.execute(
-        "CREATE VIEW certificates AS " + " UNION ALL ".join(f"SELECT * FROM {name}" for name in relations)
-    )
+    relations = {
+        table.name: [_rows_of(connection, table, i, run) for i, run in enumerate(runs)]
+        for table in TABLES.values()
+    }
+    for table in TABLES.values():
+        rows = " UNION ALL ".join(f"SELECT * FROM {name}" for name in relations[table.name])
+        connection.execute(
+            f"CREATE VIEW {table.name} AS {_SELECTIONS.get(table.name, 'SELECT *')} FROM ({rows})"
+        )
+        replaced = " UNION ALL ".join(_replaced(i, run, table) for i, run in enumerate(runs))
+        connection.execute(f"CREATE VIEW replaced_{table.name} AS {replaced}")
     connection.execute(
         "CREATE VIEW quarantine AS SELECT run_id, unit_id, pair_id, source_uri, caption, label, error_stage, "
         "error_class, error_message FROM certificates WHERE status = 'quarantined'"
     )
-    connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, relations))
-    attacked = [_rows_of(connection, ATTACKS, i, run, run.attacks()) for i, run in enumerate(runs)]
-    connection.execute(
-        f"CREATE VIEW attacks AS {REFERENCE_SQL} FROM ("
-        + " UNION ALL ".join(f"SELECT * FROM {name}" for name in attacked)
-        + ")"
-    )
-    connection.execute(
-        "CREATE VIEW replaced_attacks AS "
-        + " UNION ALL ".join(_replaced(i, run, ATTACKS) for i, run in enumerate(runs))
-    )
+    certified = relations[CERTIFICATES.name]
+    connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, certified))
     create_attack_views(connection)
     create_share_view(
         connection,
         _INTERNAL,
-        [(run.directory.info, name, run.finished) for run, name in zip(runs, relations, strict=True)],
+        [(run.directory.info, name, run.finished) for run, name in zip(runs, certified, strict=True)],
     )
     connection.execute(_EBH)
 
 
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection,
-    table: TableSchema,
-    number: int,
-    run: OpenedRun,
-    files: CommittedFiles,
-) -> str:
+_SELECTIONS = {ATTACKS.name: REFERENCE_SQL}
+"""What a view shows of its table, where that is not every column as it is."""
+
+
+def _rows_of(connection: duckdb.DuckDBPyConnection, table: TableSchema, number: int, run: OpenedRun) -> str:
     """A relation of the rows of one run and table that count."""
     name, committed = f"{_INTERNAL}.{table.name}_{number}", f"_{table.name}_{number}"
-    connection.register(committed, files)
+    connection.register(committed, run.files(table))
     sql = f"SELECT * FROM {committed}"
     if run.committed.hidden.num_rows:
         hidden = f"{_INTERNAL}.hidden_{number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from smoothcert.job import Job
@@ -25,14 +26,21 @@ class Phase:
     tasks: tuple[Task, ...]
 
 
+def _certification(job: Job) -> Phase:
+    return Phase("certification", (CertifyTask(job.certify.pilot_draws + job.certify.max_draws),))
+
+
+def _attacks(job: Job) -> Phase:
+    return Phase("attacks", tuple(AttackTask(section, number) for number, section in enumerate(job.attacks)))
+
+
+PHASES: list[Callable[[Job], Phase]] = [_certification, _attacks]
+"""The phases of every job, in order; a phase without tasks is left out."""
+
+
 def phases_of(job: Job) -> tuple[Phase, ...]:
-    """All tasks of a job, its contents filled in by ``resolve``; empty phases are left out."""
-    certify = job.certify
-    phases = (
-        Phase("certification", (CertifyTask(certify.pilot_draws + certify.max_draws),)),
-        Phase("attacks", tuple(AttackTask(section, number) for number, section in enumerate(job.attacks))),
-    )
-    return tuple(phase for phase in phases if phase.tasks)
+    """All tasks of a job, its contents filled in by ``resolve``."""
+    return tuple(phase for make in PHASES if (phase := make(job)).tasks)
 
 
 def resolve(inputs: Inputs) -> Job:
