@@ -31,7 +31,6 @@ import pyarrow.parquet as pq
 from smoothcert.audit.audit import audit_run
 from smoothcert.datasets import DIGIT_NAMES, write_demo_data
 from smoothcert.job import parse_job
-from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.session import Progress
@@ -90,11 +89,11 @@ def run_job(options: argparse.Namespace, name: str, sigma: float, attacks: list[
     driver = Driver(parse_job(json.dumps(job)))
     attack_driver = AttackDriver(driver)
     attack_driver.check()
-    certified = driver.certify(Monitor(on_result=lambda result: None))
+    certified = driver.work("certification", Monitor(on_result=lambda result: None))
     monitor = Monitor(on_result=lambda result: None, on_progress=progress_line(name), stop=threading.Event())
     report = attack_driver.run(monitor)
     say(
-        f"# {name}: {certified.rows} of {certified.pairs} pairs certified, {report.units - report.missing} of "
+        f"# {name}: {certified.done} of {certified.pairs} pairs certified, {report.units - report.missing} of "
         f"{report.units} attack units done, {time.perf_counter() - started:.0f} s"
     )
     return driver.run

@@ -29,7 +29,9 @@ def run(pairs: int) -> None:
             f"output: {{runs: '{folder}/runs'}}\nexecutor: {{pairs_per_unit: 500}}"
         )
         started = time.perf_counter()
-        report = Driver(job, KnownEncoder.rotating(input_size=(32, 32))).certify(Monitor(lambda result: None))
+        report = Driver(job, KnownEncoder.rotating(input_size=(32, 32))).work(
+            "certification", Monitor(lambda result: None)
+        )
         seconds = time.perf_counter() - started
         assert report.missing == 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -23,7 +23,7 @@ from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.opening import Opening
-from smoothcert.runtime.session import WorkerSession
+from smoothcert.runtime.session import Session
 from smoothcert.sql import open_query
 
 JOB = """
@@ -48,7 +48,7 @@ def make_encoder() -> KnownEncoder:
 class KnownOpening(Opening):
     """Workers with that encoder."""
 
-    def __call__(self) -> WorkerSession:
+    def __call__(self) -> Session:
         """The session."""
         return self.with_encoder(make_encoder())
 
@@ -115,13 +115,13 @@ def main() -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         began = time.perf_counter()
-        report = driver.certify(Monitor(on_result))
+        report = driver.work("certification", Monitor(on_result))
         seconds = time.perf_counter() - began
         done.set()
         watcher.join()
         assert report.missing == 0 and not report.failed
         print(
-            f"{report.rows:,} rows in {seconds:.0f} s with the start of the workers: {rows / seconds:,.0f} rows/s"
+            f"{report.done:,} rows in {seconds:.0f} s with the start of the workers: {rows / seconds:,.0f} rows/s"
         )
         began = time.perf_counter()
         with open_query([driver.url]) as query:

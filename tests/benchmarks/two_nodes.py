@@ -23,7 +23,7 @@ from smoothcert.job import Job, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.opening import Opening
-from smoothcert.runtime.session import WorkerSession
+from smoothcert.runtime.session import Session
 from smoothcert.store import RunDirectory
 
 JOB = """
@@ -56,7 +56,7 @@ def make_encoder() -> HeavyEncoder:
 class PinnedOpening(Opening):
     """Workers on the core of their node."""
 
-    def __call__(self) -> WorkerSession:
+    def __call__(self) -> Session:
         """The session."""
         nodes = sorted(
             node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")
@@ -84,7 +84,7 @@ def measure(root: str, workers: int, draws: int) -> float:
     """Draws per second of a run with so many workers, between its first commit and its last."""
     driver = PinnedDriver(parse_job(JOB.format(root=root, workers=workers, draws=draws)))
     began = time.perf_counter()
-    report = driver.certify(Monitor(lambda result: None))
+    report = driver.work("certification", Monitor(lambda result: None))
     assert report.missing == 0
     table = RunDirectory.open(driver.url).commits.load().table
     by_worker: dict[str, list[tuple[float, int]]] = {}

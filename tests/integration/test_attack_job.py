@@ -16,14 +16,13 @@ from PIL import Image
 
 from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound
-from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
+from smoothcert.cli import exit_codes
 from smoothcert.cli.retry import retry
+from smoothcert.cli.running import run_job
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
 from smoothcert.errors import EncoderError, JobError, QueryError, RunDirectoryError
 from smoothcert.job import EncoderSection, parse_job
-from smoothcert.runtime.attack_driver import AttackDriver
-from smoothcert.runtime.attack_retry import choose_attacks
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.retry import choose, retry_units
@@ -111,8 +110,8 @@ def quiet() -> Monitor:
 
 def attack(driver: Driver) -> RunDirectory:
     """Certify and attack to the end."""
-    driver.certify(quiet())
-    report = AttackDriver(driver).run(quiet())
+    driver.work("certification", quiet())
+    report = driver.work("attacks", quiet())
     assert (report.missing, report.failed) == (0, {})
     return driver.run
 
@@ -126,7 +125,7 @@ def test_a_job_ends_with_every_outcome_once_and_nothing_to_object(
     driver: Callable[..., Driver], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = driver([PGD, SIGNS])
-    assert certify_and_attack(made) == 0
+    assert run_job(made) == 0
     run = made.run
     found = rows(run, "SELECT * FROM attacks")
     assert len(found) == PAIRS * (2 * 2 + 1)
@@ -162,10 +161,11 @@ def test_certified_cosines_are_those_of_the_certificates(driver: Callable[..., D
     assert len(joined) == 2 * (PAIRS - 1)
     for row in joined:
         if row["budget"] == 0.0625:
-            assert row["stored"] == row["grid"]
+            assert row["stored"] == pytest.approx(row["grid"], rel=1e-12)
         else:
             expected = float(angular_bound(row["norm"], row["budget"], 0.25))
-            assert row["stored"] == (None if np.isnan(expected) else expected)
+            # one number against a batch of them: other kernels, thousands of roundings of float64 at most
+            assert row["stored"] == (None if np.isnan(expected) else pytest.approx(expected, rel=1e-12))
 
 
 def test_views_count_over_all_pairs_asked_for(driver: Callable[..., Driver]) -> None:
@@ -232,11 +232,11 @@ def test_a_stopped_job_resumes_and_gives_the_same_rows(driver: Callable[..., Dri
 
     whole = numbers(attack(driver([PGD], f"output.runs={tmp_path / 'whole'}")))
     made = driver([PGD], "executor.units_in_flight=1")
-    made.certify(quiet())
+    made.work("certification", quiet())
     stop = threading.Event()
-    first = AttackDriver(made).run(Monitor(on_result=lambda result: stop.set(), stop=stop))
+    first = made.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop))
     assert first.stopped and 0 < first.missing < first.units == 3
-    again = AttackDriver(driver([PGD])).run(quiet())
+    again = driver([PGD]).work("attacks", quiet())
     assert (again.resumed, again.missing) == (3 - first.missing, 0)
     # float32 sums in another batch may round differently: the noise is the same
     resumed = numbers(made.run)
@@ -252,7 +252,7 @@ def test_a_stopped_job_resumes_and_gives_the_same_rows(driver: Callable[..., Dri
 
 def test_another_attack_joins_the_run_and_only_it_is_run(driver: Callable[..., Driver]) -> None:
     attack(driver([SIGNS]))
-    report = AttackDriver(driver([SIGNS, SIGNS | {"budget": 0.05}])).run(quiet())
+    report = driver([SIGNS, SIGNS | {"budget": 0.05}]).work("attacks", quiet())
     assert (report.units, report.resumed, report.missing) == (6, 3, 0)
     run = driver([SIGNS]).run
     assert len(rows(run, "SELECT DISTINCT attack_id FROM attacks")) == 2
@@ -334,7 +334,7 @@ def test_bad_jobs_fail_before_anything_is_made(
     driver: Callable[..., Driver], tmp_path: Path, attacks: list[dict[str, Any]], said: str
 ) -> None:
     with pytest.raises(JobError) as caught:
-        certify_and_attack(driver(attacks))
+        run_job(driver(attacks))
     assert said in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
@@ -343,7 +343,7 @@ def test_a_source_without_labels_fails_before_anything_is_made(
     driver: Callable[..., Driver], tmp_path: Path
 ) -> None:
     with pytest.raises(JobError, match="none of the first 5 pairs has what objective"):
-        certify_and_attack(driver([SIGNS], "data.columns.label=null"))
+        run_job(driver([SIGNS], "data.columns.label=null"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -352,7 +352,7 @@ def test_an_encoder_without_gradients_fails_before_anything_is_made(
 ) -> None:
     gradless = Gradless.rotating(input_size=(8, 8))
     with pytest.raises(EncoderError, match="gives no gradients"):
-        certify_and_attack(driver([PGD], base=gradless))
+        run_job(driver([PGD], base=gradless))
     assert not (tmp_path / "runs").exists()
 
 
@@ -415,9 +415,9 @@ def test_a_pair_whose_reference_is_no_number_is_quarantined(
 ) -> None:
     """Searching and judging see nothing of it: a wrong reference would make a wrong number."""
     made = faulty([PGD | {"reference": "smoothed", "subjects": "smoothed", "budgets": 0.5}], kind=Hiccup)
-    made.certify(quiet())
+    made.work("certification", quiet())
     (tmp_path / "flag").touch()
-    assert AttackDriver(made).run(quiet()).missing == 0
+    assert made.work("attacks", quiet()).missing == 0
     assert not (tmp_path / "flag").exists()
     (bad,) = rows(made.run, "SELECT * FROM attacks WHERE status = 'quarantined'")
     assert (bad["pair_id"], bad["error_class"]) == (f"grey.parquet#{BRIGHT[0]}", "NonFiniteError")
@@ -430,9 +430,9 @@ def test_quarantined_attacks_are_made_again_on_request(
 ) -> None:
     other = PGD | {"steps": 2, "seed": 6}
     made = faulty([PGD, other])
-    made.certify(quiet())
+    made.work("certification", quiet())
     (tmp_path / "flag").touch()
-    assert AttackDriver(made).run(quiet()).missing == 0
+    assert made.work("attacks", quiet()).missing == 0
     run = made.run
 
     def state() -> dict[str, set[tuple[str, str, str | None]]]:
@@ -464,10 +464,12 @@ def test_quarantined_attacks_are_made_again_on_request(
 
     # the fault is still there: the rows of the retry take the place of the first, wholly
     only = [PGD]
-    assert choose_attacks(run, "true) OR (true") == choose_attacks(run, "true"), "none but quarantined rows"
-    chosen = choose_attacks(run, f"{NAN} AND seed = {PGD['seed']}")
+    assert choose(run, ATTACKS, "true) OR (true", option="--retry") == choose(
+        run, ATTACKS, "true", option="--retry"
+    ), "none but quarantined rows"
+    chosen = choose(run, ATTACKS, f"{NAN} AND seed = {PGD['seed']}", option="--retry")
     assert {pair for pairs in chosen.values() for pair in pairs} == bright and len(chosen) == 2
-    report = AttackDriver(faulty(only)).run(quiet(), chosen)
+    report = faulty(only).work("attacks", quiet(), chosen)
     assert (report.missing, report.failed) == (0, {})
     second = state()
     for pair in bright:
@@ -480,14 +482,14 @@ def test_quarantined_attacks_are_made_again_on_request(
     # mended, but stopped half way: the same request goes on with the same units
     (tmp_path / "flag").unlink()
     again = faulty(only)
-    chosen = choose_attacks(run, f"{NAN} AND seed = {PGD['seed']}")
+    chosen = choose(run, ATTACKS, f"{NAN} AND seed = {PGD['seed']}", option="--retry")
     units = {unit.unit_id for unit in retry_units(run, chosen, run.commits.load())}
     stop = threading.Event()
-    halted = AttackDriver(again).run(Monitor(on_result=lambda result: stop.set(), stop=stop), chosen)
+    halted = again.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop), chosen)
     assert halted.stopped and halted.missing == 1 and len(units) == 2
     capsys.readouterr()
     # the encoder still broke under the other attack
-    assert certify_and_attack(faulty(only), NAN) == EXIT_NOT_SOUND
+    assert run_job(*again(faulty(only), NAN)) == exit_codes.NOT_SOUND
     said = capsys.readouterr().err
     assert "1 quarantined pairs to attack again" in said and "2 more belong to attacks" in said
     third = state()
@@ -498,18 +500,18 @@ def test_quarantined_attacks_are_made_again_on_request(
         pair: first[pair] for pair in first.keys() - bright
     }
     known = run.commits.unit_ids()
-    assert certify_and_attack(faulty(only), NAN) == EXIT_NOT_SOUND
+    assert run_job(*again(faulty(only), NAN)) == exit_codes.NOT_SOUND
     assert "0 quarantined pairs to attack again" in capsys.readouterr().err
     assert run.commits.unit_ids() == known
     # with all attacks made again the audit has nothing to object, but says what was there before
-    assert certify_and_attack(faulty([PGD, other]), NAN) == 0
+    assert run_job(*again(faulty([PGD, other]), NAN)) == 0
     assert "because the encoder gave NaN" in " ".join(audit_run(run).notes)
     assert len(rows(run, "SELECT * FROM replaced_attacks WHERE error_class = 'NonFiniteError'")) > 0
 
 
 def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Driver], tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError):
-        certify_and_attack(faulty([PGD]), NAN)
+        run_job(*again(faulty([PGD]), NAN))
     assert not (tmp_path / "runs").exists()
     made = faulty([PGD])
     known = made.run.commits.unit_ids()
@@ -519,7 +521,7 @@ def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Dri
         ("true) -- all", "check the SQL"),
     ):
         with pytest.raises(QueryError) as caught:
-            certify_and_attack(made, where)
+            run_job(made, where)
         assert said in str(caught.value)
     assert made.run.commits.unit_ids() == known
 
@@ -529,19 +531,19 @@ def test_what_was_attacked_before_its_certificate_is_attacked_again(
 ) -> None:
     made = faulty([PGD])
     (tmp_path / "flag").touch()
-    made.certify(quiet())
+    made.work("certification", quiet())
     (tmp_path / "flag").unlink()
-    assert AttackDriver(made).run(quiet()).missing == 0
+    assert made.work("attacks", quiet()).missing == 0
     run = made.run
     knowing = "SELECT count(*) AS n FROM attacks WHERE certified_to_smoothed IS NOT NULL AND budget = 0.0625"
     assert rows(run, knowing) == [{"n": PAIRS - len(BRIGHT)}]
-    made.retry(quiet(), retry_units(run, choose(run, NAN), run.commits.load()))
-    report = AttackDriver(faulty([PGD])).run(quiet())
+    made.retry("certification", quiet(), choose(run, CERTIFICATES, NAN, option="--where"))
+    report = faulty([PGD]).work("attacks", quiet())
     assert (report.missing, report.units - report.resumed) == (0, 2)
     assert rows(run, knowing) == [{"n": PAIRS}]
     assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2 * 2
     assert audit_run(run).sound
-    assert AttackDriver(faulty([PGD])).run(quiet()).units == report.units
+    assert faulty([PGD]).work("attacks", quiet()).units == report.units
 
 
 def test_a_pair_that_owns_the_pool_is_quarantined_and_no_other(
@@ -565,4 +567,4 @@ def test_a_pair_that_owns_the_pool_is_quarantined_and_no_other(
     for said in ("all but 1 captions of the pool", "k=2", "raise retrieval.candidates or lower retrieval.k"):
         assert said in found[0]["error_message"]
     with pytest.raises(JobError, match="remedy: raise retrieval.candidates"):
-        AttackDriver(job([texts, texts, texts], "all")).check()
+        job([texts, texts, texts], "all").check()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from smoothcert.audit.audit import audit_run
-from smoothcert.cli.attack import certify_and_attack
+from smoothcert.cli.running import run_job
 from smoothcert.datasets import write_demo_data
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
@@ -135,7 +135,7 @@ def test_the_workers_and_then_the_driver_are_killed(started: subprocess.Popen[st
     assert not audit_run(RunDirectory.open(str(run))).sound, "what is missing must show"
 
     kept = {path.name: path.read_bytes() for path in run.glob("commits/*.json")}
-    assert certify_and_attack(Driver(parse_job(job(tmp_path, "local")))) == 0
+    assert run_job(Driver(parse_job(job(tmp_path, "local")))) == 0
     assert len(attack_commits(run)) == UNITS
     assert all((run / "commits" / name).read_bytes() == text for name, text in kept.items())
     opened = RunDirectory.open(str(run))

@@ -14,17 +14,16 @@ from PIL import Image
 
 from smoothcert.attacks import BareSubject, ClassificationMargin, make_attack
 from smoothcert.audit.audit import audit_run
-from smoothcert.cli.attack import certify_and_attack
+from smoothcert.cli.running import run_job
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.defences import ConvolutionalPurifier, defend, save_module
 from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
 from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import EncoderSection, parse_job
 from smoothcert.job.encoder import DefenceSection
-from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
-from smoothcert.runtime.retry import choose, retry_units
+from smoothcert.runtime.retry import choose
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 
@@ -109,7 +108,7 @@ def test_defences_surrogates_and_several_targets_in_one_job(
             MATCH | {"attack": "foa", "target_image": targets[0], "surrogates": [plain, blur]},
         ]
     )
-    assert certify_and_attack(made) == 0
+    assert run_job(made) == 0
     run = made.run
     found = rows(run, "SELECT * FROM attacks")
     assert len(found) == PAIRS * 7 and {row["status"] for row in found} == {"ok"}
@@ -167,30 +166,30 @@ def by_hand(made: Driver, surrogate: Encoder, judge: Encoder, folder: Path) -> t
 def test_an_attack_is_known_by_the_content_of_its_target(driver: Callable[..., Driver], folder: Path) -> None:
     first, second = folder / "target-0.png", folder / "target-1.png"
     made = driver([MATCH | {"target_image": str(first)}])
-    made.certify(quiet())
-    assert AttackDriver(made).run(quiet()).missing == 0
+    made.work("certification", quiet())
+    assert made.work("attacks", quiet()).missing == 0
     (digest,) = (row["target_digest"] for row in rows(made.run, "SELECT DISTINCT target_digest FROM attacks"))
 
     moved = folder / "moved.png"
     first.rename(moved)
-    report = AttackDriver(driver([MATCH | {"target_image": str(moved)}])).run(quiet())
+    report = driver([MATCH | {"target_image": str(moved)}]).work("attacks", quiet())
     assert (report.resumed, report.units, report.missing) == (1, 1, 0)
     moved.write_bytes(second.read_bytes())
-    report = AttackDriver(driver([MATCH | {"target_image": str(moved)}])).run(quiet())
+    report = driver([MATCH | {"target_image": str(moved)}]).work("attacks", quiet())
     assert (report.resumed, report.units, report.missing) == (0, 1, 0)
 
     pinned = MATCH | {"target_image": str(moved), "contents": {"target_image": digest}}
     with pytest.raises(JobError, match=r"attacks\.0\.contents\.target_image"):
-        AttackDriver(driver([pinned])).check()
+        driver([pinned]).check()
     with pytest.raises(JobError, match="same attack as one before it"):
-        AttackDriver(driver([MATCH | {"target_image": str(path)} for path in (moved, second)])).check()
+        driver([MATCH | {"target_image": str(path)} for path in (moved, second)]).check()
 
 
 def test_a_defended_encoder_is_certified_and_attacked_as_a_whole(
     driver: Callable[..., Driver], folder: Path, encoder: Encoder
 ) -> None:
     made = driver([PGD], f"encoder.purifier={folder / 'blur.safetensors'}", base=None)
-    assert certify_and_attack(made) == 0
+    assert run_job(made) == 0
     blurred = defend(encoder, DefenceSection(purifier=str(folder / "blur.safetensors")), "any name")
     found = rows(made.run, "SELECT * FROM attacks WHERE subject = 'smoothed'")
     assert {row["encoder_digest"] for row in found} == {blurred.digest}
@@ -204,21 +203,21 @@ def test_a_pair_that_a_retry_certified_is_attacked_again(driver: Callable[..., D
     good = broken.read_bytes()
     broken.write_bytes(b"x" * len(good))
     made = driver([PGD])
-    assert certify_and_attack(made) == 0
+    assert run_job(made) == 0
     run = made.run
     assert [row["error_class"] for row in rows(run, "SELECT * FROM quarantine")] == ["DecodeError"]
     broken.write_bytes(good)
     again = driver([PGD])
-    report = again.retry(quiet(), retry_units(run, choose(run, "true"), run.commits.load()))
+    report = again.retry("certification", quiet(), choose(run, CERTIFICATES, "true", option="--where"))
     assert (report.missing, report.failed) == (0, {})
-    attacked = AttackDriver(again).run(quiet())
+    attacked = again.work("attacks", quiet())
     assert (attacked.resumed, attacked.units, attacked.missing) == (1, 2, 0)
     found = rows(run, "SELECT * FROM attacks WHERE pair_id LIKE '%1' OR pair_id LIKE '%1.png'")
     assert {row["status"] for row in rows(run, "SELECT status FROM attacks")} == {"ok"}
     assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2
     assert all(row["violation"] is False for row in found if row["subject"] == "smoothed")
     assert audit_run(run).sound
-    assert AttackDriver(driver([PGD])).run(quiet()).units == attacked.units
+    assert driver([PGD]).work("attacks", quiet()).units == attacked.units
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_bad_subjects_and_surrogates_fail_before_anything_is_made(
     driver: Callable[..., Driver], folder: Path, attack: dict[str, Any], said: str
 ) -> None:
     with pytest.raises((JobError, EncoderError)) as caught:
-        certify_and_attack(driver([attack]))
+        run_job(driver([attack]))
     assert said in str(caught.value)
     assert not (folder / "runs").exists()
 
@@ -248,7 +247,7 @@ def test_bad_defences_fail_before_anything_is_made(driver: Callable[..., Driver]
         ("defences.blurred.purifier=gone.safetensors", "purifier='gone.safetensors' cannot be loaded"),
     ):
         with pytest.raises((JobError, EncoderError)) as caught:
-            certify_and_attack(driver([PGD | {"subjects": "blurred"}], override))
+            run_job(driver([PGD | {"subjects": "blurred"}], override))
         assert said in str(caught.value)
     assert not (folder / "runs").exists()
 
@@ -256,5 +255,5 @@ def test_bad_defences_fail_before_anything_is_made(driver: Callable[..., Driver]
 def test_foa_needs_an_encoder_with_patches(driver: Callable[..., Driver], folder: Path) -> None:
     foa = MATCH | {"attack": "foa", "target_image": str(folder / "target-0.png")}
     with pytest.raises(EncoderError, match="'foa' needs patch features, which encoder 'known' lacks"):
-        certify_and_attack(driver([foa], base=KnownEncoder.rotating(input_size=(8, 8))))
+        run_job(driver([foa], base=KnownEncoder.rotating(input_size=(8, 8))))
     assert not (folder / "runs").exists()

@@ -20,18 +20,16 @@ from smoothcert.attacks.campaign import Campaign
 from smoothcert.attacks.pgd import PGD as ProjectedGradientDescent
 from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound, angular_radius
-from smoothcert.cli.attack import EXIT_NOT_SOUND, certify_and_attack
-from smoothcert.cli.running import EXIT_MISSING_ROWS, EXIT_OVER_QUARANTINE_BUDGET
+from smoothcert.cli import exit_codes
+from smoothcert.cli.running import run_job
 from smoothcert.datasets import UnitSpec
 from smoothcert.encoders import Encoder, KnownEncoder
 from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import parse_job
-from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
-from smoothcert.store.units import pending_attacks
 
 PAIRS = 5
 LABELS = ("even", "odd")
@@ -117,13 +115,13 @@ def test_what_fails_on_every_pair_is_no_pairs_fault(
 ) -> None:
     fails(monkeypatch)
     made = driver([BARE], images=[png(number) for number in range(4)])
-    assert certify_and_attack(made) == EXIT_MISSING_ROWS
+    assert run_job(made) == exit_codes.MISSING_ROWS
     assert rows(made.run, "SELECT * FROM attacks") == []
     said = capsys.readouterr().err
     assert "2 of 2 attack units are not done" in said and "a bug" in said
     # mended, the same command goes on
     monkeypatch.undo()
-    assert certify_and_attack(driver([BARE], images=[png(number) for number in range(4)])) == 0
+    assert run_job(driver([BARE], images=[png(number) for number in range(4)])) == 0
     assert {row["status"] for row in rows(made.run, "SELECT status FROM attacks")} == {"ok"}
 
 
@@ -133,13 +131,13 @@ def test_quarantined_attacks_count_against_the_budget(
     fails(monkeypatch)
     alone = "executor.pairs_per_unit=1"
     made = driver([PGD, BARE | {"attack": "square"}], alone)
-    assert certify_and_attack(made) == EXIT_OVER_QUARANTINE_BUDGET
+    assert run_job(made) == exit_codes.OVER_QUARANTINE_BUDGET
     out, err = capsys.readouterr()
     assert f"{PAIRS} of {PAIRS} pairs (100.0%) are quarantined" in err
     assert "output.quarantine_budget=0 allows" in err and "attack pgd" in err and "attack square" not in err
     (failed,) = (line for line in out.splitlines() if " pgd " in line)
     assert "0.0%" not in failed and f"- ({PAIRS}" in failed
-    assert certify_and_attack(driver([PGD], alone, "output.quarantine_budget=1.0")) == 0
+    assert run_job(driver([PGD], alone, "output.quarantine_budget=1.0")) == 0
 
 
 def test_an_encoder_whose_gradients_are_zero_is_refused_but_for_square(driver: Made, tmp_path: Path) -> None:
@@ -149,7 +147,7 @@ def test_an_encoder_whose_gradients_are_zero_is_refused_but_for_square(driver: M
 
     for attack in (PGD | {"subjects": "smoothed"}, BARE, BARE | {"attack": "autoattack"}):
         with pytest.raises(EncoderError, match="zero everywhere"):
-            certify_and_attack(driver([attack], encoder=known(Rounding)))
+            run_job(driver([attack], encoder=known(Rounding)))
     assert not (tmp_path / "runs").exists()
     square = BARE | {
         "attack": "square",
@@ -157,14 +155,14 @@ def test_an_encoder_whose_gradients_are_zero_is_refused_but_for_square(driver: M
         "eot_draws": 4,
         "evaluate_draws": 32,
     }
-    assert certify_and_attack(driver([square], encoder=known(Rounding))) == 0
+    assert run_job(driver([square], encoder=known(Rounding))) == 0
 
 
 def test_rates_are_over_all_pairs_asked_for_while_some_have_no_outcome(driver: Made) -> None:
     made = driver([BARE | {"threshold": 0.999}, BARE | {"threshold": 0.999, "seed": 1}])
-    made.certify(quiet())
+    made.work("certification", quiet())
     stop = threading.Event()
-    report = AttackDriver(made).run(Monitor(on_result=lambda result: stop.set(), stop=stop))
+    report = made.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop))
     assert report.stopped and report.missing
     found = rows(made.run, "SELECT * FROM attack_success")
     done = rows(made.run, "SELECT attack_id, count(*) AS pairs FROM attacks GROUP BY 1")
@@ -176,18 +174,18 @@ def test_rates_are_over_all_pairs_asked_for_while_some_have_no_outcome(driver: M
             "the missing ones may all succeed"
         )
     assert found[-1]["attack"] == "worst case" and found[-1]["pairs_asked"] == PAIRS
-    AttackDriver(made).run(quiet())
+    made.work("attacks", quiet())
     assert {row["missing"] for row in rows(made.run, "SELECT missing FROM attack_success")} == {0}
 
 
 def test_of_the_worst_case_a_pair_is_known_once_all_attacks_are(driver: Made) -> None:
     harmless = BARE | {"threshold": -0.9}
     made = driver([harmless])
-    made.certify(quiet())
-    AttackDriver(made).run(quiet())
+    made.work("certification", quiet())
+    made.work("attacks", quiet())
     second = driver([harmless | {"seed": 1}], "executor.units_in_flight=1")
     stop = threading.Event()
-    AttackDriver(second).run(Monitor(on_result=lambda result: stop.set(), stop=stop))
+    second.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop))
     *single, worst = rows(made.run, "SELECT * FROM attack_success")
     partial = max(row["missing"] for row in single)
     assert sorted(row["missing"] for row in single) == [0, partial] and 0 < partial < PAIRS
@@ -208,7 +206,7 @@ def test_missing_outcomes_stand_in_the_table(
         search(self, campaign)
 
     monkeypatch.setattr(ProjectedGradientDescent, "search", some)
-    assert certify_and_attack(driver([BARE], images=images)) == EXIT_MISSING_ROWS
+    assert run_job(driver([BARE], images=images)) == exit_codes.MISSING_ROWS
     out = " ".join(capsys.readouterr().out.split())
     assert "some have no outcome yet" in out and "2 missing" in out
 
@@ -236,14 +234,14 @@ def test_a_number_that_the_certified_encoder_lacks_on_crops_is_a_finding(
         "subjects": "smoothed",
     }
     made = driver([crops], encoder=known(FlatNaN))
-    assert certify_and_attack(made) == EXIT_NOT_SOUND
+    assert run_job(made) == exit_codes.NOT_SOUND
     bad = rows(made.run, "SELECT * FROM attacks WHERE status = 'quarantined'")
     assert bad and {row["error_class"] for row in bad} == {"NonFiniteError"}
     assert [finding.rule for finding in audit_run(made.run).findings] == ["not-a-number"]
 
 
 def test_few_draws_are_said_before_work(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert certify_and_attack(driver([BARE, PGD])) == 0
+    assert run_job(driver([BARE, PGD])) == 0
     said = capsys.readouterr().err
     warning = "attacks.1 (pgd): eot_draws=8 (use 64 or more) and evaluate_draws=64 (use 1,000 or more)"
     assert warning in said and "attacks.0" not in said
@@ -252,18 +250,18 @@ def test_few_draws_are_said_before_work(driver: Made, capsys: pytest.CaptureFixt
 
 def test_units_that_another_driver_splits_are_still_done(driver: Made) -> None:
     ours = driver([PGD])
-    ours.certify(quiet())
+    ours.work("certification", quiet())
     run = ours.run
     split: list[tuple[UnitSpec, ...]] = []
 
     def on_result(result: Any) -> None:
         if not split:
-            unit = list(pending_attacks(run, ours.job.attacks, run.commits.load()))[-2]
+            unit = list(ours.left(ours.phase("attacks"), run.commits.load()))[-2]
             parts = tuple(unit.part(at, at + 1) for at in range(unit.start, unit.stop))
             assert run.commits.split(unit.unit_id, parts)
             split.append(parts)
 
-    report = AttackDriver(ours).run(Monitor(on_result=on_result))
+    report = ours.work("attacks", Monitor(on_result=on_result))
     assert (report.missing, report.failed) == (0, {}) and len(split[0]) == 2
     assert {part.unit_id for part in split[0]} <= run.commits.load().unit_ids
     assert audit_run(run).sound
@@ -282,19 +280,19 @@ def test_a_signal_between_certifying_and_attacking_is_heeded(
 
     monkeypatch.setattr(Driver, "certify", certify)
     try:
-        assert certify_and_attack(ours) == 128 + signal.SIGTERM
+        assert run_job(ours) == 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, handler)
-    assert len(list(pending_attacks(ours.run, ours.job.attacks, ours.run.commits.load()))) == 3
+    assert len(list(ours.left(ours.phase("attacks"), ours.run.commits.load()))) == 3
 
 
 def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert certify_and_attack(driver([BARE])) == 0
+    assert run_job(driver([BARE])) == 0
     assert "strongest examples" not in capsys.readouterr().err
-    assert certify_and_attack(driver([BARE | {"keep": 2}])) == 0
+    assert run_job(driver([BARE | {"keep": 2}])) == 0
     said = capsys.readouterr().err
     assert "0 strongest examples are stored under" in said and "keep asks for 2" in said
-    assert certify_and_attack(driver([BARE | {"keep": 9, "seed": 1}])) == 0
+    assert run_job(driver([BARE | {"keep": 9, "seed": 1}])) == 0
     said = capsys.readouterr().err
     assert f"{PAIRS} strongest examples are stored under" in said and "keep asks" not in said
 
@@ -315,7 +313,7 @@ class Worded(KnownEncoder):
 
 def test_gradients_are_tried_though_no_pair_can_be_decoded(driver: Made, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="gives no gradients"):
-        AttackDriver(driver([PGD], encoder=known(Gradless), images=[b"no image"] * 20)).check()
+        driver([PGD], encoder=known(Gradless), images=[b"no image"] * 20).check()
     assert not (tmp_path / "runs").exists()
 
 
@@ -325,7 +323,7 @@ def test_one_pair_with_a_label_is_enough_wherever_it_is(driver: Made) -> None:
     wins = BARE | {"objective": "classification"}
 
     def check(*given: str) -> None:
-        AttackDriver(driver([wins], *given, encoder=known(Worded), images=images, labels=labels)).check()
+        driver([wins], *given, encoder=known(Worded), images=images, labels=labels).check()
 
     with pytest.raises(JobError, match="none of the pairs has what objective 'classification' needs"):
         check()
@@ -337,7 +335,7 @@ def test_one_pair_with_a_label_is_enough_wherever_it_is(driver: Made) -> None:
     check()
     with pytest.raises(JobError, match="did you mean|takes|needs"):
         bad = {"attack": "apgd-t", "norm": "l2", "budget": 0.5, "subjects": "bare"}
-        AttackDriver(driver([bad], encoder=known(Worded), images=images, labels=labels)).check()
+        driver([bad], encoder=known(Worded), images=images, labels=labels).check()
 
 
 def test_only_an_attack_reveals_bounds_that_were_raised_with_all_that_follows_from_them(
@@ -352,13 +350,13 @@ def test_only_an_attack_reveals_bounds_that_were_raised_with_all_that_follows_fr
     }
     # it turns by 1.6 * 0.5 at this budget, to a cosine of 0.7, where a smooth norm of 0.997 would promise more
     made = driver([strong], "certify.max_draws=5000", encoder=KnownEncoder.rotating(1.6, input_size=(8, 8)))
-    made.certify(quiet())
+    made.work("certification", quiet())
     run = made.run
     assert audit_run(run).sound
     for file in run.commits.load().files("certificates"):
         raise_norms(Path(run.url) / file, run.info.job.certify.radii, run.info.job.certify.cosines)
     assert audit_run(run).findings == (), "as far as arithmetic goes"
-    assert certify_and_attack(made) == EXIT_NOT_SOUND
+    assert run_job(made) == exit_codes.NOT_SOUND
     assert {finding.rule for finding in audit_run(run).findings} == {"violation"}
 
 

@@ -15,7 +15,6 @@ from smoothcert.audit import audit
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
 from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.job import EncoderSection, parse_job
-from smoothcert.runtime.attack_driver import AttackDriver
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.sql import Query
@@ -84,7 +83,7 @@ def test_an_honest_run_is_sound(
     targets: list[dict[str, Any]],
 ) -> None:
     driver = Driver(parse_job(job(data, tmp_path, k, targets)), encoder)
-    driver.certify(Monitor(on_result=lambda result: None))
+    driver.work("certification", Monitor(on_result=lambda result: None))
     result = audit.audit_run(driver.run)
     assert result.sound, result.lines()
     with Query([driver.run]) as query:
@@ -140,10 +139,10 @@ def test_honest_attacks_of_any_norm_and_run_beat_nothing(
         | {"reference": "predicted"},
     ]
     first = Driver(parse_job(job(data, tmp_path, 2, TARGETS, name="first", attacks=attacks)), encoder)
-    first.certify(Monitor(on_result=lambda result: None))
-    AttackDriver(first).run(Monitor(on_result=lambda result: None))
+    first.work("certification", Monitor(on_result=lambda result: None))
+    first.work("attacks", Monitor(on_result=lambda result: None))
     second = Driver(parse_job(job(data, tmp_path, 2, [], name="second")), encoder)
-    second.certify(Monitor(on_result=lambda result: None))
+    second.work("certification", Monitor(on_result=lambda result: None))
     alone = audit.audit_run(second.run)
     assert alone.sound and alone.audited_pairs == 0
     results = audit.audit_runs([str(tmp_path / name) for name in ("first", "second")])

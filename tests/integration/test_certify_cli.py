@@ -168,7 +168,9 @@ def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(jo
     assert code == 0 and f"resuming: {stopped_at} of 24 pairs are done" in err
     assert "24 of 24 pairs certified" in out and f"smoothcert status {run}" in out.replace("\n", "")
 
-    undisturbed = Driver(load_job(job_file("undisturbed"))).certify(Monitor(lambda result: None))
+    undisturbed = Driver(load_job(job_file("undisturbed"))).work(
+        "certification", Monitor(lambda result: None)
+    )
     local.assert_same(local.rows(str(run)), local.rows(undisturbed.url))
     assert json.loads((run / "summary.json").read_text())["ok"] == 24
 
@@ -261,7 +263,7 @@ def test_errors_before_work_leave_no_run(smoothcert, job_file, tmp_path):
 
 def test_a_run_directory_of_another_job_is_refused(smoothcert, job_file, tmp_path):
     path = job_file(draws=2)
-    Driver(load_job(path, ["data.limit=3"])).certify(Monitor(lambda result: None))
+    Driver(load_job(path, ["data.limit=3"])).work("certification", Monitor(lambda result: None))
     before = files_of(tmp_path / "runs")
     code, _, err = smoothcert("certify", path, "--set", "data.limit=3", "--set", "certify.alpha=0.02")
     assert code == 2 and "alpha" in err and "remedy" in err

@@ -21,7 +21,7 @@ from smoothcert.datasets import load_digits_pairs, write_demo_data
 from smoothcert.encoders import KnownEncoder
 from smoothcert.errors import JobError, RunDirectoryError, SourceError
 from smoothcert.job import Job, parse_job
-from smoothcert.runtime.driver import Driver, RunReport
+from smoothcert.runtime.driver import Driver, PhaseReport
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.status import read_status
 from smoothcert.sql import Query
@@ -57,8 +57,8 @@ def job(data: Path, runs: Path, *overrides: str, format: str = "parquet") -> Job
     return parse_job(JOB, [f"data.uri={data}", f"data.format={format}", f"output.runs={runs}", *overrides])
 
 
-def certify(made: Job, monitor: Monitor | None = None) -> RunReport:
-    return Driver(made, ENCODER).certify(monitor or Monitor(lambda result: None))
+def certify(made: Job, monitor: Monitor | None = None) -> PhaseReport:
+    return Driver(made, ENCODER).work("certification", monitor or Monitor(lambda result: None))
 
 
 def rows(url: str) -> dict[str, dict[str, Any]]:
@@ -95,7 +95,7 @@ def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]
 def test_every_pair_of_every_format_has_one_row_and_a_second_run_does_nothing(digits, tmp_path, format):
     made = job(digits / format, tmp_path / "runs", "data.limit=40", format=format)
     report = certify(made)
-    assert (report.pairs, report.rows, report.missing, report.resumed, report.failed) == (40, 40, 0, 0, {})
+    assert (report.pairs, report.done, report.missing, report.resumed, report.failed) == (40, 40, 0, 0, {})
     assert report.draws == 40 * (7 + 16) and not report.stopped
     found = rows(report.url)
     assert Counter(row["status"] for row in found.values()) == {"ok": 40}
@@ -109,7 +109,7 @@ def test_every_pair_of_every_format_has_one_row_and_a_second_run_does_nothing(di
 
     before = sorted((p, p.stat().st_mtime_ns) for p in Path(report.url).rglob("*.parquet"))
     again = certify(made)
-    assert (again.rows, again.resumed, again.draws) == (40, 40, 0)
+    assert (again.done, again.resumed, again.draws) == (40, 40, 0)
     assert sorted((p, p.stat().st_mtime_ns) for p in Path(report.url).rglob("*.parquet")) == before
 
 
@@ -143,12 +143,12 @@ def test_a_stop_between_units_hands_back_what_is_left_and_the_rest_follows(digit
             stop.set()
 
     report = certify(made, Monitor(on_result, stop=stop))
-    assert report.stopped and 6 <= report.rows < 40
-    assert report.rows == sum(1 for _ in rows(report.url))
+    assert report.stopped and 6 <= report.done < 40
+    assert report.done == sum(1 for _ in rows(report.url))
     status = read_status(report.url)
-    assert (status.committed, status.pairs, status.complete) == (report.rows, 40, False)
+    assert (status.committed, status.pairs, status.complete) == (report.done, 40, False)
     rest = certify(made)
-    assert rest.resumed == report.rows and rest.rows == 40
+    assert rest.resumed == report.done and rest.done == 40
     undisturbed = certify(
         job(digits / "parquet", tmp_path / "other", "data.limit=40", "executor.pairs_per_unit=2")
     )
@@ -160,7 +160,7 @@ def test_first_rows_can_be_queried_before_the_run_ends(digits, tmp_path):
     made = job(digits / "parquet", tmp_path / "runs", "data.limit=24", "executor.pairs_per_unit=4")
     driver = Driver(made, ENCODER)
     seen: list[int] = []
-    driver.certify(Monitor(lambda result: seen.append(len(rows(driver.url)))))
+    driver.work("certification", Monitor(lambda result: seen.append(len(rows(driver.url)))))
     assert seen[0] < 24 and seen[-1] == 24 and seen == sorted(seen)
 
 
@@ -179,8 +179,8 @@ def test_a_run_directory_of_another_job_is_refused_and_says_what_differs(digits,
     assert certify(job(digits / "parquet", tmp_path, "data.limit=4", name, "encoder.slots=2")).resumed == 4
     other = KnownEncoder.rotating(2.0, input_size=(8, 8))
     with pytest.raises(RunDirectoryError, match="encoder"):
-        Driver(job(digits / "parquet", tmp_path, "data.limit=4", name), other).certify(
-            Monitor(lambda r: None)
+        Driver(job(digits / "parquet", tmp_path, "data.limit=4", name), other).work(
+            "certification", Monitor(lambda r: None)
         )
 
 
@@ -247,7 +247,7 @@ def test_bad_pairs_are_quarantined_with_stage_and_reason_and_good_ones_are_not_d
     expected = zoo(data)
     made = job(data / "pairs.csv", tmp_path / "runs", "data.max_pixels=1000000", format="manifest")
     report = certify(made)
-    assert (report.rows, report.missing, report.failed) == (len(expected), 0, {})
+    assert (report.done, report.missing, report.failed) == (len(expected), 0, {})
     found = list(rows(report.url).values())
     by_name = dict(
         zip(expected, sorted(found, key=lambda r: int(r["pair_id"].rpartition("#")[2])), strict=True)
@@ -291,13 +291,13 @@ def test_a_file_that_vanishes_costs_its_pairs_and_no_others_and_can_be_made_good
     gone = sorted(data.glob("*.parquet"))[1]
     away = tmp_path / "away"
     os.rename(gone, away)
-    report = driver.certify(Monitor(lambda result: None))
-    assert report.missing == 120 and len(report.failed) == 3 and report.rows == 240
+    report = driver.work("certification", Monitor(lambda result: None))
+    assert report.missing == 120 and len(report.failed) == 3 and report.done == 240
     assert all(gone.name in reason for reason in report.failed.values())
     assert len(rows(report.url)) == 240
     os.rename(away, gone)
     rest = certify(made)
-    assert (rest.missing, rest.resumed, rest.rows) == (0, 240, 360)
+    assert (rest.missing, rest.resumed, rest.done) == (0, 240, 360)
 
 
 # --- retrieval ----------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_the_retrieval_pool_is_drawn_once_and_kept(tmp_path):
     write_synthetic(str(tmp_path / "shapes"), "parquet", pairs=60, pairs_per_shard=20, size=8, seed=1)
     made = job(tmp_path / "shapes", tmp_path / "runs", "data.limit=20", "retrieval={candidates: 9, k: 2}")
     driver = Driver(made, ENCODER)
-    driver.certify(Monitor(lambda result: None))
+    driver.work("certification", Monitor(lambda result: None))
     pool = driver.pool()
     assert len(set(pool)) == len(pool) == 9
     captions = {caption for _, group in driver.source.captions() for caption in group}

@@ -30,8 +30,8 @@ def test_the_same_job_through_ray_on_two_workers_of_half_a_cpu(tmp_path):
     assert code == 0, err
     assert "24 of 24 pairs certified" in out and "executor ray" in err
 
-    alone = Driver(load_job(path, [f"output.runs={tmp_path / 'local'}"])).certify(
-        Monitor(lambda result: None)
+    alone = Driver(load_job(path, [f"output.runs={tmp_path / 'local'}"])).work(
+        "certification", Monitor(lambda result: None)
     )
     local.assert_same(local.rows(str(tmp_path / "ray" / "mine")), local.rows(alone.url))
     status = read_status(str(tmp_path / "ray" / "mine"))
@@ -39,5 +39,5 @@ def test_the_same_job_through_ray_on_two_workers_of_half_a_cpu(tmp_path):
     assert len({worker.worker for worker in status.workers}) == 2, "both workers took part"
 
     # whatever executor began a run, the other one may go on with it
-    again = Driver(load_job(path)).certify(Monitor(lambda result: None))
+    again = Driver(load_job(path)).work("certification", Monitor(lambda result: None))
     assert (again.resumed, again.draws) == (24, 0)

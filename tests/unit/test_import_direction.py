@@ -11,6 +11,7 @@ PACKAGE = Path(smoothcert.__file__).parent
 ORDER = (
     "errors",
     "redaction",
+    "printable",
     "certificates",
     "statistics",
     "catalogue",

@@ -143,6 +143,7 @@ def test_cluster_workers_are_spot_the_head_is_not_and_ray_asks_for_a_token() -> 
         assert spot == (name != cluster["head_node_type"])
     assert types[cluster["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+    assert f"--volume smoothcert-models:{HUB_CACHE}" in cluster["docker"]["run_options"]
     assert "/home/smoothcert/.ray/auth_token" in cluster["file_mounts"]
     assert not any("0.0.0.0" in command for command in cluster["head_start_ray_commands"])
 
@@ -163,6 +164,7 @@ CLUSTER_KEYS = {
     "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
     "workerGroupSpecs",
 }  # fmt: skip
+HUB_CACHE = "/home/smoothcert/.cache/huggingface"
 WORKER_KEYS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 
@@ -183,7 +185,8 @@ def rayjob_faults(job: dict[str, Any], config_maps: set[str]) -> list[str]:
     # a driver with entrypoint resources could be placed on a spot worker
     expect("entrypointNumCpus" not in spec, "driver may leave the head")
     expect(spec["submissionMode"] == "K8sJobMode", "submission mode")
-    expect(spec["backoffLimit"] >= 1, "a lost head must be retried")
+    # more would start cluster after cluster for a job that refuses to start, e.g. after an upgrade of the image
+    expect(spec["backoffLimit"] == 1, "a lost head must be retried, and a refused job not for ever")
     expect(spec["shutdownAfterJobFinishes"] is True, "GPUs are kept after the end")
     expect(cluster["authOptions"] == {"mode": "token"}, "no token authentication")
     expect(cluster["rayVersion"] == CONSTRAINTS["ray"], "rayVersion differs from constraints.txt")
@@ -203,6 +206,9 @@ def rayjob_faults(job: dict[str, Any], config_maps: set[str]) -> list[str]:
         for container in pod["containers"]:
             mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
             expect(mounted <= volumes, f"mounts {mounted - volumes} have no volume")
+            secrets = {each["secretRef"]["name"] for each in container.get("envFrom", [])}
+            expect("smoothcert-hugging-face" in secrets, "no way to give HF_TOKEN")
+            expect(HUB_CACHE in {m["mountPath"] for m in container["volumeMounts"]}, "models have no volume")
             expect("memory" in container["resources"].get("limits", {}), "no memory limit")
             expect(":" in container["image"] and "latest" not in container["image"], "image is not pinned")
     images = {c["image"] for group in (head, *workers) for c in group["template"]["spec"]["containers"]}
@@ -214,6 +220,7 @@ def rayjob_faults(job: dict[str, Any], config_maps: set[str]) -> list[str]:
     for group in workers:
         expect(set(group) <= WORKER_KEYS, f"unknown keys {set(group) - WORKER_KEYS}")
         expect(group["minReplicas"] <= group["replicas"] <= group["maxReplicas"], "replicas")
+        expect(group["replicas"] == 0, "GPUs are taken before the driver has looked at the job")
         pod, container = group["template"]["spec"], group["template"]["spec"]["containers"][0]
         tolerated = {toleration["key"] for toleration in pod.get("tolerations", [])}
         expect("nvidia.com/gpu" in tolerated, "GPU taint is not tolerated")
@@ -265,6 +272,12 @@ BREAKAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         terminationGracePeriodSeconds=5
     ),
     "replicas": lambda job: _worker(job).update(minReplicas=99),
+    "GPUs are taken": lambda job: _worker(job).update(replicas=1),
+    "not for ever": lambda job: job["spec"].update(backoffLimit=6),
+    "HF_TOKEN": lambda job: _worker(job)["template"]["spec"]["containers"][0]["envFrom"].pop(),
+    "models have no volume": lambda job: _worker(job)["template"]["spec"]["containers"][0][
+        "volumeMounts"
+    ].pop(),
     "differ in image": lambda job: _worker(job)["template"]["spec"]["containers"][0].update(image="other:1"),
 }
 

@@ -102,7 +102,7 @@ def cosine_between(attacked: Array, clean: Array, alpha: float) -> Interval:
 def positive_means(values: Array, alpha: float) -> NDArray[np.bool_]:
     """Which means are above zero, each at failure probability ``alpha``: (..., n) in [-1, 1] -> (...,).
 
-    The bet of theory.md section 3 against a mean of at most 1/2 of (1 + value) / 2. It decides like
+    The bet of docs/theory.md section 3.4 against a mean of at most 1/2 of (1 + value) / 2. It decides like
     ``lower_bound(..., "betting") > 1/2``, but without searching for the bound: a grid needs many decisions.
     """
     draws = (values + 1) / 2

@@ -176,7 +176,7 @@ class SmoothedSubject(Subject):
     Args:
         encoder: the base encoder u.
         sigma: of the noise, units of [0,1] pixels.
-        eot_draws: draws behind one feature (theory.md section 5: 64 or more, fewer overstate robustness).
+        eot_draws: draws behind one feature (docs/theory.md section 5: fewer than 64 overstate robustness).
         chunk: images in one forward pass at most.
         name: how results call it.
     """

@@ -131,6 +131,8 @@ def _margin(draws: Array, own: Array, rivals: Array, k: int, alpha: float) -> Up
     lengths = np.linalg.norm(gaps, axis=1, keepdims=True)
     units = gaps / np.maximum(lengths, 1e-12)
     value = float(np.sort(units @ draws.mean(axis=0))[k - 1])
+    if len(draws) == 1:
+        return UpperBounded(value, value)
     pilot, rest = split(draws)
     nearest = np.argsort(units @ (pilot if len(pilot) else rest).mean(axis=0), kind="stable")[:k]
     uppers = [_inner(draws, rest, units[rival], alpha / k).upper for rival in nearest]

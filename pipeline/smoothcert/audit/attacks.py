@@ -1,4 +1,4 @@
-"""What attacks of an honest run never show: no row missing or doubled, no certificate beaten (theory.md section 5)."""
+"""What attacks of an honest run never show: lost, doubled or beaten rows (docs/theory.md section 5)."""
 
 from __future__ import annotations
 

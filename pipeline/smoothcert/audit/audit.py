@@ -27,9 +27,9 @@ from smoothcert.audit.rules import Rule, certificate_rules
 from smoothcert.audit.textual import pool_of, textual_rules
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
-from smoothcert.runtime.attack_retry import stale_attacks
+from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
-from smoothcert.store import RunDirectory, RunInfo
+from smoothcert.store import ATTACKS, CERTIFICATES, RunDirectory, RunInfo
 from smoothcert.summary.scan import quoted
 from smoothcert.work.attack.asked import AskedAttack, asked_attacks
 
@@ -43,7 +43,7 @@ class Finding:
 
     Attributes:
         rule: its name.
-        theory: item of theory.md.
+        theory: item of docs/theory.md.
         means: what it says.
         count: offending rows.
         listed: (pair_id, detail) of some of them.
@@ -177,7 +177,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
     asked = asked_attacks(run)
     book = _Book()
     with Query([run]) as query:
-        stale = stale_attacks(run, run.commits.load())
+        stale = stale_pairs(run, run.commits.load(), ATTACKS, CERTIFICATES)
         book.hold(query, certificate_rules(info))
         book.hold(query, textual_rules(info, pool_of(run)))
         book.hold(query, attack_rules(info, asked, stale))

@@ -1,4 +1,4 @@
-"""Every certified lower bound, beside what attacks achieved of the same quantity (theory.md section 5).
+"""Every certified lower bound, beside what attacks achieved of the same quantity (docs/theory.md section 5).
 
 A certificate speaks of every perturbation within its radius, whatever searched for it and whatever it was bounded by:
 what counts is the l2 norm that was measured. That norm is a float64 sum, which errs by far less than the 1e-6 by which

@@ -13,8 +13,8 @@ from smoothcert.audit.expressions import SLACK, number
 from smoothcert.audit.rules import Check, Rule, checked
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory, RunInfo
+from smoothcert.store.asked import asked_tasks
 from smoothcert.summary.scan import quoted
-from smoothcert.work.attack.asked import ASKED
 
 COSINES = ("clean_cosine", "cosine_to_clean", "cosine_to_smoothed")
 MARGINS = ("class_margin", "caption_similarity", "retrieval_margin")
@@ -45,11 +45,7 @@ def asked_sections(run: RunDirectory, query: Query) -> Sections:
         section = json.loads(row["settings"])
         if section.keys() >= {"subjects", "budgets", *_ASKED[:-1]}:
             found[row["attack_id"]] = section
-    for name in run.storage.names(ASKED):
-        if name.endswith(".json"):
-            data = json.loads(run.read_document(f"{ASKED}/{name}") or b"")
-            found[data["attack_id"]] = data["section"]
-    return found
+    return found | {task.task_id: task.section for task in asked_tasks(run) if "attack" in task.section}
 
 
 def outcome_rules(info: RunInfo, asked: Sections, which: str) -> Iterator[Rule]:

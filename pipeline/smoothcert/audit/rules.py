@@ -1,4 +1,4 @@
-"""What certificates of an honest run never show, one SQL statement a rule (theory.md section 4).
+"""What certificates of an honest run never show, one SQL statement a rule (docs/theory.md section 4).
 
 Each statement selects offending rows as (pair_id, detail). Bounds are computed anew from the row's confidence bounds,
 so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it. Certificates
@@ -32,7 +32,7 @@ class Rule:
 
     Attributes:
         name: short and stable.
-        theory: item of theory.md that it guards.
+        theory: item of docs/theory.md that it guards.
         means: what an offending row says.
         sql: selects the offending rows of one run.
         pairs: whether the rule is about certificates that attacks have beaten: these are counted against alpha.

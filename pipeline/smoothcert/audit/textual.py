@@ -1,4 +1,4 @@
-"""Certificates about texts against the numbers that they rest on: class, rank and caption (theory.md T4).
+"""Certificates about texts against the numbers that they rest on: class, rank, caption (docs/theory.md T4).
 
 A row names what its binding rival's radius follows from, except that ``smooth_norm_lcb`` and ``caption_similarity_lcb``
 stand there at alpha, where these certificates used a part of it. Bounds at a part are never above those at the whole,

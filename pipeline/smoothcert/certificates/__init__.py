@@ -1,4 +1,4 @@
-"""Certificates (theory.md section 2): pure functions of numbers. numpy and scipy only.
+"""Certificates (docs/theory.md section 2): pure functions of numbers. numpy and scipy only.
 
 Array-like in, float64 arrays out. NaN in is an error; a certificate that says nothing is NaN (vacuous). Lower
 bounds are rounded down, upper bounds up. Probabilities enter only through the numbers passed in: given that

@@ -1,4 +1,4 @@
-"""The tight angular certificate (theory.md T3): how far the smoothed feature can turn, knowing only its norm.
+"""The tight angular certificate (docs/theory.md T3): how far m can turn, knowing only its norm.
 
 angle(m(x+delta), m(x)) <= psi(N, rho), and no smaller angle follows from N alone. For one lambda = (cos
 theta, -sin theta) with threshold H of the frontier, an angle psi is excluded when N cos(psi - theta) > H, so
@@ -24,7 +24,7 @@ _FRONTIERS_PER_CALL = 24
 
 
 def angular_bound(smooth_norm: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    """Certified cosine between m(x+delta) and m(x) for every ||delta||_2 <= radius (theory.md T3).
+    """Certified cosine between m(x+delta) and m(x) for every ||delta||_2 <= radius (docs/theory.md T3).
 
     Args:
         smooth_norm: N = ||m(x)|| or a lower bound of it, in [0,1].
@@ -50,7 +50,7 @@ def angular_bound(smooth_norm: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -
 
 
 def angular_radius(smooth_norm: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    """Radius within which the cosine between m(x+delta) and m(x) stays at least ``cosine`` (theory.md T3).
+    """Radius within which the cosine of m(x+delta) and m(x) stays at least ``cosine`` (docs/theory.md T3).
 
     Args:
         smooth_norm: N or a lower bound of it, in [0,1].

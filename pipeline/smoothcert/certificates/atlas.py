@@ -1,9 +1,9 @@
 """Good multipliers for any question about a radius, looked up and then mended.
 
-A radius is the largest shift at which one frontier of theory.md T3/T4 still excludes a point. The atlas holds
-frontiers over a grid of shifts, coarse and never trusted: it only proposes lambda = (a, b). A Newton step
-mends what interpolation lost, and the shift that the multipliers prove is then found rigorously. Errors of
-the look-up cost tightness to second order, and never soundness.
+A radius is the largest shift at which one frontier of docs/theory.md T3 and T4 still excludes a point. The
+atlas holds frontiers over a grid of shifts, coarse and never trusted: it only proposes lambda = (a, b). A
+Newton step mends what interpolation lost, and the shift that the multipliers prove is then found rigorously.
+Errors of the look-up cost tightness to second order, and never soundness.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The deployed defence averages finitely many draws (theory.md section 3)."""
+"""The deployed defence averages finitely many draws (docs/theory.md section 3.9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The general margin bound for k directions (theory.md T4): an upper bound of <m(x+delta), w>.
+"""The general margin bound for k directions (docs/theory.md T4): an upper bound of <m(x+delta), w>.
 
     <m(x+delta), w> <= E||L w + sum_i lambda_i v_i|| - sum_i lambda_i s_i      for every lambda >= 0
 
@@ -32,7 +32,7 @@ def dual_bound(
     sigma: ArrayLike,
     weights: ArrayLike | None = None,
 ) -> FloatArray:
-    """Upper bound of <m(x+delta), w> for every ||delta||_2 <= radius (theory.md T4, k directions).
+    """Upper bound of <m(x+delta), w> for every ||delta||_2 <= radius (docs/theory.md T4, k directions).
 
     Args:
         gram: shape (..., k+1, k+1): inner products of the unit vectors (w, v_1, ..., v_k).

@@ -1,4 +1,4 @@
-"""What the shifted noise can do at one radius: the frontier of theory.md T3, as sound supporting lines.
+"""What the shifted noise can do at one radius: the frontier of docs/theory.md T3, as sound supporting lines.
 
 Put m(x) at (t, -s) in the plane of w = (0,1) and e = (1,0), with t >= 0. For a shift rho and a level c, the
 statement "<m(x+delta), w> <= c for every ||delta|| <= r" follows from

@@ -1,4 +1,4 @@
-"""Radius of a prediction or a ranking: theory.md T4 with two directions.
+"""Radius of a prediction or a ranking: docs/theory.md T4 with two directions.
 
 A class y beats a rival c at x + delta as long as <m(x+delta), w> < 0 with w = (t_c - t_y)/||t_c - t_y||.
 Known are lower bounds of the margin <m(x), -w> and of <m(x), v> along the pilot direction v, and alignment =
@@ -30,7 +30,7 @@ _PARALLEL = 1e-6
 def margin_radius(
     margin: ArrayLike | None, smooth_norm: ArrayLike, alignment: ArrayLike, sigma: ArrayLike
 ) -> FloatArray:
-    """Radius within which <m(x+delta), w> stays below 0 (theory.md T4, two directions).
+    """Radius within which <m(x+delta), w> stays below 0 (docs/theory.md T4, two directions).
 
     Args:
         margin: lower bound of <m(x), -w>, in [-1,1]; None to use the pilot direction alone.

@@ -1,4 +1,4 @@
-"""Closed forms that follow from one projection of the smoothed feature (theory.md T1 and T2).
+"""Closed forms that follow from one projection of the smoothed feature (docs/theory.md T1 and T2).
 
 T1 is the Neyman-Pearson argument of Cohen et al. 2019 (arXiv 1902.02918) and Salman et al. 2019
 (1906.04584). T2 is the feature cosine similarity bound (FCSB) of Xia et al. 2026 (2601.16200) in its sound
@@ -33,7 +33,7 @@ def mean_of_quantile(quantile: FloatArray) -> FloatArray:
 
 
 def projection_bound(projection: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    """Lower bound of <m(x+delta), v> for every ||delta||_2 <= radius (theory.md T1).
+    """Lower bound of <m(x+delta), v> for every ||delta||_2 <= radius (docs/theory.md T1).
 
     Args:
         projection: <m(x), v> or a lower bound of it, in [-1,1]; v is any unit vector fixed beforehand.
@@ -55,7 +55,7 @@ def projection_bound(projection: ArrayLike, radius: ArrayLike, sigma: ArrayLike)
 
 
 def fcsb(robustness_score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    """Certified cosine between m(x+delta) and the clean feature u(x) (theory.md T2).
+    """Certified cosine between m(x+delta) and the clean feature u(x) (docs/theory.md T2).
 
     Args:
         robustness_score: S = (1 + <m(x), u(x)>)/2 or a lower bound of it, in [0,1].
@@ -75,7 +75,7 @@ def fcsb(robustness_score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> Fl
 
 
 def fcsb_radius(robustness_score: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    """Radius within which the cosine to the clean feature stays at least ``cosine`` (theory.md T2).
+    """Radius within which the cosine to the clean feature stays at least ``cosine`` (docs/theory.md T2).
 
     Args:
         robustness_score: S or a lower bound of it, in [0,1].

@@ -1,4 +1,4 @@
-"""Cosine to the clean feature by way of the smoothed one (theory.md T5)."""
+"""Cosine to the clean feature by way of the smoothed one (docs/theory.md T5)."""
 
 from __future__ import annotations
 

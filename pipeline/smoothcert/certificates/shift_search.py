@@ -1,4 +1,4 @@
-"""The largest shift that fixed multipliers prove (theory.md T3 and T4), and Newton steps for the multipliers.
+"""The largest shift that fixed multipliers prove (docs/theory.md T3, T4), and Newton steps for them.
 
 With lambda = (a, b) fixed, E||L w + lambda|| grows with the shift, because L grows in convex order. So the
 largest shift at which its rigorous bound stays within the budget <lambda, m(x)> proves every smaller one as

@@ -1,4 +1,4 @@
-"""How far the similarity to a fixed text can fall: theory.md T4 with w = -t, from two lower bounds."""
+"""How far the similarity to a fixed text can fall: docs/theory.md T4 with w = -t, from two lower bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OVER = 1e-9
 def similarity_bound(
     similarity: ArrayLike, smooth_norm: ArrayLike, alignment: ArrayLike, radius: ArrayLike, sigma: ArrayLike
 ) -> FloatArray:
-    """Lower bound of <m(x+delta), t> for every ||delta||_2 <= radius (theory.md T4, two directions, and T1).
+    """Lower bound of <m(x+delta), t> for every ||delta||_2 <= radius (docs/theory.md T4 and T1).
 
     Args:
         similarity: lower bound of <m(x), t> for a fixed unit vector t, in [-1,1].

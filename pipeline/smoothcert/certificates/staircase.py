@@ -1,4 +1,4 @@
-"""A bound that lives on at large radii, from the distribution of one projection (theory.md T6)."""
+"""A bound that lives on at large radii, from the distribution of one projection (docs/theory.md T6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGE_RADIUS_THRESHOLDS: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5, 0.62
 def large_radius_bound(
     exceedance: ArrayLike, thresholds: ArrayLike, radius: ArrayLike, sigma: ArrayLike
 ) -> FloatArray:
-    """Lower bound of <m(x+delta), v> from probabilities of exceeding thresholds (theory.md T6).
+    """Lower bound of <m(x+delta), v> from probabilities of exceeding thresholds (docs/theory.md T6).
 
     Each indicator <u, v> >= c_j is a score of its own, which T1 moves to p'_j = Phi(Phi^-1(p_j) - rho);
     summing the steps gives -1 + sum_j (c_j - c_{j-1}) p'_j with c_0 = -1 (the staircase of Kumar et al. 2020,

@@ -6,7 +6,8 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from smoothcert.cli.terminal import Terminal
 
 
 def audit(
@@ -22,11 +23,11 @@ def audit(
     from smoothcert.audit.audit import audit_runs
 
     audits = audit_runs(run_urls)
-    console = Console()
+    terminal = Terminal()
     for result in audits:
         if json_:
             typer.echo(result.to_json(), nl=False)
             continue
         for line in result.lines():
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            terminal.say(line)
     sys.exit(0 if all(result.sound for result in audits) else 1)

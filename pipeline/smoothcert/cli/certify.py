@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from smoothcert.cli.attack import certify_and_attack
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides
-from smoothcert.cli.running import run_to_end
+from smoothcert.cli.running import run_job
 from smoothcert.job import load_job
 
 
@@ -20,6 +19,4 @@ def certify(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = 
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
 
-    if job.attacks:
-        sys.exit(certify_and_attack(Driver(job)))
-    sys.exit(run_to_end(Driver(job)))
+    sys.exit(run_job(Driver(job)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from smoothcert.cli.options import RunDir
+from smoothcert.cli.terminal import Terminal
 
 
 def compact(run_url: RunDir) -> None:
@@ -16,4 +15,4 @@ def compact(run_url: RunDir) -> None:
     from smoothcert.store.compact import compact as merge
 
     done = merge(RunDirectory.open(run_url))
-    Console().print(f"{done.files_before:,} files are {done.files_after:,} now", highlight=False)
+    Terminal().say(f"{done.files_before:,} files are {done.files_after:,} now")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from smoothcert.cli.terminal import Terminal
+
 
 class Format(StrEnum):
     """Layouts that ``certify`` reads."""
@@ -51,4 +53,4 @@ def demo_data(
         )
     else:
         written = write_demo_data(directory, format.value, split=split.value)
-    typer.echo(f"{written.pairs:,} pairs in {len(written.files):,} files under {directory}")
+    Terminal().say(f"{written.pairs:,} pairs in {len(written.files):,} files under {directory}")

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from smoothcert import __version__
+from smoothcert.cli.terminal import Terminal
 from smoothcert.redaction import without_secrets
 
 _PACKAGES = (
-    "torch", "transformers", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy", "scipy", "pillow",
+    "torch", "transformers", "tokenizers", "sentencepiece", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy",
+    "scipy", "pillow",
 )  # fmt: skip
 
 
@@ -27,13 +28,16 @@ def doctor(
     ] = None,
 ) -> None:
     """Check versions, devices and object stores; every problem comes with a remedy. Exit code 1 if there is one."""
-    console = Console()
+    terminal = Terminal()
     problems: list[str] = []
 
     def line(what: str, value: str) -> None:
-        console.print(f"{what:<14} {without_secrets(value)}", highlight=False, soft_wrap=True, markup=False)
+        terminal.say(f"{what:<14} {without_secrets(value)}")
+
+    from smoothcert.runtime.code_version import code_version
 
     line("smoothcert", __version__)
+    line("code version", f"{code_version()} (a run resumes with the one that began it)")
     line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in _PACKAGES:
         try:
@@ -51,9 +55,8 @@ def doctor(
     line("mlflow store", tracking)
     line("ray address", os.environ.get("RAY_ADDRESS", "none: a cluster is started on this machine"))
     for problem in problems:
-        text = f"problem: {without_secrets(problem)}"
-        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
-    console.print("no problems found" if not problems else f"{len(problems)} problem(s)", highlight=False)
+        terminal.say((f"problem: {without_secrets(problem)}", "bold red"))
+    terminal.say("no problems found" if not problems else f"{len(problems)} problem(s)")
     sys.exit(1 if problems else 0)
 
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from smoothcert.cli.options import RunDir
+from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import RunDirectoryError
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ def gc(
             removed = collect(run, grace=grace, nothing_else_runs=True)
     else:
         removed = collect(run, grace=grace, dry_run=dry_run)
-    console = Console()
+    terminal = Terminal()
     if dry_run:
         for item in removed:
-            console.print(item.file, highlight=False, soft_wrap=True, markup=False)
+            terminal.say(item.file)
     size = sum(item.size_bytes for item in removed)
     verb = "would be removed" if dry_run else "removed"
-    console.print(f"{len(removed):,} files, {size:,} bytes {verb}", highlight=False)
+    terminal.say(f"{len(removed):,} files, {size:,} bytes {verb}")
 
 
 def _refuse_life(run: RunDirectory) -> None:

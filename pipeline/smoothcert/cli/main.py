@@ -8,8 +8,6 @@ import sys
 import traceback
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
 from smoothcert import __version__
 from smoothcert.cli.attack import attack
@@ -24,6 +22,7 @@ from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
 from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
+from smoothcert.cli.terminal import LogLines, Terminal, prepare_streams
 from smoothcert.cli.track import track
 from smoothcert.errors import SmoothcertError
 from smoothcert.redaction import without_secrets
@@ -69,20 +68,21 @@ def options(
     global _debug
     _debug = debug
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
-    handler = RichHandler(console=Console(stderr=True), show_path=debug, markup=False)
+    handler = LogLines(console=Terminal(stderr=True), show_path=debug)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="[%X]", handlers=[handler])
     logging.getLogger("smoothcert").setLevel(level)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    prepare_streams()
     try:
         app()
     except SmoothcertError as exc:
         _explain(exc)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; what was committed is kept")
+        Terminal(stderr=True).say("interrupted; what was committed is kept")
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our output went away (| head); leave quietly, as other tools do
@@ -90,7 +90,7 @@ def main() -> None:
         sys.exit(141)
     except Exception as exc:
         _explain(exc)
-        Console(stderr=True).print(
+        Terminal(stderr=True).say(
             "This is a bug in smoothcert: run again with --debug and report the traceback."
         )
         sys.exit(70)
@@ -98,11 +98,10 @@ def main() -> None:
 
 def _explain(error: BaseException) -> None:
     if _debug:
-        print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
+        Terminal(stderr=True).say(without_secrets("".join(traceback.format_exception(error))))
     else:
-        Console(stderr=True).print(f"[bold red]error:[/] [not bold]{_plain(error)}[/]", soft_wrap=True)
+        Terminal(stderr=True).say(("error:", "bold red"), " ", without_secrets(_words(error)))
 
 
-def _plain(error: BaseException) -> str:
-    text = str(error) if isinstance(error, SmoothcertError) else f"{type(error).__name__}: {error}"
-    return without_secrets(text).replace("[", r"\[")
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, SmoothcertError) else f"{type(error).__name__}: {error}"

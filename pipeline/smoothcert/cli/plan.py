@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from smoothcert.cli.data_report import print_data
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
+from smoothcert.cli.terminal import Terminal
 from smoothcert.job import load_job
 
 
@@ -24,28 +25,25 @@ def plan(
 
     driver = Driver(job)
     made = driver.plan
-    console = Console()
+    terminal = Terminal()
     draws = made.draws(job)
-    console.print(f"job        {job.name}", highlight=False)
-    console.print(
+    terminal.say(f"job        {job.name}")
+    terminal.say(
         f"encoder    {driver.encoder.name}, {driver.encoder.device.type}, {driver.encoder.dtype}",
-        highlight=False,
     )
-    console.print(
-        f"pairs      {made.pairs:,} in {made.files:,} files, {len(made.units):,} units", highlight=False
-    )
+    terminal.say(f"pairs      {made.pairs:,} in {made.files:,} files, {len(made.units):,} units")
+    print_data(terminal, made, full=True)
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
-    console.print(f"draws      {limit}{draws:,} ({per_pair} a pair)", highlight=False)
-    console.print(f"run        {shown(driver.url)}", highlight=False, soft_wrap=True)
+    terminal.say(f"draws      {limit}{draws:,} ({per_pair} a pair)")
+    terminal.say(f"run        {shown(driver.url)}")
     if not probe:
         return
     rate = measure_draws_per_second(job, driver.source, made.units[0], driver.encoder)
     workers = job.executor.workers or 1
     seconds = draws / (rate * workers)
-    console.print(
+    terminal.say(
         f"time       {limit}{_span(seconds)} with {workers} worker(s) like this device ({rate:,.0f} draws/s measured)",
-        highlight=False,
     )
 
 

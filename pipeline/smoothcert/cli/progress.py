@@ -22,7 +22,7 @@ class ProgressLine:
         draws_per_pair: draws that one pair takes at most.
     """
 
-    def __init__(self, console: Console, *, pairs: int, done: int, draws_per_pair: int) -> None:
+    def __init__(self, console: Console, *, pairs: int, done: int, draws_per_pair: float) -> None:
         self._console = console
         self._pairs = pairs
         self._before = done

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smoothcert.catalogue.certificates import sql_functions
 from smoothcert.errors import QueryError
+from smoothcert.printable import printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HELP = (
     "Ask one or more runs in SQL (DuckDB, read-only).\n\n"
@@ -50,5 +55,21 @@ def query(
     if output is not None:
         with output.open("wb") as stream:
             write_result(result, format.value, stream)
+    elif sys.stdout.isatty():
+        _show(result, format)
     else:
         write_result(result, format.value, sys.stdout.buffer)
+
+
+def _show(result: pa.Table, format: Format) -> None:
+    """Print a result on a terminal, which must not obey what is in it."""
+    from smoothcert.sql import write_result
+
+    if format is Format.parquet:
+        raise QueryError(
+            "--format parquet is no text for a terminal", remedy="name a file: --output result.parquet"
+        )
+    text = io.BytesIO()
+    write_result(result, format.value, text)
+    # carriage returns end the lines of CSV
+    sys.stdout.write(printable(text.getvalue().decode().replace("\r\n", "\n")))

@@ -7,13 +7,15 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from smoothcert.cli import exit_codes
 from smoothcert.cli.options import ExecutorKind, Overrides, RunDir, overrides
+from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import JobError, QueryError
 from smoothcert.job import Job, parse_job
 
 if TYPE_CHECKING:
+    from smoothcert.runtime.driver import PhaseReport
     from smoothcert.runtime.retry import Chosen
     from smoothcert.store import RunDirectory
 
@@ -33,61 +35,62 @@ def retry(
     job is the run's own; --set may change where and how it runs (executor, tracking, encoder.device, slots and
     threads), but nothing that the numbers depend on. Exit codes as for certify; 5 also if a unit of retries failed.
     """
-    from smoothcert.cli.running import EXIT_MISSING_ROWS, run_to_end
+    from smoothcert.cli.running import StopSignals, run_phase
     from smoothcert.runtime.driver import Driver
-    from smoothcert.runtime.retry import retry_units
+    from smoothcert.runtime.executor import Monitor
     from smoothcert.store import RunDirectory
 
     run = RunDirectory.open(run_url)
     driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)))
-    chosen = _chosen(run, where)
-    count = sum(map(len, chosen.values()))
-    Console(stderr=True).print(f"{count:,} quarantined pairs to run again", highlight=False)
+    terminal = Terminal(stderr=True)
+    chosen = _choose(run, where, terminal)
+    terminal.say(f"{sum(map(len, chosen.values())):,} quarantined pairs to run again")
     if not chosen:
         return
-    units = retry_units(run, chosen, run.commits.load())
     failed: list[str] = []
-    code = run_to_end(
-        driver,
-        lambda monitor: driver.retry(monitor, units),
-        on_report=lambda report: failed.extend(report.failed),
-    )
-    sys.exit(code or (EXIT_MISSING_ROWS if failed else 0))
+
+    def again(monitor: Monitor) -> PhaseReport:
+        report = driver.retry("certification", monitor, chosen)
+        failed.extend(report.failed)
+        return report
+
+    code = run_phase(driver, driver.phase("certification"), again, StopSignals(terminal))
+    sys.exit(code or (exit_codes.MISSING_ROWS if failed else 0))
 
 
-def _chosen(run: RunDirectory, where: str) -> Chosen:
+def _choose(run: RunDirectory, where: str, terminal: Terminal) -> Chosen:
     """The pairs to certify again; says how to attack others again that the condition is true of.
 
     Raises:
         QueryError: the condition is not valid SQL on the view quarantine.
     """
     from smoothcert.runtime.retry import choose
+    from smoothcert.store import CERTIFICATES
 
     try:
-        chosen = choose(run, where)
+        chosen = choose(run, CERTIFICATES, where, option="--where")
     except QueryError as exc:
-        if not _attacked(run, where):
+        if not _count_attacked(run, where):
             raise
         raise QueryError(
             f'--where "{where}" is a condition on attack rows, which are not in the view quarantine',
             remedy=_ATTACK_THEM,
         ) from exc
-    if not chosen and (attacked := _attacked(run, where)):
-        Console(stderr=True).print(
-            f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}", highlight=False
-        )
+    if not chosen and (attacked := _count_attacked(run, where)):
+        terminal.say(f"{attacked:,} pairs were quarantined while they were attacked: {_ATTACK_THEM}")
     return chosen
 
 
 _ATTACK_THEM = "attack them again with 'smoothcert attack JOB --retry' and the same condition"
 
 
-def _attacked(run: RunDirectory, where: str) -> int:
+def _count_attacked(run: RunDirectory, where: str) -> int:
     """Quarantined pairs of attacks that a condition is true of, each counted once for every attack."""
-    from smoothcert.runtime.attack_retry import choose_attacks
+    from smoothcert.runtime.retry import choose
+    from smoothcert.store import ATTACKS
 
     try:
-        return sum(map(len, choose_attacks(run, where).values()))
+        return sum(map(len, choose(run, ATTACKS, where, option="--where").values()))
     except QueryError:
         return 0
 

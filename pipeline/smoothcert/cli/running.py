@@ -1,179 +1,121 @@
-"""Running a job to its end: signals, progress, what is printed, and exit codes."""
+"""Running a job to its end: signals, the progress of each phase, and exit codes."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType
+from collections.abc import Callable, Mapping
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from smoothcert.cli import exit_codes
 from smoothcert.cli.options import shown
-from smoothcert.errors import TrackingError
+from smoothcert.cli.showing import SHOW
+from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from smoothcert.runtime.driver import Driver, RunReport
+    from smoothcert.runtime.driver import Driver, PhaseReport
     from smoothcert.runtime.executor import Monitor
-    from smoothcert.summary.summary import Summary
+    from smoothcert.work.tasks import Phase
 
-EXIT_MISSING_ROWS = 5
-EXIT_OVER_QUARANTINE_BUDGET = 6
+_NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-def run_to_end(
-    driver: Driver,
-    work: Callable[[Monitor], RunReport] | None = None,
-    on_report: Callable[[RunReport], None] = lambda report: None,
-    stopped_by: StopSignals | None = None,
-) -> int:
-    """Run what is left of a driver's run, show it, and return the exit code. Catches SIGINT and SIGTERM.
+def run_job(driver: Driver, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> int:
+    """Run what is left of a job, show it, and return the exit code. Catches SIGINT and SIGTERM.
 
     Args:
-        driver: of the run.
-        work: what to do instead of ``driver.certify``.
-        on_report: told how the work went.
-        stopped_by: what catches signals, where something else follows.
+        driver: of the job.
+        again: pairs to be done again (``retry.choose``).
     """
-    job = driver.job
-    console = Console(stderr=True)
-    stopped_by = stopped_by or StopSignals(console)
+    from smoothcert.cli.data_report import print_data
 
+    driver.check()
+    terminal = Terminal(stderr=True)
+    print_data(terminal, driver.plan)
+    stopped_by = StopSignals(terminal)
+    code = 0
+    for phase in driver.phases:
+        if stopped_by.signal is not None:
+            terminal.say(f"stopped before the {phase.name}: run the same command again to resume")
+            return 128 + stopped_by.signal
+        ended = run_phase(
+            driver,
+            phase,
+            lambda monitor, name=phase.name: driver.work(name, monitor, again),  # type: ignore[misc]
+            stopped_by,
+        )
+        if ended not in (0, exit_codes.OVER_QUARANTINE_BUDGET):
+            return ended
+        code = ended or code
+    return code
+
+
+def run_phase(
+    driver: Driver, phase: Phase, work: Callable[[Monitor], PhaseReport], stopped_by: StopSignals
+) -> int:
+    """Run one phase, show it, and return the exit code.
+
+    Args:
+        driver: of the job.
+        phase: what is run.
+        work: what runs it.
+        stopped_by: what catches signals.
+    """
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
-    from smoothcert.summary.summary import summarise
 
-    run = driver.run
-    committed = run.commits.load().pairs
-    state = f"resuming: {committed:,} of {run.info.pairs:,} pairs are done" if committed else "new run"
-    console.print(
-        f"{shown(run.url)}  ({state}; {run.info.units:,} units, encoder {driver.encoder.name} on "
-        f"{driver.encoder.device.type}, executor {job.executor.kind})",
-        highlight=False,
-        soft_wrap=True,
+    terminal = stopped_by.terminal
+    run, tasks = driver.run, phase.tasks
+    pairs = run.info.pairs * len(tasks)
+    done = pairs - sum(len(unit) for unit in driver.left(phase, run.commits.load()))
+    terminal.say(
+        f"{shown(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, encoder "
+        f"{driver.encoder.name} on {driver.encoder.device.type}, executor {driver.job.executor.kind})",
     )
-    draws_per_pair = job.certify.pilot_draws + job.certify.max_draws
-    with ProgressLine(console, pairs=run.info.pairs, done=committed, draws_per_pair=draws_per_pair) as line:
-        monitor = Monitor(
-            on_result=lambda result: None,
-            on_progress=lambda p: line.update(draws=p.draws, pairs=p.pairs, quarantined=p.quarantined),
-            stop=stopped_by.event,
+    most = max(task.draws_per_pair for task in tasks)
+    with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=most) as line:
+        report = work(
+            Monitor(
+                on_result=lambda result: None,
+                on_progress=lambda p: line.update(draws=p.draws, pairs=p.pairs, quarantined=p.quarantined),
+                stop=stopped_by.event,
+            )
         )
-        report = (work or driver.certify)(monitor)
-    on_report(report)
-    summary = summarise(run.url)
-    run.write_document("summary.json", summary.to_json().encode())
-    _print_summary(Console(), summary, report)
-    if job.tracking.enabled and not report.stopped:
-        _track(driver, summary, console)
-    code = _exit_code(driver, summary, report, console, stopped_by)
-    if code == 0:
-        _print_next(Console(), shown(run.url), classes=job.zero_shot is not None)
+    for note in report.notes:
+        terminal.say(note)
+    stopped = report.stopped and stopped_by.signal is not None
+    code = SHOW[phase.name](driver, report, terminal)
+    if stopped:
+        terminal.say(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")
+        return 128 + (stopped_by.signal or 0)
+    if report.missing:
+        terminal.say((f"{report.missing:,} pairs have no row:", "bold red"))
+        for unit, error in list(report.failed.items())[:5]:
+            terminal.say(f"  {unit}: {error}")
+        terminal.say("  remedy: fix the cause and run the same command again")
+        return exit_codes.MISSING_ROWS
     return code
+
+
+def _state(done: int, pairs: int) -> str:
+    return f"resuming, {done:,} of {pairs:,} pairs are done" if done else "new"
 
 
 class StopSignals:
     """First SIGINT or SIGTERM: finish gracefully. Second: leave at once."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, terminal: Terminal) -> None:
         self.event = threading.Event()
         self.signal: int | None = None
-        self._console = console
+        self.terminal = terminal
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
-            self._console.print("leaving; what was committed is kept")
+            self.terminal.say("leaving; what was committed is kept")
             raise SystemExit(128 + number)
         self.signal = number
         self.event.set()
-        self._console.print("stopping: units in flight may finish; once more to leave at once")
-
-
-def _print_summary(console: Console, summary: Summary, report: RunReport) -> None:
-    from rich.table import Table
-
-    console.print()
-    rate = report.draws / report.seconds if report.seconds else 0.0
-    console.print(
-        f"{summary.ok:,} of {report.pairs:,} pairs certified, {summary.quarantined.count:,} quarantined, "
-        f"{summary.draws + summary.pilot_draws:,} draws"
-        + (f"; this session {report.seconds:,.0f} s, {rate:,.0f} draws/s" if report.draws else ""),
-        highlight=False,
-    )
-    for error_class, count in summary.quarantine:
-        console.print(f"  quarantined {error_class}: {count:,}", highlight=False)
-    header, rows = summary.table()
-    table = Table(title=f"Certified under every l2 attack up to a radius (sigma {summary.sigma:g})")
-    for name in header:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for target in summary.targets:
-        console.print(
-            f"target {target.name}: certified {target.certified.count:,}, refuted {target.refuted.count:,}, "
-            f"undecided {target.budget.count:,}",
-            highlight=False,
-        )
-    console.print(
-        f"each statement fails with probability at most alpha = {summary.alpha:g}: of these "
-        f"{summary.ok:,} pairs at most {summary.expected_false_certificates:.2g} expected",
-        highlight=False,
-    )
-
-
-def _print_next(console: Console, url: str, *, classes: bool) -> None:
-    console.print("\nnext:")
-    sql = "SELECT status, count(*), avg(smooth_norm_lcb), sum(draws) FROM certificates GROUP BY 1 ORDER BY 1"
-    if classes:
-        sql = (
-            "SELECT predicted_label, count(*), avg(certified_radius) FROM certificates GROUP BY 1 ORDER BY 1"
-        )
-    console.print(f'  smoothcert query {url} "{sql}"', highlight=False, soft_wrap=True, markup=False)
-    console.print(f"  smoothcert status {url}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _track(driver: Driver, summary: Summary, console: Console) -> None:
-    from smoothcert.tracking import track_run
-
-    try:
-        tracked = track_run(driver.run.url, summary, driver.job)
-    except TrackingError as exc:
-        console.print(f"[yellow]not tracked:[/] {exc}", soft_wrap=True)
-        console.print(f"  later: smoothcert track {shown(driver.run.url)}", highlight=False, soft_wrap=True)
-    else:
-        console.print(f"MLflow run {tracked.run_id} in {tracked.uri}", highlight=False, soft_wrap=True)
-
-
-def _exit_code(
-    driver: Driver, summary: Summary, report: RunReport, console: Console, stopped_by: StopSignals
-) -> int:
-    if report.stopped and stopped_by.signal is not None:
-        console.print(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")
-        return 128 + stopped_by.signal
-    if report.missing:
-        console.print(f"[bold red]{report.missing:,} pairs have no row:[/]", soft_wrap=True)
-        for unit, error in list(report.failed.items())[:5]:
-            console.print(f"  {unit}: {error}", highlight=False, markup=False, soft_wrap=True)
-        console.print("  remedy: mend the cause and run the same command again")
-        return EXIT_MISSING_ROWS
-    budget = driver.job.output.quarantine_budget
-    if summary.quarantined.count > budget * report.pairs:
-        console.print(
-            f"[bold red]{summary.quarantined.count:,} of {report.pairs:,} pairs are quarantined, more than "
-            f"output.quarantine_budget={budget:g} allows[/]",
-            soft_wrap=True,
-        )
-        console.print(
-            f'  why: smoothcert query {shown(driver.run.url)} "SELECT error_class, any_value(error_message), count(*) '
-            'FROM quarantine GROUP BY 1"',
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        return EXIT_OVER_QUARANTINE_BUDGET
-    return 0
+        self.terminal.say("stopping: units in flight may finish; once more to leave at once")

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from smoothcert.cli.options import RunDir
+from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import RunDirectoryError, StoreError
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ def status(
     Works from any machine that sees the run directory. Exit code 0 when every pair has its row, else 1. With --watch
     a store that fails, or a run that is not there yet, is waited for.
     """
-    console = Console()
+    terminal = Terminal()
     while True:
         now = _wait_for(run_url, interval) if watch else _read(run_url)
         if json_:
             typer.echo(json.dumps(now.as_mapping()))
         else:
             for line in now.lines():
-                console.print(line, highlight=False, soft_wrap=True, markup=False)
+                terminal.say(line)
         if not watch or now.complete:
             break
         time.sleep(interval)
         if not json_:
-            console.print()
+            terminal.say()
     sys.exit(0 if now.complete else 1)
 
 
@@ -55,7 +55,7 @@ def _wait_for(run_url: str, interval: float) -> RunStatus:
     from smoothcert.storage import Storage
     from smoothcert.store.run_directory import RUN_FILE
 
-    console = Console(stderr=True)
+    terminal = Terminal(stderr=True)
     said = ""
     while True:
         try:
@@ -68,6 +68,6 @@ def _wait_for(run_url: str, interval: float) -> RunStatus:
         except StoreError as exc:
             trouble = exc.message
         if trouble != said:
-            console.print(f"{trouble}; waiting", highlight=False, soft_wrap=True, markup=False)
+            terminal.say(f"{trouble}; waiting")
             said = trouble
         time.sleep(interval)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from smoothcert.cli.options import RunDir
+from smoothcert.cli.terminal import Terminal
 
 
 def track(
@@ -22,4 +23,4 @@ def track(
     if uri is not None:
         job = job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
     tracked = track_run(run_url, summarise(run_url), job)
-    typer.echo(f"MLflow run {tracked.run_id} in {tracked.uri}")
+    Terminal().say(f"MLflow run {tracked.run_id} in {tracked.uri}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from smoothcert.datasets.partitions import partition_values
 from smoothcert.errors import SourceError, did_you_mean
-from smoothcert.job import Columns
+from smoothcert.job import Columns, DataSection
 
 DEFAULT_LABEL = Columns().label
 """The one column name that may be absent from the data: nobody asked for it."""
@@ -20,7 +21,17 @@ Complaint = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ParquetColumns:
-    """Names of the columns to read; ``class_names`` translate integer labels, where the file brings them."""
+    """Names of the columns to read.
+
+    Attributes:
+        image: of images.
+        caption: of captions.
+        label: of labels, if any.
+        id: of ids, if any.
+        class_names: what integer labels stand for, where the job or the file says it.
+        caption_names: what integer captions stand for, where the file says it.
+        fixed: values of columns that are not in the file, but in its path.
+    """
 
     image: str
     caption: str
@@ -28,55 +39,66 @@ class ParquetColumns:
     id: str | None
     class_names: tuple[str, ...] = ()
     caption_names: tuple[str, ...] = ()
+    fixed: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def texts(self) -> list[str]:
-        """Everything but the image."""
-        return [name for name in dict.fromkeys((self.caption, self.label, self.id)) if name is not None]
+        """Everything in the file but the image."""
+        wanted = dict.fromkeys((self.caption, self.label, self.id))
+        return [name for name in wanted if name is not None and name not in self.fixed]
 
 
 def choose_columns(
-    schema: pa.Schema, wanted: Columns, uri: str, image_type: Callable[[pa.DataType], Complaint | None]
+    schema: pa.Schema, data: DataSection, uri: str, image_type: Callable[[pa.DataType], Complaint | None]
 ) -> ParquetColumns:
     """The columns of one file.
 
     Args:
         schema: the file's.
-        wanted: the job's ``data.columns``.
-        uri: the file, for messages.
+        data: the job's data section.
+        uri: the file, for messages and for the columns that its folders spell.
         image_type: says what is wrong with a type for the image column, if anything.
 
     Raises:
         SourceError: a column is missing or has a type that cannot be read.
     """
-    known = schema.names
-    for option in ("image", "caption", "id"):
-        require(getattr(wanted, option), option, known, uri)
+    wanted = data.columns
+    folders = partition_values(uri)
+    fixed = {name: value for name, value in folders.items() if name not in schema.names}
+    known = [*schema.names, *fixed]
+    for option in ("image", "id"):
+        require(getattr(wanted, option), option, schema.names, uri)
+    require(wanted.caption, "caption", known, uri)
     label = chosen_label(wanted, known, uri)
     if complaint := image_type(schema.field(wanted.image).type):
         what, remedy = complaint
         raise SourceError(f"{uri}: column '{wanted.image}' (data.columns.image) {what}", remedy=remedy)
-    caption_names = _class_names(schema, wanted.caption)
-    caption_type = schema.field(wanted.caption).type
-    if not (_is_text(caption_type) or _is_list_of_text(caption_type) or caption_names):
+    caption_names: tuple[str, ...] = ()
+    if wanted.caption not in fixed:
+        caption_names = _class_names(schema, wanted.caption)
+        kind = schema.field(wanted.caption).type
+        if not (_is_text(kind) or _is_list_of_text(kind) or caption_names):
+            raise SourceError(
+                f"{uri}: column '{wanted.caption}' (data.columns.caption) is {kind}, not text or a list of texts",
+                remedy="name another column in data.columns.caption; "
+                f"text columns: {', '.join(_texts(schema)) or 'none'}",
+            )
+    if label is not None and label not in fixed and pa.types.is_nested(schema.field(label).type):
         raise SourceError(
-            f"{uri}: column '{wanted.caption}' (data.columns.caption) is {caption_type}, "
-            "not text or a list of texts",
-            remedy="name another column in data.columns.caption; "
-            f"text columns: {', '.join(_texts(schema)) or 'none'}",
+            f"{uri}: column '{label}' (data.columns.label) is {schema.field(label).type}, not one class a row",
+            remedy="name a column with the name of one class, or set data.columns.label to null",
         )
-    return ParquetColumns(
-        image=wanted.image,
-        caption=wanted.caption,
-        label=label,
-        id=wanted.id,
-        class_names=_class_names(schema, label),
-        caption_names=caption_names,
-    )
+    names = data.class_names or (() if label in fixed else _class_names(schema, label))
+    return ParquetColumns(wanted.image, wanted.caption, label, wanted.id, names, caption_names, fixed)
 
 
-def require(name: str | None, option: str, known: Collection[str], uri: str) -> None:
-    """Raise ``SourceError`` if a column the job names is not among the file's."""
+def require(name: str | None, option: str, known: Sequence[str], uri: str) -> None:
+    """Raise ``SourceError`` if a column the job names is not among the file's, or is there twice."""
+    if name is not None and known.count(name) > 1:
+        raise SourceError(
+            f"{uri} has {known.count(name)} columns '{name}' (data.columns.{option})",
+            remedy="give every column that is used its own name",
+        )
     if name is not None and name not in known:
         hint = did_you_mean(name, known)
         raise SourceError(
@@ -87,7 +109,7 @@ def require(name: str | None, option: str, known: Collection[str], uri: str) -> 
         )
 
 
-def chosen_label(wanted: Columns, known: Collection[str], uri: str) -> str | None:
+def chosen_label(wanted: Columns, known: Sequence[str], uri: str) -> str | None:
     """The label column, or None; only the default name may be absent."""
     if wanted.label == DEFAULT_LABEL and wanted.label not in known:
         return None
@@ -112,7 +134,7 @@ def image_bytes_complaint(kind: pa.DataType) -> Complaint | None:
 
 def image_path_complaint(kind: pa.DataType) -> Complaint | None:
     """What is wrong with a type as a column of image paths."""
-    if _is_text(kind) and not _is_bytes(kind):
+    if pa.types.is_null(kind) or (_is_text(kind) and not _is_bytes(kind)):
         return None
     if image_bytes_complaint(kind) is None:
         return f"is {kind}: it holds the images themselves", "set data.format to parquet"
@@ -120,8 +142,9 @@ def image_path_complaint(kind: pa.DataType) -> Complaint | None:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
+    """Also true of the type of columns without any value, which says nothing about them."""
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(check(kind) for check in checks)
+    return pa.types.is_null(kind) or any(check(kind) for check in checks)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -149,4 +172,7 @@ def _class_names(schema: pa.Schema, column: str | None) -> tuple[str, ...]:
         names = features[column]["names"]
     except (ValueError, KeyError, TypeError):
         return ()
+    if isinstance(names, dict):  # {"0": "zero", ...}, as data set cards have it
+        numbers = [str(number) for number in range(len(names))]
+        names = [names[number] for number in numbers] if names.keys() == set(numbers) else None
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

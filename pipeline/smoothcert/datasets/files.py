@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import posixpath
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import fsspec
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from smoothcert.datasets.listing import MARKS, Found, OnLeftOut, braces, files_in, files_like
+from smoothcert.datasets.stores import store_of
 from smoothcert.errors import SmoothcertError, SourceError, did_you_mean
 from smoothcert.storage.steady import SteadyFile, info_of, steadily
 
@@ -30,22 +30,39 @@ class ListedFile:
     size_bytes: int | None
 
 
-def list_files(uris: Sequence[str], suffixes: Collection[str], *, recursive: bool = True) -> list[ListedFile]:
+def list_files(
+    uris: Sequence[str],
+    suffixes: Collection[str],
+    *,
+    recursive: bool = True,
+    on_left_out: OnLeftOut | None = None,
+) -> list[ListedFile]:
     """Every file that the URIs mean.
 
     A file stands for itself, a directory for its files with one of ``suffixes`` (sorted by path; names that
     begin with '.' or '_' are left out, as engines write such files beside data), a glob for its matches
-    (sorted; such names only if the pattern spells them). A list keeps its order.
+    (sorted; such names only if the pattern spells them), ``{a,b}`` and ``{000..012}`` for each of these names. A
+    list keeps its order. Folders that are links are entered.
+
+    Args:
+        uris: the job's ``data.uri``.
+        suffixes: what a directory's files must end in to be taken.
+        recursive: whether directories are searched to any depth.
+        on_left_out: called with kind, path and reason for each file or folder that was seen and not taken.
 
     Raises:
         SourceError: a URI means nothing, the same file is meant twice, or the store cannot be reached.
     """
     if not uris:
         raise SourceError("data.uri is an empty list", remedy="name at least one file, directory or glob")
-    found: dict[str, int | None] = {}
-    for uri in uris:
+    found: Found = {}
+    for uri in _meant(uris):
         with store_trouble(uri, "list"):
-            for path, size in steadily(partial(_listed, uri, suffixes, recursive)):
+            listed, left_out = steadily(partial(_listed, uri, suffixes, recursive))
+            for entry in left_out:
+                if on_left_out is not None:
+                    on_left_out(*entry)
+            for path, size in listed.items():
                 if path in found:
                     raise SourceError(
                         f"data.uri means the file '{path}' twice",
@@ -63,7 +80,7 @@ def open_binary(uri: str, *, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
         uri: the file.
         ahead_bytes: what a request to a store asks for at least; files of this machine have no requests.
     """
-    fs, path = url_to_fs(uri)
+    fs, path = store_of(uri)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")  # the same file without fsspec's wrapper: archives are many small reads
     return io.BufferedReader(SteadyFile(fs, path), ahead_bytes)
@@ -71,7 +88,7 @@ def open_binary(uri: str, *, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
 
 def local_path(uri: str) -> str | None:
     """The absolute path of a file of this machine, None for other stores."""
-    fs, path = url_to_fs(uri)
+    fs, path = store_of(uri)
     return path if isinstance(fs, LocalFileSystem) else None
 
 
@@ -115,52 +132,55 @@ def _remedy(uri: str, exc: Exception) -> str:
     return "check that the store is reachable and the file is whole"
 
 
-def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> list[tuple[str, int | None]]:
-    return list(_expand(uri, suffixes, recursive))
+def _meant(uris: Sequence[str]) -> Iterator[str]:
+    """The URIs with their braces expanded, but for files that have braces in their names."""
+    for uri in uris:
+        with store_trouble(uri, "list"):
+            names = [uri] if "{" not in uri or _exists(uri) else list(braces(uri))
+        yield from names
 
 
-def _expand(uri: str, suffixes: Collection[str], recursive: bool) -> Iterator[tuple[str, int | None]]:
-    if "::" in uri:
-        raise SourceError(
-            f"data.uri '{uri}' chains file systems", remedy="name the store directly, e.g. s3://..."
-        )
-    fs, path = url_to_fs(uri)
+def _exists(uri: str) -> bool:
+    fs, path = store_of(uri)
+    return info_of(fs, path) is not None
+
+
+def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> tuple[Found, list[tuple[str, str, str]]]:
+    """Files of one URI, and (kind, path, reason) of what else was seen."""
+    left_out: list[tuple[str, str, str]] = []
+
+    def told(kind: str, path: str, reason: str) -> None:
+        left_out.append((kind, path, reason))
+
+    fs, path = store_of(uri)
     fs.invalidate_cache()  # a long-lived process may remember an older listing
-    absolute = partial(_absolute, fs)
     found = info_of(fs, path)
     if found is not None and found["type"] == "file":  # before globs: a name may hold brackets
-        yield absolute(path), found.get("size")
+        chosen = {path: found.get("size")}
     elif found is not None:
-        entries = fs.find(path, detail=True, maxdepth=None if recursive else 1)
-        inside = {p: i for p, i in entries.items() if _visible(p, path) and i.get("type") != "directory"}
-        chosen = sorted(p for p in inside if p.lower().endswith(tuple(suffixes)))
+        chosen, others = files_in(fs, path, suffixes, recursive=recursive, told=told)
         if not chosen:
-            seen = sorted({posixpath.splitext(p)[1] or "(none)" for p in inside})
             raise SourceError(
-                f"directory '{uri}' holds no {' or '.join(sorted(suffixes))} file"
-                + (f", only files with suffix {', '.join(seen[:8])}" if seen else ": it is empty"),
+                f"directory '{uri}' holds no {' or '.join(sorted(suffixes))} file{_instead(others, left_out)}",
                 remedy="check data.uri and data.format",
             )
-        yield from ((absolute(p), inside[p].get("size")) for p in chosen)
-    elif any(mark in path for mark in "*?["):
-        # Up to its first wildcard the user named every folder; below, hidden names must be asked for.
-        named = path[: min(path.find(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
-        asked = not _visible(path, named)
-        matches = {
-            p: i
-            for p, i in fs.glob(path, detail=True).items()
-            if i.get("type") != "directory" and (asked or _visible(p, named))
-        }
-        if not matches:
+    elif any(mark in path for mark in MARKS):
+        chosen = files_like(fs, path, told)
+        if not chosen:
             raise SourceError(f"the glob '{uri}' matches no file", remedy="check data.uri")
-        yield from ((absolute(p), matches[p].get("size")) for p in sorted(matches))
     else:
         raise FileNotFoundError(path)
+    return {_absolute(fs, each): size for each, size in chosen.items()}, left_out
 
 
-def _visible(path: str, root: str) -> bool:
-    below = path[len(root) :] if path.startswith(root) else path
-    return not any(part.startswith((".", "_")) for part in below.split("/"))
+def _instead(others: Sequence[str], left_out: Sequence[tuple[str, str, str]]) -> str:
+    if others:
+        return f", only files with suffix {', '.join(others[:8])}"
+    if left_out:
+        kind, path, reason = left_out[0]
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        return f", only the {kind} '{path}' ({reason}){more}"
+    return ": it is empty"
 
 
 def _absolute(fs: Any, path: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 CHECKPOINT_STRIDE = 16
-"""A text file or archive is indexed at every so many pairs; a reader skips the few in between."""
+"""A text file or archive is indexed after every so many pairs; a reader skips the few in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,10 @@ class RowGroups(Layout):
 
 @dataclass(slots=True)
 class Checkpoints(Layout):
-    """A text file or archive: byte offset of every ``CHECKPOINT_STRIDE``-th pair, and the repeated keys."""
+    """A text file or archive: byte offsets of pairs at least ``CHECKPOINT_STRIDE`` apart, and the repeated keys."""
 
     offsets: array[int] = field(default_factory=lambda: array("q"))
+    positions: array[int] = field(default_factory=lambda: array("q"))
     repeated: array[int] = field(default_factory=lambda: array("q"))
     count: int = 0
 
@@ -83,10 +84,17 @@ class Checkpoints(Layout):
         """See ``Layout``."""
         return self.count
 
-    def add(self, offset: int, *, repeated: bool = False) -> None:
-        """Note the next pair."""
-        if self.count % CHECKPOINT_STRIDE == 0:
+    def add(self, offset: int, *, repeated: bool = False, begins: bool = True) -> None:
+        """Note the next pair.
+
+        Args:
+            offset: where it begins in the file.
+            repeated: whether an earlier pair has its key.
+            begins: whether reading may begin there; true of the first pair.
+        """
+        if begins and (not self.positions or self.count - self.positions[-1] >= CHECKPOINT_STRIDE):
             self.offsets.append(offset)
+            self.positions.append(self.count)
         if repeated:
             self.repeated.append(self.count)
         self.count += 1
@@ -95,7 +103,7 @@ class Checkpoints(Layout):
         """See ``Layout``."""
         for start in range(0, pairs, pairs_per_unit):
             stop = min(start + pairs_per_unit, pairs)
-            mark = start // CHECKPOINT_STRIDE
+            mark = bisect_right(self.positions, start) - 1
             low, high = bisect_left(self.repeated, start), bisect_left(self.repeated, stop)
             repeated = tuple(self.repeated[low:high])
-            yield Cut(start, stop, self.offsets[mark], mark * CHECKPOINT_STRIDE, repeated)
+            yield Cut(start, stop, self.offsets[mark], self.positions[mark], repeated)

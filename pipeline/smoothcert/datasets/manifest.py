@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from smoothcert.datasets.ahead import map_ahead
-from smoothcert.datasets.captions import captions_from, label_from
+from smoothcert.datasets.captions import captions_from
 from smoothcert.datasets.columns import Complaint, chosen_label, image_path_complaint, require
 from smoothcert.datasets.files import ListedFile, folder_of, open_binary, store_trouble
 from smoothcert.datasets.identity import whole_digest
 from smoothcert.datasets.image_paths import read_image_file
+from smoothcert.datasets.image_versions import COVERED, ImageVersions
+from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
+from smoothcert.datasets.left_out import LeftOuts
+from smoothcert.datasets.parquet_cells import cell
 from smoothcert.datasets.parquet_rows import group_rows, open_parquet
 from smoothcert.datasets.parquet_source import ParquetSource
+from smoothcert.datasets.partitions import partition_values
 from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
 from smoothcert.datasets.source import FileSource, Scan
 from smoothcert.datasets.text_table import CsvTable, Fields, JsonLinesTable, Record, TextTable
-from smoothcert.errors import PairError, ReadError, SourceError
+from smoothcert.errors import LabelError, PairError, ReadError, SourceError
 from smoothcert.job import Columns, DataSection
 
 
@@ -27,8 +33,10 @@ class ManifestSource(FileSource):
     """A ``Source`` of files that list image paths and captions.
 
     Paths are relative to the manifest's folder, absolute, or any fsspec URL. The digest covers every byte of
-    the manifests, but not the images they name. Images are read ahead on threads.
+    the manifests, and the images they name as ``ImageVersions`` does. Images are read ahead on threads.
     """
+
+    covers = f"every byte of the manifests; {COVERED}"
 
     suffixes = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
     recursive = False
@@ -39,12 +47,19 @@ class ManifestSource(FileSource):
 
     def scan(self, file: ListedFile, at_most: int | None) -> Scan:
         """Check the columns and find where records begin."""
+        versions, left = ImageVersions(folder_of(file.uri)), LeftOuts()
         with store_trouble(file.uri, "read the manifest"), open_binary(file.uri) as stream:
             if _is_parquet(file.uri):
-                layout = self._parquet.scan(file, at_most).layout
+                scan = self._parquet.scan(file, at_most)
+                layout, pairs = scan.layout, min(scan.layout.pairs, at_most or scan.layout.pairs)
+                self._parquet.note_images(file, pairs, versions)
             else:
-                layout = _index(_text_table(stream, file.uri), self.data.columns, at_most)
-            return Scan(layout, whole_digest(stream))
+                table = _text_table(stream, file.uri)
+                layout = _index(table, self.data.columns, at_most, versions)
+                for offset in sorted(table.blank):
+                    left.add("line", f"{file.name}#byte {offset}", "it is blank")
+            digest = hashlib.sha256(f"{whole_digest(stream)} {versions.hexdigest()}".encode()).hexdigest()
+        return Scan(layout, digest, tuple(left))
 
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         """See ``Source.read``."""
@@ -52,7 +67,7 @@ class ManifestSource(FileSource):
             yield from self._parquet.read(unit, only)
             return
         rows = (row for row in _keyed_records(unit, self.data.columns) if only is None or row[0] in only)
-        yield from map_ahead(lambda row: _pair(*row, unit.source_uri, self.data.columns), rows)
+        yield from map_ahead(lambda row: _pair(*row, unit.source_uri, self.data), rows)
 
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Read the manifest alone."""
@@ -62,9 +77,20 @@ class ManifestSource(FileSource):
         for identity, record in _keyed_records(unit, self.data.columns):
             try:
                 if record.error is None:
-                    yield identity, _captions_and_label(record.fields, self.data.columns)[0]
+                    yield identity, _captions_and_label(record.fields, self.data)[0]
             except PairError:
                 continue
+
+    def count_labels(self, unit: UnitSpec, tally: LabelTally) -> None:
+        """Read the manifest alone."""
+        if _is_parquet(unit.source_uri):
+            self._parquet.count_labels(unit, tally)
+            return
+        for _, record in _keyed_records(unit, self.data.columns):
+            try:
+                tally.add(_label(record.fields, self.data))
+            except LabelError:
+                tally.refused += 1
 
 
 class _ParquetManifest(ParquetSource):
@@ -76,6 +102,16 @@ class _ParquetManifest(ParquetSource):
             columns = self._columns(reader, unit.source_uri)
             rows = group_rows(reader, unit, [columns.image, *columns.texts], columns.id, only)
             yield from map_ahead(lambda row: self._pair(row, unit, columns), rows)
+
+    def note_images(self, file: ListedFile, pairs: int, versions: ImageVersions) -> None:
+        """Note the version of each image that the file's first pairs name."""
+        if not pairs:
+            return
+        unit = UnitSpec("", file.uri, 0, pairs, source_name=file.name)
+        with open_parquet(file.uri) as reader:
+            columns = self._columns(reader, file.uri)
+            for row in group_rows(reader, unit, [columns.image], None, None):
+                versions.add(None if row.error is not None else cell(row, columns.image))
 
 
 def _is_parquet(uri: str) -> bool:
@@ -94,45 +130,41 @@ def _text_table(stream: BinaryIO, uri: str) -> TextTable:
     )
 
 
-def _index(table: TextTable, wanted: Columns, at_most: int | None) -> Checkpoints:
+def _index(table: TextTable, wanted: Columns, at_most: int | None, versions: ImageVersions) -> Checkpoints:
     layout = Checkpoints()
-    known = table.columns()
+    known = [*table.columns(), *partition_values(table.uri)]
     if next(table.records(), None) is None:
         return layout
     for option in ("image", "caption", "id"):
         require(getattr(wanted, option), option, known, table.uri)
     chosen_label(wanted, known, table.uri)
-    if wanted.id is None:
-        offsets = table.offsets()
-    else:
-        offsets = _unique(table, wanted.id)
-    for offset in offsets:
-        layout.add(offset)
+    seen: set[str] = set()
+    for record in table.records():
+        if wanted.id is not None:
+            _check_id(record, wanted.id, seen, table.uri)
+        layout.add(record.offset)
+        versions.add(record.fields.get(wanted.image))
         if layout.count == at_most:
             break
     return layout
 
 
-def _unique(table: TextTable, column: str) -> Iterator[int]:
-    """Offsets of records; raises ``SourceError`` unless every id is text or an integer, and new."""
-    seen: set[str] = set()
-    for record in table.records():
-        value = record.fields.get(column)
-        complaint = ""
-        if not isinstance(value, (str, int)):
-            complaint = f"is {value!r:.40}"
-        elif not str(value).isprintable():
-            complaint = f"is {value!r:.40}, not plain text"
-        elif str(value) in seen:
-            complaint = f"repeats {value!r:.40}"
-        if complaint:
-            raise SourceError(
-                f"'{table.uri}': column '{column}' (data.columns.id) {complaint} "
-                f"in the record at byte {record.offset}",
-                remedy="an id must be unique in its file; set data.columns.id to null for row numbers",
-            )
-        seen.add(str(value))
-        yield record.offset
+def _check_id(record: Record, column: str, seen: set[str], uri: str) -> None:
+    """Note the record's id; raises ``SourceError`` unless it is text or an integer, and new."""
+    value = record.fields.get(column)
+    complaint = ""
+    if not isinstance(value, (str, int)):
+        complaint = f"is {value!r:.40}"
+    elif not str(value).isprintable():
+        complaint = f"is {value!r:.40}, not plain text"
+    elif str(value) in seen:
+        complaint = f"repeats {value!r:.40}"
+    if complaint:
+        raise SourceError(
+            f"'{uri}': column '{column}' (data.columns.id) {complaint} in the record at byte {record.offset}",
+            remedy="an id must be unique in its file; set data.columns.id to null for row numbers",
+        )
+    seen.add(str(value))
 
 
 def _keyed_records(unit: UnitSpec, columns: Columns) -> Iterator[tuple[str, Record]]:
@@ -140,7 +172,9 @@ def _keyed_records(unit: UnitSpec, columns: Columns) -> Iterator[tuple[str, Reco
     uri = unit.source_uri
     position = unit.offset_pair
     with store_trouble(uri, "read the manifest"), open_binary(uri) as stream:
+        folders = partition_values(uri)
         for record in _text_table(stream, uri).records(unit.offset):
+            record.fields = {**folders, **record.fields}
             if position >= unit.start:
                 key = position if columns.id is None else record.fields.get(columns.id)
                 yield pair_id(unit.name, str(key)), record
@@ -153,25 +187,32 @@ def _keyed_records(unit: UnitSpec, columns: Columns) -> Iterator[tuple[str, Reco
     )
 
 
-def _pair(identity: str, record: Record, uri: str, columns: Columns) -> Pair:
+def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
     captions: tuple[str, ...] = ()
     label: str | None = None
     try:
         if record.error is not None:
             raise record.error
-        captions, label = _captions_and_label(record.fields, columns)
-        path = record.fields.get(columns.image)
+        captions, label = _captions_and_label(record.fields, data)
+        path = record.fields.get(data.columns.image)
         if not isinstance(path, str) or not path:
             raise ReadError(
-                f"column '{columns.image}' is {path!r:.40}, not a path", remedy="name the image's file"
+                f"column '{data.columns.image}' is {path!r:.40}, not a path", remedy="name the image's file"
             )
         return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None)
     except PairError as exc:
         return broken(identity, uri, exc, captions=captions, label=label)
 
 
-def _captions_and_label(fields: Fields, columns: Columns) -> tuple[tuple[str, ...], str | None]:
-    captions = captions_from(fields.get(columns.caption), f"column '{columns.caption}'")
-    if columns.label is None:
-        return captions, None
-    return captions, label_from(fields.get(columns.label), f"column '{columns.label}'")
+def _captions_and_label(fields: Fields, data: DataSection) -> tuple[tuple[str, ...], str | None]:
+    column = data.columns.caption
+    return captions_from(fields.get(column), f"column '{column}'"), _label(fields, data)
+
+
+def _label(fields: Fields, data: DataSection) -> str | None:
+    column = data.columns.label
+    return (
+        None
+        if column is None
+        else label_from(fields.get(column), f"column '{column}'", data.class_names or ())
+    )

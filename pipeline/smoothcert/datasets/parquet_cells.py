@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from smoothcert.datasets.captions import captions_from, label_from, not_utf8
+from smoothcert.datasets.captions import captions_from, not_utf8
 from smoothcert.datasets.columns import ParquetColumns
+from smoothcert.datasets.labels import label_from
 from smoothcert.datasets.parquet_rows import Row
-from smoothcert.errors import ReadError
+from smoothcert.errors import CaptionError, LabelError, ReadError
 
 
 def cell(row: Row, column: str) -> Any:
@@ -31,12 +32,21 @@ def captions_and_label(row: Row, columns: ParquetColumns) -> tuple[tuple[str, ..
     """The row's captions and its label, if any.
 
     Raises:
-        CaptionError: one of them is not text.
+        CaptionError: a caption is not text.
+        LabelError: the label names no class.
     """
-    value, where = cell(row, columns.caption), f"column '{columns.caption}'"
+    value, where = _cell_or_folder(row, columns, columns.caption), f"column '{columns.caption}'"
     if columns.caption_names:
-        value = label_from(value, where, columns.caption_names)
+        try:
+            value = label_from(value, where, columns.caption_names)
+        except LabelError as exc:
+            raise CaptionError(exc.message, remedy=exc.remedy) from None
     captions = captions_from(value, where)
     if columns.label is None:
         return captions, None
-    return captions, label_from(cell(row, columns.label), f"column '{columns.label}'", columns.class_names)
+    value = _cell_or_folder(row, columns, columns.label)
+    return captions, label_from(value, f"column '{columns.label}'", columns.class_names)
+
+
+def _cell_or_folder(row: Row, columns: ParquetColumns, name: str) -> Any:
+    return columns.fixed[name] if name in columns.fixed else cell(row, name)

@@ -12,12 +12,14 @@ from smoothcert.datasets.columns import Complaint, ParquetColumns, choose_column
 from smoothcert.datasets.files import ListedFile, folder_of, open_binary, store_trouble
 from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.image_paths import read_image_file
+from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import RowGroups
 from smoothcert.datasets.parquet_cells import captions_and_label, cell
+from smoothcert.datasets.parquet_labels import count_column
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
 from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
 from smoothcert.datasets.source import FileSource, Scan
-from smoothcert.errors import CaptionError, PairError, ReadError
+from smoothcert.errors import PairError, ReadError
 
 
 class ParquetSource(FileSource):
@@ -58,11 +60,20 @@ class ParquetSource(FileSource):
                 try:
                     if row.error is None:
                         yield pair_id(unit.name, row.key), captions_and_label(row, columns)[0]
-                except CaptionError:
+                except PairError:
                     continue
 
+    def count_labels(self, unit: UnitSpec, tally: LabelTally) -> None:
+        """Read the label column alone."""
+        with open_parquet(unit.source_uri) as reader:
+            columns = self._columns(reader, unit.source_uri)
+            if columns.label is None or columns.label in columns.fixed:
+                tally.add(columns.fixed.get(columns.label or ""), len(unit))
+            else:
+                count_column(reader, unit, columns.label, columns.class_names, tally)
+
     def _columns(self, reader: pq.ParquetFile, uri: str) -> ParquetColumns:
-        return choose_columns(reader.schema_arrow, self.data.columns, uri, self.image_complaint)
+        return choose_columns(reader.schema_arrow, self.data, uri, self.image_complaint)
 
     def _pair(self, row: Row, unit: UnitSpec, columns: ParquetColumns) -> Pair:
         identity = pair_id(unit.name, row.key)

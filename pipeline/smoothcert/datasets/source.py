@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from smoothcert.datasets.files import ListedFile, list_files
+from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import Layout
+from smoothcert.datasets.left_out import LeftOut, LeftOuts
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
 from smoothcert.errors import SourceError
 from smoothcert.job import DataSection
@@ -27,6 +29,10 @@ class Source(Protocol):
     raise ``SourceError`` for anything that is wrong with a file as a whole, before any work. ``read`` needs
     only the unit: a worker's source never lists.
     """
+
+    @property
+    def covers(self) -> str:
+        """What ``digest`` covers, in words."""
 
     def files(self) -> Iterator[SourceFile]:
         """Every file with its pairs, in order, up to the job's ``limit``."""
@@ -49,15 +55,22 @@ class Source(Protocol):
         """(pair_id, captions) of every pair whose captions are valid, without reading images."""
 
     def digest(self) -> str:
-        """Hex digest of names, sizes and contents (sampled cheaply); the same for a copy elsewhere."""
+        """Hex digest of names, sizes and contents, as far as ``covers`` says; the same for a copy that keeps these."""
+
+    def labels(self) -> LabelTally:
+        """The labels of all pairs, counted, without reading images."""
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Everything that was seen and is no part of any pair: files, folders, members, lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a look at one file's structure tells: where its pairs are, and its content identity."""
+    """What a look at one file's structure tells: where its pairs are, its content identity, and what is no pair."""
 
     layout: Layout
     digest: str
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class FileSource(ABC):
@@ -67,10 +80,15 @@ class FileSource(ABC):
     """What a directory's files must end in to be taken."""
     recursive: ClassVar[bool] = True
     """Whether directories are searched to any depth."""
+    covers: ClassVar[str] = (
+        "every byte of files up to 4 MiB, else size, both ends and headers; not images that rows name by path"
+    )
+    """What a change must touch to change the ``digest``, in words."""
 
     def __init__(self, data: DataSection) -> None:
         self.data = data
         self._scanned: list[tuple[SourceFile, Layout]] | None = None
+        self._left_out = LeftOuts()
         self._lock = threading.Lock()
 
     @abstractmethod
@@ -84,6 +102,10 @@ class FileSource(ABC):
     @abstractmethod
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """``Source.captions`` for one unit."""
+
+    @abstractmethod
+    def count_labels(self, unit: UnitSpec, tally: LabelTally) -> None:
+        """``Source.labels`` for one unit."""
 
     def files(self) -> Iterator[SourceFile]:
         """See ``Source.files``."""
@@ -120,6 +142,25 @@ class FileSource(ABC):
             total.update(f"\0{file.name}\0{file.pairs}\0{file.digest}".encode())
         return total.hexdigest()
 
+    def labels(self) -> LabelTally:
+        """See ``Source.labels``."""
+        total = LabelTally()
+        whole = list(self.units(1 << 62))
+        with ThreadPoolExecutor(min(SCAN_THREADS, len(whole))) as threads:
+            for tally in threads.map(self._labels, whole):
+                total.merge(tally)
+        return total
+
+    def _labels(self, unit: UnitSpec) -> LabelTally:
+        tally = LabelTally()
+        self.count_labels(unit, tally)
+        return tally
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """See ``Source.left_out``."""
+        self._scan_all()
+        return tuple(self._left_out)
+
     def _scan_all(self) -> list[tuple[SourceFile, Layout]]:
         with self._lock:
             if self._scanned is None:
@@ -127,21 +168,28 @@ class FileSource(ABC):
             return self._scanned
 
     def _scan_files(self) -> list[tuple[SourceFile, Layout]]:
-        listed = list_files(self.data.uris, self.suffixes, recursive=self.recursive)
+        self._left_out = LeftOuts()
+        listed = list_files(
+            self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self._left_out.add
+        )
         scanned: list[tuple[SourceFile, Layout]] = []
         if (left := self.data.limit) is None:
             with ThreadPoolExecutor(min(SCAN_THREADS, len(listed))) as threads:
                 for file, scan in zip(listed, threads.map(lambda f: self.scan(f, None), listed), strict=True):
                     entry = SourceFile(file.uri, file.name, scan.layout.pairs, scan.digest)
                     scanned.append((entry, scan.layout))
+                    self._left_out.update(scan.left_out)
         else:
             for file in listed:
                 scan = self.scan(file, left)
                 pairs = min(scan.layout.pairs, left)
                 scanned.append((SourceFile(file.uri, file.name, pairs, scan.digest), scan.layout))
+                self._left_out.update(scan.left_out)
                 left -= pairs
                 if not left:
                     break
+            for file in listed[len(scanned) :]:
+                self._left_out.add("file", file.uri, "data.limit is reached before it")
         if not any(file.pairs for file, _ in scanned):
             raise SourceError(
                 f"data.uri {', '.join(self.data.uris)} holds no pairs in {len(listed)} file(s)",

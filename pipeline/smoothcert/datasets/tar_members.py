@@ -1,16 +1,24 @@
 """The members of a tar archive by their headers alone, from any member on, also of an archive that was cut.
 
-Formats: v7, ustar, GNU long names, and pax (POSIX.1-2001) records for path and size. Not: sparse members.
+Formats: v7, ustar, GNU long names, pax (POSIX.1-2001) records for path, link and size, and GNU's sparse members.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-BLOCK = 512
+from smoothcert.datasets.tar_sparse import (
+    BLOCK,
+    Segments,
+    SparseError,
+    gnu_segments,
+    pax_is_sparse,
+    pax_segments,
+)
+
 _ZERO = bytes(BLOCK)
 _MOST_NAME_BYTES = 1 << 20
 
@@ -32,6 +40,9 @@ class Member:
         data: where its bytes begin.
         size: how many there should be.
         problem: why they cannot be read, or empty.
+        link: name of the member whose bytes these are, for a hard link; its own ``size`` is 0.
+        segments: for a sparse member, the pieces of the file that lie at ``data``, one behind the other.
+        cut: whether the archive ends inside it.
     """
 
     name: str
@@ -39,12 +50,26 @@ class Member:
     data: int
     size: int
     problem: str = ""
+    link: str = ""
+    segments: Segments | None = None
+    cut: bool = False
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """What extension headers say of the member behind them."""
+
+    name: str = ""
+    sparse_name: str = ""
+    link: str = ""
+    size: int = -1
+    records: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_members(
     stream: BinaryIO, start: int, size: int, *, on_header: Callable[[bytes], object] | None = None
 ) -> Iterator[Member]:
-    """Files and links of an archive in order; folders and the like are left out.
+    """Everything but folders, in order. What is neither file nor hard link comes with a ``problem``.
 
     Args:
         stream: the archive; its position may be moved between items.
@@ -54,10 +79,10 @@ def read_members(
         on_header: called with each header block.
 
     Raises:
-        DamagedTarError: a header is damaged or of an unknown kind.
+        DamagedTarError: a header is damaged.
     """
     position = begin = start
-    name, true_size = "", -1
+    ahead = _Ahead()
     ended = False
     while position < size:
         stream.seek(position)
@@ -76,32 +101,73 @@ def read_members(
         if on_header is not None:
             on_header(block)
         kind, length, data = block[156:157], _number(block[124:136], position), position + BLOCK
-        if kind in b"Lxg":
+        if kind in b"LKxg":
             if data + length > size:
                 yield Member("", begin, size, 0, f"the archive ends inside a long name, at byte {size}")
                 return
-            name, true_size = _extension(stream, kind, length, data, name, true_size)
+            _extend(ahead, stream, kind, length, data)
             position = _after(data, length)
             continue
-        if kind == b"S":
-            raise DamagedTarError(position, "sparse members are not supported; pack the archive without them")
-        length = true_size if true_size >= 0 else length
-        name = name or _name(block)
-        if kind in b"\x0007" and not name.endswith("/"):
-            cut = data + length > size
-            problem = (
-                f"the archive ends at byte {size}, {data + length - size} bytes too early" if cut else ""
+        member, end = _member(stream, block, begin, position, ahead)
+        if end > size:
+            member.cut = True
+            member.problem = (
+                member.problem or f"the archive ends at byte {size}, {end - size} bytes too early"
             )
-            yield Member(name, begin, data, length, problem)
-            if problem:
+        if not (kind == b"5" or member.name.endswith("/")):
+            yield member
+            if end > size:
                 return
-        elif kind in b"12":
-            yield Member(name, begin, data, 0, "it is a link, not a file")
-            length = 0
-        position = begin = _after(data, length)
-        name, true_size = "", -1
+        position = begin = _after(data, end - data)
+        ahead = _Ahead()
     if not ended:
         yield Member("", min(begin, size), size, 0, f"the archive ends at byte {size}, without its end mark")
+
+
+def _member(stream: BinaryIO, block: bytes, begin: int, position: int, ahead: _Ahead) -> tuple[Member, int]:
+    """The member of a header, and where its bytes in the archive end."""
+    kind, data = block[156:157], position + BLOCK
+    length = ahead.size if ahead.size >= 0 else _number(block[124:136], position)
+    member = Member(ahead.sparse_name or ahead.name or _name(block), begin, data, length)
+    if kind == b"1":
+        member.link = ahead.link or _until_nul(block[157:257])
+    elif kind == b"2":
+        member.problem = "it is a symbolic link, not a file"
+    elif kind in b"346":
+        member.problem = "it is a device or a pipe, not a file"
+    elif kind not in b"\x00057S":
+        member.problem = f"its kind {kind.decode('latin-1')!r} is unknown"
+    if kind in b"123456":  # no bytes follow, whatever the header says
+        member.size = 0
+        return member, data
+    if kind == b"S" or pax_is_sparse(ahead.records):
+        return _sparse(stream, block, member, ahead, position)
+    return member, data + length
+
+
+def _sparse(
+    stream: BinaryIO, block: bytes, member: Member, ahead: _Ahead, position: int
+) -> tuple[Member, int]:
+    stored, map_begin = member.size, member.data
+    stream.seek(map_begin)
+    try:
+        if block[156:157] == b"S":
+            real, member.segments = gnu_segments(
+                block, lambda: stream.read(BLOCK), lambda digits: _number(digits, position)
+            )
+            member.data = max(stream.tell(), map_begin)
+            end = member.data + stored
+        else:
+            real, member.segments, map_bytes = pax_segments(ahead.records, lambda: stream.read(BLOCK))
+            member.data += map_bytes
+            end = map_begin + stored
+        member.size = real
+        if sum(length for _, length in member.segments) > end - member.data:
+            raise SparseError("its map names more bytes than are stored")
+    except SparseError as exc:
+        member.problem = f"it is a sparse member, and {exc}"
+        end = map_begin + stored
+    return member, end
 
 
 def _after(data: int, length: int) -> int:
@@ -137,27 +203,38 @@ def _name(block: bytes) -> str:
     return name
 
 
-def _extension(
-    stream: BinaryIO, kind: bytes, length: int, data: int, name: str, true_size: int
-) -> tuple[str, int]:
-    """The next member's name and size after an extension header; what it does not say stays."""
+def _extend(ahead: _Ahead, stream: BinaryIO, kind: bytes, length: int, data: int) -> None:
+    """Read an extension header; what it does not say stays."""
     if kind == b"g" or length > _MOST_NAME_BYTES:
-        return name, true_size
+        return
     stream.seek(data)
     content = stream.read(length)
     if kind == b"L":
-        return _until_nul(content), true_size
+        ahead.name = _until_nul(content)
+    elif kind == b"K":
+        ahead.link = _until_nul(content)
+    else:
+        for key, value in _records(content):
+            ahead.records.append((key, value))
+            if key == "path":
+                ahead.name = value
+            elif key == "GNU.sparse.name":
+                ahead.sparse_name = value
+            elif key == "linkpath":
+                ahead.link = value
+            elif key == "size" and value.isascii() and value.isdigit():
+                ahead.size = int(value)
+
+
+def _records(content: bytes) -> Iterator[tuple[str, str]]:
+    """The records of a pax header, as far as they are whole."""
     while content:
         digits, blank, _ = content.partition(b" ")
         if not blank or not digits.isdigit() or not 0 < int(digits) <= len(content):
-            break
+            return
         key, _, value = content[len(digits) + 1 : int(digits) - 1].partition(b"=")
-        if key == b"path":
-            name = _text(value)
-        elif key == b"size" and value.isdigit():
-            true_size = int(value)
+        yield _text(key), _text(value)
         content = content[int(digits) :]
-    return name, true_size
 
 
 def _until_nul(field: bytes) -> str:

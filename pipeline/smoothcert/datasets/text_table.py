@@ -15,6 +15,9 @@ from smoothcert.errors import PairError, ReadError, SourceError
 _CHUNK_BYTES = 1 << 18
 _MOST_LINE_BYTES = 1 << 26
 _JSON_LOOK_AHEAD = 100
+csv.field_size_limit(
+    max(csv.field_size_limit(), _MOST_LINE_BYTES)
+)  # a setting of the process; only ever raised
 
 Fields = dict[str, object]
 
@@ -34,6 +37,8 @@ class TextTable(ABC):
     def __init__(self, stream: BinaryIO, uri: str) -> None:
         self.stream = stream
         self.uri = uri
+        self.blank: set[int] = set()
+        """Offsets of the lines that were no records, as far as was read."""
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -50,14 +55,6 @@ class TextTable(ABC):
         Raises:
             SourceError: the rest of the file cannot be cut into records.
         """
-
-    def offsets(self) -> Iterator[int]:
-        """Where the records begin.
-
-        Raises:
-            SourceError: the file cannot be cut into records.
-        """
-        return (record.offset for record in self.records())
 
     def _lines(self, offset: int) -> Iterator[tuple[int, str]]:
         """(offset, line with its end) from an offset on, without a byte order mark."""
@@ -106,11 +103,6 @@ class CsvTable(TextTable):
                 )
             self._names = [name.strip() for name in names]
             self._body = next((offset for offset, _ in rows), -1)
-            doubled = {name for name in self._names if self._names.count(name) > 1 and name}
-            if doubled:
-                raise SourceError(
-                    f"'{self.uri}' has two columns '{min(doubled)}'", remedy="give every column its own name"
-                )
         return self._names
 
     def records(self, offset: int = 0) -> Iterator[Record]:
@@ -144,6 +136,8 @@ class CsvTable(TextTable):
                 at = begin.pop()
                 if any(cells) or len(cells) > 1:
                     yield at, cells
+                else:
+                    self.blank.add(at)
         except csv.Error as exc:
             raise SourceError(
                 f"'{self.uri}': the record at byte {begin[0]} cannot be read: {exc}",
@@ -166,10 +160,8 @@ class JsonLinesTable(TextTable):
         for begin, line in self._lines(offset):
             if line.strip():
                 yield self._record(begin, line)
-
-    def offsets(self) -> Iterator[int]:
-        """See ``TextTable``; nothing is parsed."""
-        return (begin for begin, line in self._lines(0) if line.strip())
+            else:
+                self.blank.add(begin)
 
     def _record(self, offset: int, line: str) -> Record:
         try:

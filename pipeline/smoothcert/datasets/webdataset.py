@@ -8,27 +8,33 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
-from smoothcert.datasets.captions import captions_from, label_from
+from smoothcert.datasets.captions import captions_from
 from smoothcert.datasets.files import ListedFile, open_binary, store_trouble
 from smoothcert.datasets.identity import sampled_digest
+from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
+from smoothcert.datasets.left_out import LeftOuts
+from smoothcert.datasets.partitions import partition_values
 from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
 from smoothcert.datasets.source import FileSource, Scan
+from smoothcert.datasets.tar_content import member_bytes
 from smoothcert.datasets.tar_members import DamagedTarError, Member, read_members
 from smoothcert.datasets.tar_samples import Sample, group_members
-from smoothcert.errors import CaptionError, PairError, ReadError, SourceError
+from smoothcert.errors import CaptionError, LabelError, PairError, ReadError, SourceError
 from smoothcert.job import Columns, DataSection
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-MOST_MEMBER_BYTES = 1 << 29
 
 
 class WebDatasetSource(FileSource):
     """A ``Source`` of tar archives.
 
     - The caption is ``key.txt``, or the JSON's ``columns.caption`` if there is no text member or the job
-      names another key than the default. The label is ``key.cls``, else the JSON's ``columns.label``.
-    - Of several images of one key the first counts. Other members are ignored.
+      names another key than the default. The label is ``key.cls``, else the JSON's ``columns.label``,
+      else what a folder ``label=...`` says.
+    - The key is the path up to the last dot (see ``group_members`` for names with more dots).
+    - Of several images of one key the first counts. Other members are left out, counted and named.
+    - A hard link is the member it names; a sparse member is read as the file it stands for.
     - A sample's members must be neighbours. A key that comes back with a complete sample of its own is
       another pair, its id ending in ``~<position>``.
     - In an archive that was cut, everything before the cut is whole, and the sample at the cut is a pair with
@@ -58,16 +64,19 @@ class WebDatasetSource(FileSource):
             if not (size := stream.seek(0, os.SEEK_END)):
                 raise SourceError(f"'{file.uri}' has 0 bytes", remedy="restore the archive or leave it out")
             total = hashlib.sha256(sampled_digest(stream).encode())
-            layout = Checkpoints()
+            layout, left = Checkpoints(), LeftOuts()
             try:
                 members = read_members(stream, 0, size, on_header=total.update)
-                _index(group_members(members), layout, file.uri, at_most)
+                samples = group_members(
+                    members, lambda m, why: left.add("member", f"{file.name}#{m.name}", why)
+                )
+                _index(samples, layout, file.uri, at_most)
             except DamagedTarError as exc:
                 raise SourceError(
                     f"'{file.uri}' is not a whole tar archive: {exc}",
                     remedy="restore the archive or leave it out",
                 ) from exc
-        return Scan(layout, total.hexdigest())
+        return Scan(layout, total.hexdigest(), tuple(left))
 
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         """See ``Source.read``."""
@@ -81,10 +90,19 @@ class WebDatasetSource(FileSource):
         with store_trouble(unit.source_uri, "read the archive"):
             for stream, identity, sample in self._samples(unit):
                 try:
-                    captions, _ = _texts(stream, sample, self.data.columns)
+                    captions = _captions(stream, sample, self.data.columns)
                 except PairError:
                     continue
                 yield identity, captions
+
+    def count_labels(self, unit: UnitSpec, tally: LabelTally) -> None:
+        """Read the members that hold labels alone."""
+        with store_trouble(unit.source_uri, "read the archive"):
+            for stream, _, sample in self._samples(unit):
+                try:
+                    tally.add(_label(stream, sample, unit.source_uri, self.data))
+                except PairError:
+                    tally.refused += 1
 
     def _samples(self, unit: UnitSpec) -> Iterator[tuple[BinaryIO, str, Sample]]:
         """(open archive, pair_id, sample) for each pair of the unit."""
@@ -110,13 +128,14 @@ class WebDatasetSource(FileSource):
         try:
             if sample.problem:
                 raise ReadError(f"sample '{sample.key}': {sample.problem}", remedy="restore the archive")
-            captions, label = _texts(stream, sample, self.data.columns)
+            captions = _captions(stream, sample, self.data.columns)
+            label = _label(stream, sample, uri, self.data)
             if sample.image is None:
                 others = f", only .{', .'.join(sample.others)}" if sample.others else ""
                 raise ReadError(
                     f"sample '{sample.key}' has no image member{others}", remedy="use JPEG or PNG"
                 )
-            return Pair(identity, uri, _content(stream, sample.image), captions, label, None)
+            return Pair(identity, uri, member_bytes(stream, sample.image), captions, label, None)
         except PairError as exc:
             return broken(identity, uri, exc, captions=captions, label=label)
 
@@ -125,68 +144,58 @@ def _index(samples: Iterator[Sample], layout: Checkpoints, uri: str, at_most: in
     """Note where samples begin, and which keys come back."""
     seen: dict[str, bool] = {}
     for sample in samples:
+        whole = sample.image is not None and sample.has_caption
         if (before := seen.get(sample.key)) is None:
-            seen[sample.key] = sample.complete
-            layout.add(sample.start)
-        elif not before and not sample.complete and not sample.problem:
+            seen[sample.key] = whole
+            layout.add(sample.start, begins=sample.begins)
+        elif not before and not whole and not sample.problem:
             raise SourceError(
                 f"'{uri}': the members of sample '{sample.key}' are not neighbours",
                 remedy="pack the archive again in order of names, e.g. tar --sort=name",
             )
         else:
             seen[f"{sample.key}~{layout.count}"] = True
-            layout.add(sample.start, repeated=True)
+            layout.add(sample.start, repeated=True, begins=sample.begins)
         if layout.count == at_most:
             return
 
 
-def _texts(stream: BinaryIO, sample: Sample, columns: Columns) -> tuple[tuple[str, ...], str | None]:
-    text, meta, cls = (sample.members.get(extension) for extension in ("txt", "json", "cls"))
-    by_text = text is not None and columns.caption == Columns().caption
-    needs_meta = not by_text or (columns.label is not None and cls is None)
-    fields = _json(stream, meta) if meta is not None and needs_meta else {}
-    if by_text and text is not None:
-        captions = captions_from(_content(stream, text), f"member '{text.name}'")
-    elif meta is not None:
-        captions = captions_from(fields.get(columns.caption), f"key '{columns.caption}' in '{meta.name}'")
-    else:
-        raise CaptionError(
-            f"sample '{sample.key}' has no member for the caption",
-            remedy=f"add {sample.key}.txt, or {sample.key}.json with the key '{columns.caption}'",
-        )
-    label = None
-    if columns.label is not None and cls is not None:
-        label = label_from(_content(stream, cls), f"member '{cls.name}'")
-    elif columns.label is not None and meta is not None:
-        label = label_from(fields.get(columns.label), f"key '{columns.label}' in '{meta.name}'")
-    return captions, label
+def _captions(stream: BinaryIO, sample: Sample, columns: Columns) -> tuple[str, ...]:
+    text, meta = sample.members.get("txt"), sample.members.get("json")
+    if text is not None and columns.caption == Columns().caption:
+        return captions_from(member_bytes(stream, text), f"member '{text.name}'")
+    if meta is not None:
+        fields = _json(stream, meta, CaptionError)
+        return captions_from(fields.get(columns.caption), f"key '{columns.caption}' in '{meta.name}'")
+    raise CaptionError(
+        f"sample '{sample.key}' has no member for the caption",
+        remedy=f"add {sample.key}.txt, or {sample.key}.json with the key '{columns.caption}'",
+    )
 
 
-def _json(stream: BinaryIO, member: Member) -> dict[str, Any]:
+def _label(stream: BinaryIO, sample: Sample, uri: str, data: DataSection) -> str | None:
+    """From ``key.cls``, else the JSON, else the folders of the archive."""
+    column, names = data.columns.label, data.class_names or ()
+    if column is None:
+        return None
+    cls, meta = sample.members.get("cls"), sample.members.get("json")
+    if cls is not None:
+        return label_from(member_bytes(stream, cls), f"member '{cls.name}'", names)
+    if meta is not None:
+        fields = _json(stream, meta, LabelError)
+        if column in fields:
+            return label_from(fields[column], f"key '{column}' in '{meta.name}'", names)
+    return label_from(partition_values(uri).get(column), f"folder '{column}='", names)
+
+
+def _json(stream: BinaryIO, member: Member, error: type[PairError]) -> dict[str, Any]:
     try:
-        fields = json.loads(_content(stream, member))
+        fields = json.loads(member_bytes(stream, member))
     except (ValueError, RecursionError) as exc:
-        raise CaptionError(
-            f"member '{member.name}' is not valid JSON: {exc}", remedy="write it again"
-        ) from None
+        raise error(f"member '{member.name}' is not valid JSON: {exc}", remedy="write it again") from None
     if not isinstance(fields, dict):
-        raise CaptionError(f"member '{member.name}' holds no JSON object", remedy="write it again")
+        raise error(f"member '{member.name}' holds no JSON object", remedy="write it again")
     return fields
-
-
-def _content(stream: BinaryIO, member: Member) -> bytes:
-    if member.problem:
-        raise ReadError(f"member '{member.name}': {member.problem}", remedy="restore the archive")
-    if member.size > MOST_MEMBER_BYTES:
-        raise ReadError(
-            f"member '{member.name}' has {member.size} bytes, more than {MOST_MEMBER_BYTES}",
-            remedy="shrink it or leave it out",
-        )
-    stream.seek(member.data)
-    content = stream.read(member.size)
-    if len(content) < member.size:
-        raise ReadError(f"member '{member.name}' ends too early", remedy="restore the archive")
-    return content
 
 
 def _changed(uri: str, what: str) -> SourceError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from smoothcert.encoders.base import Encoder
+from smoothcert.encoders.base import Encoder, ReadText
 from smoothcert.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DefendedEncoder(Encoder):
-    """u(x) = normalised mapper(base(purifier(x))): what theory.md section 1 calls the base encoder.
+    """u(x) = normalised mapper(base(purifier(x))): what docs/theory.md section 1 calls the base encoder.
 
     Noise is added before the purifier, so that certificates and attacks are about all three parts. Texts are those of
     the base encoder: a mapper moves image features inside the joint space. A part that returns NaN gives a feature
@@ -58,6 +58,7 @@ class DefendedEncoder(Encoder):
             modules=parts,
         )
         self.base = base
+        self.probe_texts = base.probe_texts
         self._purifier = purifier
         self._mapper = mapper
         if mapper is not None:
@@ -72,6 +73,20 @@ class DefendedEncoder(Encoder):
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """See ``Encoder.prepare``."""
         return self.base.prepare(image)
+
+    @property
+    def has_texts(self) -> bool:
+        """See ``Encoder.has_texts``."""
+        return self.base.has_texts
+
+    @property
+    def text_limit(self) -> int | None:
+        """See ``Encoder.text_limit``."""
+        return self.base.text_limit
+
+    def read_texts(self, texts: Sequence[str]) -> list[ReadText]:
+        """See ``Encoder.read_texts``."""
+        return self.base.read_texts(texts)
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         features = self.base.encode_images(self._purified(pixels))

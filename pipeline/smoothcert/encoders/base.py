@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -16,8 +17,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """What an encoder reads of a text.
+
+    Attributes:
+        content: texts with the same content have the same feature.
+        cut: the text is longer than what is read.
+    """
+
+    content: Hashable
+    cut: bool = False
+
+
 class Encoder(ABC):
-    """Makes unit features u(x) of canonical inputs x (theory.md section 1).
+    """Makes unit features u(x) of canonical inputs x (docs/theory.md section 1).
 
     x is what the encoder's own image processor makes *before* rescaling and normalising, divided by 255:
     RGB, shape (3, H, W), units of [0,1]. Noise is added to x, so x may leave [0,1]; nothing is clamped here.
@@ -29,11 +43,13 @@ class Encoder(ABC):
         * features are L2-normalised in float32, whatever ``dtype`` the network computes in;
         * a feature that has no direction (NaN, infinity, all zeros) comes out as NaN, never as a number,
           for the caller to quarantine;
-        * an image's feature does not depend on the rest of its batch, up to rounding (``check_encoder``).
+        * the feature of an image or a text does not depend on the rest of its batch, up to rounding, and texts
+          that say different things have different features (``check_encoder``).
 
     Subclasses set the attributes through ``__init__`` and implement ``prepare``, ``_image_features`` and
-    ``_text_features``, and ``_patch_features`` where they have local features. Wrap an encoder to change it; do
-    not override the ``encode_*`` methods.
+    ``_text_features``, and ``_patch_features`` where they have local features. An encoder without a text space
+    overrides ``has_texts``, one that cuts long texts ``read_texts`` and ``text_limit``. Wrap an encoder to change
+    it; do not override the ``encode_*`` methods.
 
     Attributes:
         name: what the user called it; for people.
@@ -43,6 +59,10 @@ class Encoder(ABC):
         device: where pixels are expected.
         dtype: arithmetic inside the network.
     """
+
+    probe_texts: tuple[str, ...] = ("a", "a photo", "a photo of seven", "seven", "of seven")
+    """Different texts that ``check_encoder`` tries; override them where these words mean nothing to the encoder.
+    Some must begin with others: a tower that does not see the end of a text takes those for the same."""
 
     def __init__(
         self,
@@ -141,6 +161,20 @@ class Encoder(ABC):
             return torch.empty((0, self.feature_dim), dtype=torch.float32)
         with torch.no_grad():
             return unit_rows(self._text_features(texts)).cpu()
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether there is a text space: ``encode_texts`` works."""
+        return True
+
+    @property
+    def text_limit(self) -> int | None:
+        """Tokens of a text that are read, what marks its ends included; None where nothing is cut."""
+        return None
+
+    def read_texts(self, texts: Sequence[str]) -> list[ReadText]:
+        """What is read of each text, without the cost of encoding it."""
+        return [ReadText(text) for text in texts]
 
     def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Patch tokens (B, T, d') in any float type, of checked pixels; override where there are any."""

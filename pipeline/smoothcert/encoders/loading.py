@@ -9,6 +9,7 @@ import torch
 
 from smoothcert.encoders.base import Encoder
 from smoothcert.encoders.contract import check_encoder
+from smoothcert.encoders.explaining import explain
 from smoothcert.encoders.locate import files_digest, has_tokenizer, locate, read_config, weight_files
 from smoothcert.encoders.preparation import Preparation
 from smoothcert.encoders.quiet import quiet
@@ -39,18 +40,22 @@ def load_encoder(section: EncoderSection) -> Encoder:
     family = encoder_class(config["model_type"], model=section.model)
     weights = weight_files(directory, model=section.model)
     with quiet():
-        preparation = Preparation(_image_processor(directory, section), model=section.model)
+        with explain("configuration", section, "config.json"):
+            _read_configuration(directory, section)
+        with explain("image processor", section, "preprocessor_config.json"):
+            preparation = Preparation(_image_processor(directory, section), model=section.model)
         tokenizer = _tokenizer(directory, section) if section.feature == "projection" else None
-        model = _model(directory, section).to(device)
-        _refuse_other_grid(model, preparation, section)
-        encoder = family(
-            name=section.model if section.revision is None else f"{section.model}@{section.revision}",
-            digest=files_digest(directory, weights, section.feature, section.dtype, code=code),
-            model=model,
-            preparation=preparation,
-            tokenizer=tokenizer,
-            feature=section.feature,
-        )
+        with explain("model", section, "config.json and model.safetensors"):
+            model = _model(directory, section).to(device)
+            _refuse_other_grid(model, preparation, section)
+            encoder = family(
+                name=section.model if section.revision is None else f"{section.model}@{section.revision}",
+                digest=files_digest(directory, weights, section.feature, section.dtype, code=code),
+                model=model,
+                preparation=preparation,
+                tokenizer=tokenizer,
+                feature=section.feature,
+            )
         check_encoder(encoder)
         if section.compile:
             encoder.compile()
@@ -77,16 +82,20 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _read_configuration(directory: Path, section: EncoderSection) -> None:
+    """Try config.json on its own: every part reads it, and none could say that it is not at fault."""
+    from transformers import AutoConfig
+
+    AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=section.trust_remote_code)
+
+
 def _image_processor(directory: Path, section: EncoderSection) -> Any:
     from transformers import AutoImageProcessor
 
-    try:
-        # Always PIL: torchvision resizes differently, and x would depend on what is installed.
-        return AutoImageProcessor.from_pretrained(
-            directory, backend="pil", local_files_only=True, trust_remote_code=section.trust_remote_code
-        )
-    except Exception as exc:
-        raise _unreadable("image processor", section, exc, "preprocessor_config.json") from exc
+    # Always PIL: torchvision resizes differently, and x would depend on what is installed.
+    return AutoImageProcessor.from_pretrained(
+        directory, backend="pil", local_files_only=True, trust_remote_code=section.trust_remote_code
+    )
 
 
 def _tokenizer(directory: Path, section: EncoderSection) -> Any:
@@ -97,28 +106,31 @@ def _tokenizer(directory: Path, section: EncoderSection) -> Any:
             f"encoder.model='{section.model}' has no tokenizer, which encoder.feature='projection' needs",
             remedy="add tokenizer.json and tokenizer_config.json, or use encoder.feature: pooled",
         )
-    try:
+    with explain("tokenizer", section, "tokenizer.json and tokenizer_config.json"):
         return AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=section.trust_remote_code
         )
-    except Exception as exc:
-        raise _unreadable("tokenizer", section, exc, "tokenizer.json") from exc
 
 
 def _model(directory: Path, section: EncoderSection) -> Any:
     from transformers import AutoModel
 
-    try:
-        model, info = AutoModel.from_pretrained(
-            directory,
-            dtype=_DTYPES[section.dtype],
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=section.trust_remote_code,
-            output_loading_info=True,
+    model, info = AutoModel.from_pretrained(
+        directory,
+        dtype=_DTYPES[section.dtype],
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=section.trust_remote_code,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, by name
+    )
+    if info["mismatched_keys"]:
+        name, held, wanted = min(info["mismatched_keys"])
+        raise EncoderError(
+            f"encoder.model='{section.model}': the weights hold {name} as {tuple(held)}, but config.json asks for "
+            f"{tuple(wanted)}",
+            remedy="take the config.json that belongs to the weights",
         )
-    except Exception as exc:
-        raise _unreadable("model", section, exc, "config.json and model.safetensors") from exc
     if info["missing_keys"]:
         # transformers fills these with random numbers and goes on.
         missing = sorted(info["missing_keys"])
@@ -128,16 +140,6 @@ def _model(directory: Path, section: EncoderSection) -> Any:
             remedy="fetch the weights again, or check that config.json belongs to them",
         )
     return model
-
-
-def _unreadable(part: str, section: EncoderSection, exc: Exception, where: str) -> EncoderError:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return EncoderError(
-        f"encoder.model='{section.model}': its {part} cannot be loaded: {type(exc).__name__}: "
-        f"{lines[0] if lines else 'no message'}",
-        remedy=f"check {where} in the model's directory; models with their own code need "
-        "encoder.trust_remote_code: true",
-    )
 
 
 def _refuse_other_grid(model: Any, preparation: Preparation, section: EncoderSection) -> None:

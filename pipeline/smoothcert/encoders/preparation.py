@@ -1,7 +1,7 @@
 """From an image to x: the model's own image processor, split where the noise goes in.
 
 A transformers image processor resizes, crops, rescales and normalises in one call. Noise belongs between the
-crop and the normalisation (theory.md section 4, item 7), so the call is split: the processor itself makes the
+crop and the normalisation (docs/theory.md section 4.7), so the call is split: the processor itself makes the
 8-bit grid, and what follows is an affine map that the encoder applies to noisy pixels.
 """
 
@@ -17,6 +17,8 @@ from smoothcert.errors import DecodeError, EncoderError
 
 _MAX_RESIZED_PIXELS = 2**26
 """A 1 x 100,000 image, resized to a shortest edge of 224, would need 15 GB; panoramas stay far below."""
+
+_REMEDY = "correct preprocessor_config.json, or take the file of the model that this one was made from"
 
 
 class Preparation:
@@ -41,12 +43,30 @@ class Preparation:
     def __init__(self, processor: Any, *, model: str) -> None:
         self._processor = processor
         self._model = model
-        factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
-        mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-        deviation = np.broadcast_to(np.asarray(std, dtype=np.float64), 3)
+        factor = self._setting("rescale_factor", 1) if processor.do_rescale else np.ones(1)
+        mean, deviation = np.zeros(3), np.ones(3)
+        if processor.do_normalize:
+            mean, deviation = self._setting("image_mean", 3), self._setting("image_std", 3)
         self.scale: NDArray[np.float64] = 255.0 * factor / deviation
-        self.shift: NDArray[np.float64] = -np.broadcast_to(np.asarray(mean, dtype=np.float64), 3) / deviation
+        self.shift: NDArray[np.float64] = -mean / deviation
         self.input_size = self._verify()
+
+    def _setting(self, field: str, count: int) -> NDArray[np.float64]:
+        """A setting that is ``count`` numbers, or one number for all of them; means may be zero or below."""
+        value = getattr(self._processor, field, None)
+        try:
+            numbers = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            numbers = np.full(count, np.nan)
+        usable = np.isfinite(numbers) & ((numbers > 0) | (field == "image_mean"))
+        if numbers.shape not in ((), (count,)) or not usable.all():
+            wanted = "one positive number" if count == 1 else f"{count} numbers, one a channel"
+            raise EncoderError(
+                f"encoder.model='{self._model}': {field}={value!r} in preprocessor_config.json; expected {wanted}"
+                + (", all above 0" if field == "image_std" else ""),
+                remedy=f"correct {field}, or take the file of the model that this one was made from",
+            )
+        return np.broadcast_to(numbers, count)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Canonical input times 255: uint8 (3, H, W).
@@ -103,7 +123,15 @@ class Preparation:
                 grid = self._grid(image)
                 whole = np.asarray(self._processor(images=image)["pixel_values"][0], dtype=np.float64)
             except DecodeError as exc:
-                raise EncoderError(f"encoder.model='{self._model}': {exc.message}") from exc
+                raise EncoderError(f"encoder.model='{self._model}': {exc.message}", remedy=_REMEDY) from exc
+            except EncoderError:
+                raise
+            except Exception as exc:  # odd settings end in whatever the processor's own code raises
+                raise EncoderError(
+                    f"encoder.model='{self._model}': its image processor fails on an ordinary image: "
+                    f"{type(exc).__name__}: {exc}",
+                    remedy=_REMEDY,
+                ) from exc
             sizes.add(grid.shape)
             ours = grid / 255.0 * self.scale[:, None, None] + self.shift[:, None, None]
             if whole.shape != ours.shape or not np.allclose(

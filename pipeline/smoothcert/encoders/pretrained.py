@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from smoothcert.encoders.base import Encoder
+from smoothcert.encoders.base import Encoder, ReadText
 from smoothcert.encoders.preparation import Preparation
 from smoothcert.errors import EncoderError
 
@@ -108,22 +108,50 @@ class PretrainedEncoder(Encoder):
             parts.append(self._model.get_text_features(**on_device).pooler_output)
         return torch.cat(parts)
 
+    @property
+    def has_texts(self) -> bool:
+        """See ``Encoder.has_texts``."""
+        return self._feature == "projection"
+
+    @property
+    def text_limit(self) -> int | None:
+        """See ``Encoder.text_limit``."""
+        return int(self._model.config.text_config.max_position_embeddings) if self.has_texts else None
+
+    def read_texts(self, texts: Sequence[str]) -> list[ReadText]:
+        """See ``Encoder.read_texts``; the content is the text's tokens, cut where the tower stops."""
+        if not texts:
+            return []
+        seen = self._token_ids(texts, truncation=True, max_length=self.text_limit)
+        whole = self._token_ids(texts, truncation=False)
+        return [ReadText(tuple(ids), len(ids) < len(all_of)) for ids, all_of in zip(seen, whole, strict=True)]
+
+    def _token_ids(self, texts: Sequence[str], **settings: Any) -> list[list[int]]:
+        # not verbose: transformers would say itself, once a process, that a text is too long
+        tokens = self._tokenizer([self._spell(text) for text in texts], verbose=False, **settings)
+        ids: list[list[int]] = tokens["input_ids"]
+        return ids
+
+    def _spell(self, text: str) -> str:
+        """A text as the tower was trained to see it."""
+        return text
+
     def _tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """``input_ids`` and ``attention_mask`` (k, length), cut at the text tower's length."""
-        text_config = self._model.config.text_config
         tokens = self._tokenizer(
-            list(texts),
+            [self._spell(text) for text in texts],
             padding=self.text_padding,
             truncation=True,
-            max_length=text_config.max_position_embeddings,
+            max_length=self.text_limit,
             return_attention_mask=True,
             return_tensors="pt",
         )
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        if int(ids.max()) >= text_config.vocab_size:
+        known = self._model.config.text_config.vocab_size
+        if int(ids.max()) >= known:
             raise EncoderError(
                 f"encoder '{self.name}': its tokenizer makes token {int(ids.max())}, but the text tower "
-                f"knows only {text_config.vocab_size}",
+                f"knows only {known}",
                 remedy="put the tokenizer that belongs to the weights into the model's directory",
             )
         return {"input_ids": ids, "attention_mask": mask}

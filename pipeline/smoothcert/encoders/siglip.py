@@ -24,6 +24,8 @@ class SiglipEncoder(PretrainedEncoder):
 
     text_padding = "max_length"
 
+    def _spell(self, text: str) -> str:
+        return text.lower()
+
     def _tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        tokens = super()._tokenize([text.lower() for text in texts])
-        return {"input_ids": tokens["input_ids"]}
+        return {"input_ids": super()._tokenize(texts)["input_ids"]}

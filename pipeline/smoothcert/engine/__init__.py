@@ -3,7 +3,8 @@
 from smoothcert.engine.certificate_row import CertificateRow
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.engine import Engine
-from smoothcert.engine.records import Failure, Measurement, Outcome
+from smoothcert.engine.read_texts import check_captions, check_pool, check_prompts
+from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rows import RowMaker
 from smoothcert.engine.texts import Texts, encode_texts
 
@@ -14,8 +15,11 @@ __all__ = [
     "Engine",
     "Failure",
     "Measurement",
-    "Outcome",
+    "PairResult",
     "RowMaker",
     "Texts",
+    "check_captions",
+    "check_pool",
+    "check_prompts",
     "encode_texts",
 ]

@@ -23,20 +23,20 @@ class DecodedPair:
     """A pair on its way into a slot: its canonical input, or the reason why there is none.
 
     Attributes:
-        unit_id: the unit that the pair belongs to.
+        token: what the pair came with.
         pair: as read; the image bytes are dropped.
         pixels: uint8 (3, H, W), the canonical input times 255; None with an error.
         error: what went wrong with this pair.
     """
 
-    unit_id: str
+    token: str
     pair: Pair
     pixels: NDArray[np.uint8] | None
     error: PairError | None
 
 
 class DecodeAhead:
-    """Runs through (unit id, pair) in order, decoding up to ``depth`` pairs ahead of ``take``.
+    """Runs through (token, pair) in order, decoding up to ``depth`` pairs ahead of ``take``.
 
     The source is advanced by one reader thread, images are decoded by ``threads`` others; memory is bounded by
     ``depth`` images whatever the size of the source.
@@ -99,10 +99,10 @@ class DecodeAhead:
     def _read(self) -> None:
         end: BaseException | None = None
         try:
-            for unit_id, pair in self._pairs:
+            for token, pair in self._pairs:
                 if self._stopped.is_set():
                     return
-                self._put(self._pool.submit(self._decode, unit_id, pair))
+                self._put(self._pool.submit(self._decode, token, pair))
         except BaseException as exc:  # handed to the consumer, who raises it
             end = exc
         self._put(end)
@@ -114,16 +114,16 @@ class DecodeAhead:
             except queue.Full:
                 continue
 
-    def _decode(self, unit_id: str, pair: Pair) -> DecodedPair:
+    def _decode(self, token: str, pair: Pair) -> DecodedPair:
         without_bytes = Pair(pair.pair_id, pair.source_uri, None, pair.captions, pair.label, pair.error)
         if pair.error is not None:
-            return DecodedPair(unit_id, without_bytes, None, pair.error)
+            return DecodedPair(token, without_bytes, None, pair.error)
         try:
             image = decode_image(pair.image or b"", max_pixels=self._max_pixels)
             pixels = self._encoder.prepare(image)
         except PairError as exc:
-            return DecodedPair(unit_id, without_bytes, None, exc)
+            return DecodedPair(token, without_bytes, None, exc)
         except Exception as exc:
             reason = DecodeError(f"{type(exc).__name__} while preparing the image: {exc}")
-            return DecodedPair(unit_id, without_bytes, None, reason)
-        return DecodedPair(unit_id, without_bytes, np.ascontiguousarray(pixels), None)
+            return DecodedPair(token, without_bytes, None, reason)
+        return DecodedPair(token, without_bytes, np.ascontiguousarray(pixels), None)

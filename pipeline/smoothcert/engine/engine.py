@@ -13,7 +13,7 @@ on a shared machine), and one lane's noise is drawn while the other's batch is e
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.layout import Layout, plan_layout
 from smoothcert.engine.noise import NoiseKey, NoiseSource, Stream
 from smoothcert.engine.question import Question, Questioner
-from smoothcert.engine.records import Failure, Measurement, Outcome, StopReason
+from smoothcert.engine.records import Failure, Measurement, PairResult, StopReason
 from smoothcert.engine.targets import TargetTracker
 from smoothcert.engine.texts import CaptionFeatures, Texts
 from smoothcert.errors import EncodeError, EncoderError, NonFiniteError, OutOfMemoryError, PairError
@@ -91,6 +91,9 @@ class Engine:
         chunk: draws that one pair contributes to a step.
         threads: CPU cores to use, default all that torch would.
         lanes: parts of the slots; default 2 on an accelerator, one a core on a CPU.
+
+    Attributes:
+        captions: features of the pairs' captions, and how many were cut.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class Engine:
         )
         self.draws_done = 0
         self._questioner = Questioner(self.layout, texts, certify.sigma)
-        self._captions = CaptionFeatures(encoder)
+        self.captions = CaptionFeatures(encoder)
         self._noise = NoiseSource(certify.sigma, certify.seed, encoder.device)
         # full shapes always where shapes are expensive to change; on a CPU idle slots are left out
         self._static = encoder.device.type != "cpu"
@@ -143,7 +146,7 @@ class Engine:
             tracker=TargetTracker(self.layout, self.certify, size, device),
         )
 
-    def run(self, feed: DecodeAhead) -> Iterator[Outcome]:
+    def run(self, feed: DecodeAhead) -> Iterator[PairResult]:
         """Certify all pairs of the feed; outcomes come in the order in which pairs stop.
 
         Raises:
@@ -153,7 +156,7 @@ class Engine:
         for outcomes in self.steps(feed):
             yield from outcomes
 
-    def steps(self, feed: DecodeAhead) -> Iterator[list[Outcome]]:
+    def steps(self, feed: DecodeAhead) -> Iterator[list[PairResult]]:
         """Like ``run``, but yields after every step of every lane, with the outcomes of that step."""
         while True:
             active = False
@@ -175,7 +178,7 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
-    def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[Outcome]:
+    def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[PairResult]:
         for index, held in enumerate(lane.slots):
             while held is None and not feed.exhausted:
                 # wait for the first pair only: as long as any slot is busy the device has work
@@ -183,7 +186,7 @@ class Engine:
                 if pair is None:
                     return
                 if pair.error is not None or pair.pixels is None:
-                    yield Failure(pair.unit_id, pair.pair, pair.error or NonFiniteError("no pixels"))
+                    yield Failure(pair.token, pair.pair, pair.error or NonFiniteError("no pixels"))
                     continue
                 lane.pixels[index].copy_(torch.from_numpy(pair.pixels))
                 held = Slot(pair, np.zeros(self.encoder.feature_dim))
@@ -252,7 +255,7 @@ class Engine:
         return PairwiseFailure(torch.cat(rows), errors)
 
     @torch.no_grad()
-    def _absorb(self, lane: Lane) -> Iterator[Outcome]:
+    def _absorb(self, lane: Lane) -> Iterator[PairResult]:
         """Take in the lane's last step: advance pilots, store scores, test targets, free slots."""
         launched, features = lane.launched, lane.features
         errors: dict[int, PairError] = {}
@@ -295,13 +298,16 @@ class Engine:
         slot.chunk += 1
         self.draws_done += stop - first
 
-    def _fix_questions(self, lane: Lane, ready: list[int]) -> Iterator[Outcome]:
+    def _fix_questions(self, lane: Lane, ready: list[int]) -> Iterator[PairResult]:
         slots = [(index, slot) for index in ready if (slot := lane.slots[index]) is not None]
-        captions: list[NDArray[np.float64]] | list[None] = [None] * len(slots)
+        captions: list[NDArray[np.float64] | EncodeError] | list[None] = [None] * len(slots)
         if self.layout.caption:
-            captions = self._captions.of([slot.pair.pair.captions for _, slot in slots])
+            captions = self._encode_captions([slot.pair.pair.captions for _, slot in slots])
         for (index, slot), caption in zip(slots, captions, strict=True):
             assert slot.clean is not None
+            if isinstance(caption, EncodeError):
+                yield self._fail(lane, index, caption)
+                continue
             mean = slot.pilot_sum / slot.pilot_draws
             try:
                 slot.question = self._questioner.ask(
@@ -315,9 +321,20 @@ class Engine:
             lane.directions[index].copy_(directions)
             lane.tracker.start(index, slot.question.thresholds)
 
+    def _encode_captions(
+        self, captions: Sequence[tuple[str, ...]]
+    ) -> list[NDArray[np.float64] | EncodeError]:
+        """A feature a pair; where the encoder fails on them together, each alone, so that one costs only its pair."""
+        try:
+            return list(self.captions.of(captions))
+        except Exception as exc:
+            if len(captions) == 1:
+                return [EncodeError(f"{type(exc).__name__} in the encoder, on the caption: {exc}")]
+        return [found for each in captions for found in self._encode_captions([each])]
+
     def _absorb_scores(
         self, lane: Lane, features: torch.Tensor, certifying: list[tuple[int, int]]
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[PairResult]:
         slots = [index for index, _ in certifying]
         positions = [position for _, position in certifying]
         products = torch.bmm(features[positions], lane.directions[slots])
@@ -358,7 +375,7 @@ class Engine:
         decisions, log_e_values = lane.tracker.result(index)
         lane.slots[index] = None
         return Measurement(
-            slot.pair.unit_id,
+            slot.pair.token,
             slot.pair.pair,
             slot.question,
             np.concatenate(slot.scores, axis=1),
@@ -373,4 +390,4 @@ class Engine:
         slot = lane.slots[index]
         assert slot is not None
         lane.slots[index] = None
-        return Failure(slot.pair.unit_id, slot.pair.pair, error)
+        return Failure(slot.pair.token, slot.pair.pair, error)

@@ -3,10 +3,11 @@
 Noise is a function of (seed, pair id, stream, chunk index) and of nothing else: not of the batch, the worker,
 the resume, nor of what the other slots hold. Streams are disjoint because the stream's name is part of the key.
 
-Floating point (theory.md 4.8; Voráček and Hein, 2207.07209): the canonical input is an 8-bit image, so in units
-of grey levels it is an integer k in 0..255. Noise is drawn as sigma x 255 x N(0, 1) and rounded to the grid
-2^-8; k + noise is then exact in float32 as long as it stays below 2^16, which ``sigma <= 30`` ensures. All
-later arithmetic, the division by 255 included, is a function of that exact sum and belongs to the base encoder.
+Floating point (docs/theory.md section 4.8; Voráček and Hein, 2207.07209): the canonical input is an 8-bit
+image, so in units of grey levels it is an integer k in 0..255. Noise is drawn as sigma x 255 x N(0, 1) and
+rounded to the grid 2^-8; k + noise is then exact in float32 as long as it stays below 2^16, which ``sigma <= 30``
+ensures. All later arithmetic, the division by 255 included, is a function of that exact sum and belongs to the
+base encoder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From pilot draws to a fixed question: which directions are measured, and what each test must show.
 
 Everything here is decided on the pilot draws, which are then thrown away, so the certify draws are independent
-of it (theory.md section 3).
+of it (docs/theory.md section 3.1).
 """
 
 from __future__ import annotations

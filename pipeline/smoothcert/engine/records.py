@@ -21,7 +21,7 @@ class Measurement:
     """The certify draws of one pair, reduced to scalars.
 
     Attributes:
-        unit_id: the unit that the pair belongs to.
+        token: what the pair came with: names the attempt at its unit.
         pair: the pair, without image bytes.
         question: what was asked, fixed before these draws.
         scores: (reported directions, draws) float64 in [0, 1]: (1 + <u(x+eps), direction>)/2.
@@ -32,7 +32,7 @@ class Measurement:
         log_e_values: one per target: log of an e-value against "the target does not hold".
     """
 
-    unit_id: str
+    token: str
     pair: Pair
     question: Question
     scores: NDArray[np.float64]
@@ -42,14 +42,44 @@ class Measurement:
     decisions: tuple[Decision, ...]
     log_e_values: tuple[float, ...]
 
+    @property
+    def passes(self) -> int:
+        """Noisy forward passes spent on the pair."""
+        return self.pilot_draws + self.draws
+
+    @property
+    def failed(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def size(self) -> int:
+        """Numbers that it holds."""
+        return int(self.scores.size)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A pair that cannot be certified, and why."""
 
-    unit_id: str
+    token: str
     pair: Pair
     error: PairError
 
+    @property
+    def passes(self) -> int:
+        """Not counted."""
+        return 0
 
-Outcome = Measurement | Failure
+    @property
+    def failed(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def size(self) -> int:
+        """Numbers that it holds."""
+        return 0
+
+
+PairResult = Measurement | Failure

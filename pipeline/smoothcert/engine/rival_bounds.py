@@ -1,4 +1,4 @@
-"""Which rival a class or rank certificate rests on, and what follows from it (theory.md T4)."""
+"""Which rival a class or rank certificate rests on, and what follows from it (docs/theory.md T4)."""
 
 from __future__ import annotations
 

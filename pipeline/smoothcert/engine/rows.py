@@ -1,4 +1,4 @@
-"""From measurements to certificates: the bounds of theory.md section 2, batched over pairs.
+"""From measurements to certificates: the bounds of docs/theory.md section 2, batched over pairs.
 
 Which columns there are, what each rests on and at which share of alpha is the catalogue's; every reported certificate
 holds with probability 1 - alpha by itself. Class and rank are found here, since their binding rival is: a class radius
@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
+from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.engine.certificate_row import CertificateRow
 from smoothcert.engine.evidence import BatchEvidence
 from smoothcert.engine.layout import PILOT, Layout
 from smoothcert.engine.noise import generator_name
 from smoothcert.engine.question import Rivals
-from smoothcert.engine.records import Failure, Measurement, Outcome
+from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rival_bounds import NOT_MEASURED, RivalBounds, bound_rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.job import CertifySection
@@ -66,19 +67,18 @@ class RowMaker:
             "dtype": str(encoder.dtype).removeprefix("torch."),
         }
 
-    def rows(self, outcomes: Sequence[Outcome]) -> list[CertificateRow]:
-        """One row per outcome, in the same order; certificates are computed for all of them at once."""
+    def rows(self, unit_id: str, outcomes: Sequence[PairResult]) -> list[CertificateRow]:
+        """One row per outcome of a unit, in the same order; certificates are computed for all of them at once."""
         measured = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
-        certified = iter(self._certified(measured))
+        certified = iter(self._certified(unit_id, measured))
         return [
-            next(certified) if isinstance(outcome, Measurement) else self._quarantined(outcome)
+            next(certified) if isinstance(outcome, Measurement) else self._quarantined(unit_id, outcome)
             for outcome in outcomes
         ]
 
-    def _base(self, outcome: Outcome) -> dict[str, object]:
-        pair = outcome.pair
+    def _base(self, unit_id: str, pair: Pair) -> dict[str, object]:
         return {
-            "unit_id": outcome.unit_id,
+            "unit_id": unit_id,
             "pair_id": pair.pair_id,
             "source_uri": pair.source_uri,
             "caption": pair.captions[0] if pair.captions else None,
@@ -91,9 +91,9 @@ class RowMaker:
             **self._described,
         }
 
-    def _quarantined(self, failure: Failure) -> CertificateRow:
+    def _quarantined(self, unit_id: str, failure: Failure) -> CertificateRow:
         error = failure.error
-        fields = self._base(failure) | {
+        fields = self._base(unit_id, failure.pair) | {
             "status": "quarantined",
             "error_stage": error.stage,
             "error_class": type(error).__name__,
@@ -101,7 +101,7 @@ class RowMaker:
         }
         return CertificateRow(**fields)  # type: ignore[arg-type]  # a dict of columns, checked by the schema
 
-    def _certified(self, batch: Sequence[Measurement]) -> list[CertificateRow]:
+    def _certified(self, unit_id: str, batch: Sequence[Measurement]) -> list[CertificateRow]:
         if not batch:
             return []
         evidence = BatchEvidence(batch, self._certify, self._layout, self._texts.retrieval_k)
@@ -110,7 +110,7 @@ class RowMaker:
         ranks = self._rank_columns(batch, evidence)
         rows = []
         for i, m in enumerate(batch):
-            fields = self._base(m) | {
+            fields = self._base(unit_id, m.pair) | {
                 "status": "ok",
                 "draws": m.draws,
                 "pilot_draws": m.pilot_draws,

@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from smoothcert.encoders import Encoder
+from smoothcert.engine.read_texts import describe_cut, same_class
 from smoothcert.errors import EncoderError
 from smoothcert.job import ZeroShotSection
 
 _BATCH = 256
 _CACHED_CAPTIONS = 4096
+_SAME = 1e-5
+"""Distance up to which two text features count as one: some hundred roundings of float32."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def encode_texts(
         captions: compare pairs with their own captions.
 
     Raises:
-        EncoderError: a text has no finite unit feature, or two classes have the same feature.
+        EncoderError: a text has no finite unit feature, two classes have the same feature, or all captions of
+            the pool have.
     """
     labels: tuple[str, ...] = ()
     class_features = np.empty((0, encoder.feature_dim))
@@ -66,21 +70,32 @@ def encode_texts(
         prompts = [text.replace("{label}", label) for label in labels for text in zero_shot.prompts]
         each = features_of(encoder, prompts).reshape(len(labels), len(zero_shot.prompts), -1)
         class_features = _unit(each.mean(axis=1), labels)
-        _check_different(class_features, labels)
+        if (pair := _find_same(class_features)) is not None:
+            raise same_class(labels[pair[0]], labels[pair[1]])
     pool_features = _unit(features_of(encoder, pool), pool) if pool else np.empty((0, encoder.feature_dim))
+    if len(pool) > 1 and (np.linalg.norm(pool_features - pool_features[0], axis=1) <= _SAME).all():
+        raise EncoderError(
+            f"all {len(pool)} captions of the retrieval pool have the same text feature, so no rank can be certified",
+            remedy="use an encoder whose text tower tells them apart",
+        )
     return Texts(labels, class_features, tuple(pool), pool_features, retrieval_k, captions)
 
 
-def _check_different(features: NDArray[np.float64], labels: Sequence[str]) -> None:
-    seen: dict[bytes, str] = {}
-    for label, feature in zip(labels, np.round(features, 7) + 0.0, strict=True):
-        other = seen.setdefault(feature.tobytes(), label)
-        if other is not label:
-            raise EncoderError(
-                f"the labels {other!r} and {label!r} have the same text feature, so no prediction between them can "
-                "be certified",
-                remedy="remove one of them, or reword the prompts so that they differ within the encoder's text length",
-            )
+def _find_same(features: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Indices of two rows that are the same up to rounding, or None.
+
+    Such rows are neighbours, or nearly, on every line: only those are compared that are close on one.
+    """
+    line = np.random.default_rng(0).standard_normal(features.shape[1])
+    places = features @ (line / np.linalg.norm(line))
+    order = np.argsort(places, kind="stable")
+    for position, index in enumerate(order):
+        for other in order[position + 1 :]:
+            if places[other] - places[index] > _SAME:
+                break
+            if np.linalg.norm(features[other] - features[index]) <= _SAME:
+                return (min(int(index), int(other)), max(int(index), int(other)))
+    return None
 
 
 def features_of(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -103,11 +118,17 @@ class CaptionFeatures:
     """Caption features of pairs, with a small cache (datasets repeat captions).
 
     The reference of a pair with several captions is the normalised mean of their unit features.
+
+    Attributes:
+        pairs: how many pairs were asked for.
+        cut_pairs: those among them with a caption that is longer than the encoder reads.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._cache: OrderedDict[tuple[str, ...], NDArray[np.float64]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, ...], tuple[NDArray[np.float64], bool]] = OrderedDict()
+        self.pairs = 0
+        self.cut_pairs = 0
 
     def of(self, captions: Sequence[tuple[str, ...]]) -> list[NDArray[np.float64]]:
         """One (d,) float64 unit vector per pair; NaN where the texts have no direction."""
@@ -115,15 +136,26 @@ class CaptionFeatures:
         if missing:
             flat = [text for group in missing for text in group]
             features = features_of(self._encoder, flat)
+            cut = [text.cut for text in self._encoder.read_texts(flat)]
             start = 0
             for group in missing:
-                mean = features[start : start + len(group)].mean(axis=0)
+                mine = slice(start, start + len(group))
+                mean = features[mine].mean(axis=0)
                 norm = np.linalg.norm(mean)
-                self._cache[group] = mean / norm if norm > 1e-6 else np.full_like(mean, np.nan)
+                unit = mean / norm if norm > 1e-6 else np.full_like(mean, np.nan)
+                self._cache[group] = (unit, any(cut[mine]))
                 start += len(group)
         found = [self._cache[c] for c in captions]
+        self.pairs += len(found)
+        self.cut_pairs += sum(cut for _, cut in found)
         for group in captions:
             self._cache.move_to_end(group)
         while len(self._cache) > _CACHED_CAPTIONS:
             self._cache.popitem(last=False)
-        return found
+        return [feature for feature, _ in found]
+
+    def describe_cut(self) -> str | None:
+        """A sentence about the pairs whose captions were cut so far; None where there are none."""
+        if not self.cut_pairs:
+            return None
+        return describe_cut(self._encoder, self.cut_pairs, self.pairs, "pairs have captions that")

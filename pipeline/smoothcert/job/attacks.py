@@ -41,9 +41,9 @@ THRESHOLDS = {"divergence": 0.5, "caption": 0.0}
 """Objectives whose success is a cosine below a threshold, with their defaults."""
 
 EOT_DRAWS = 64
-"""Draws a step below which gradients are so noisy that attacks look weak (theory.md section 5)."""
+"""Draws a step below which gradients are so noisy that attacks look weak (docs/theory.md section 5)."""
 EVALUATE_DRAWS = 1000
-"""Draws below which an outcome is judged loosely (theory.md section 5)."""
+"""Draws below which an outcome is judged loosely (docs/theory.md section 5)."""
 
 REFERENCES: dict[str, tuple[ReferenceName, ...]] = {
     "divergence": ("clean", "smoothed"),

@@ -28,6 +28,8 @@ class DataSection(Section):
     uri: str | tuple[str, ...]
     """Path, directory or glob, or a list of them; any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
+    class_names: tuple[str, ...] | None = None
+    """What integers in the label column stand for, from 0 on; files written by Hugging Face datasets say it."""
     limit: PositiveInt | None = None
     """Only the first so many pairs, in file order."""
     max_pixels: PositiveInt = 178_956_970

@@ -113,6 +113,9 @@ class Job(Section):
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]
+        for later in ("class_names",):  # older than this field, and the same where it says nothing
+            if resolved["data"][later] is None:
+                del resolved["data"][later]
         return resolved
 
     def to_yaml(self) -> str:

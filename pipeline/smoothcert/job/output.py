@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from smoothcert.job.section import Section
+from smoothcert.job.section import STORED, Section
+
+_NO_NAMES = ("", ".", "..")
 
 
 class OutputSection(Section):
@@ -15,9 +18,24 @@ class OutputSection(Section):
     runs: str = "runs"
     """Directory (any fsspec URL) that holds run directories."""
     run: str | None = None
-    """Name of the run directory; default is the job's name and the head of its fingerprint."""
+    """Name of the run directory, one folder below runs; default is the job's name and the head of its fingerprint."""
     quarantine_budget: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of quarantined pairs above which the exit code says so."""
+
+    @field_validator("run")
+    @classmethod
+    def _one_folder(cls, run: str | None, info: ValidationInfo) -> str | None:
+        if run is None or info.context == STORED:
+            return run
+        above, _, name = run.rstrip("/").rpartition("/")
+        if "/" in run and name not in _NO_NAMES:
+            raise ValueError(
+                f"{run!r} has a slash, but this is a name below output.runs; write output.runs: "
+                f"{json.dumps(above or ('/' if run.startswith('/') else 'runs'))} and output.run: {json.dumps(name)}"
+            )
+        if "/" in run or run in _NO_NAMES:
+            raise ValueError(f"{run!r} is no name for a folder; give another one, or leave it out")
+        return run
 
 
 class TrackingSection(Section):

@@ -10,6 +10,9 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Radius = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
+STORED = {"stored": True}
+"""Context of validation for the job of a run that is there: what only says where new results go is not refused."""
+
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are fixed once read."""

@@ -1,4 +1,4 @@
-"""From a job to a finished run: check everything, open the run, run what is pending, close the books."""
+"""From a job to a finished run: check everything, open the run, run what is left of each phase, close the books."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
-from smoothcert.engine import Failure, RowMaker
-from smoothcert.engine.layout import plan_layout
-from smoothcert.errors import PairError, StoreError
+from smoothcert.errors import JobError, PairError, StoreError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
@@ -22,65 +21,75 @@ from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor,
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.plan import Plan, make_plan
 from smoothcert.runtime.results import UnitResult, UnitWriter
-from smoothcert.runtime.retry import left
+from smoothcert.runtime.retry import Chosen, of_tasks, pending, retry_units
 from smoothcert.storage import join
 from smoothcert.store import Committed, RunDirectory, RunIdentity, run_name
-from smoothcert.store.retry_unit import RetryUnit, only, supersedes
+from smoothcert.store.retry_unit import RetryUnit, chosen_pairs
+from smoothcert.store.units import task_of
 from smoothcert.work.certify.pool import draw_pool
-from smoothcert.work.inputs import load_checked, loadable_here, texts_of
+from smoothcert.work.inputs import Inputs, load_checked, loadable_here
+from smoothcert.work.task import Task
+from smoothcert.work.tasks import Phase, phases_of, resolve
 
 log = logging.getLogger(__name__)
 
 _POOL_FILE = "plan/pool.json"
+_DATA_FILE = "plan/data.json"
 _FOLD_EVERY = 512
 """Commits between two manifest snapshots while a run goes on."""
+_NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class RunReport:
-    """How a run ended.
+class PhaseReport:
+    """How one phase of a run went in this session.
 
     Attributes:
         url: the run directory.
-        run_id: its name in every row.
-        pairs: pairs of the input.
-        rows: pairs that have their row now.
+        pairs: pairs of the input, each counted once for every task of the phase.
+        missing: those among them that are not done.
+        units_missing: units that are not done.
         failed: units given up in this session, with the reason.
         stopped: the session was told to stop.
         seconds: of this session.
         draws: of this session.
-        resumed: pairs that were committed before this session.
+        resumed: pairs that were done before this session.
+        notes: what the tasks have to tell at their end.
     """
 
     url: str
-    run_id: str
     pairs: int
-    rows: int
+    missing: int
+    units_missing: int
     failed: dict[str, str]
     stopped: bool
     seconds: float
     draws: int
     resumed: int
+    notes: tuple[str, ...]
 
     @property
-    def missing(self) -> int:
-        """Pairs without a row."""
-        return self.pairs - self.rows
+    def done(self) -> int:
+        """Pairs that are done, each counted once for every task of the phase."""
+        return self.pairs - self.missing
 
 
 class Driver:
-    """One certification of one job.
+    """One run of one job.
 
-    Everything that can be wrong with the job, the data or the encoder shows while it is made and opened, before
-    any draw.
+    Everything that can be wrong with the job, the data or the encoder shows while it is made, checked and opened,
+    before any draw.
 
     Args:
         job: the validated job.
         encoder: the base encoder; loaded from the job when not given.
+
+    Attributes:
+        asked: the job as it was given.
     """
 
     def __init__(self, job: Job, encoder: Encoder | None = None) -> None:
-        self.job = job
+        self.asked = job
         self.source: Source = open_source(job.data)
         self._encoder = encoder
 
@@ -89,118 +98,171 @@ class Driver:
         """The base encoder, loaded and checked."""
         if self._encoder is not None:
             return self._encoder
-        here = loadable_here(self.job.encoder, self.job.executor)
-        return load_checked(self.job.model_copy(update={"encoder": here}))
+        here = loadable_here(self.asked.encoder, self.asked.executor)
+        return load_checked(self.asked.model_copy(update={"encoder": here}))
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What tasks compute with, as the driver needs it for its checks; workers load their own."""
+        # a pool is drawn here, not read, so that nothing is created before the job is known to be right
+        return Inputs(
+            self.asked,
+            self.encoder,
+            self._draw_pool(),
+            lambda section: loadable_here(section, self.asked.executor),
+        )
+
+    @cached_property
+    def job(self) -> Job:
+        """The job, with the contents of whatever its tasks name filled in."""
+        return resolve(self.inputs)
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """What is done, in order."""
+        return phases_of(self.job)
 
     @cached_property
     def plan(self) -> Plan:
         """What there is to do."""
-        return make_plan(self.job, self.source)
+        return make_plan(self.asked, self.source)
 
     @cached_property
     def identity(self) -> RunIdentity:
         """What determines the numbers."""
-        return RunIdentity(self.job, self.plan.data_digest, self.encoder.digest, code_version())
+        return RunIdentity(self.asked, self.plan.data_digest, self.encoder.digest, code_version())
 
     @cached_property
     def url(self) -> str:
         """The run directory's URL."""
-        return join(self.job.output.runs, self.job.output.run or run_name(self.identity))
+        output = self.asked.output
+        return join(output.runs, output.run or run_name(self.identity))
 
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory, created or resumed."""
-        pool = self.draw_pool()
         run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
-        if pool and run.read_document(_POOL_FILE) is None:
-            run.write_document(_POOL_FILE, json.dumps(pool).encode())
+        if self.inputs.pool and run.read_document(_POOL_FILE) is None:
+            run.write_document(_POOL_FILE, json.dumps(self.inputs.pool).encode())
+        if run.read_document(_DATA_FILE) is None:
+            run.write_document(_DATA_FILE, self.plan.about_data().encode())
         return run
 
-    def draw_pool(self) -> tuple[str, ...]:
-        """The retrieval pool of the job, drawn from the source; empty without retrieval."""
-        if self.job.retrieval is None:
-            return ()
-        return draw_pool(self.source, self.job.retrieval, self.job.certify.seed)
+    def check(self) -> None:
+        """Raise whatever can be known to be wrong with any task before any work.
 
-    def pool(self) -> tuple[str, ...]:
-        """The retrieval pool as it was drawn when the run was created."""
-        stored = self.run.read_document(_POOL_FILE) if self.job.retrieval is not None else None
-        return tuple(json.loads(stored)) if stored else ()
+        Raises:
+            JobError: a task cannot do what the job asks on this source.
+            EncoderError: the encoder lacks what a task needs.
+        """
+        for phase in self.phases:
+            for task in phase.tasks:
+                task.check(self.inputs, self.source, self.plan.units)
 
-    def certify(self, monitor: Monitor) -> RunReport:
-        """Run everything that is not committed yet.
+    def work(
+        self, phase_name: str, monitor: Monitor, again: Mapping[str, tuple[str, ...]] = _NOTHING
+    ) -> PhaseReport:
+        """Run what is left of a phase: units without a commit, stale pairs, and pairs chosen to be done again.
+
+        Args:
+            phase_name: which of ``phases``.
+            monitor: what is told of it.
+            again: of ``retry.choose``; pairs that were replaced since, and those of other tasks, are left out.
 
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
-        return self._work(monitor, self.run.pending)
+        phase = self.phase(phase_name)
+        return self._run(phase, monitor, lambda state: self.left(phase, state, again))
 
-    def retry(self, monitor: Monitor, units: Sequence[RetryUnit]) -> RunReport:
-        """Run units of retried pairs; those of their pairs that were replaced already are left out.
+    def retry(self, phase_name: str, monitor: Monitor, again: Chosen) -> PhaseReport:
+        """Run chosen pairs of a phase again, and nothing else.
 
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
-        return self._work(monitor, lambda committed: left(units, committed))
+        phase = self.phase(phase_name)
+        mine = of_tasks(again, {task.task_id for task in phase.tasks})
+        return self._run(phase, monitor, lambda state: retry_units(self.run, mine, state))
 
-    def _work(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
+    def phase(self, name: str) -> Phase:
+        """The phase of this name.
+
+        Raises:
+            JobError: the job has none.
+        """
+        for phase in self.phases:
+            if phase.name == name:
+                return phase
+        raise JobError(
+            f"the job has no {name}", remedy=f"add a section '{name}'; compare with a file in jobs/"
+        )
+
+    def left(
+        self, phase: Phase, committed: Committed, again: Mapping[str, tuple[str, ...]] = _NOTHING
+    ) -> Iterator[UnitSpec]:
+        """The units that ``work`` would run."""
+        return pending(self.run, phase.tasks, committed, again)
+
+    def _run(
+        self, phase: Phase, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]
+    ) -> PhaseReport:
         with self.run.committing(), driver_log(self.run, monitor) as told:
-            return self._work_alone(told, left_of)
+            labels = self.plan.labels
+            if labels is not None and (labels.unknown or labels.refused):
+                log.warning("labels: %s", labels)
+            return self._run_alone(phase, told, left_of)
 
-    def _work_alone(self, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]) -> RunReport:
+    def _run_alone(
+        self, phase: Phase, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]
+    ) -> PhaseReport:
         started = time.monotonic()
         run = self.run
-        before = run.commits.resume()
-        draws = 0
-        since_fold = 0
-
-        def on_result(result: UnitResult) -> None:
-            nonlocal draws, since_fold
-            draws += result.commit.draws
-            since_fold += 1
-            if since_fold >= _FOLD_EVERY:
-                since_fold = 0
-                try:
-                    run.commits.fold(min_new=_FOLD_EVERY // 2)
-                except StoreError as exc:
-                    # only spares readers requests: the next one folds these commits too
-                    log.warning("commits were not folded into a manifest: %s", exc)
-            monitor.on_result(result)
-
-        inner = Monitor(on_result, monitor.on_progress, monitor.stop)
-        state, report = before, ExecutorReport()
-        while True:
-            pending = (unit for unit in left_of(state) if unit.unit_id not in report.failed)
-            first = next(pending, None)
-            if first is None or report.stopped:
+        for task in phase.tasks:
+            task.begin(run)
+        state = run.commits.resume()
+        pairs = run.info.pairs * len(phase.tasks)
+        resumed = pairs - sum(len(unit) for unit in self.left(phase, state))
+        books = _Books(run, monitor)
+        report = ExecutorReport()
+        while not report.stopped:
+            units = (unit for unit in left_of(state) if unit.unit_id not in report.failed)
+            first = next(units, None)
+            if first is None:
                 break
             found = len(state)
-            report = report.and_then(self._executor().run(itertools.chain([first], pending), inner))
+            report = report.and_then(
+                self._executor(phase).run(itertools.chain([first], units), books.monitor)
+            )
             state = run.commits.load()
             if len(state) == found:
                 break
             # another driver may have split units that are ours too: then their parts are left
-        after = state
-        return RunReport(
+        missing = [len(unit) for unit in self.left(phase, state)]
+        notes = () if report.stopped else tuple(note for task in phase.tasks for note in task.end(run))
+        return PhaseReport(
             url=run.url,
-            run_id=run.run_id,
-            pairs=run.info.pairs,
-            rows=after.pairs,
+            pairs=pairs,
+            missing=sum(missing),
+            units_missing=len(missing),
             failed={unit: str(error) for unit, error in report.failed.items()},
             stopped=report.stopped,
             seconds=time.monotonic() - started,
-            draws=draws,
-            resumed=before.pairs,
+            draws=books.draws,
+            resumed=resumed,
+            notes=notes,
         )
 
     def opening(self) -> Opening:
         """What workers start from."""
-        return Opening(self.job, self.run.url, self.encoder.digest, self.pool(), exclusive=self.run.exclusive)
+        return Opening(
+            self.job, self.run.url, self.encoder.digest, self._pool(), exclusive=self.run.exclusive
+        )
 
-    def _executor(self) -> Executor:
+    def _executor(self, phase: Phase) -> Executor:
         section = self.job.executor
         opening = self.opening()
-        duties = _Duties(self)
+        duties = _Duties(self, phase)
         if section.kind == "local":
             return LocalExecutor(
                 lambda: opening.with_encoder(self.encoder),
@@ -211,22 +273,56 @@ class Driver:
         from smoothcert.runtime.ray_cluster import uses_gpu
         from smoothcert.runtime.ray_executor import RayExecutor
 
-        certify = self.job.certify
         return RayExecutor(
             opening,
             section,
             duties,
             uses_gpu=uses_gpu(self.job.encoder),
-            draws_per_pair=certify.pilot_draws + certify.max_draws,
+            draws_per_pair=max(task.draws_per_pair for task in phase.tasks),
         )
+
+    def _draw_pool(self) -> tuple[str, ...]:
+        """The retrieval pool of the job, drawn from the source; empty without retrieval."""
+        if self.asked.retrieval is None:
+            return ()
+        return draw_pool(self.source, self.asked.retrieval, self.asked.certify.seed)
+
+    def _pool(self) -> tuple[str, ...]:
+        """The retrieval pool as it was drawn when the run was created."""
+        stored = self.run.read_document(_POOL_FILE) if self.asked.retrieval is not None else None
+        return tuple(json.loads(stored)) if stored else ()
+
+
+class _Books:
+    """Counts what is committed in a session, and folds commits into a manifest now and then."""
+
+    def __init__(self, run: RunDirectory, monitor: Monitor) -> None:
+        self._run = run
+        self._tell = monitor.on_result
+        self._since_fold = 0
+        self.draws = 0
+        self.monitor = Monitor(self._on_result, monitor.on_progress, monitor.stop)
+
+    def _on_result(self, result: UnitResult) -> None:
+        self.draws += result.commit.draws
+        self._since_fold += 1
+        if self._since_fold >= _FOLD_EVERY:
+            self._since_fold = 0
+            try:
+                self._run.commits.fold(min_new=_FOLD_EVERY // 2)
+            except StoreError as exc:
+                # only spares readers requests: the next one folds these commits too
+                log.warning("commits were not folded into a manifest: %s", exc)
+        self._tell(result)
 
 
 class _Duties:
     """The driver's part in the store while an executor runs."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, phase: Phase) -> None:
         self._driver = driver
         self._run = driver.run
+        self._tasks: dict[str, Task] = {task.task_id: task for task in phase.tasks}
 
     def commit(self, result: UnitResult) -> None:
         self._run.commits.commit(result.commit)
@@ -237,16 +333,13 @@ class _Duties:
         return self._run.commits.split(unit.unit_id, parts, worker="driver")
 
     def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
-        pairs = list(self._driver.source.read(unit, only(unit)))
-        rows = self._rows.rows([Failure(unit.unit_id, pair, error) for pair in pairs])
-        result = UnitWriter(self._run).write(unit.unit_id, rows, 0.0, supersedes(unit))
+        task, inputs = self._tasks[task_of(unit.unit_id)], self._driver.inputs
+        rows = [
+            row
+            for pair in self._driver.source.read(unit, chosen_pairs(unit))
+            for row in task.quarantined(inputs, unit.unit_id, pair, error)
+        ]
+        result = UnitWriter(self._run).write(task, unit, rows, 0, 0.0)
         if not result.done:
             self.commit(result)
         return result
-
-    @cached_property
-    def _rows(self) -> RowMaker:
-        driver = self._driver
-        texts = texts_of(driver.job, driver.encoder, ())
-        layout = plan_layout(driver.job.certify, classes=0, pool=0, captions=False, retrieval_k=1)
-        return RowMaker(driver.encoder, driver.job.certify, texts, layout)

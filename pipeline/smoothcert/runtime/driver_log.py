@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _BEAT_S = 20.0
 _HEARD = ("smoothcert.runtime", "smoothcert.store")
-_OTHERS = ("smoothcert.runtime.session", "smoothcert.runtime.attack_session", "smoothcert.runtime.events")
+_OTHERS = ("smoothcert.runtime.session", "smoothcert.store.events")
 """Sessions have logs of their own; and what cannot be written is not to be written again."""
 
 

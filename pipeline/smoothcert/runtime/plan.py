@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 
-from smoothcert.datasets import Source, UnitSpec
+from smoothcert.datasets import LabelCount, LeftOut, Source, UnitSpec
 from smoothcert.job import Job
+from smoothcert.runtime.label_check import check_labels
 
 DRAWS_PER_UNIT = 250_000
 """Default size of a unit: minutes of work on a GPU, small enough to lose."""
@@ -22,28 +25,42 @@ class Plan:
         pairs: how many they hold.
         files: how many source files.
         data_digest: identity of the data.
+        covers: what of the data the digest covers, in words.
+        labels: how many labels are classes of the job; None where the job has no classes, or wants no labels.
+        left_out: what was seen in the data and is no part of any pair.
     """
 
     units: tuple[UnitSpec, ...]
     pairs: int
     files: int
     data_digest: str
+    covers: str
+    labels: LabelCount | None
+    left_out: tuple[LeftOut, ...]
 
     def draws(self, job: Job) -> int:
         """Draws at most: targets may stop earlier."""
         return self.pairs * (job.certify.pilot_draws + job.certify.max_draws)
+
+    def about_data(self) -> str:
+        """The text of ``plan/data.json``: what the digest covers, the labels, and what is no part of any pair."""
+        labels = None if self.labels is None else dataclasses.asdict(self.labels)
+        left_out = [dataclasses.asdict(entry) for entry in self.left_out]
+        data = {"digest": self.data_digest, "covers": self.covers, "labels": labels, "left_out": left_out}
+        return json.dumps(data, indent=2) + "\n"
 
 
 def make_plan(job: Job, source: Source) -> Plan:
     """Scan the source and cut it into units.
 
     Raises:
-        SourceError: the source is empty, unreadable, or lacks a column.
+        SourceError: the source is empty, unreadable, lacks a column, or has no label that is a class of the job.
     """
     files = list(source.files())
     pairs = sum(file.pairs for file in files)
     units = tuple(source.units(job.executor.pairs_per_unit or pairs_per_unit(job, pairs)))
-    return Plan(units, pairs, len(files), source.digest())
+    labels = check_labels(job, source)
+    return Plan(units, pairs, len(files), source.digest(), source.covers, labels, source.left_out())
 
 
 def pairs_per_unit(job: Job, pairs: int) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Any
 
-from smoothcert.engine import CertificateRow
+from smoothcert.datasets import UnitSpec
 from smoothcert.store import Commit, RunDirectory, new_attempt
+from smoothcert.store.retry_unit import superseded_rows
+from smoothcert.work.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +48,43 @@ class UnitWriter:
 
     def write(
         self,
-        unit_id: str,
-        rows: Sequence[CertificateRow],
+        task: Task,
+        unit: UnitSpec,
+        rows: Sequence[Any],
+        draws: int,
         seconds: float,
-        supersedes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        *,
+        attempt: str | None = None,
     ) -> UnitResult:
         """Write and verify the part, then commit it where this process may.
 
         Args:
-            unit_id: the unit.
-            rows: one per pair.
+            task: what the unit is of.
+            unit: the unit.
+            rows: all rows of its pairs.
+            draws: noisy forward passes that they took.
             seconds: how long they took.
-            supersedes: rows of earlier units that these replace.
+            attempt: its name; a new one where none is given.
 
         Raises:
             StoreError: writing failed; nothing of this attempt counts.
         """
-        attempt = new_attempt()
-        part = self._run.write_certificates(unit_id, attempt, rows)
+        attempt = attempt or new_attempt()
+        part = self._run.write_rows(task.table, unit.unit_id, attempt, rows)
         quarantined = sum(row.status != "ok" for row in rows)
         commit = Commit(
-            unit_id=unit_id,
+            unit_id=unit.unit_id,
             attempt=attempt,
+            task=task.task_id,
             parts=(part,),
             ok=len(rows) - quarantined,
             quarantined=quarantined,
-            draws=sum(row.draws + row.pilot_draws for row in rows),
+            draws=draws,
             seconds=seconds,
             worker=self._worker,
-            supersedes=supersedes,
+            supersedes=superseded_rows(unit),
         )
         if not self._run.commits.may_commit:
-            return UnitResult(unit_id, commit, done=False)
+            return UnitResult(unit.unit_id, commit, done=False)
         self._run.commits.commit(commit)  # False: another attempt was first, and its rows count
-        return UnitResult(unit_id, commit, done=True)
+        return UnitResult(unit.unit_id, commit, done=True)

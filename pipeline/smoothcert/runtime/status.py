@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from smoothcert.store import RunDirectory
+from smoothcert.store import Committed, RunDirectory
+from smoothcert.store.asked import AskedTask, asked_tasks
 from smoothcert.store.events import WorkerState, read_workers
 
 _RECENT_S = 120.0
 """Rates are taken over the commits of so many seconds before the last one."""
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """A task besides certification: its units, parts of split ones instead of the split ones."""
+
+    task_id: str
+    name: str
+    units: int
+    units_done: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class RunStatus:
         eta_s: time left at that rate; None where it is unknown.
         workers: what each worker said last.
         drivers: what each driver said last.
+        tasks: those besides certification that the run was asked for.
+        now: when this was read, in seconds since 1970.
     """
 
     run_id: str
@@ -42,15 +55,20 @@ class RunStatus:
     eta_s: float | None
     workers: tuple[WorkerState, ...]
     drivers: tuple[WorkerState, ...] = ()
+    tasks: tuple[TaskStatus, ...] = ()
+    now: float = 0.0
 
     @property
     def complete(self) -> bool:
-        """Every pair has its row."""
-        return self.committed >= self.pairs
+        """Every pair has its certificate, and every unit of each further task that was begun is done."""
+        return self.committed >= self.pairs and all(task.units_done >= task.units for task in self.tasks)
 
     def as_mapping(self) -> Mapping[str, Any]:
         """For ``--json``."""
-        said = {name: [w.as_mapping() for w in getattr(self, name)] for name in ("workers", "drivers")}
+        said: dict[str, Any] = {
+            name: [w.as_mapping() for w in getattr(self, name)] for name in ("workers", "drivers")
+        }
+        said["tasks"] = [asdict(task) for task in self.tasks]
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in said}
         return plain | {"complete": self.complete} | said
 
@@ -59,11 +77,13 @@ class RunStatus:
         share = self.committed / self.pairs if self.pairs else 1.0
         in_flight = sum(len(worker.units) for worker in self.workers if worker.alive)
         text = [
-            f"{self.run_id}  {'complete' if self.complete else 'running or stopped'}",
+            f"{self.run_id}  {'complete' if self.complete else f'incomplete; {self._driver_seen()}'}",
             f"  pairs     {self.committed:,} of {self.pairs:,} committed ({share:.1%}), "
             f"{self.quarantined:,} quarantined",
             f"  units     {self.units_done:,} of {self.units:,} committed, {in_flight:,} in flight",
         ]
+        for task in self.tasks:
+            text.append(f"  {task.name}: {task.units_done:,} of {task.units:,} units committed")
         if self.draws_per_s is not None:
             eta = "" if self.eta_s is None or self.complete else f", about {self.eta_s:,.0f} s left"
             text.append(f"  draws     {self.draws:,}; {self.draws_per_s:,.0f} a second lately{eta}")
@@ -72,10 +92,21 @@ class RunStatus:
         for worker in self.workers:
             text.append(f"  worker    {worker.describe()}")
         said = (*self.workers, *self.drivers)
-        errors = [(each.last_error_at, each.last_error) for each in said if each.last_error]
-        for _, error in sorted(errors)[-3:]:
-            text.append(f"  error     {error}")
+        troubles = [
+            (each.last_trouble_at, each.last_trouble_kind, each.last_trouble)
+            for each in said
+            if each.last_trouble
+        ]
+        for _, kind, trouble in sorted(troubles)[-3:]:
+            text.append(f"  {kind:<10}{trouble}")
         return text
+
+    def _driver_seen(self) -> str:
+        if not self.drivers:
+            return "no driver has started"
+        last = max(self.drivers, key=lambda driver: driver.said_at)
+        seconds = max(0.0, self.now - last.said_at)
+        return f"driver {'last seen' if last.alive else 'ended, last seen'} {seconds:,.0f} s ago"
 
 
 def read_status(run_url: str) -> RunStatus:
@@ -86,7 +117,8 @@ def read_status(run_url: str) -> RunStatus:
         StoreError: reading failed.
     """
     run = RunDirectory.open(run_url)
-    committed = run.commits.load().certification
+    everything = run.commits.load()
+    committed = everything.certification
     table = committed.table
     times = sorted(
         (at, draws, ok + bad)
@@ -123,4 +155,11 @@ def read_status(run_url: str) -> RunStatus:
         eta_s=eta,
         workers=tuple(each for each in said if not each.drives),
         drivers=tuple(each for each in said if each.drives),
+        tasks=tuple(_task_status(run, everything.of(task.task_id), task) for task in asked_tasks(run)),
+        now=now,
     )
+
+
+def _task_status(run: RunDirectory, committed: Committed, task: AskedTask) -> TaskStatus:
+    splits = sum(len(parts) - 1 for parts in committed.split_units.values())
+    return TaskStatus(task.task_id, task.name, run.info.units + splits, committed.planned_units)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import QueryError, did_you_mean
+from smoothcert.printable import printable
 from smoothcert.storage.foreign_errors import translated
 
 _BATCH_ROWS = 8192
@@ -26,8 +27,9 @@ def write_result(table: pa.Table, format: str, target: BinaryIO | str | os.PathL
 
     Args:
         table: what ``Query.sql`` returned.
-        format: ``table``: aligned text for people. ``csv``: RFC 4180, UTF-8, NULL as nothing and empty text as
-            ``""``, lists as JSON. ``json``: one array of objects; NaN and infinities, which JSON lacks, as null.
+        format: ``table``: aligned text for people, of which a terminal obeys nothing. ``csv``: RFC 4180, UTF-8, NULL
+            as nothing and empty text as ``""``, lists as JSON. ``json``: one array of objects; NaN and infinities,
+            which JSON lacks, as null.
             ``parquet``: one file.
         target: a binary stream, or a path.
 
@@ -145,7 +147,8 @@ def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
 def _write_table(table: pa.Table, stream: BinaryIO) -> None:
     cells = [[_cell(value) for value in row] for row in _rows(table)]
     right = [_is_number(field.type) for field in table.schema]
-    widths = [max(map(len, column)) for column in zip(table.column_names, *cells, strict=True)]
+    names = [_cell(name) for name in table.column_names]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
 
     def line(row: list[str]) -> str:
         padded = [
@@ -154,7 +157,7 @@ def _write_table(table: pa.Table, stream: BinaryIO) -> None:
         ]
         return "  ".join(padded).rstrip() + "\n"
 
-    stream.write(line(table.column_names).encode())
+    stream.write(line(names).encode())
     stream.write(line(["-" * width for width in widths]).encode())
     for row in cells:
         stream.write(line(row).encode())
@@ -168,7 +171,7 @@ def _cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return "[" + ", ".join(_cell(item) for item in value) + "]"
-    return " ".join(_text(value).splitlines())
+    return printable(" ".join(_text(value).splitlines()))
 
 
 def _is_number(kind: pa.DataType) -> bool:

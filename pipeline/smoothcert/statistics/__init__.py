@@ -1,4 +1,4 @@
-"""Confidence bounds, sequential tests and claims about whole datasets (theory.md section 3).
+"""Confidence bounds, sequential tests and claims about whole datasets (docs/theory.md section 3).
 
 numpy and scipy only; sequential tests also run on torch tensors, without importing torch.
 """

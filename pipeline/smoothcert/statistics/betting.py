@@ -7,8 +7,8 @@ To bound E[Y] from below, one bets against "the mean is at most m": the capital
 is a non-negative supermartingale if the mean is at most m, so it reaches 1/alpha at any time with probability
 at most alpha (Ville). Stakes use earlier draws only. K falls in m, so the m whose capital has reached 1/alpha
 at some time so far form an interval from 0: its end is the bound, valid at every stopping time (Waudby-Smith
-and Ramdas 2023, arXiv 2010.09686; theory.md 3). Looking at the largest capital so far, instead of the last
-one, is free: Ville bounds the supremum.
+and Ramdas 2023, arXiv 2010.09686; docs/theory.md section 3.4). Looking at the largest capital so far,
+instead of the last one, is free: Ville bounds the supremum.
 
 The stakes are computed for numpy arrays and for torch tensors alike; torch is never imported here.
 """

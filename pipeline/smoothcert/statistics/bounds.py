@@ -1,4 +1,4 @@
-"""Lower confidence bounds for the mean of draws in [0, 1] (theory.md section 3)."""
+"""Lower confidence bounds for the mean of draws in [0, 1] (docs/theory.md section 3)."""
 
 from __future__ import annotations
 

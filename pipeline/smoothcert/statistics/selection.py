@@ -1,4 +1,4 @@
-"""Claims about many pairs at once (theory.md section 3)."""
+"""Claims about many pairs at once (docs/theory.md section 3.8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 def simultaneous_alpha(alpha: float, rows: int) -> float:
     """Level for each of ``rows`` certificates at which all hold together with probability 1 - alpha.
 
-    This is Bonferroni's correction; with betting it costs only about ln(rows) more draws.
+    This is Bonferroni's correction; near the floor, draws grow by the factor 1 + ln(rows)/ln(1/alpha).
 
     Raises:
         ValueError: alpha outside (0, 1) or no rows.

@@ -1,4 +1,4 @@
-"""Sequential tests of many means at once: stop as soon as a threshold is decided (theory.md section 3)."""
+"""Sequential tests of many means at once: stop when a threshold is decided (docs/theory.md section 3.5)."""
 
 from __future__ import annotations
 

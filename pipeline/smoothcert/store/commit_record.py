@@ -12,6 +12,7 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.errors import RunDirectoryError
 from smoothcert.store.parts import PartFile
 from smoothcert.store.plan import unit_from_mapping, unit_to_mapping
+from smoothcert.store.units import CERTIFICATION, task_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +26,22 @@ class Commit:
         unit_id: the unit.
         attempt: the attempt that counts.
         parts: its verified parts, at most one per table.
-        ok: rows with status ok.
+        task: what it is a unit of; empty for certification.
+        ok: rows with status ok. Commits of attacks before version 0.2 count no rows and no draws.
         quarantined: rows with status quarantined.
-        draws: certify and pilot draws spent on the attempt.
+        draws: noisy forward passes spent on the attempt, pilot draws included.
         seconds: wall time of the attempt.
         worker: what did it, e.g. host and process.
         committed_at: seconds since 1970, by the worker's clock.
         supersedes: pairs of earlier units, by unit, whose rows this unit's rows replace (``smoothcert
-            retry``, and attacks after it).
+            retry``, and what follows it).
         split: the units that take this one's place.
     """
 
     unit_id: str
     attempt: str
     parts: tuple[PartFile, ...] = ()
+    task: str = CERTIFICATION
     ok: int = 0
     quarantined: int = 0
     draws: int = 0
@@ -56,19 +59,21 @@ class Commit:
         tables = [part.table for part in self.parts]
         if len(set(tables)) != len(tables):
             raise ValueError(f"commit of unit '{self.unit_id}' names two parts of one table")
-        for part in self.parts:
-            if part.table == "certificates" and part.rows != self.rows:
-                raise ValueError(
-                    f"commit of unit '{self.unit_id}' counts {self.rows} rows, its part holds {part.rows}"
-                )
+        if self.task != task_of(self.unit_id):
+            raise ValueError(f"commit of unit '{self.unit_id}' is of task '{self.task}'")
+        held = sum(part.rows for part in self.parts)
+        if held != self.rows and (self.rows or self.task == CERTIFICATION):
+            raise ValueError(
+                f"commit of unit '{self.unit_id}' counts {self.rows} rows, its part holds {held}"
+            )
         replaced = sum(len(pairs) for pairs in self.supersedes.values())
-        # an attack has several rows a pair, and its commit counts none of them
-        if self.supersedes and "certificates" in tables and replaced != self.rows:
+        # only a certificate is one row a pair
+        if self.supersedes and self.task == CERTIFICATION and replaced != self.rows:
             raise ValueError(f"commit of unit '{self.unit_id}' replaces {replaced} rows by {self.rows}")
 
     @property
     def rows(self) -> int:
-        """Pairs of the unit, ok and quarantined."""
+        """Rows of the unit, ok and quarantined; of certification one a pair."""
         return self.ok + self.quarantined
 
     def to_json(self) -> bytes:
@@ -76,6 +81,7 @@ class Commit:
         data = {
             "unit_id": self.unit_id,
             "attempt": self.attempt,
+            "task": self.task,
             "parts": [
                 {"table": p.table, "file": p.file, "rows": p.rows, "size_bytes": p.size_bytes}
                 for p in self.parts
@@ -103,6 +109,7 @@ class Commit:
             return cls(
                 unit_id=data["unit_id"],
                 attempt=data["attempt"],
+                task=data.get("task", task_of(data["unit_id"])),  # not in commits before version 0.2
                 parts=tuple(PartFile(**part) for part in data["parts"]),
                 ok=data["ok"],
                 quarantined=data["quarantined"],

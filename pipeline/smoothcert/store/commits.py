@@ -28,8 +28,9 @@ from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.storage.filesystem import Storage
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.lease import DriverLease
-from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits
+from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits, with_tasks
 from smoothcert.store.parts import PartFile, checked_name, gone, new_attempt
+from smoothcert.store.units import task_of
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,13 @@ class CommitLog:
             False if the unit was committed, or split, by another in the meantime.
         """
         return self.commit(
-            Commit(unit_id=unit_id, attempt=new_attempt(), split=tuple(children), worker=worker)
+            Commit(
+                unit_id=unit_id,
+                attempt=new_attempt(),
+                task=task_of(unit_id),
+                split=tuple(children),
+                worker=worker,
+            )
         )
 
     def unit_ids(self) -> set[str]:
@@ -281,7 +288,7 @@ class CommitLog:
     def read_manifest(self, file: str) -> pa.Table:
         """The commits that a manifest holds."""
         with self._storage.open_input(file) as stream:
-            return pq.read_table(stream, schema=MANIFEST)
+            return with_tasks(pq.read_table(stream))
 
     def _newest_manifest(self) -> tuple[int, pa.Table]:
         return self._again_if_newer(self._read_newest)

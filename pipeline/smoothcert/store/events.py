@@ -120,7 +120,17 @@ class EventLog:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker, or a driver, said last."""
+    """What a worker, or a driver, said last.
+
+    Attributes:
+        worker: host and process; of drivers with ``DRIVER`` before it.
+        said_at: when, in seconds since 1970.
+        alive: whether it neither ended nor fell silent.
+        units: in flight.
+        draws, units_done: in its life.
+        last_trouble: its last error or warning, and when that was.
+        last_trouble_kind: ``error`` or ``warning``; empty without one.
+    """
 
     worker: str
     said_at: float
@@ -128,8 +138,9 @@ class WorkerState:
     units: tuple[str, ...]
     draws: int
     units_done: int
-    last_error: str | None
-    last_error_at: float
+    last_trouble: str | None
+    last_trouble_at: float
+    last_trouble_kind: str
 
     @property
     def drives(self) -> bool:
@@ -158,7 +169,7 @@ def _state(data: bytes, now: float) -> WorkerState | None:
     if not lines:
         return None
     last = lines[-1]
-    errors = [line for line in lines if line["event"] in _TROUBLE]
+    troubles = [line for line in lines if line["event"] in _TROUBLE]
     return WorkerState(
         worker=last["worker"],
         said_at=last["time"],
@@ -166,6 +177,7 @@ def _state(data: bytes, now: float) -> WorkerState | None:
         units=tuple(last.get("units", ())) if last["event"] != "end" else (),
         draws=last.get("draws", 0),
         units_done=last.get("units_done", 0),
-        last_error=errors[-1]["message"] if errors else None,
-        last_error_at=errors[-1]["time"] if errors else 0.0,
+        last_trouble=troubles[-1]["message"] if troubles else None,
+        last_trouble_at=troubles[-1]["time"] if troubles else 0.0,
+        last_trouble_kind=troubles[-1]["event"] if troubles else "",
     )

@@ -16,6 +16,7 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.parts import PartFile
 from smoothcert.store.plan import unit_from_mapping, unit_to_mapping
+from smoothcert.store.units import CERTIFICATION, task_of
 
 _Row: TypeAlias = tuple[str, str]
 """Unit and pair."""
@@ -43,6 +44,7 @@ MANIFEST = pa.schema(
         # rare, so kept as the JSON text that the commit has; empty in nearly every row
         pa.field("supersedes", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
     ]
 )
 """One row per commit. A part's ``rows`` are the unit's own, also where several units share a file."""
@@ -68,10 +70,19 @@ def table_from_commits(commits: Iterable[Commit]) -> pa.Table:
             if c.supersedes
             else "",
             "split": json.dumps([unit_to_mapping(unit) for unit in c.split]) if c.split else "",
+            "task": c.task,
         }
         for c in commits
     ]
     return pa.Table.from_pylist(rows, schema=MANIFEST)
+
+
+def with_tasks(table: pa.Table) -> pa.Table:
+    """A manifest as it was read, with the tasks that manifests before version 0.2 leave to the units' ids."""
+    if "task" in table.column_names:
+        return table.select(MANIFEST.names).cast(MANIFEST)
+    tasks = pa.array([task_of(unit) for unit in table["unit_id"].to_pylist()], pa.string())
+    return table.append_column("task", tasks).select(MANIFEST.names).cast(MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -115,11 +126,25 @@ class Committed:
         columns = (superseding[name].to_pylist() for name in ("unit_id", "supersedes"))
         return {unit_id: tuple(json.loads(text)) for unit_id, text in zip(*columns, strict=True)}
 
+    def of(self, task_id: str) -> Committed:
+        """The commits of one task."""
+        own = self.table.filter(pc.equal(self.table["task"], task_id))
+        return Committed(own, self.manifest, self.unfolded)
+
     @cached_property
     def certification(self) -> Committed:
-        """Without the commits of attacks: their units have a dot in the id (``store/units.py``)."""
-        attack = pc.match_substring(self.table["unit_id"], ".")
-        return Committed(self.table.filter(pc.invert(attack)), self.manifest, self.unfolded)
+        """The commits of certification."""
+        return self.of(CERTIFICATION)
+
+    def replacing(self, table: str) -> list[str]:
+        """Units of retries that have rows of a table, sorted."""
+        superseding = self.table.filter(pc.not_equal(self.table["supersedes"], ""))
+        columns = (superseding[name].to_pylist() for name in ("unit_id", "parts"))
+        return sorted(
+            unit_id
+            for unit_id, parts in zip(*columns, strict=True)
+            if any(part["table"] == table for part in parts)
+        )
 
     @cached_property
     def hidden(self) -> pa.Table:
@@ -175,37 +200,39 @@ class Committed:
 
     @property
     def pairs(self) -> int:
-        """Pairs that have a row: each counted once, whatever was retried."""
-        return self._sum("ok") + self._sum("quarantined") - int(self.certification.hidden.num_rows)
+        """Of certification: pairs that have a row, each counted once, whatever was retried."""
+        own = self.certification
+        return own._sum("ok") + own._sum("quarantined") - int(own.hidden.num_rows)
 
     @property
     def quarantined(self) -> int:
-        """Pairs whose row claims nothing.
+        """Of certification: pairs whose row claims nothing.
 
         Only such rows are replaced (``smoothcert retry``), but one that lost against another replacement may be ok,
         and a commit does not say which of its rows are. It is taken for ok while its unit has such rows: where
         retries overlap this may be too many by some of these, and never too few.
         """
-        facts = (self.table[name].to_pylist() for name in ("unit_id", "ok", "quarantined"))
+        own = self.certification
+        facts = (own.table[name].to_pylist() for name in ("unit_id", "ok", "quarantined"))
         counts = {unit_id: (ok, quarantined) for unit_id, ok, quarantined in zip(*facts, strict=True)}
-        replaced = Counter(unit for unit, pair in self._hidden if (unit, pair) in self._replacing)
-        lost = Counter(unit for unit, pair in self._hidden if (unit, pair) not in self._replacing)
+        replaced = Counter(unit for unit, pair in own._hidden if (unit, pair) in own._replacing)
+        lost = Counter(unit for unit, pair in own._hidden if (unit, pair) not in own._replacing)
         gone = 0
         for unit in replaced.keys() | lost.keys():
             ok, quarantined = counts.get(unit, (0, 0))
             gone += min(quarantined, replaced[unit] + max(0, lost[unit] - ok))
-        return self._sum("quarantined") - gone
+        return own._sum("quarantined") - gone
 
     @property
     def planned_units(self) -> int:
-        """Units of the plan that have rows; neither those that were split nor units of retries."""
+        """Of one task: units of the plan that have rows; neither those that were split nor units of retries."""
         retries = pc.not_equal(self.table["supersedes"], "")
         return len(self) - len(self.split_units) - int(pc.sum(retries).as_py() or 0)
 
     @property
     def draws(self) -> int:
-        """Draws spent on all committed attempts."""
-        return self._sum("draws")
+        """Of certification: draws spent on all committed attempts, pilot draws included."""
+        return self.certification._sum("draws")
 
     def _sum(self, column: str) -> int:
         return int(pc.sum(self.table[column]).as_py() or 0)

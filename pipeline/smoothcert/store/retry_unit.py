@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.store.units import attack_id_of
+from smoothcert.store.units import numbered, task_of
 
 
 @dataclass(frozen=True, slots=True)
 class RetryUnit(UnitSpec):
-    """Some pairs of an earlier unit, to be certified or attacked again. Make one with ``retry_unit``.
+    """Some pairs of an earlier unit, to be done again. Make one with ``retry_unit``.
 
     It is never split in the store: the rows it replaces show until a commit replaces them, and of two commits that
     replace one row the earlier counts, so parts and a late attempt at the whole can never double a pair.
@@ -39,8 +39,8 @@ def retry_unit(place: UnitSpec, origin: str, pairs: tuple[str, ...]) -> RetryUni
     """The unit that does ``pairs`` of the unit ``origin`` again.
 
     Its id is made of what it replaces: whoever asks for the same, at any time, gets the same unit, so that a retry
-    that was interrupted resumes; and a retry of a retry, which replaces other rows, gets another. That of an attack
-    unit carries the attack.
+    that was interrupted resumes; and a retry of a retry, which replaces other rows, gets another. It belongs to the
+    task of ``origin``.
 
     Args:
         place: where the pairs are: ``origin`` itself, or the planned unit that it goes back to.
@@ -50,16 +50,20 @@ def retry_unit(place: UnitSpec, origin: str, pairs: tuple[str, ...]) -> RetryUni
     ordered = tuple(sorted(pairs))
     digest = hashlib.sha256("\0".join((origin, *ordered)).encode()).hexdigest()[:12]
     where = {f.name: getattr(place, f.name) for f in fields(UnitSpec) if f.name != "unit_id"}
-    attack = attack_id_of(origin)
-    number = f"retry.{attack}" if attack else "retry"
+    number = numbered("retry", task_of(origin))
     return RetryUnit(unit_id=f"{number}-{digest}", origin=origin, pairs=ordered, **where)
 
 
-def only(unit: UnitSpec) -> frozenset[str] | None:
+def chosen_pairs(unit: UnitSpec) -> frozenset[str] | None:
     """The pairs that a unit means, where it does not mean all between its positions."""
     return frozenset(unit.pairs) if isinstance(unit, RetryUnit) else None
 
 
-def supersedes(unit: UnitSpec) -> Mapping[str, tuple[str, ...]]:
+def superseded_rows(unit: UnitSpec) -> Mapping[str, tuple[str, ...]]:
     """Rows that the unit's rows replace, by unit."""
     return {unit.origin: unit.pairs} if isinstance(unit, RetryUnit) else {}
+
+
+def origin_of(unit: UnitSpec) -> str:
+    """The unit whose rows a unit of retries replaces; of any other, the unit itself."""
+    return unit.origin if isinstance(unit, RetryUnit) else unit.unit_id

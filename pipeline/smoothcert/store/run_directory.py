@@ -30,9 +30,10 @@ from smoothcert.store.manifest import Committed
 from smoothcert.store.parts import PartFile, write_part
 from smoothcert.store.plan import read_plan, write_plan
 from smoothcert.store.run_info import RunIdentity, RunInfo
-from smoothcert.store.tables.certificates import CERTIFICATES
+from smoothcert.store.tables.columns import TableSchema
 from smoothcert.store.tables.registry import TABLES
 from smoothcert.store.tables.rows import rows_to_table
+from smoothcert.store.units import CERTIFICATION, unit_under
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.yaml"
@@ -190,16 +191,17 @@ class RunDirectory:
         """The units as first planned."""
         return read_plan(self.storage, self.info.plan, self.info.units)
 
-    def pending(self, committed: Committed | None = None) -> Iterator[UnitSpec]:
-        """Units that still need work, in the plan's order; split units appear as the smaller ones.
+    def pending(self, committed: Committed | None = None, task_id: str = CERTIFICATION) -> Iterator[UnitSpec]:
+        """Units of a task that still need work, in the plan's order; split units appear as the smaller ones.
 
         Args:
             committed: what ``commits.load()`` returned, where it is at hand.
+            task_id: the task.
         """
         state = self.commits.load() if committed is None else committed
         waiting: list[UnitSpec] = []
         for planned in self.plan():
-            waiting.append(planned)
+            waiting.append(unit_under(planned, task_id))
             while waiting:
                 unit = waiting.pop()
                 if unit.unit_id not in state.unit_ids:
@@ -207,19 +209,20 @@ class RunDirectory:
                 else:
                     waiting.extend(reversed(state.split_units.get(unit.unit_id, ())))
 
-    def write_certificates(self, unit_id: str, attempt: str, rows: Sequence[Any]) -> PartFile:
-        """Write and verify an attempt's part of the table ``certificates``.
+    def write_rows(self, table: TableSchema, unit_id: str, attempt: str, rows: Sequence[Any]) -> PartFile:
+        """Write and verify an attempt's part of a table.
 
         Args:
+            table: what the rows are of.
             unit_id: the unit.
             attempt: from ``new_attempt``.
-            rows: one per pair of the unit, mappings or dataclasses with every column but run_id and attempt.
+            rows: mappings or dataclasses with every column but run_id and attempt.
 
         Raises:
             StoreError: the rows break the schema, or writing failed.
         """
-        table = rows_to_table(rows, CERTIFICATES, run_id=self.run_id, attempt=attempt)
-        return write_part(self.storage, CERTIFICATES, unit_id, attempt, table)
+        arrow = rows_to_table(rows, table, run_id=self.run_id, attempt=attempt)
+        return write_part(self.storage, table, unit_id, attempt, arrow)
 
     def write_document(self, name: str, data: bytes) -> str:
         """Write a small file such as ``summary.json``, over an older one; returns its URL."""

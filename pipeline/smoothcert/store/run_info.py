@@ -8,17 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
 
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, fingerprint
+from smoothcert.job.section import STORED
 from smoothcert.redaction import clean
 from smoothcert.store.tables.registry import TABLES
 
 RUN_FORMAT = 1
 """Version of run.json and of the directory's layout."""
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
+"""Another version of these may round otherwise; it makes no other run, but it should be known."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class RunInfo:
         units: units in the plan.
         pairs: pairs in the plan.
         tables: version of each table's schema.
+        libraries: version of each library that numbers pass through, where the directory was made; empty in
+            directories made before version 0.2.
     """
 
     run_id: str
@@ -77,6 +83,7 @@ class RunInfo:
     units: int
     pairs: int
     tables: Mapping[str, int]
+    libraries: Mapping[str, str]
 
     @classmethod
     def new(cls, identity: RunIdentity, *, plan: str, units: int, pairs: int) -> RunInfo:
@@ -93,6 +100,7 @@ class RunInfo:
             units=units,
             pairs=pairs,
             tables={name: table.version for name, table in TABLES.items()},
+            libraries={name: version(name) for name in _LIBRARIES},
         )
 
     def to_json(self) -> bytes:
@@ -116,6 +124,7 @@ class RunInfo:
             "units": self.units,
             "pairs": self.pairs,
             "tables": dict(self.tables),
+            "libraries": dict(self.libraries),
             "job": self.job.model_dump(mode="json"),
         }
         return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
@@ -149,17 +158,18 @@ class RunInfo:
                 units=data["units"],
                 pairs=data["pairs"],
                 tables=data["tables"],
-                job=Job.model_validate(data["job"]),
+                libraries=data.get("libraries", {}),
+                job=Job.model_validate(data["job"], context=STORED),
             )
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
             raise RunDirectoryError(
                 f"'{origin}' is damaged: {exc}", remedy="restore it from a copy, or start a new run directory"
             ) from exc
-        for name, version in info.tables.items():
+        for name, number in info.tables.items():
             known = TABLES.get(name)
-            if known is not None and version > known.version:
+            if known is not None and number > known.version:
                 raise RunDirectoryError(
-                    f"'{origin}': table '{name}' has version {version}; this version reads up to "
+                    f"'{origin}': table '{name}' has version {number}; this version reads up to "
                     f"{known.version}",
                     remedy="use a newer smoothcert",
                 )
@@ -213,4 +223,4 @@ def _without_credentials(job: Job) -> Job:
     """The job with credentials taken out of URLs: a run directory is shared, credentials are not."""
     data = job.model_dump(mode="json")
     cleaned = clean(data)
-    return job if cleaned == data else Job.model_validate(cleaned)
+    return job if cleaned == data else Job.model_validate(cleaned, context=STORED)

@@ -46,17 +46,26 @@ def _columns(job: Job) -> dict[str, str]:
         **of_lists,
         # where nothing is known of N, it is at least 0
         "norm": "CASE WHEN status = 'ok' THEN coalesce(smooth_norm_lcb, 0) END",
+        "is_known": _known(job),
         "is_right": "predicted_label = label",
         "is_clean_right": "clean_label = label",
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
 
 
+def _known(job: Job) -> str:
+    """Whether a label is a class of the job; NULL where there is no label."""
+    if job.zero_shot is None:
+        return "CASE WHEN label IS NOT NULL THEN true END"
+    return f"label IN ({', '.join(quoted(label) for label in job.zero_shot.labels)})"
+
+
 def _aggregates(job: Job) -> dict[str, str]:
     """SQL of every number over the ok rows."""
     found = {
         "ok": "count(*)",
-        "labelled": "count(label)",
+        "labelled": "coalesce(count_if(is_known), 0)::BIGINT",
+        "unknown_labels": "coalesce(count_if(NOT is_known), 0)::BIGINT",
         "draws": "coalesce(sum(draws), 0)::BIGINT",
         "pilot_draws": "coalesce(sum(pilot_draws), 0)::BIGINT",
     }

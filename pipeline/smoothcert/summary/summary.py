@@ -87,7 +87,7 @@ class AtRadius:
         radius: the radius.
         cosines: by certificate, in the catalogue's order.
         unchanged: by name, pairs of which something cannot change: ``certified_prediction`` is out of the ok pairs,
-            right or wrong, ``certified_accuracy`` out of the labelled ones, whose predicted class is their label;
+            right or wrong, ``certified_accuracy`` out of those with a known label, which it must be;
             ``certified_retrieval`` of those whose own caption stays among the first k. Only what the job asks for.
     """
 
@@ -130,13 +130,14 @@ class Summary:
         draws_per_pair: certify draws per ok pair.
         smooth_norm: mean of the lower bounds of N.
         robustness_score: mean of the lower bounds of S.
-        clean_accuracy: labelled ok pairs that the encoder alone classifies right; None without zero-shot.
-        class_accuracy: labelled ok pairs that the smoothed encoder classifies right.
+        clean_accuracy: ok pairs with a known label that the encoder alone classifies right; None without zero-shot.
+        class_accuracy: ok pairs with a known label that the smoothed encoder classifies right.
         retrieval_accuracy: ok pairs whose own caption is among the first k without attack; None without
             retrieval.
         radii: one entry per radius of the job.
         targets: one entry per target of the job.
         expected_false_certificates: alpha x ok pairs, for each statement by itself.
+        unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
     """
 
     run_id: str
@@ -159,6 +160,7 @@ class Summary:
     radii: tuple[AtRadius, ...]
     targets: tuple[TargetOutcome, ...]
     expected_false_certificates: float
+    unknown_labels: int = 0
 
     def to_json(self) -> str:
         """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
@@ -281,6 +283,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         radii=radii,
         targets=targets,
         expected_false_certificates=certify.alpha * ok,
+        unknown_labels=figures["unknown_labels"],
     )
 
 

@@ -1,6 +1,10 @@
-"""What every task of a job computes with: the encoder, and the texts as it sees them."""
+"""What the tasks of a job compute with, loaded once for all of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -8,6 +12,49 @@ from smoothcert.defences import load_defended
 from smoothcert.encoders import Encoder, check_encoder
 from smoothcert.engine import Texts, encode_texts
 from smoothcert.job import EncoderSection, ExecutorSection, Job
+
+T = TypeVar("T")
+
+
+class Inputs:
+    """The job's encoder and texts, and whatever else its tasks load: once in a process.
+
+    Args:
+        job: the job.
+        encoder: its encoder, purifier and mapper included.
+        pool: captions of the retrieval pool.
+        here: an encoder's section as this host can load it.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        encoder: Encoder,
+        pool: tuple[str, ...] = (),
+        here: Callable[[EncoderSection], EncoderSection] = lambda section: section,
+    ) -> None:
+        self.job = job
+        self.encoder = encoder
+        self.pool = pool
+        self.here = here
+        self._shared: dict[Callable[[Inputs], Any], Any] = {}
+
+    @cached_property
+    def texts(self) -> Texts:
+        """The text references of the job, as its encoder sees them."""
+        return encode_texts(
+            self.encoder,
+            zero_shot=self.job.zero_shot,
+            pool=self.pool,
+            retrieval_k=self.job.retrieval.k if self.job.retrieval else 1,
+            captions=self.encoder.has_texts,
+        )
+
+    def shared(self, make: Callable[[Inputs], T]) -> T:
+        """What ``make`` makes of these inputs, made once."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        return cast(T, self._shared[make])
 
 
 def load_checked(job: Job) -> Encoder:
@@ -19,17 +66,6 @@ def load_checked(job: Job) -> Encoder:
     encoder = load_defended(job.encoder)
     check_encoder(encoder)
     return encoder
-
-
-def texts_of(job: Job, encoder: Encoder, pool: tuple[str, ...]) -> Texts:
-    """The text references of a job."""
-    return encode_texts(
-        encoder,
-        zero_shot=job.zero_shot,
-        pool=pool,
-        retrieval_k=job.retrieval.k if job.retrieval else 1,
-        captions=job.encoder.feature == "projection",
-    )
 
 
 def loadable_here(section: EncoderSection, executor: ExecutorSection) -> EncoderSection:

@@ -162,7 +162,7 @@ def start(plug: Any, cluster: Any, job_text: Callable[..., str]) -> Callable[...
 
         def work() -> None:
             try:
-                outcome.append(driver.certify(Monitor(lambda result: None, stop=stop)))
+                outcome.append(driver.work("certification", Monitor(lambda result: None, stop=stop)))
             except BaseException as exc:
                 outcome.append(exc)
 
@@ -210,7 +210,7 @@ def undisturbed(plug: Any, data: Path, tmp_path_factory: pytest.TempPathFactory)
     runs = tmp_path_factory.mktemp("undisturbed")
     text = JOB.format(**(DEFAULTS | {"data": data, "kind": "local", "runs": runs}))
     driver = plug.FaultyDriver(parse_job(text), plug.Faults())
-    assert driver.certify(Monitor(lambda result: None)).missing == 0
+    assert driver.work("certification", Monitor(lambda result: None)).missing == 0
     rows = {row["pair_id"]: row for row in rows_of(driver.url)}
     assert len(rows) == PAIRS and {row["status"] for row in rows.values()} == {"ok"}
     return rows

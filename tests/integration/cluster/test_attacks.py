@@ -43,9 +43,7 @@ def attacked(run):
 
 
 def test_a_pair_that_kills_workers_is_quarantined_and_attacked_again(driver, plug, tools):
-    from smoothcert.cli.attack import certify_and_attack
-    from smoothcert.runtime.attack_driver import AttackDriver
-    from smoothcert.runtime.attack_retry import choose_attacks
+    from smoothcert.cli.running import run_job
     from smoothcert.runtime.executor import Monitor
 
     def quiet():
@@ -53,29 +51,29 @@ def test_a_pair_that_kills_workers_is_quarantined_and_attacked_again(driver, plu
 
     killed = "error_class = 'WorkerKilledError'"
     calm = driver(kind="local")
-    assert calm.certify(quiet()).missing == 0
+    assert calm.work("certification", quiet()).missing == 0
     run = calm.run
 
-    report = AttackDriver(driver(plug.Faults(on_bright="exit"))).run(quiet())
+    report = driver(plug.Faults(on_bright="exit")).work("attacks", quiet())
     assert (report.missing, report.failed) == (0, {})
     rows = attacked(run)
     bad = rows.pop(tools.bright_id)
     assert {(row["status"], row["error_class"]) for row in bad} == {("quarantined", "WorkerKilledError")}
     assert {row["status"] for others in rows.values() for row in others} == {"ok"}
 
-    chosen = choose_attacks(run, killed)
+    chosen = choose(run, ATTACKS, killed, option="--retry")
     assert list(chosen.values()) == [(tools.bright_id,)]
     # the fault is still there: the retry is convicted too, and its rows are the ones that a later retry replaces
-    report = AttackDriver(driver(plug.Faults(on_bright="exit"))).run(quiet(), chosen)
+    report = driver(plug.Faults(on_bright="exit")).work("attacks", quiet(), chosen)
     assert (report.missing, report.failed) == (0, {})
-    (first,), (second,) = chosen, choose_attacks(run, killed)
+    (first,), (second,) = chosen, choose(run, ATTACKS, killed, option="--retry")
     assert first.startswith("u") and second.startswith("retry.")
     assert {row["error_class"] for row in attacked(run)[tools.bright_id]} == {"WorkerKilledError"}
 
-    assert certify_and_attack(driver(), killed) == 0
+    assert run_job(driver(), killed) == 0
     after = attacked(run)
     mended = after.pop(tools.bright_id)
     assert {row["status"] for row in mended} == {"ok"}
     assert {row["unit_id"] for row in mended}.isdisjoint({first, second})
     assert after == rows, "other pairs are left alone"
-    assert choose_attacks(run, killed) == {}
+    assert choose(run, ATTACKS, killed, option="--retry") == {}

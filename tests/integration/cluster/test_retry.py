@@ -33,7 +33,7 @@ def test_retries_replace_rows_and_can_be_retried(start, retry, check, plug, tool
     check(first.url, {tools.bright_id: "WorkerKilledError"})
     mended, report = retry("true", plug.Faults())
     assert mended[0].origin == again[0].unit_id != mended[0].unit_id
-    assert (report.missing, report.failed, report.rows) == (0, {}, tools.pairs)
+    assert (report.missing, report.failed, report.done) == (0, {}, tools.pairs)
     check(first.url)
     assert retry("true", plug.Faults())[0] == []
     status = read_status(first.url)

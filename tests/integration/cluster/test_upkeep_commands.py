@@ -23,7 +23,7 @@ def test_readers_see_every_row_once(plug, job_text, check, tools):
     from smoothcert.store import RunDirectory
 
     driver = plug.FaultyDriver(parse_job(job_text(kind="local")), plug.Faults())
-    assert driver.certify(Monitor(lambda result: None)).missing == 0
+    assert driver.work("certification", Monitor(lambda result: None)).missing == 0
     run = RunDirectory.open(driver.url)
     parts = sorted(Path(run.url, "certificates").iterdir())
     loser = parts[0].with_name(f"{parts[0].stem.rpartition('-')[0]}-{'0' * 16}.parquet")

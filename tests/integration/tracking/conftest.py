@@ -90,7 +90,7 @@ def make_run(tmp_path: Path) -> RunMaker:
             rows.append(
                 row(unit.unit_id, 3, status="quarantined", error_stage="decode", error_class="DecodeError")
             )
-            part = run.write_certificates(unit.unit_id, attempt, rows)
+            part = run.write_rows(CERTIFICATES, unit.unit_id, attempt, rows)
             commit = Commit(
                 unit_id=unit.unit_id, attempt=attempt, parts=(part,), ok=3, quarantined=1, draws=656
             )

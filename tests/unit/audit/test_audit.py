@@ -23,11 +23,19 @@ from smoothcert.certificates import (
 from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
 from smoothcert.sql import Query
-from smoothcert.store import ATTACKS, Commit, RunDirectory, RunIdentity, new_attempt, rows_to_table
+from smoothcert.store import (
+    ATTACKS,
+    CERTIFICATES,
+    Commit,
+    RunDirectory,
+    RunIdentity,
+    new_attempt,
+    rows_to_table,
+)
+from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.parts import write_part
-from smoothcert.store.retry_unit import retry_unit, supersedes
-from smoothcert.store.units import attack_id_of, attack_unit, plan_number
-from smoothcert.work.attack.asked import note_asked
+from smoothcert.store.retry_unit import retry_unit, superseded_rows
+from smoothcert.store.units import plan_number, task_of, unit_under
 
 SIGMA, ALPHA, RADII, COSINES = 0.5, 0.001, (0.25, 0.5), (0.5, 0.8)
 JOB = """
@@ -177,10 +185,10 @@ def make_run(
     identity = RunIdentity(parse_job(JOB), "d" * 64, DIGEST, "0.1")
     run = RunDirectory.create_or_open(str(url), identity, [unit])
     attempt = new_attempt()
-    part = run.write_certificates(unit.unit_id, attempt, certificates)
+    part = run.write_rows(CERTIFICATES, unit.unit_id, attempt, certificates)
     run.commits.commit(Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), ok=len(certificates)))
     if attacks:
-        attacked = attack_unit(unit, "1a2b3c4d").unit_id
+        attacked = unit_under(unit, "1a2b3c4d").unit_id
         table = rows_to_table(
             [row | {"unit_id": attacked} for row in attacks], ATTACKS, run_id=run.run_id, attempt=attempt
         )
@@ -383,7 +391,7 @@ def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_pa
     (section,) = run.info.job.attacks
     before = audit_run(run)
     assert before.sound and "pgd l2 (divergence) on bare, smoothed, which was never begun" in before.notes[0]
-    note_asked(run, [section])
+    note_asked(run, AskedTask(section.attack_id, "pgd", section.model_dump(mode="json")))
     (finding,) = audit_run(run).findings
     # one budget on two subjects
     assert (finding.rule, finding.count) == ("missing-attack", 2 * PAIRS)
@@ -398,16 +406,16 @@ def attacked_again(url: Path, first: Row) -> RunDirectory:
         [certificate(i) for i in range(PAIRS)],
         [first if i == 2 else outcome(i) for i in range(PAIRS)],
     )
-    origin = attack_unit(UnitSpec("u00000-0", "a.parquet", 0, PAIRS), "1a2b3c4d")
+    origin = unit_under(UnitSpec("u00000-0", "a.parquet", 0, PAIRS), "1a2b3c4d")
     unit = retry_unit(origin, origin.unit_id, ("a.parquet#2",))
-    assert attack_id_of(unit.unit_id) == "1a2b3c4d"
+    assert task_of(unit.unit_id) == "1a2b3c4d"
     attempt = new_attempt()
     table = rows_to_table(
         [outcome(2) | {"unit_id": unit.unit_id}], ATTACKS, run_id=run.run_id, attempt=attempt
     )
     part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
     run.commits.commit(
-        Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=supersedes(unit))
+        Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=superseded_rows(unit))
     )
     return run
 
@@ -522,8 +530,8 @@ def test_many_offenders_are_counted_and_some_listed(tmp_path: Path) -> None:
 
 def test_attack_units_keep_number_place_and_parts() -> None:
     unit = UnitSpec("u00012-9f8e7d6c", "data/a.parquet", 10, 20)
-    attacked = attack_unit(unit, "1a2b3c4d")
+    attacked = unit_under(unit, "1a2b3c4d")
     part = attacked.part(10, 15)
     for each in (attacked, part):
-        assert (plan_number(each.unit_id), attack_id_of(each.unit_id)) == ("u00012", "1a2b3c4d")
-    assert attack_id_of(unit.unit_id) == "" and len({unit.unit_id, attacked.unit_id, part.unit_id}) == 3
+        assert (plan_number(each.unit_id), task_of(each.unit_id)) == ("u00012", "1a2b3c4d")
+    assert task_of(unit.unit_id) == "" and len({unit.unit_id, attacked.unit_id, part.unit_id}) == 3

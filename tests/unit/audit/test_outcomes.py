@@ -12,7 +12,7 @@ from smoothcert.audit import audit
 from smoothcert.certificates import angular_bound
 from smoothcert.job.attacks import AttackSection
 from smoothcert.store import RunDirectory
-from smoothcert.work.attack.asked import note_asked
+from smoothcert.store.asked import AskedTask, note_asked
 
 _AUDITED = runpy.run_path(str(Path(__file__).with_name("test_audit.py")))
 certificate, outcome, make_run, put = (
@@ -163,7 +163,7 @@ def asked_run(url: Path, change: dict[str, Any]) -> audit.RunAudit:
     rows = [outcome(i) | {"attack_id": section.attack_id} for i in range(PAIRS)]
     rows[2] |= change
     run = make_run(url, [certificate(i) for i in range(PAIRS)], rows)
-    note_asked(run, [section])
+    note_asked(run, AskedTask(section.attack_id, "pgd", section.model_dump(mode="json")))
     return audit.audit_run(run)
 
 

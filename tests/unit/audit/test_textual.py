@@ -192,7 +192,7 @@ def test_rows_from_before_are_read_compacted_and_found_lacking(tmp_path: Path) -
         attempt = new_attempt()
         rows = [certificate(i) | {"unit_id": unit.unit_id} for i in range(unit.start, unit.stop)]
         if number == 1:
-            part = run.write_certificates(unit.unit_id, attempt, rows)
+            part = run.write_rows(CERTIFICATES, unit.unit_id, attempt, rows)
         else:
             table: pa.Table = rows_to_table(rows, CERTIFICATES, run_id=run.run_id, attempt=attempt)
             file = f"certificates/{unit.unit_id}-{attempt}.parquet"

@@ -21,6 +21,7 @@ from smoothcert import __version__
 from smoothcert.datasets import open_source
 from smoothcert.errors import RunDirectoryError, StoreError, did_you_mean
 from smoothcert.job import parse_job
+from smoothcert.runtime.code_version import code_version
 from smoothcert.store import RunDirectory
 
 SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
@@ -120,6 +121,7 @@ def test_the_doctor_names_what_is_there(tmp_path):
     told = smoothcert("doctor", "--store", tmp_path / "results", cwd=tmp_path).out
     for word in (
         __version__,
+        code_version(),
         "torch",
         "duckdb",
         "cpu",

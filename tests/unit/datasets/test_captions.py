@@ -1,10 +1,8 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcert.datasets.captions import captions_from, label_from
+from smoothcert.datasets.captions import captions_from
 from smoothcert.errors import CaptionError
 
 
@@ -52,27 +50,7 @@ def test_any_text_is_kept_or_refused(text):
         assert not text.strip() or any(0xD800 <= ord(c) < 0xE000 for c in text)
 
 
-@pytest.mark.parametrize(
-    "value, names, expected",
-    [
-        (None, (), None),
-        ("", (), None),
-        (math.nan, (), None),
-        ("cat", (), "cat"),
-        (b"cat\n", (), "cat"),
-        (3, (), "3"),
-        (3.0, (), "3"),
-        (1, ("cat", "dog"), "dog"),
-        (-1, ("cat", "dog"), None),
-        ("cat", ("x",), "cat"),
-    ],
-)
-def test_labels(value, names, expected):
-    assert label_from(value, "column 'l'", names) == expected
-
-
-def test_bad_labels():
-    with pytest.raises(CaptionError, match="is 2, but the file names 2 classes"):
-        label_from(2, "column 'l'", ("cat", "dog"))
-    with pytest.raises(CaptionError, match="not valid UTF-8"):
-        label_from(b"\xff", "column 'l'")
+def test_a_byte_order_mark_is_no_part_of_a_caption():
+    assert captions_from(b"\xef\xbb\xbfa dog\r\n", "c") == captions_from("\ufeffa dog", "c") == ("a dog",)
+    with pytest.raises(CaptionError, match="is empty"):
+        captions_from("\ufeff ", "c")

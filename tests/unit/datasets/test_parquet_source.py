@@ -98,7 +98,7 @@ def test_class_names_of_a_hugging_face_file(write, source, read_all, picture):
     pairs = read_all(source("parquet", uri, columns={"caption": "label"}))
     assert [pair.captions for pair in pairs] == [("dog",), ("cat",), (), ()]
     assert [pair.label for pair in pairs] == ["dog", "cat", None, None]
-    assert "-1" not in str(pairs[2].error) and "names 2 classes" in str(pairs[3].error)
+    assert "-1" not in str(pairs[2].error) and "names for 2 classes" in str(pairs[3].error)
 
 
 def test_a_path_in_the_struct_stands_in_for_bytes(write, put, folder, source, read_all, picture):

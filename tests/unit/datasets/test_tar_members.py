@@ -76,16 +76,21 @@ def test_joined_archives_are_read_to_the_end():
     assert contents(first + b"\1padding of some backup tool" * 40) == [("a.png", b"1")]
 
 
-def test_links_are_problems_and_folders_are_nothing():
+def test_what_is_no_file_is_a_problem_and_folders_are_nothing():
     stream = io.BytesIO()
+    kinds = [("d", tarfile.DIRTYPE), ("a.png", tarfile.SYMTYPE), ("b.png", tarfile.LNKTYPE)]
+    kinds += [("c.png", tarfile.FIFOTYPE), ("d.png", tarfile.CHRTYPE), ("e.png", b"V")]
     with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, kind in (("d", tarfile.DIRTYPE), ("a.png", tarfile.SYMTYPE), ("b.png", tarfile.LNKTYPE)):
+        for name, kind in kinds:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "x"
             archive.addfile(entry)
-    assert [(m.name, m.problem) for m in members(stream.getvalue())] == [
-        ("a.png", "it is a link, not a file"),
-        ("b.png", "it is a link, not a file"),
+    assert [(m.name, m.problem, m.link) for m in members(stream.getvalue())] == [
+        ("a.png", "it is a symbolic link, not a file", ""),
+        ("b.png", "", "x"),
+        ("c.png", "it is a device or a pipe, not a file", ""),
+        ("d.png", "it is a device or a pipe, not a file", ""),
+        ("e.png", "its kind 'V' is unknown", ""),
     ]
 
 

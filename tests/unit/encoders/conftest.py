@@ -31,3 +31,8 @@ def clip_directory(tmp_path_factory):
 @pytest.fixture(scope="session")
 def siglip_directory(tmp_path_factory):
     return tiny_models.build_siglip(tmp_path_factory.mktemp("models") / "siglip")
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_siglip(tmp_path_factory):
+    return tiny_models.build_sentencepiece_siglip(tmp_path_factory.mktemp("models") / "siglip")

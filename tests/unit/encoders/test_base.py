@@ -33,7 +33,8 @@ class LinearEncoder(Encoder):
         return self.network(pixels)
 
     def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        return torch.ones((len(texts), self.feature_dim), requires_grad=True)
+        lengths = torch.tensor([[float(len(text))] for text in texts])
+        return torch.cat([torch.ones(len(texts), self.feature_dim - 1), lengths], 1).requires_grad_(True)
 
 
 class BatchCentred(torch.nn.Module):

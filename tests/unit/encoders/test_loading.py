@@ -235,7 +235,8 @@ def test_sharded_weights_load_and_every_shard_enters_the_digest(clip_directory, 
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     whole, sharded = load(clip_directory), load(copy)
     pixels = torch.rand(2, 3, 24, 24)
-    torch.testing.assert_close(sharded.encode_images(pixels), whole.encode_images(pixels), rtol=0, atol=0)
+    # products of float32 may be summed in another order where weights lie elsewhere in memory
+    torch.testing.assert_close(sharded.encode_images(pixels), whole.encode_images(pixels), rtol=0, atol=1e-5)
     tensors[names[1]] = tensors[names[1]] + 1
     save_file(
         {name: tensors[name] for name in names[1::2]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sentencepiece
 import tiny_models
 import torch
 from PIL import Image
@@ -117,6 +118,24 @@ def test_siglip_texts_are_padded_to_full_length_unmasked_and_lower_case(siglip_d
         expected = normalised(model.get_text_features(input_ids=ids).pooler_output)
     torch.testing.assert_close(encoder.encode_texts(TEXTS), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(encoder.encode_texts([TEXTS[0].upper()])[0], expected[0], rtol=0, atol=1e-5)
+
+
+def test_siglips_own_tokenizer_is_read(sentencepiece_siglip):
+    encoder = load(sentencepiece_siglip)
+    vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_siglip / "spiece.model"))
+    # by the book: lower case, the pieces, the end (1), then padding, which SigLIP's tokenizer makes of the same token
+    texts = ["A Photo of the CAT", "seven"]
+    ids = torch.ones((2, 16), dtype=torch.int64)
+    for row, text in zip(ids, texts, strict=True):
+        pieces = vocabulary.encode(text.lower())
+        row[: len(pieces)] = torch.tensor(pieces)
+    assert [list(text.content) for text in encoder.read_texts(texts)] == [
+        [*vocabulary.encode(text.lower()), 1] for text in texts
+    ]
+    model = SiglipModel.from_pretrained(sentencepiece_siglip).eval()
+    with torch.no_grad():
+        expected = normalised(model.get_text_features(input_ids=ids).pooler_output)
+    torch.testing.assert_close(encoder.encode_texts(texts), expected, rtol=0, atol=1e-5)
 
 
 def test_long_texts_are_cut_and_many_texts_are_batched(family):

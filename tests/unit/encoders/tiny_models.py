@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import sentencepiece
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -14,6 +16,7 @@ from transformers import (
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
+    SiglipTokenizer,
 )
 from transformers.utils import logging
 
@@ -63,6 +66,30 @@ def build_siglip(directory: Path, *, size: int = 24) -> Path:
     SiglipModel(config).save_pretrained(directory)
     SiglipImageProcessorPil(size={"height": size, "width": size}).save_pretrained(directory)
     _tokenizer(("<unk>", "<pad>", *WORDS, "<eos>"), length=16).save_pretrained(directory)
+    return directory
+
+
+def build_sentencepiece_siglip(directory: Path, *, size: int = 24) -> Path:
+    """Like ``build_siglip``, with the tokenizer that SigLIP's own checkpoints have: a sentencepiece model."""
+    build_siglip(directory, size=size)
+    for file in directory.glob("*token*"):
+        file.unlink()
+    made = io.BytesIO()
+    corpus = [f"a photo of {word} {other}" for word in WORDS for other in WORDS]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus),
+        model_writer=made,
+        vocab_size=len(WORDS) + 3,
+        model_type="word",
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (directory / "spiece.model").write_bytes(made.getvalue())
+    SiglipTokenizer(str(directory / "spiece.model"), model_max_length=16).save_pretrained(directory)
     return directory
 
 

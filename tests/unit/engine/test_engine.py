@@ -17,6 +17,8 @@ from smoothcert.engine.noise import Stream, generator, noise_key
 
 STAIRS = KnownEncoder.staircase((-0.4, 0.0, 0.3), (0.2, 0.5, 2.0, 3.2), feature_dim=5, seed=3)
 ROTATING = KnownEncoder.rotating(1.0)
+ROUNDING = 2e-7
+"""Scores of the same draws in other batches: features of five numbers, each rounded to float32 (6e-8) once."""
 
 
 # --- the independent loop -----------------------------------------------------------------------------------
@@ -87,9 +89,12 @@ def test_a_pair_does_not_depend_on_slots_lanes_order_or_company(make):
         for pair_id, m in make.measured(outcomes).items():
             other = reference[pair_id]
             assert (m.draws, m.decisions) == (other.draws, other.decisions)
-            np.testing.assert_array_equal(m.scores, other.scores)
-            np.testing.assert_array_equal(m.question.directions, other.question.directions)
-            assert m.log_e_values == other.log_e_values
+            np.testing.assert_allclose(m.scores, other.scores, rtol=0, atol=ROUNDING)
+            np.testing.assert_allclose(
+                m.question.directions, other.question.directions, rtol=0, atol=ROUNDING
+            )
+            # 60 bets of stakes below 8, each moved by the rounding of its score
+            np.testing.assert_allclose(m.log_e_values, other.log_e_values, rtol=0, atol=60 * 8 * ROUNDING)
 
 
 def test_every_pair_comes_out_exactly_once(make):
@@ -165,7 +170,7 @@ def test_targets_stop_where_brute_force_capitals_cross(make):
         stops = min(most, -(-last // chunk) * chunk)
         assert m.draws == stops
         assert m.stop_reason == ("budget" if "budget" in m.decisions else "decided")
-        np.testing.assert_array_equal(m.scores, fixed[pair_id].scores[:, :stops])
+        np.testing.assert_allclose(m.scores, fixed[pair_id].scores[:, :stops], rtol=0, atol=ROUNDING)
     assert seen == {"certified", "refuted", "budget"}, "not every decision was met: the test shows too little"
 
 

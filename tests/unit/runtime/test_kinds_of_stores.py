@@ -75,12 +75,12 @@ def rows(url: str) -> list[tuple[object, ...]]:
 
 def test_a_run_in_memory_stops_resumes_and_has_the_rows_of_a_run_on_disk(data, tmp_path, runs):
     stop = threading.Event()
-    first = driver(data, runs).certify(Monitor(lambda result: stop.set(), stop=stop))
+    first = driver(data, runs).work("certification", Monitor(lambda result: stop.set(), stop=stop))
     assert first.stopped and 0 < first.missing < 40
-    second = driver(data, runs).certify(Monitor(lambda result: None))
+    second = driver(data, runs).work("certification", Monitor(lambda result: None))
     assert (second.missing, second.resumed, second.failed) == (0, 40 - first.missing, {})
     calm = driver(data, str(tmp_path / "runs"))
-    assert calm.certify(Monitor(lambda result: None)).missing == 0
+    assert calm.work("certification", Monitor(lambda result: None)).missing == 0
     expected = rows(calm.url)
     assert len(expected) == 40 and rows(f"{runs}/r") == expected
     run = RunDirectory.open(f"{runs}/r")
@@ -107,12 +107,12 @@ def test_the_driver_finds_out_once_how_commits_are_made_and_tells_workers(data, 
     exclusive = first.run.exclusive
     monkeypatch.setattr(Storage, "supports_exclusive_create", probe)
     assert first.opening().exclusive is exclusive
-    assert first.certify(Monitor(lambda result: None)).missing == 0
+    assert first.work("certification", Monitor(lambda result: None)).missing == 0
     assert probes == []
     assert ("commits: by this driver alone" in caplog.text) is not exclusive
     status = read_status(first.url)
     assert [worker.drives for worker in status.workers] == [False] and len(status.drivers) == 1
-    assert [each.last_error for each in status.drivers] == [None]
+    assert [each.last_trouble for each in status.drivers] == [None]
 
 
 def test_folding_that_fails_ends_no_run(data, runs, monkeypatch, caplog):
@@ -121,13 +121,13 @@ def test_folding_that_fails_ends_no_run(data, runs, monkeypatch, caplog):
 
     monkeypatch.setattr(driver_module, "_FOLD_EVERY", 1)
     monkeypatch.setattr(CommitLog, "fold", fold)
-    assert driver(data, runs).certify(Monitor(lambda result: None)).missing == 0
+    assert driver(data, runs).work("certification", Monitor(lambda result: None)).missing == 0
     assert "not folded into a manifest: the store is away" in caplog.text
 
 
 def test_the_rate_of_a_run_that_stopped_long_ago_is_not_shown(data, runs, monkeypatch):
     first = driver(data, runs)
-    assert first.certify(Monitor(lambda result: None)).missing == 0
+    assert first.work("certification", Monitor(lambda result: None)).missing == 0
     status = read_status(first.url)
     assert status.draws_per_s is not None and "lately" in "".join(status.lines())
     monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)

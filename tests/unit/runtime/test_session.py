@@ -21,7 +21,7 @@ from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.results import UnitResult, UnitWriter
-from smoothcert.runtime.session import WorkerSession
+from smoothcert.runtime.session import Session
 from smoothcert.runtime.status import read_status
 from smoothcert.store.events import EventLog
 
@@ -67,8 +67,8 @@ class Shaky:
             yield pair
 
 
-def session(driver: Driver, source: Any = None, writer: Any = None) -> WorkerSession:
-    return WorkerSession(
+def session(driver: Driver, source: Any = None, writer: Any = None) -> Session:
+    return Session(
         driver.job,
         source or open_source(driver.job.data),
         ENCODER,
@@ -215,8 +215,8 @@ def test_an_abandoned_session_keeps_what_was_committed_and_drops_the_rest(driver
     endless.set()
     assert committed(driver) == [row for row in expected(driver) if row[0] == driver.plan.units[0].unit_id]
     # the next session of the same run does what is left
-    report = Driver(driver.job, ENCODER).certify(Monitor(lambda result: None))
-    assert (report.resumed, report.rows) == (10, 40)
+    report = Driver(driver.job, ENCODER).work("certification", Monitor(lambda result: None))
+    assert (report.resumed, report.done) == (10, 40)
 
 
 def test_two_sessions_on_one_unit_leave_one_set_of_rows(driver):

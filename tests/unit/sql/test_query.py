@@ -13,7 +13,7 @@ import smoothcert.certificates as certificates
 import smoothcert.statistics as statistics
 from smoothcert.errors import QueryError, RunDirectoryError, StoreError
 from smoothcert.sql import Query, open_query
-from smoothcert.store import RunDirectory
+from smoothcert.store import CERTIFICATES, RunDirectory
 
 Opener = Callable[..., RunDirectory]
 
@@ -72,7 +72,7 @@ def test_rows_come_back_as_they_went_in(query: Query, make: Any) -> None:
 def test_losers_and_leftovers_do_not_count(run: RunDirectory, make: Any) -> None:
     unit = run.plan()[0]
     assert not make.commit_unit(run, unit)
-    run.write_certificates("u99", "a", [make.ok_row("u99", "stray")])
+    run.write_rows(CERTIFICATES, "u99", "a", [make.ok_row("u99", "stray")])
     with open_query([run.url]) as query:
         assert values(query, "SELECT count(*) FROM certificates") == [12]
         assert values(query, "SELECT count(*) FROM certificates WHERE pair_id = 'stray'") == [0]
@@ -223,6 +223,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 # functions
 
 
+ROUNDING = 1e-12
+"""A vector of DuckDB and an array of numpy may take different kernels: thousands of roundings of float64, no more."""
+
+
 def test_functions_are_the_certificates(query: Query) -> None:
     grid = "(SELECT unnest([0.3, 0.6, 0.9, 0.99]::DOUBLE[]) AS n)"
     n = np.array([0.3, 0.6, 0.9, 0.99])
@@ -243,7 +247,10 @@ def test_functions_are_the_certificates(query: Query) -> None:
         ),
     ):
         found = values(query, f"SELECT {sql} FROM {grid} ORDER BY n")
-        assert found == [None if math.isnan(value) else value for value in expected.tolist()], sql
+        wanted = [
+            None if math.isnan(value) else pytest.approx(value, rel=ROUNDING) for value in expected.tolist()
+        ]
+        assert found == wanted, sql
         assert None in found or ("fcsb" not in sql and "large" not in sql)
         assert any(value is not None for value in found), sql
 
@@ -251,8 +258,9 @@ def test_functions_are_the_certificates(query: Query) -> None:
 def test_functions_take_columns_and_whole_numbers(query: Query) -> None:
     found = values(query, "SELECT DISTINCT angular_bound(smooth_norm_lcb, 0.1, sigma) FROM certificates")
     expected = float(certificates.angular_bound(0.85, 0.1, 0.5))
-    assert sorted(found, key=str) == sorted([None, expected], key=str)
-    assert values(query, "SELECT fcsb(1, 0, 1)") == [float(certificates.fcsb(1.0, 0.0, 1.0))]
+    assert len(found) == 2 and None in found
+    assert max(value for value in found if value is not None) == pytest.approx(expected, rel=ROUNDING)
+    assert values(query, "SELECT fcsb(1, 0, 1)") == [pytest.approx(float(certificates.fcsb(1.0, 0.0, 1.0)))]
 
 
 def test_null_in_is_null_out(query: Query) -> None:

@@ -120,7 +120,8 @@ def test_shapes_levels_and_limits(method):
     assert ((bound >= 0) & (bound <= draws.mean(axis=-1))).all()
     assert (lower_bound(draws, 0.001, method) <= bound).all()
     assert lower_bound(draws[0, 0], 0.05, method).shape == ()
-    assert lower_bound(draws, 0.05, method, counts=40).tolist() == bound.tolist()
+    # as solved: the sums may be taken in another order
+    np.testing.assert_allclose(lower_bound(draws, 0.05, method, counts=40), bound, rtol=0, atol=2e-6)
     assert lower_bound(np.zeros(9), 0.05, method) == 0.0
     assert lower_bound(draws[:0], 0.05, method).shape == (0, 3)
 

@@ -206,20 +206,20 @@ def test_the_plan_keeps_every_field(url: str, make: Any) -> None:
 def test_a_part_is_a_parquet_file_of_the_published_schema(open_run: Opener, make: Any) -> None:
     run = open_run()
     rows = [make.ok_row("u00000-0", "p0"), make.quarantined_row("u00000-0", "p1")]
-    part = run.write_certificates("u00000-0", "a1", rows)
+    part = run.write_rows(CERTIFICATES, "u00000-0", "a1", rows)
     with run.storage.open_input(part.file) as stream:
         table = pq.read_table(stream)
     assert part.file == "certificates/u00000-0-a1.parquet" and part.rows == 2
     assert table.schema.equals(CERTIFICATES.arrow, check_metadata=True)
     assert table["run_id"].to_pylist() == [run.run_id] * 2 and table["attempt"].to_pylist() == ["a1"] * 2
     with pytest.raises(StoreError, match="exists already"):
-        run.write_certificates("u00000-0", "a1", [make.ok_row("u00000-0", "other")])
+        run.write_rows(CERTIFICATES, "u00000-0", "a1", [make.ok_row("u00000-0", "other")])
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", "x" * 101, ".hidden"])
 def test_names_that_cannot_be_files_are_refused(open_run: Opener, make: Any, name: str) -> None:
     with pytest.raises(StoreError, match="cannot name a file"):
-        open_run().write_certificates(name, "a1", [make.ok_row(name, "p")])
+        open_run().write_rows(CERTIFICATES, name, "a1", [make.ok_row(name, "p")])
 
 
 def test_a_part_cut_in_the_store_is_noticed(
@@ -233,14 +233,14 @@ def test_a_part_cut_in_the_store_is_noticed(
 
     monkeypatch.setattr(run.storage, "create", lossy)
     with pytest.raises(StoreError, match="bytes in the store"):
-        run.write_certificates("u1", "a1", [make.ok_row("u1", "p")])
+        run.write_rows(CERTIFICATES, "u1", "a1", [make.ok_row("u1", "p")])
 
     def swapped(relative: str, data: bytes) -> bool:
         return real(relative, bytes(len(data)))
 
     monkeypatch.setattr(run.storage, "create", swapped)
     with pytest.raises(StoreError, match="not a readable Parquet file"):
-        run.write_certificates("u1", "a2", [make.ok_row("u1", "p")])
+        run.write_rows(CERTIFICATES, "u1", "a2", [make.ok_row("u1", "p")])
 
 
 def test_documents_are_kept(open_run: Opener) -> None:

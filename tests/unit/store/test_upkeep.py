@@ -14,7 +14,7 @@ import smoothcert.store.compact as compaction
 from smoothcert.errors import JobError, QueryError, RunDirectoryError, StoreError
 from smoothcert.sql import open_query
 from smoothcert.storage import Storage
-from smoothcert.store import RunDirectory, new_attempt
+from smoothcert.store import CERTIFICATES, RunDirectory, new_attempt
 from smoothcert.store.compact import compact
 from smoothcert.store.gc import collect
 
@@ -262,8 +262,8 @@ def test_no_mixture_of_upkeep_and_work_loses_a_row(url: str, make: Any, seed: in
             assert run.commits.commit(commit)
             expected |= {row["pair_id"]: commit.attempt for row in make.unit_rows(unit)}
         elif action == "lose":
-            run.write_certificates(
-                f"u{random_.randrange(10):05d}-0", new_attempt(), [make.ok_row("u", "stray")]
+            run.write_rows(
+                CERTIFICATES, f"u{random_.randrange(10):05d}-0", new_attempt(), [make.ok_row("u", "stray")]
             )
         elif action == "fold":
             run.commits.fold(min_new=1)

@@ -100,7 +100,7 @@ def write(directory: Path, units: Iterable[list[Row]], *, planned: int, text: st
     run = RunDirectory.create_or_open(directory, RunIdentity(job, "d", "e", "0.1.0"), specs)
     for spec, content in zip(specs, units, strict=False):
         attempt = new_attempt()
-        part = run.write_certificates(spec.unit_id, attempt, content)
+        part = run.write_rows(CERTIFICATES, spec.unit_id, attempt, content)
         ok = sum(row["status"] == "ok" for row in content)
         commit = Commit(
             unit_id=spec.unit_id, attempt=attempt, parts=(part,), ok=ok, quarantined=len(content) - ok
@@ -161,6 +161,19 @@ def test_accuracies_are_out_of_labelled_pairs(summary: Summary, written: list[Ro
     # what is not known to be positive is still known not to be negative
     check_mean(summary.smooth_norm, (row["smooth_norm_lcb"] or 0.0 for row in ok))
     check_mean(summary.robustness_score, (row["robustness_score_lcb"] for row in ok))
+
+
+def test_labels_that_no_class_has_are_in_no_accuracy(tmp_path: Path) -> None:
+    content = rows("u0", 60, seed=3)
+    for row in content[::4]:
+        row |= {"label": "face"}
+    found = summarise(write(tmp_path / "run", [content], planned=60))
+    ok = [row for row in content if row["status"] == "ok"]
+    known = [row for row in ok if row["label"] in LABELS]
+    assert found.unknown_labels == holds(ok, lambda row: row["label"] == "face") > 0
+    assert found.class_accuracy is not None and found.radii[0].certified_accuracy is not None
+    assert found.class_accuracy.of == found.radii[0].certified_accuracy.of == len(known)
+    assert found.class_accuracy.count == holds(known, lambda row: row["predicted_label"] == row["label"])
 
 
 @pytest.mark.parametrize("i", range(len(RADII)))

@@ -270,4 +270,5 @@ ATTACKS = TableSchema(
     meaning="One attack on one pair, on one subject, at one budget: what it achieved on draws that it never saw. "
     "Every pair asked for has its row; nothing here is a certificate.",
     columns=(*_IDENTITY, *_QUESTION, *_SEARCH, *_OUTCOME, *_CERTIFIED, *_PROVENANCE),
+    key=("pair_id", "attack_id", "subject", "budget"),
 )

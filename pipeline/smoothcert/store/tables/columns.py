@@ -57,17 +57,23 @@ class TableSchema:
             not.
         meaning: what one row is.
         columns: in order.
+        key: columns that tell the rows of a run apart; no part has two rows with the same.
     """
 
     name: str
     version: int
     meaning: str
     columns: tuple[Column, ...]
+    key: tuple[str, ...] = ("pair_id",)
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"table '{self.name}' names a column twice")
+        if not set(self.key) <= set(names):
+            raise ValueError(
+                f"table '{self.name}' has no columns {set(self.key) - set(names)}, which its key names"
+            )
 
     @property
     def arrow(self) -> pa.Schema:

@@ -110,9 +110,9 @@ def _checked(array: pa.Array, column: Column, schema: TableSchema) -> pa.Array:
 
 
 def _check_once(table: pa.Table, schema: TableSchema) -> None:
-    if "pair_id" not in table.column_names or schema is not CERTIFICATES:
-        return
-    counts = pc.value_counts(table["pair_id"])
-    doubled = counts.filter(pc.greater(counts.field("counts"), 1))
+    counts = table.group_by(list(schema.key)).aggregate([([], "count_all")])
+    doubled = counts.filter(pc.greater(counts["count_all"], 1))
     if len(doubled):
-        raise StoreError(f"pair '{doubled[0]['values']}' occurs twice in one part", remedy=_BUG)
+        (first,) = doubled.slice(0, 1).select(list(schema.key)).to_pylist()
+        shown = ", ".join(f"{name} '{value}'" for name, value in first.items())
+        raise StoreError(f"{shown} occurs twice in one part of '{schema.name}'", remedy=_BUG)

@@ -1,18 +1,11 @@
-"""Which attacks a run was asked for: written before the first of their units, so that none can go missing unseen.
-
-asked/<attack_id>.json   {"attack_id": ..., "section": the attack's section of the job}
-"""
+"""What attacks a run was asked for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smoothcert.job.attacks import AttackSection
 from smoothcert.store import RunDirectory
-
-ASKED = "asked"
+from smoothcert.store.asked import asked_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +31,22 @@ class AskedAttack:
     budgets: tuple[float, ...]
 
 
-def note_asked(run: RunDirectory, sections: Sequence[AttackSection]) -> None:
-    """Note attacks, their contents filled in; what is noted stays.
-
-    Raises:
-        StoreError: writing failed.
-    """
-    present = set(run.storage.names(ASKED))
-    for section in sections:
-        if f"{section.attack_id}.json" not in present:
-            text = json.dumps(
-                {"attack_id": section.attack_id, "section": section.model_dump(mode="json")}, indent=2
-            )
-            run.write_document(f"{ASKED}/{section.attack_id}.json", text.encode() + b"\n")
-
-
 def asked_attacks(run: RunDirectory) -> list[AskedAttack]:
-    """What was noted, in the order of ids.
+    """The attacks among the tasks that were noted, in the order of ids.
 
     Raises:
         StoreError: reading failed.
     """
-    found = []
-    for name in sorted(run.storage.names(ASKED)):
-        if name.endswith(".json"):
-            data = json.loads(run.read_document(f"{ASKED}/{name}") or b"")
-            section = data["section"]
-            found.append(
-                AskedAttack(
-                    attack_id=data["attack_id"],
-                    attack=section["attack"],
-                    norm=section["norm"],
-                    objective=section["objective"],
-                    reference=section.get("reference"),
-                    subjects=tuple(section["subjects"]),
-                    budgets=tuple(section["budgets"]),
-                )
-            )
-    return found
+    return [
+        AskedAttack(
+            attack_id=task.task_id,
+            attack=task.section["attack"],
+            norm=task.section["norm"],
+            objective=task.section["objective"],
+            reference=task.section.get("reference"),
+            subjects=tuple(task.section["subjects"]),
+            budgets=tuple(task.section["budgets"]),
+        )
+        for task in asked_tasks(run)
+        if "attack" in task.section
+    ]

@@ -1,10 +1,8 @@
-"""One attack of a job, ready to run on batches of prepared pairs; and everything checked before any work."""
+"""One attack of a job, ready to run on batches of prepared pairs."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -25,9 +23,9 @@ from smoothcert.attacks import (
     score,
 )
 from smoothcert.attacks.base import check_norm
-from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
+from smoothcert.datasets import Pair, decode_image
 from smoothcert.encoders import Encoder
-from smoothcert.errors import CaptionError, DecodeError, JobError, LabelError, PairError
+from smoothcert.errors import CaptionError, DecodeError, LabelError, PairError
 from smoothcert.job import Job
 from smoothcert.job.attacks import ENSEMBLES, AttackSection
 from smoothcert.work.attack.certified import Claims
@@ -35,17 +33,13 @@ from smoothcert.work.attack.goal import Goal, ReadyPair
 from smoothcert.work.attack.inputs import AttackInputs
 from smoothcert.work.attack.metered import Meter, MeteredSubject
 
-log = logging.getLogger(__name__)
-
-_PROBED = 16
-"""Pairs looked at before work starts, to see whether the source has what an objective needs."""
 _PROBING_DRAWS = 8
 """Draws of a reference when it is only to be seen whether there is one."""
 _NO_REFERENCE = "the encoder returned NaN or infinity for the clean image under noise"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttackOutcome:
     """One attack on one pair, on one subject, at one budget.
 
     Attributes:
@@ -185,7 +179,7 @@ class Attacker:
 
     def run(
         self, pairs: Sequence[ReadyPair], claims: Mapping[str, Claims] = MappingProxyType({})
-    ) -> Iterator[tuple[str, float, tuple[Outcome, ...]]]:
+    ) -> Iterator[tuple[str, float, tuple[AttackOutcome, ...]]]:
         """Attack a batch: (subject, budget, one outcome a pair) for every subject and budget.
 
         The same pairs serve every subject. Searching draws noise from the stream ``attack``, judging from
@@ -231,7 +225,7 @@ class Attacker:
                     for each, usable in zip(scores, known, strict=True)
                 )
                 outcomes = zip(found.records, scores, found.images, strict=True)
-                yield subject.name, budget, tuple(Outcome(*each) for each in outcomes)
+                yield subject.name, budget, tuple(AttackOutcome(*each) for each in outcomes)
 
     def _objectives(
         self, front: _Front, pairs: Sequence[ReadyPair], images: torch.Tensor, draws: int
@@ -272,75 +266,3 @@ class Attacker:
             sigma, draws = self._job.certify.sigma, self.section.eot_draws
             subject = SmoothedSubject(encoder, sigma, eot_draws=draws, chunk=chunk, name=name)
         return MeteredSubject(subject, self._meter)
-
-
-def check_attacks(job: Job, inputs: AttackInputs, source: Source, units: Sequence[UnitSpec]) -> None:
-    """Try out every attack of a job on the first pair that has what it needs, without searching.
-
-    That is nearly always one of the first; a source is looked through only where none of them will do.
-
-    Raises:
-        JobError: an attack cannot pursue its objective, or no pair has what it needs.
-        EncoderError: an attack needs gradients, or patch features, and the encoder gives none.
-    """
-    probed = list(itertools.islice(_first_pairs(source, units), _PROBED))
-    for number, section in enumerate(job.attacks):
-        attacker = Attacker(job, section, inputs, Meter())
-        attacker.check_gradients()
-        if _tried_out(attacker, probed):
-            continue
-        lacking = next(filter(None, (_lacking(attacker, pair) for pair in probed)), None)
-        looked = f"the first {len(probed)} pairs"
-        if not (isinstance(lacking, LabelError) and job.data.columns.label is None):
-            log.warning(
-                "attacks.%d (%s) cannot be tried out on any of the first %d pairs; looking through all",
-                number,
-                section.attack,
-                len(probed),
-            )
-            looked = "the pairs"
-            if _tried_out(attacker, _all_pairs(source, units)):
-                continue
-        if lacking is not None:
-            raise JobError(
-                f"attacks.{number} ({section.attack}): none of {looked} has what objective "
-                f"'{section.objective}' needs: {lacking.message}",
-                remedy=lacking.remedy or "choose another objective, or name the column in data.columns",
-            )
-
-
-def _tried_out(attacker: Attacker, pairs: Iterable[Pair]) -> bool:
-    """Check an attack on the first of some pairs that has what it needs; whether there was one."""
-    for pair in pairs:
-        if pair.error is None and _lacking(attacker, pair) is None:  # before its image is decoded
-            try:
-                ready = attacker.ready(pair)
-            except PairError:
-                continue  # this pair's own fault: it will be quarantined
-            attacker.check([ready])
-            return True
-    return False
-
-
-def _lacking(attacker: Attacker, pair: Pair) -> PairError | None:
-    """Which text that the objective needs a pair lacks, if its texts can be read."""
-    if pair.error is not None:
-        return pair.error if isinstance(pair.error, (CaptionError, LabelError)) else None
-    try:
-        attacker.need_texts(pair)
-    except (CaptionError, LabelError) as exc:
-        return exc
-    return None
-
-
-def _first_pairs(source: Source, units: Sequence[UnitSpec]) -> Iterator[Pair]:
-    for unit in units:
-        yield from source.read(unit.part(unit.start, min(unit.stop, unit.start + _PROBED)))
-
-
-def _all_pairs(source: Source, units: Sequence[UnitSpec]) -> Iterator[Pair]:
-    """Every pair, but one of each unit first: what some files lack others may have."""
-    for unit in units:
-        yield from source.read(unit.part(unit.start, unit.start + 1))
-    for unit in units:
-        yield from source.read(unit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import cached_property
 
 import fsspec
@@ -18,29 +17,21 @@ from smoothcert.errors import JobError, PairError, RunDirectoryError
 from smoothcert.job import Job
 from smoothcert.job.attacks import AttackSection
 from smoothcert.job.encoder import EncoderSection
+from smoothcert.work.inputs import Inputs
 
 
 class AttackInputs:
     """Everything that the attacks of a job name, loaded when it is first asked for.
 
     Args:
-        job: the job.
-        certified: its encoder, purifier and mapper included.
-        texts: the encoder's text references.
-        here: an encoder's section as this host can load it.
+        inputs: of the job.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        certified: Encoder,
-        texts: Texts,
-        here: Callable[[EncoderSection], EncoderSection] = lambda section: section,
-    ) -> None:
-        self._job = job
-        self._here = here
-        self.certified = certified
-        self._texts = {certified: texts}
+    def __init__(self, inputs: Inputs) -> None:
+        self._job = inputs.job
+        self._inputs = inputs
+        self.certified = inputs.encoder
+        self._texts: dict[Encoder, Texts] = {}
         self._defended: dict[str, Encoder] = {}
         self._surrogates: dict[EncoderSection, Encoder] = {}
         self._targets: dict[str, bytes] = {}
@@ -66,7 +57,7 @@ class AttackInputs:
         """
         for wanted in section.surrogates:
             if wanted not in self._surrogates:
-                encoder = load_defended(self._here(wanted))
+                encoder = load_defended(self._inputs.here(wanted))
                 check_encoder(encoder)
                 self._surrogates[wanted] = encoder
         return tuple(self._surrogates[wanted] for wanted in section.surrogates)
@@ -77,8 +68,10 @@ class AttackInputs:
         Raises:
             EncoderError: it has no text space.
         """
+        if encoder is self.certified:
+            return self._inputs.texts
         if encoder not in self._texts:
-            known = self._texts[self.certified]
+            known = self._inputs.texts
             self._texts[encoder] = encode_texts(
                 encoder,
                 zero_shot=self._job.zero_shot,
@@ -132,7 +125,7 @@ class AttackInputs:
         if isinstance(self.certified, DefendedEncoder):
             return self.certified.base
         section = self._job.encoder
-        return self.certified if section.defence is None else load_encoder(self._here(section))
+        return self.certified if section.defence is None else load_encoder(self._inputs.here(section))
 
     def _target(self, uri: str) -> bytes:
         if uri not in self._targets:
@@ -144,16 +137,17 @@ class AttackInputs:
         return self._targets[uri]
 
 
-def with_contents(job: Job, inputs: AttackInputs) -> Job:
-    """The job with the contents of all its attacks filled in, so that each has its identity.
+def with_contents(inputs: Inputs) -> Job:
+    """The job of some inputs, with the contents of all its attacks filled in, so that each has its identity.
 
     Raises:
         JobError: a content given in the job is another one here, or two attacks turn out to be one.
         EncoderError: an encoder cannot be loaded.
     """
+    job, named = inputs.job, inputs.shared(AttackInputs)
     attacks: dict[str, AttackSection] = {}
     for number, section in enumerate(job.attacks):
-        found = inputs.contents(section)
+        found = named.contents(section)
         for name, wanted in section.contents.items():
             if found.get(name) != wanted:
                 raise JobError(

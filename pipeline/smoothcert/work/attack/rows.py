@@ -12,7 +12,7 @@ from smoothcert.encoders import Encoder
 from smoothcert.errors import EncodeError, NonFiniteError, PairError
 from smoothcert.job import Job
 from smoothcert.job.attacks import ENSEMBLES
-from smoothcert.work.attack.attacker import Attacker, Outcome
+from smoothcert.work.attack.attacker import Attacker, AttackOutcome
 from smoothcert.work.attack.certified import Claims
 
 
@@ -120,7 +120,13 @@ class AttackRowMaker:
         self._evaluate_draws = section.evaluate_draws
 
     def row(
-        self, unit_id: str, pair: Pair, subject: str, budget: float, outcome: Outcome, claims: Claims | None
+        self,
+        unit_id: str,
+        pair: Pair,
+        subject: str,
+        budget: float,
+        outcome: AttackOutcome,
+        claims: Claims | None,
     ) -> AttackRow:
         """The row of one outcome; quarantined where the encoder gave no number."""
         record, score = outcome.record, outcome.score

@@ -9,7 +9,7 @@ from smoothcert.datasets import Source, UnitSpec
 from smoothcert.encoders import Encoder
 from smoothcert.engine import DecodeAhead, Engine
 from smoothcert.job import Job
-from smoothcert.work.inputs import texts_of
+from smoothcert.work.inputs import Inputs
 
 _SECONDS = 3.0
 
@@ -22,7 +22,7 @@ def measure_draws_per_second(job: Job, source: Source, unit: UnitSpec, encoder: 
     """
     certify = job.certify.model_copy(update={"targets": ()})
     slots = job.encoder.slots
-    texts = texts_of(job, encoder, ())
+    texts = Inputs(job, encoder).texts
     engine = Engine(
         encoder, certify, texts, slots=slots, chunk=job.encoder.chunk, threads=job.encoder.threads
     )

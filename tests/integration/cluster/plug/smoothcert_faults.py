@@ -145,9 +145,9 @@ class FaultyDriver(Driver):
 
 def certify(job_text: str, faults: Faults) -> int:
     """``smoothcert certify`` with the faulty encoder: same signals, same exit code."""
-    from smoothcert.cli import certify as command
+    from smoothcert.cli import running as command
 
-    return command.run_to_end(FaultyDriver(parse_job(job_text), faults))
+    return command.run_job(FaultyDriver(parse_job(job_text), faults))
 
 
 def guarded(main: Callable[[], int]) -> int:

@@ -1,0 +1,104 @@
+"""What certification shows at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smoothcert.cli import exit_codes
+from smoothcert.cli.options import shown
+from smoothcert.cli.terminal import Terminal
+from smoothcert.errors import TrackingError
+
+if TYPE_CHECKING:
+    from smoothcert.runtime.driver import Driver, PhaseReport
+    from smoothcert.summary.summary import Summary
+
+
+def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
+    """Print the summary, keep it, track the run; returns the exit code that the rows deserve."""
+    from smoothcert.summary.summary import summarise
+
+    run = driver.run
+    summary = summarise(run.url)
+    run.write_document("summary.json", summary.to_json().encode())
+    _print_summary(Terminal(), summary, report)
+    if driver.job.tracking.enabled and not report.stopped:
+        _track(driver, summary, terminal)
+    if report.stopped or report.missing:
+        return 0
+    budget = driver.job.output.quarantine_budget
+    if summary.quarantined.count > budget * report.pairs:
+        terminal.say(
+            (
+                f"{summary.quarantined.count:,} of {report.pairs:,} pairs are quarantined, more than "
+                f"output.quarantine_budget={budget:g} allows",
+                "bold red",
+            ),
+        )
+        terminal.say(
+            f'  why: smoothcert query {shown(run.url)} "SELECT error_class, any_value(error_message), count(*) '
+            'FROM quarantine GROUP BY 1"',
+        )
+        return exit_codes.OVER_QUARANTINE_BUDGET
+    _print_next(Terminal(), shown(run.url), classes=driver.job.zero_shot is not None)
+    return 0
+
+
+def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) -> None:
+    from rich.table import Table
+
+    terminal.say()
+    rate = report.draws / report.seconds if report.seconds else 0.0
+    terminal.say(
+        f"{summary.ok:,} of {report.pairs:,} pairs certified, {summary.quarantined.count:,} quarantined, "
+        f"{summary.draws + summary.pilot_draws:,} draws"
+        + (f"; this session {report.seconds:,.0f} s, {rate:,.0f} draws/s" if report.draws else ""),
+    )
+    for error_class, count in summary.quarantine:
+        terminal.say(f"  quarantined {error_class}: {count:,}")
+    if summary.unknown_labels:
+        terminal.say(
+            ("warning: ", "yellow"),
+            f"{summary.unknown_labels:,} pairs have a label that zero_shot.labels does not "
+            "name; they are in no accuracy",
+        )
+    header, rows = summary.table()
+    table = Table(title=f"Certified under every l2 attack up to a radius (sigma {summary.sigma:g})")
+    for name in header:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    terminal.print(table)
+    for target in summary.targets:
+        terminal.say(
+            f"target {target.name}: certified {target.certified.count:,}, refuted {target.refuted.count:,}, "
+            f"undecided {target.budget.count:,}",
+        )
+    terminal.say(
+        f"each statement fails with probability at most alpha = {summary.alpha:g}: of these "
+        f"{summary.ok:,} pairs at most {summary.expected_false_certificates:.2g} expected",
+    )
+
+
+def _print_next(terminal: Terminal, url: str, *, classes: bool) -> None:
+    terminal.say()
+    terminal.say("next:")
+    sql = "SELECT status, count(*), avg(smooth_norm_lcb), sum(draws) FROM certificates GROUP BY 1 ORDER BY 1"
+    if classes:
+        sql = (
+            "SELECT predicted_label, count(*), avg(certified_radius) FROM certificates GROUP BY 1 ORDER BY 1"
+        )
+    terminal.say(f'  smoothcert query {url} "{sql}"')
+    terminal.say(f"  smoothcert status {url}")
+
+
+def _track(driver: Driver, summary: Summary, terminal: Terminal) -> None:
+    from smoothcert.tracking import track_run
+
+    try:
+        tracked = track_run(driver.run.url, summary, driver.job)
+    except TrackingError as exc:
+        terminal.say(("not tracked: ", "yellow"), str(exc))
+        terminal.say(f"  later: smoothcert track {shown(driver.run.url)}")
+    else:
+        terminal.say(f"MLflow run {tracked.run_id} in {tracked.uri}")

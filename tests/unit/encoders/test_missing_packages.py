@@ -1,0 +1,63 @@
+"""A package that is not installed is named, with how to install it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from transformers.utils.import_utils import BACKENDS_MAPPING
+
+from smoothcert.encoders import load_encoder
+from smoothcert.encoders.explaining import missing_package
+from smoothcert.errors import EncoderError
+from smoothcert.job import EncoderSection
+
+
+def import_error(statement: str) -> BaseException:
+    with pytest.raises(ImportError) as caught:
+        exec(statement)
+    return caught.value
+
+
+def wrap(cause: BaseException) -> BaseException:
+    try:
+        raise ValueError("the tokenizer cannot be made") from cause
+    except ValueError as exc:
+        return exc
+
+
+@pytest.mark.parametrize(
+    ("error", "package"),
+    [
+        (import_error("import no_such_package.inner"), "no_such_package"),
+        (wrap(import_error("import no_such_package")), "no_such_package"),
+        (
+            ImportError("\nX requires the SentencePiece library but it was not found in your environment."),
+            "sentencepiece",
+        ),
+        (ImportError("These packages were not found: einops. Run `pip install einops`"), "einops"),
+        (ImportError("X requires the protobuf library but it was not found"), "protobuf"),
+        (ModuleNotFoundError("No module named 'google.protobuf'", name="google.protobuf"), "protobuf"),
+        (ModuleNotFoundError("No module named 'PIL'", name="PIL"), "pillow"),
+        (ImportError("libfoo.so: cannot open shared object file"), None),
+        (ValueError("pip install anything"), None),
+        (None, None),
+    ],
+)
+def test_the_package_is_found_in_the_error(error, package):
+    assert missing_package(error) == package
+
+
+def test_the_words_of_the_installed_transformers_are_understood():
+    for name in ("sentencepiece", "protobuf", "timm", "tokenizers"):
+        _, message = BACKENDS_MAPPING[name]
+        assert missing_package(ImportError(message.format("X"))) == name
+
+
+def test_a_siglip_tokenizer_without_sentencepiece_says_what_to_install(sentencepiece_siglip, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    for name in [name for name in sys.modules if name.startswith("transformers.models.siglip.tokenization")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(EncoderError, match="its tokenizer cannot be loaded") as caught:
+        load_encoder(EncoderSection(model=str(sentencepiece_siglip), device="cpu"))
+    assert "pip install sentencepiece" in caught.value.remedy

@@ -1,0 +1,50 @@
+"""The GPU benchmark, as far as a machine without a GPU can run it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "benchmarks/gpu.py"
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_gpu_it_says_so_in_one_line() -> None:
+    told = run()
+    assert told.startswith("skipped: torch sees no GPU here") and told.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_same_code_on_a_cpu() -> None:
+    told = run("--device", "cpu", "--tiny", "--seconds", "0.2", "--rounds", "1", "--compile", "no")
+    line = next(line for line in told.splitlines() if line.startswith("tiny      eager"))
+    numbers = [float(number.replace(",", "")) for number in re.findall(r"\d[\d,.]*", line)]
+    bare, bare_share, engine, engine_share, of_bare, noise, decode_ms, waits = numbers
+    assert min(bare, engine, noise, decode_ms) > 0 and 0 <= waits <= 100
+    # shares of one number: printed to a tenth of a percent, whatever the machine does
+    assert of_bare == pytest.approx(100 * engine / bare, abs=0.1)
+    flops = 1e9 * float(re.search(r"tiny: ([\d.]+) GFLOP", told)[1])
+    reached = 1e12 * float(re.search(r"reach ([\d.,]+) TFLOP/s", told)[1].replace(",", ""))
+    assert bare_share == pytest.approx(100 * bare * flops / reached, abs=0.06 + 0.01 * bare_share)
+    assert engine_share == pytest.approx(100 * engine * flops / reached, abs=0.06 + 0.01 * engine_share)
+    # the products of a vision transformer, counted by hand: 16 patches and a class token of width 64, 2 layers
+    tokens, width, layers = 17, 64, 2
+    linear = (4 + 2 * 4) * tokens * width * width  # query, key, value, output; two products of the MLP
+    attention = 2 * tokens * tokens * width
+    patches = 16 * width * (3 * 8 * 8)
+    projection = width * 32
+    assert flops == pytest.approx(2 * (patches + layers * (linear + attention) + projection), rel=1e-5)
