@@ -57,7 +57,7 @@ def _facts(certificate: Certificate) -> tuple[str, ...]:
         ", ".join(f"`{form.column}`" for form in certificate.forms),
         ", ".join(f"`{each.column}`" for each in certificate.basis),
         _level(certificate.share_of_alpha) + ("/k" if ranked else ""),
-        certificate.source.removeprefix("theory "),
+        certificate.source,
     )
 
 
