@@ -20,10 +20,12 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m smoothcert.store.tables.contract --check
+	$(BIN)/python -m smoothcert.catalogue.page --check
 	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
 
 schemas: $(INSTALLED)
 	$(BIN)/python -m smoothcert.store.tables.contract
+	$(BIN)/python -m smoothcert.catalogue.page
 
 clean:
 	rm -rf demo runs

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
 
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.certificates import angular_bound, fcsb, margin_radius
 from smoothcert.datasets import DIGIT_NAMES, Pair, load_digits_pairs
 from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.engine import DecodeAhead, Engine, Measurement, encode_texts
 from smoothcert.engine.layout import CLEAN, PILOT
-from smoothcert.engine.thresholds import angular_threshold
+from smoothcert.engine.thresholds import certified_threshold
 from smoothcert.job import CertifySection, EncoderSection, ZeroShotSection
 from smoothcert.statistics import lower_bound
 
@@ -118,7 +119,9 @@ def draws_needed(encoder: Encoder, sigma: float, alpha: float, count: int, fixed
         for m in certified:
             reference = by_pair[m.pair.pair_id]
             if target["certificate"] == "angular":
-                gap = reference.scores[PILOT].mean() - angular_threshold(0.8, cosine_radius, sigma)
+                gap = reference.scores[PILOT].mean() - certified_threshold(
+                    of_name("angular"), 0.8, cosine_radius, sigma
+                )
             else:  # Hoeffding on the classical margin of the nearest rival
                 rivals = reference.question.classes
                 assert rivals is not None

@@ -11,10 +11,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from smoothcert.catalogue.attacks import ATTACKS, NORMS, AttackEntry, Norm
+
 if TYPE_CHECKING:
     from smoothcert.attacks.base import Attack, AttackSettings
     from smoothcert.attacks.cosines import Interval
-    from smoothcert.attacks.norms import NORMS, Norm
     from smoothcert.attacks.objectives.base import Objective
     from smoothcert.attacks.objectives.building import OBJECTIVES, ObjectiveInputs, build_objective
     from smoothcert.attacks.objectives.caption import CaptionSuppression
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from smoothcert.attacks.objectives.matching import FeatureMatching
     from smoothcert.attacks.objectives.retrieval import RetrievalDisplacement
     from smoothcert.attacks.records import AttackOutcome, AttackRecord
-    from smoothcert.attacks.registry import ATTACKS, AttackEntry, make_attack
+    from smoothcert.attacks.registry import make_attack
     from smoothcert.attacks.scoring import AttackScore, CleanDraws, draw_clean, score
     from smoothcert.attacks.subjects import BareSubject, SmoothedSubject, Subject
     from smoothcert.attacks.textual import TextReferences, TextualScore, UpperBounded
@@ -63,9 +64,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "ATTACKS": "registry",
     "Attack": "base",
-    "AttackEntry": "registry",
     "AttackOutcome": "records",
     "AttackRecord": "records",
     "AttackScore": "scoring",
@@ -77,8 +76,6 @@ _HOME = {
     "FeatureDivergence": "objectives.divergence",
     "FeatureMatching": "objectives.matching",
     "Interval": "cosines",
-    "NORMS": "norms",
-    "Norm": "norms",
     "OBJECTIVES": "objectives.building",
     "Objective": "objectives.base",
     "ObjectiveInputs": "objectives.building",

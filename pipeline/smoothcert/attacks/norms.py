@@ -7,14 +7,12 @@ box is part of an attack's threat model, not of a certificate's, which covers ev
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
 import torch
 
 from smoothcert.attacks.noise import NoiseKey, normals, uniforms
-
-Norm = Literal["l2", "linf"]
-NORMS: tuple[Norm, ...] = ("l2", "linf")
+from smoothcert.catalogue.attacks import NORMS as NORMS
+from smoothcert.catalogue.attacks import Norm as Norm
 
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import CATALOGUE, evidence, projection_of_score
 from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, Evidence, part_of
-from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout
+from smoothcert.engine.layout import POSITIONS, Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
 from smoothcert.job import CertifySection
@@ -18,7 +18,6 @@ from smoothcert.statistics import lower_bound
 
 Array = NDArray[np.float64]
 
-_POSITION = {"pilot": PILOT, "clean": CLEAN, "caption": CAPTION}
 _KNOWN: Mapping[str, Callable[[Question], float | None]] = {
     CAPTION_ALIGNMENT.column: lambda question: question.caption_alignment
 }
@@ -54,7 +53,7 @@ class BatchEvidence:
 
     def estimates(self, wanted: Evidence) -> Array:
         """(P,) sample means of what a bound of kind ``mean`` is about."""
-        scores = self._means[:, _POSITION[wanted.direction]]
+        scores = self._means[:, POSITIONS[wanted.direction]]
         return 2.0 * scores - 1.0 if wanted.projection else scores
 
     def at(self, wanted: Evidence, share: Fraction) -> Array:
@@ -64,7 +63,7 @@ class BatchEvidence:
                 values = [_KNOWN[wanted.column](m.question) for m in self._batch]
                 return np.array(values, dtype=np.float64)
             case "mean":
-                bounds = self._lower[share][:, _POSITION[wanted.direction]]
+                bounds = self._lower[share][:, POSITIONS[wanted.direction]]
                 return projection_of_score(bounds) if wanted.projection else bounds
             case _:
                 return self._statistic(wanted, share)
@@ -119,6 +118,6 @@ class BatchEvidence:
 
     def _statistic(self, wanted: Evidence, share: Fraction) -> Array:
         assert wanted.statistic is not None and wanted.direction
-        level, position = part_of(self._certify.alpha, share), _POSITION[wanted.direction]
+        level, position = part_of(self._certify.alpha, share), POSITIONS[wanted.direction]
         anytime = bool(self._layout.targets)
         return np.stack([wanted.statistic(m.scores[position], level, anytime) for m in self._batch])

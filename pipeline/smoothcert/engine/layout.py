@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.job import CertifySection, Target
 
 PILOT, CLEAN, CAPTION = 0, 1, 2
+POSITIONS = {"pilot": PILOT, "clean": CLEAN, "caption": CAPTION}
+"""Where the scores of the catalogue's directions stand."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,11 @@ def plan_layout(
         return directions - 1
 
     for target in certify.targets:
+        mean = of_name(target.certificate).single_mean
+        if mean is not None:
+            targets.append(TargetTests(target, (test(POSITIONS[mean.direction]),)))
+            continue
         match target.certificate:
-            case "fcsb":
-                targets.append(TargetTests(target, (test(CLEAN),)))
-            case "angular":
-                targets.append(TargetTests(target, (test(PILOT),)))
             case "caption":
                 targets.append(TargetTests(target, (test(own_direction()),)))
             case "class":

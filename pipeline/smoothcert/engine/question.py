@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.certificates import dual_direction
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
 from smoothcert.engine.texts import Texts
 from smoothcert.engine.thresholds import (
     IMPOSSIBLE,
     TRIVIAL,
-    angular_threshold,
-    fcsb_threshold,
+    certified_threshold,
     score_threshold,
 )
 from smoothcert.errors import NonFiniteError
@@ -95,10 +95,11 @@ class Questioner:
         self._fixed_thresholds: dict[int, float] = {}
         for item in layout.targets:
             target = item.target
-            if target.certificate == "fcsb" and target.cosine is not None:
-                self._fixed_thresholds[item.must[0]] = fcsb_threshold(target.cosine, target.radius, sigma)
-            if target.certificate == "angular" and target.cosine is not None:
-                self._fixed_thresholds[item.must[0]] = angular_threshold(target.cosine, target.radius, sigma)
+            certificate = of_name(target.certificate)
+            if certificate.single_mean is not None and target.cosine is not None:
+                self._fixed_thresholds[item.must[0]] = certified_threshold(
+                    certificate, target.cosine, target.radius, sigma
+                )
 
     def ask(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from smoothcert.certificates import angular_bound, fcsb
+from smoothcert.catalogue.certificates import Certificate
 
 TRIVIAL = 0.0
 """A test that holds whatever is drawn (used where a pair has fewer rivals than the layout has places)."""
@@ -25,17 +25,20 @@ def score_threshold(needed: float, length: float) -> float:
     return _up((1.0 + needed / length) / 2.0)
 
 
-def fcsb_threshold(cosine: float, radius: float, sigma: float) -> float:
-    """Smallest robustness score that certifies the cosine at the radius (T2)."""
-    return _smallest(lambda score: float(fcsb(score, radius, sigma)) >= cosine)
+def certified_threshold(certificate: Certificate, cosine: float, radius: float, sigma: float) -> float:
+    """Smallest mean score that certifies the cosine at the radius, for a certificate that rests on one mean alone.
 
-
-def angular_threshold(cosine: float, radius: float, sigma: float) -> float:
-    """Smallest mean of (1 + <u, v>)/2 whose norm bound certifies the cosine at the radius (T3)."""
+    Raises:
+        ValueError: it rests on something else, or has no bounds.
+    """
+    mean, bound = certificate.single_mean, certificate.bound
+    if mean is None or bound is None:
+        raise ValueError(f"certificate '{certificate.name}' has no threshold of one mean")
 
     def holds(score: float) -> bool:
-        norm = 2.0 * score - 1.0
-        return norm > 0 and float(angular_bound(norm, radius, sigma)) >= cosine
+        value = 2.0 * score - 1.0 if mean.projection else score
+        known = mean.null is None or value > mean.null
+        return known and float(bound.function(value, radius, sigma)) >= cosine
 
     return _smallest(holds)
 

@@ -8,44 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from smoothcert.catalogue.attacks import ATTACKS, Norm
 from smoothcert.errors import did_you_mean
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.job.section import PositiveInt, Probability, Section
 
-AttackName = Literal[
-    "apgd",
-    "apgd-ce",
-    "apgd-dlr",
-    "apgd-t",
-    "attackvlm",
-    "autoattack",
-    "cw",
-    "fab",
-    "foa",
-    "m-attack",
-    "pgd",
-    "square",
-]
+if TYPE_CHECKING:
+    AttackName = str
+else:
+    AttackName = Literal[tuple(ATTACKS)]
 ObjectiveName = Literal["caption", "classification", "divergence", "matching", "retrieval"]
-NormName = Literal["l2", "linf"]
 ReferenceName = Literal["clean", "smoothed", "label", "predicted"]
 
 SUBJECTS = ("bare", "smoothed")
 """Subjects of every job; the names of its defences come on top."""
 
-ENSEMBLES = ("foa", "m-attack")
+ENSEMBLES = tuple(name for name, entry in ATTACKS.items() if entry.ensemble)
 """Attacks whose gradients come from any number of surrogates."""
 
-PUBLISHED: dict[str, tuple[NormName, float]] = {
-    "attackvlm": ("linf", 8 / 255),
-    "foa": ("linf", 16 / 255),
-    "m-attack": ("linf", 16 / 255),
+PUBLISHED: dict[str, tuple[Norm, float]] = {
+    name: (entry.norm, entry.budget)
+    for name, entry in ATTACKS.items()
+    if entry.norm is not None and entry.budget is not None
 }
-"""Attacks that were published with one norm and budget, which are the defaults; as in attacks/registry.py."""
+"""Attacks that were published with one norm and budget, which are the defaults."""
 
 THRESHOLDS = {"divergence": 0.5, "caption": 0.0}
 """Objectives whose success is a cosine below a threshold, with their defaults."""
@@ -112,8 +102,8 @@ class AttackSection(Section):
     model_config = ConfigDict(json_schema_extra=_published_schema)
 
     attack: Annotated[AttackName, _known("attack", AttackName)]
-    """How to search; what each one does is listed in attacks/registry.py."""
-    norm: Annotated[NormName, _known("norm", NormName)]
+    """How to search; what each one does is listed in catalogue/attacks.py."""
+    norm: Annotated[Norm, _known("norm", Norm)]
     """Of the budget. Certificates are about l2; an l-infinity outcome is never shown as certified. attackvlm, m-attack
     and foa may leave it out: linf."""
     budgets: Annotated[tuple[Budget, ...], BeforeValidator(_several), Field(min_length=1)]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.job.section import PositiveInt, Probability, Radius, Section
 
 Cosine = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
-CertificateName = Literal["fcsb", "angular", "class", "caption", "retrieval"]
+if TYPE_CHECKING:
+    CertificateName = str
+else:
+    CertificateName = Literal[tuple(each.name for each in CATALOGUE if each.target)]
 
 
 class Target(Section):
@@ -28,10 +32,11 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _cosine_where_needed(self) -> Target:
-        if self.certificate in ("fcsb", "angular", "caption"):
+        certificate = of_name(self.certificate)
+        if certificate.bound is not None:
             if self.cosine is None:
                 raise ValueError(f"a target on '{self.certificate}' needs 'cosine'; add e.g. cosine: 0.8")
-            if self.certificate != "caption" and self.cosine < 0:
+            if certificate.quantity.cosine and self.cosine < 0:
                 raise ValueError(
                     f"cosine={self.cosine} certifies nothing for '{self.certificate}'; use 0 or more"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.job import Job
 from smoothcert.sql import Query
 
@@ -30,18 +31,24 @@ def _columns(job: Job) -> dict[str, str]:
     """What is aggregated, as plain columns: list elements are taken out once, not in every aggregate."""
     certify = job.certify
     plain = ("label", "draws", "pilot_draws", "robustness_score_lcb", "retrieval_rank")
+    # lists in SQL count from 1
+    of_lists = {
+        f"{form.column}_at_{i}": f"{form.column}[{i + 1}]"
+        for each in CATALOGUE
+        if each.quantity.cosine
+        for form, points in ((each.bound, certify.radii), (each.radius_at, certify.cosines))
+        if form is not None
+        for i in range(len(points))
+    }
+    radii = [each.radius.column for each in CATALOGUE if each.radius is not None]
     return {
-        **{name: name for name in (*plain, "certified_radius", "retrieval_radius")},
+        **{name: name for name in (*plain, *radii)},
+        **of_lists,
         # where nothing is known of N, it is at least 0
         "norm": "CASE WHEN status = 'ok' THEN coalesce(smooth_norm_lcb, 0) END",
         "is_known": _known(job),
         "is_right": "predicted_label = label",
         "is_clean_right": "clean_label = label",
-        # lists in SQL count from 1
-        **{f"fcsb_at_{i}": f"fcsb[{i + 1}]" for i in range(len(certify.radii))},
-        **{f"angular_at_{i}": f"angular[{i + 1}]" for i in range(len(certify.radii))},
-        **{f"fcsb_radius_{j}": f"fcsb_radius[{j + 1}]" for j in range(len(certify.cosines))},
-        **{f"angular_radius_{j}": f"angular_radius[{j + 1}]" for j in range(len(certify.cosines))},
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
 
@@ -81,14 +88,19 @@ def _aggregates(job: Job) -> dict[str, str]:
         count("retrieved", f"retrieval_rank <= {job.retrieval.k}")
     for i, radius in enumerate(job.certify.radii):
         at_least = f">= '{radius!r}'::DOUBLE"
-        moments(f"fcsb_{i}", f"fcsb_at_{i}")
-        moments(f"angular_{i}", f"angular_at_{i}")
-        for j in range(len(job.certify.cosines)):
-            count(f"fcsb_{i}_at_{j}", f"fcsb_radius_{j} {at_least}")
-            count(f"angular_{i}_at_{j}", f"angular_radius_{j} {at_least}")
-        count(f"prediction_{i}", f"certified_radius {at_least}")
-        count(f"accuracy_{i}", f"is_right AND certified_radius {at_least}")
-        count(f"retrieval_{i}", f"retrieval_radius {at_least}")
+        for each in CATALOGUE:
+            if each.bound is not None and each.quantity.cosine:
+                moments(f"{each.name}_{i}", f"{each.bound.column}_at_{i}")
+                for j, cosine in enumerate(job.certify.cosines):
+                    enough = f"{each.bound.column}_at_{i} >= '{cosine!r}'::DOUBLE"
+                    if each.radius_at is not None:
+                        enough = f"{each.radius_at.column}_at_{j} {at_least}"
+                    count(f"{each.name}_{i}_at_{j}", enough)
+            if each.radius is not None:
+                held = f"{each.radius.column} {at_least}"
+                count(f"{each.figure}_{i}", held)
+                if each.right_figure:
+                    count(f"{each.right_figure}_{i}", f"is_right AND {held}")
     for i in range(len(job.certify.targets)):
         for decision in ("certified", "refuted", "budget"):
             count(f"target_{i}_{decision}", f"decision_{i} = '{decision}'")

@@ -18,16 +18,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import log, sqrt
 
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql import Query
 from smoothcert.statistics import share_interval
 from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.summary.scan import quoted, scan
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
+"""2: ``radii`` have figures by certificate, all of them; 1 had those of fcsb and angular as fields of their own."""
 CONFIDENCE = 0.95
+_SHOWN = "angular"
+"""The certificate whose cosines the table shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,25 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class AtCosine:
-    """Pairs whose features are certified to stay at least this close at a radius."""
+    """Ok pairs whose features are certified to stay at least this close."""
 
     cosine: float
-    fcsb: Share
-    angular: Share
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedCosine:
+    """What one certificate says of a cosine under every attack of at most some radius.
+
+    Attributes:
+        mean: mean certified cosine over the pairs where it says something.
+        vacuous: pairs where it says nothing.
+        at_least: ok pairs certified at each cosine of the job.
+    """
+
+    mean: Mean
+    vacuous: Share
+    at_least: tuple[AtCosine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +85,15 @@ class AtRadius:
 
     Attributes:
         radius: the radius.
-        fcsb: mean certified cosine (T2) over the pairs where it says something.
-        fcsb_vacuous: pairs where it says nothing.
-        angular: mean certified cosine (T3) over the pairs where it says something.
-        angular_vacuous: pairs where it says nothing.
-        cosines: shares of ok pairs certified at each cosine of the job.
-        certified_prediction: ok pairs whose predicted class cannot change, right or wrong; None without
-            zero-shot.
-        certified_accuracy: ok pairs with a known label whose predicted class is their label and cannot change.
-        certified_retrieval: ok pairs whose own caption stays among the first k; None without retrieval.
+        cosines: by certificate, in the catalogue's order.
+        unchanged: by name, pairs of which something cannot change: ``certified_prediction`` is out of the ok pairs,
+            right or wrong, ``certified_accuracy`` out of those with a known label, which it must be;
+            ``certified_retrieval`` of those whose own caption stays among the first k. Only what the job asks for.
     """
 
     radius: float
-    fcsb: Mean
-    fcsb_vacuous: Share
-    angular: Mean
-    angular_vacuous: Share
-    cosines: tuple[AtCosine, ...]
-    certified_prediction: Share | None
-    certified_accuracy: Share | None
-    certified_retrieval: Share | None
+    cosines: Mapping[str, CertifiedCosine]
+    unchanged: Mapping[str, Share]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +172,21 @@ class Summary:
         """Header and rows of the table of certified shares, one row per radius, for any printer of tables."""
         columns: list[tuple[str, list[str]]] = [("radius", [f"{at.radius:g}" for at in self.radii])]
         if self.class_accuracy is not None:
-            columns.append(("class certified", [_percent(at.certified_prediction) for at in self.radii]))
+            columns.append(("class certified", self._unchanged("certified_prediction")))
             if self.class_accuracy.of:
-                columns.append(
-                    ("right and certified", [_percent(at.certified_accuracy) for at in self.radii])
-                )
-        for i, cosine in enumerate([each.cosine for at in self.radii[:1] for each in at.cosines]):
-            columns.append((f"cosine >= {cosine:g}", [_percent(at.cosines[i].angular) for at in self.radii]))
-        columns.append(("mean cosine", [_mean(at.angular, at.angular_vacuous) for at in self.radii]))
+                columns.append(("right and certified", self._unchanged("certified_accuracy")))
+        closest = [at.cosines[_SHOWN] for at in self.radii]
+        for j, cosine in enumerate(each.cosine for found in closest[:1] for each in found.at_least):
+            shares = [_percent(found.at_least[j].share) for found in closest]
+            columns.append((f"cosine >= {cosine:g}", shares))
+        columns.append(("mean cosine", [_mean(found.mean, found.vacuous) for found in closest]))
         if self.retrieval_accuracy is not None:
-            columns.append(("caption in first k", [_percent(at.certified_retrieval) for at in self.radii]))
+            columns.append(("caption in first k", self._unchanged("certified_retrieval")))
         rows = zip(*(cells for _, cells in columns), strict=True)
         return tuple(name for name, _ in columns), tuple(rows)
+
+    def _unchanged(self, name: str) -> list[str]:
+        return [_percent(at.unchanged.get(name)) for at in self.radii]
 
 
 def summarise(run_url: str) -> Summary:
@@ -213,20 +224,27 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
     def vacuous(name: str) -> Share:
         return make_share(ok - figures[f"{name}_n"], ok, anytime=not finished)
 
+    def certified_cosine(name: str, i: int) -> CertifiedCosine:
+        at_least = tuple(AtCosine(c, share(f"{name}_{i}_at_{j}")) for j, c in enumerate(certify.cosines))
+        return CertifiedCosine(mean(f"{name}_{i}"), vacuous(f"{name}_{i}"), at_least)
+
+    def unchanged(i: int) -> Iterator[tuple[str, Share]]:
+        for each in CATALOGUE:
+            section = each.quantity.section
+            if each.radius is not None and (not section or getattr(job, section) is not None):
+                yield each.figure, share(f"{each.figure}_{i}")
+                if each.right_figure:
+                    yield each.right_figure, share(f"{each.right_figure}_{i}", figures["labelled"])
+
     radii = tuple(
         AtRadius(
-            radius=radius,
-            fcsb=mean(f"fcsb_{i}"),
-            fcsb_vacuous=vacuous(f"fcsb_{i}"),
-            angular=mean(f"angular_{i}"),
-            angular_vacuous=vacuous(f"angular_{i}"),
-            cosines=tuple(
-                AtCosine(cosine, share(f"fcsb_{i}_at_{j}"), share(f"angular_{i}_at_{j}"))
-                for j, cosine in enumerate(certify.cosines)
-            ),
-            certified_prediction=share(f"prediction_{i}") if zero_shot else None,
-            certified_accuracy=share(f"accuracy_{i}", figures["labelled"]) if zero_shot else None,
-            certified_retrieval=share(f"retrieval_{i}") if retrieval else None,
+            radius,
+            {
+                each.name: certified_cosine(each.name, i)
+                for each in CATALOGUE
+                if each.bound is not None and each.quantity.cosine
+            },
+            dict(unchanged(i)),
         )
         for i, radius in enumerate(certify.radii)
     )

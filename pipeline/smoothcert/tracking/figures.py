@@ -57,19 +57,13 @@ def metrics(summary: Summary) -> dict[str, float]:
         found.update(_with_interval(name, getattr(summary, name)))
     for at in summary.radii:
         here = f"r{at.radius:g}"
-        for name in (
-            "fcsb",
-            "fcsb_vacuous",
-            "angular",
-            "angular_vacuous",
-            "certified_prediction",
-            "certified_accuracy",
-            "certified_retrieval",
-        ):
-            found.update(_with_interval(f"{name}/{here}", getattr(at, name)))
-        for cosine in at.cosines:
-            found.update(_with_interval(f"fcsb_cosine_{cosine.cosine:g}/{here}", cosine.fcsb))
-            found.update(_with_interval(f"angular_cosine_{cosine.cosine:g}/{here}", cosine.angular))
+        for name, figure in at.cosines.items():
+            found.update(_with_interval(f"{name}/{here}", figure.mean))
+            found.update(_with_interval(f"{name}_vacuous/{here}", figure.vacuous))
+            for each in figure.at_least:
+                found.update(_with_interval(f"{name}_cosine_{each.cosine:g}/{here}", each.share))
+        for name, share in at.unchanged.items():
+            found.update(_with_interval(f"{name}/{here}", share))
     for target in summary.targets:
         name = metric_name(target.name)
         for decision in ("certified", "refuted", "budget"):

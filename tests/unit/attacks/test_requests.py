@@ -9,6 +9,7 @@ import torch
 
 import smoothcert.attacks as room
 from smoothcert.attacks import ATTACKS, BareSubject, ClassificationMargin, FeatureDivergence, make_attack
+from smoothcert.attacks.registry import settings_type
 from smoothcert.attacks.transfer import check_transfer
 from smoothcert.encoders.known import KnownEncoder
 from smoothcert.errors import EncoderError, JobError
@@ -85,7 +86,7 @@ def test_attacks_refuse_norms_and_objectives_that_they_cannot_pursue(
 def test_every_registered_attack_can_be_made_and_says_what_it_is() -> None:
     for name, entry in ATTACKS.items():
         attack = make_attack(name)
-        assert attack.name == name and isinstance(attack.settings, entry.settings) and entry.summary
+        assert attack.name == name and isinstance(attack.settings, settings_type(name)) and entry.summary
         assert (entry.norm is None) == (entry.budget is None)
         assert entry.norm is None or entry.norm in attack.norms
     assert list(ATTACKS) == sorted(ATTACKS)

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.certificates import angular_bound, fcsb
 from smoothcert.engine.thresholds import (
     IMPOSSIBLE,
     TRIVIAL,
-    angular_threshold,
-    fcsb_threshold,
+    certified_threshold,
     score_threshold,
 )
 
+FCSB, ANGULAR = of_name("fcsb"), of_name("angular")
 cosines = st.floats(0.0, 0.99)
 shifts = st.floats(0.01, 3.0)
 
@@ -26,7 +27,7 @@ shifts = st.floats(0.01, 3.0)
 @settings(deadline=None, max_examples=150)
 @given(cosines, shifts, st.floats(0.05, 3.0))
 def test_fcsb_threshold_is_the_closed_form_and_reaching_it_certifies(cosine, rho, sigma):
-    threshold = fcsb_threshold(cosine, rho * sigma, sigma)
+    threshold = certified_threshold(FCSB, cosine, rho * sigma, sigma)
     exact = norm.cdf(norm.ppf((1 + cosine) / 2) + rho)
     if threshold >= IMPOSSIBLE:
         assert exact > 1 - 1e-12
@@ -38,7 +39,7 @@ def test_fcsb_threshold_is_the_closed_form_and_reaching_it_certifies(cosine, rho
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0.0, 0.98), st.floats(0.05, 2.5))
 def test_reaching_the_angular_threshold_certifies_and_less_does_not(cosine, rho):
-    threshold = angular_threshold(cosine, rho, 1.0)
+    threshold = certified_threshold(ANGULAR, cosine, rho, 1.0)
     if threshold >= IMPOSSIBLE:
         assert np.isnan(angular_bound(1 - 1e-9, rho, 1.0)) or angular_bound(1 - 1e-9, rho, 1.0) < cosine
         return
@@ -48,14 +49,14 @@ def test_reaching_the_angular_threshold_certifies_and_less_does_not(cosine, rho)
 
 
 def test_thresholds_grow_with_what_is_asked():
-    by_cosine = [fcsb_threshold(c, 0.3, 0.5) for c in (0.0, 0.3, 0.6, 0.9)]
-    by_radius = [angular_threshold(0.5, r, 0.5) for r in (0.1, 0.2, 0.4, 0.8)]
+    by_cosine = [certified_threshold(FCSB, c, 0.3, 0.5) for c in (0.0, 0.3, 0.6, 0.9)]
+    by_radius = [certified_threshold(ANGULAR, 0.5, r, 0.5) for r in (0.1, 0.2, 0.4, 0.8)]
     assert by_cosine == sorted(set(by_cosine)) and by_radius == sorted(set(by_radius))
 
 
 def test_radii_out_of_reach_are_impossible():
-    assert fcsb_threshold(0.5, 60.0, 1.0) == IMPOSSIBLE
-    assert angular_threshold(0.5, 60.0, 1.0) == IMPOSSIBLE
+    assert certified_threshold(FCSB, 0.5, 60.0, 1.0) == IMPOSSIBLE
+    assert certified_threshold(ANGULAR, 0.5, 60.0, 1.0) == IMPOSSIBLE
 
 
 @given(st.floats(-5, 5), st.floats(1e-6, 100))

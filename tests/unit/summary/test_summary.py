@@ -75,6 +75,8 @@ def rows(unit: str, count: int, seed: int) -> list[Row]:
             "robustness_score_lcb": maybe(draw.random()),
             "fcsb": tuple(maybe(draw.random()) for _ in RADII),
             "angular": tuple(maybe(draw.random()) for _ in RADII),
+            "clean_reference": tuple(maybe(draw.random()) for _ in RADII),
+            "large_radius": tuple(maybe(draw.choice([*COSINES, draw.random()]), 0.4) for _ in RADII),
             "fcsb_radius": tuple(radius() for _ in COSINES),
             "angular_radius": tuple(radius() for _ in COSINES),
             "clean_label": draw.choice(LABELS),
@@ -169,8 +171,8 @@ def test_labels_that_no_class_has_are_in_no_accuracy(tmp_path: Path) -> None:
     ok = [row for row in content if row["status"] == "ok"]
     known = [row for row in ok if row["label"] in LABELS]
     assert found.unknown_labels == holds(ok, lambda row: row["label"] == "face") > 0
-    assert found.class_accuracy is not None and found.radii[0].certified_accuracy is not None
-    assert found.class_accuracy.of == found.radii[0].certified_accuracy.of == len(known)
+    assert found.class_accuracy is not None
+    assert found.class_accuracy.of == found.radii[0].unchanged["certified_accuracy"].of == len(known)
     assert found.class_accuracy.count == holds(known, lambda row: row["predicted_label"] == row["label"])
 
 
@@ -179,27 +181,31 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
     ok = [row for row in written if row["status"] == "ok"]
     at, radius = summary.radii[i], RADII[i]
     assert at.radius == radius
-    check_mean(at.fcsb, (row["fcsb"][i] for row in ok))
-    check_mean(at.angular, (row["angular"][i] for row in ok))
-    assert (at.fcsb_vacuous.count, at.fcsb_vacuous.of) == (
-        holds(ok, lambda row: row["fcsb"][i] is None),
-        len(ok),
-    )
-    assert at.angular_vacuous.count == holds(ok, lambda row: row["angular"][i] is None) > 0
-    for j, cosine in enumerate(COSINES):
-        found = at.cosines[j]
-        assert found.cosine == cosine and found.fcsb.of == len(ok)
-        assert found.fcsb.count == holds(ok, lambda row, j=j: at_least(row["fcsb_radius"][j], radius))
-        assert found.angular.count == holds(ok, lambda row, j=j: at_least(row["angular_radius"][j], radius))
-    assert at.certified_prediction is not None and at.certified_accuracy is not None
-    assert at.certified_prediction.count == holds(ok, lambda row: at_least(row["certified_radius"], radius))
-    assert at.certified_prediction.of == len(ok)
-    assert at.certified_accuracy.count == holds(
+    assert tuple(at.cosines) == ("fcsb", "angular", "clean_reference", "large_radius")
+    for name, figure in at.cosines.items():
+        check_mean(figure.mean, (row[name][i] for row in ok))
+        assert figure.vacuous.count == holds(ok, lambda row, name=name: row[name][i] is None) > 0
+        assert figure.vacuous.of == len(ok)
+        for j, cosine in enumerate(COSINES):
+            found = figure.at_least[j]
+            assert found.cosine == cosine and found.share.of == len(ok)
+            # by the radius where the row has one
+            column, place, bound = (
+                (f"{name}_radius", j, radius) if name in ("fcsb", "angular") else (name, i, cosine)
+            )
+            assert found.share.count == holds(
+                ok, lambda row, c=column, p=place, b=bound: at_least(row[c][p], b)
+            )
+    prediction, accuracy = at.unchanged["certified_prediction"], at.unchanged["certified_accuracy"]
+    assert prediction.count == holds(ok, lambda row: at_least(row["certified_radius"], radius))
+    assert prediction.of == len(ok)
+    assert accuracy.count == holds(
         ok, lambda row: row["label"] == row["predicted_label"] and at_least(row["certified_radius"], radius)
     )
-    assert at.certified_accuracy.of == sum(row["label"] is not None for row in ok)
-    assert at.certified_retrieval is not None
-    assert at.certified_retrieval.count == holds(ok, lambda row: at_least(row["retrieval_radius"], radius))
+    assert accuracy.of == sum(row["label"] is not None for row in ok)
+    assert at.unchanged["certified_retrieval"].count == holds(
+        ok, lambda row: at_least(row["retrieval_radius"], radius)
+    )
     # a radius that a row has exactly holds there: the data has such rows, and 0.30000000000000004 is no decimal
     assert holds(ok, lambda row: row["certified_radius"] == radius) > 0
 
@@ -249,11 +255,10 @@ def test_mean_intervals_cover() -> None:
 def test_a_run_that_goes_on_has_intervals_that_hold_at_every_moment(tmp_path: Path) -> None:
     found = summarise(write(tmp_path / "a", [rows("u0", 40, seed=3)], planned=40))
     assert found.pairs == 40 and not found.finished
-    prediction = found.radii[0].certified_prediction
-    assert prediction is not None
+    prediction = found.radii[0].unchanged["certified_prediction"]
     assert (prediction.low, prediction.high) == share_interval(prediction.count, prediction.of, anytime=True)
-    assert found.radii[0].fcsb.mean is not None
-    assert (found.radii[0].fcsb.low, found.radii[0].fcsb.high) == (None, None)
+    fcsb = found.radii[0].cosines["fcsb"].mean
+    assert fcsb.mean is not None and (fcsb.low, fcsb.high) == (None, None)
 
 
 def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path: Path) -> None:
@@ -271,9 +276,9 @@ def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path:
     found = summarise(write(tmp_path / "a", [content], planned=20))
     at = found.radii[0]
     for share in (
-        at.cosines[0].fcsb,
-        at.cosines[1].angular,
-        at.certified_prediction,
+        at.cosines["fcsb"].at_least[0].share,
+        at.cosines["angular"].at_least[1].share,
+        at.unchanged["certified_prediction"],
         found.targets[0].certified,
     ):
         assert share is not None and (share.count, share.of, share.share, share.low) == (
@@ -282,14 +287,15 @@ def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path:
             0.0,
             0.0,
         )
-    assert at.angular_vacuous.share == 1.0 and at.angular.mean is None
+    angular = at.cosines["angular"]
+    assert angular.vacuous.share == 1.0 and angular.mean.mean is None
     assert found.class_accuracy == Share(0, 0, None, None, None), "no pair has a label"
 
 
 def test_a_run_without_rows_has_no_figures(tmp_path: Path) -> None:
     found = summarise(write(tmp_path / "a", [], planned=3))
     assert (found.pairs, found.ok, found.draws, found.draws_per_pair) == (0, 0, 0, None)
-    assert found.quarantined.share is None and found.radii[0].angular.mean is None
+    assert found.quarantined.share is None and found.radii[0].cosines["angular"].mean.mean is None
     assert found.table()[1][0][1:] == ("-",) * (len(found.table()[0]) - 1)
     json.loads(found.to_json())
 
@@ -302,15 +308,17 @@ def test_without_classes_and_captions_there_are_no_such_figures(tmp_path: Path) 
     ]
     found = summarise(write(tmp_path / "a", [content], planned=9, text=text))
     assert found.class_accuracy is None and found.clean_accuracy is None and found.retrieval_accuracy is None
-    assert found.radii[0].certified_prediction is None and found.radii[0].certified_retrieval is None
+    assert not found.radii[0].unchanged
     assert found.table()[0] == ("radius", "cosine >= 0.5", "cosine >= 0.8", "mean cosine")
 
 
 def test_json_is_strict_and_whole(summary: Summary) -> None:
     read = json.loads(summary.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert read["version"] == 1 and read["run_id"] == summary.run_id
+    assert read["version"] == 2 and read["run_id"] == summary.run_id
     assert read["quarantine"] == dict(summary.quarantine)
-    assert read["radii"][1]["cosines"][0]["angular"]["count"] == summary.radii[1].cosines[0].angular.count
+    figure = summary.radii[1].cosines["large_radius"].at_least[0]
+    assert read["radii"][1]["cosines"]["large_radius"]["at_least"][0]["share"]["count"] == figure.share.count
+    assert read["radii"][0]["unchanged"]["certified_prediction"]["of"] == summary.ok
     assert [target["name"] for target in read["targets"]] == ["angular>=0.8@0.1", "retrieval@1"]
 
 
@@ -321,7 +329,7 @@ def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
         "caption in first k",
     )  # fmt: skip
     assert [row[0] for row in body] == ["0.1", "0.3", "1"]
-    share = summary.radii[0].certified_prediction
-    assert share is not None and share.share is not None
+    share = summary.radii[0].unchanged["certified_prediction"]
+    assert share.share is not None
     assert body[0][1] == f"{share.share:.1%}"
     assert "vacuous)" in body[0][5]

@@ -4,7 +4,15 @@ import re
 import yaml
 
 from smoothcert.job import Job
-from smoothcert.summary.summary import AtCosine, AtRadius, Mean, Share, Summary, TargetOutcome
+from smoothcert.summary.summary import (
+    AtCosine,
+    AtRadius,
+    CertifiedCosine,
+    Mean,
+    Share,
+    Summary,
+    TargetOutcome,
+)
 from smoothcert.tracking import figures
 
 JOB = """
@@ -33,17 +41,24 @@ def share(count: int, of: int = 10) -> Share:
     return Share(count, of, count / of, count / of - 0.01, count / of + 0.01)
 
 
+def cosine(mean: Mean, vacuous: int, at_least: int) -> CertifiedCosine:
+    return CertifiedCosine(mean, share(vacuous), (AtCosine(0.8, share(at_least)),))
+
+
 def at(radius: float, *, labelled: bool = True, vacuous: bool = False) -> AtRadius:
+    nothing = Mean(0, None, None, None)
     return AtRadius(
         radius=radius,
-        fcsb=Mean(0, None, None, None) if vacuous else Mean(9, 0.5, 0.4, 0.6),
-        fcsb_vacuous=share(10 if vacuous else 1),
-        angular=Mean(10, 0.9, 0.8, 1.0),
-        angular_vacuous=share(0),
-        cosines=(AtCosine(0.8, share(2), share(7)),),
-        certified_prediction=share(6),
-        certified_accuracy=share(5) if labelled else NONE,
-        certified_retrieval=None,
+        cosines={
+            "fcsb": cosine(nothing, 10, 2) if vacuous else cosine(Mean(9, 0.5, 0.4, 0.6), 1, 2),
+            "angular": cosine(Mean(10, 0.9, 0.8, 1.0), 0, 7),
+            "clean_reference": cosine(Mean(8, 0.6, 0.5, 0.7), 2, 3),
+            "large_radius": cosine(nothing, 10, 0),
+        },
+        unchanged={
+            "certified_prediction": share(6),
+            "certified_accuracy": share(5) if labelled else NONE,
+        },
     )
 
 
@@ -81,6 +96,8 @@ def test_figures_come_with_their_intervals_under_names_by_radius() -> None:
     assert found["angular_cosine_0.8/r0.25_low"] == 0.7 - 0.01
     assert found["angular_cosine_0.8/r0.25_high"] == 0.7 + 0.01
     assert found["fcsb_cosine_0.8/r1"] == 0.2
+    assert found["clean_reference/r0.25"] == 0.6 and found["clean_reference_vacuous/r0.25"] == 0.2
+    assert found["clean_reference_cosine_0.8/r1"] == 0.3 and found["large_radius_vacuous/r1"] == 1.0
     assert found["certified_prediction/r0.25"] == 0.6 and found["certified_accuracy/r0.25"] == 0.5
     assert found["target_certified/angular_0.8_r0.25"] == 0.7
     assert found["target_refuted/class_r1"] == 0.4
@@ -101,7 +118,7 @@ def test_a_figure_without_value_is_left_out_and_not_zero() -> None:
     )
     assert not any(name.startswith("certified_retrieval") for name in found)
     assert "fcsb/r0.25" in found and "fcsb/r1" not in found, "a mean over nothing"
-    assert found["fcsb_vacuous/r1"] == 1.0
+    assert found["fcsb_vacuous/r1"] == 1.0 and "large_radius/r1" not in found
 
 
 def test_names_are_ones_that_mlflow_takes() -> None:

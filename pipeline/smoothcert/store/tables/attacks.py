@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from smoothcert.catalogue.attacks import NORMS
 from smoothcert.store.tables.columns import Column, TableSchema
 
 _TEXT = pa.string()
@@ -43,7 +44,7 @@ _QUESTION = (
     Column("attack", _TEXT, "Name of the attack."),
     Column("attack_id", _TEXT, "Names attack and settings together: rows with the same one are comparable."),
     Column("settings", _TEXT, "The attack's section of the job, as JSON."),
-    Column("norm", _TEXT, "Norm of the budget.", values=("l2", "linf")),
+    Column("norm", _TEXT, "Norm of the budget.", values=NORMS),
     Column("budget", _NUMBER, "Largest norm allowed.", unit=_PIXELS),
     Column("objective", _TEXT, "What the attack wanted."),
     Column(

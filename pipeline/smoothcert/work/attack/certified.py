@@ -11,21 +11,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from smoothcert.attacks import Subject
-from smoothcert.certificates import angular_bound, fcsb
+from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.catalogue.quantities import Quantity
 from smoothcert.store import RunDirectory
 from smoothcert.store.units import plan_number
 
+_ANYWHERE = tuple(each for each in CATALOGUE if each.anywhere and each.bound is not None)
+_GRIDS = tuple(
+    each for each in CATALOGUE if each.quantity.shown and each.bound is not None and not each.anywhere
+)
 _COLUMNS = (
-    "unit_id",
-    "pair_id",
-    "status",
-    "sigma",
-    "robustness_score_lcb",
-    "smooth_norm_lcb",
-    "clean_reference",
-    "large_radius",
-    "encoder_digest",
-    "predicted_label",
+    *("unit_id", "pair_id", "status", "sigma", "encoder_digest", "predicted_label"),
+    *dict.fromkeys(part.column for each in _ANYWHERE for part in each.basis),
+    *(each.bound.column for each in _GRIDS if each.bound is not None),
 )
 
 
@@ -35,21 +33,17 @@ class Claims:
 
     Attributes:
         sigma: deviation of the noise.
-        score: lower bound of the robustness score S; None where nothing is known.
-        norm: lower bound of the smooth norm N; None where nothing is known.
         radii: the job's radii, rising.
-        clean_reference: bound at each radius (T5 or T2), None where vacuous.
-        large_radius: bound at each radius (T6), None where vacuous.
+        evidence: by column, what certificates that can be had at any radius rest on; None where nothing is known.
+        grids: by column, bounds at each radius of the certificates that cannot, None where vacuous.
         encoder_digest: of the encoder that is certified.
         label: the class that the class certificate is about; None without one.
     """
 
     sigma: float
-    score: float | None
-    norm: float | None
     radii: tuple[float, ...]
-    clean_reference: tuple[float | None, ...] = ()
-    large_radius: tuple[float | None, ...] = ()
+    evidence: Mapping[str, float | None]
+    grids: Mapping[str, tuple[float | None, ...]]
     encoder_digest: str = ""
     label: str | None = None
 
@@ -57,29 +51,24 @@ class Claims:
         """Whether this is certified of a subject: the same encoder under the same noise."""
         return subject.encoder.digest == self.encoder_digest and subject.sigma == self.sigma
 
-    def to_clean(self, radius: float) -> dict[str, float]:
-        """Certified cosines to the clean feature at any radius, by certificate; vacuous ones are left out.
+    def certified(self, quantity: Quantity, radius: float) -> dict[str, float]:
+        """Certified lower bounds of a quantity at any radius, by certificate; vacuous ones are left out.
 
-        ``fcsb`` is computed for this very radius. The others are known at the job's radii only: the bound at the
-        next larger one covers every smaller perturbation too.
+        Those that the row's numbers give at any radius are computed for this very one. The others are known at the
+        job's radii only: the bound at the next larger one covers every smaller perturbation too.
         """
-        found = {} if self.score is None else {"fcsb": float(fcsb(self.score, radius, self.sigma))}
+        found: dict[str, float] = {}
+        for each in _ANYWHERE:
+            known = [self.evidence[part.column] for part in each.basis]
+            if each.bound is not None and each.quantity == quantity and None not in known:
+                found[each.name] = float(each.bound.function(*known, radius, self.sigma))
         beyond = next((i for i, known in enumerate(self.radii) if known >= radius), None)
-        for name, values in (("clean_reference", self.clean_reference), ("large_radius", self.large_radius)):
-            if beyond is not None and beyond < len(values):
+        for each in _GRIDS:
+            values = self.grids[each.bound.column] if each.bound is not None else ()
+            if each.quantity == quantity and beyond is not None and beyond < len(values):
                 value = values[beyond]
-                found[name] = float("nan") if value is None else value
-        return _not_vacuous(found)
-
-    def to_smoothed(self, radius: float) -> dict[str, float]:
-        """Certified cosines to the smoothed clean feature at any radius, by certificate."""
-        if self.norm is None:
-            return {}
-        return _not_vacuous({"angular": float(angular_bound(self.norm, radius, self.sigma))})
-
-
-def _not_vacuous(found: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in found.items() if value == value}
+                found[each.name] = float("nan") if value is None else value
+        return {name: value for name, value in found.items() if value == value}
 
 
 class CertificateReader:
@@ -134,13 +123,8 @@ def _numbers(unit_id: str, replaced: Mapping[str, tuple[str, ...]]) -> set[str]:
 
 def claims_of(row: Mapping[str, Any], radii: tuple[float, ...]) -> Claims:
     """The claims of a certificate row given as a mapping."""
-    return Claims(
-        sigma=row["sigma"],
-        score=row["robustness_score_lcb"],
-        norm=row["smooth_norm_lcb"],
-        radii=radii,
-        clean_reference=tuple(row["clean_reference"] or ()),
-        large_radius=tuple(row["large_radius"] or ()),
-        encoder_digest=row["encoder_digest"],
-        label=row["predicted_label"],
-    )
+    evidence = {part.column: row[part.column] for each in _ANYWHERE for part in each.basis}
+    grids = {
+        each.bound.column: tuple(row[each.bound.column] or ()) for each in _GRIDS if each.bound is not None
+    }
+    return Claims(row["sigma"], radii, evidence, grids, row["encoder_digest"], row["predicted_label"])

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from smoothcert.attacks import Interval, TextualScore, UpperBounded
+from smoothcert.catalogue.quantities import TO_CLEAN, TO_SMOOTHED
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.errors import EncodeError, NonFiniteError, PairError
@@ -204,14 +205,14 @@ class AttackRowMaker:
 
 
 def _certified(claims: Claims, budget: float, to_clean: Interval, to_smoothed: Interval) -> dict[str, object]:
-    clean = max(claims.to_clean(budget).values(), default=None)
-    smoothed = max(claims.to_smoothed(budget).values(), default=None)
+    clean = max(claims.certified(TO_CLEAN, budget).values(), default=None)
+    smoothed = max(claims.certified(TO_SMOOTHED, budget).values(), default=None)
     both = [
         (bound, cosine) for bound, cosine in ((clean, to_clean), (smoothed, to_smoothed)) if bound is not None
     ]
     return {
-        "certified_to_clean": clean,
-        "certified_to_smoothed": smoothed,
+        TO_CLEAN.shown: clean,
+        TO_SMOOTHED.shown: smoothed,
         "certified_cosine": max((bound for bound, _ in both), default=None),
         "violation": any(not cosine.upper >= bound for bound, cosine in both) if both else None,
     }
