@@ -34,8 +34,8 @@ class Columns(Section):
 
     image: str = "image"
     """Parquet: column of image bytes or struct<bytes, path>. Manifest: column of image paths."""
-    caption: str = "caption"
-    """Column (or JSON key) of the caption: a string or a list of strings."""
+    caption: str | None = "caption"
+    """Column (or JSON key) of the caption: a string or a list of strings; null where the data has no captions."""
     label: str | None = "label"
     """Column (or JSON key) of the class name; null or absent in the data means no label."""
     id: str | None = None
@@ -45,8 +45,9 @@ class Columns(Section):
 class DataSection(Section):
     """Which pairs."""
 
-    format: Literal["parquet", "webdataset", "manifest"]
-    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths."""
+    format: Literal["parquet", "webdataset", "manifest", "imagefolder", "arrow"]
+    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths. imagefolder:
+    class/name.jpg. arrow: what save_to_disk of Hugging Face datasets writes."""
     uri: str | tuple[str, ...]
     """Path, directory or glob, or a list of them; any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
@@ -56,6 +57,11 @@ class DataSection(Section):
     """Only the first so many pairs, in file order."""
     max_pixels: PositiveInt = 178_956_970
     """Images that declare more pixels than this are refused before they are decoded (decompression bombs)."""
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether pairs come with captions; otherwise with images and labels alone."""
+        return self.columns.caption is not None and self.format != "imagefolder"
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -277,6 +283,24 @@ class Job(Section):
             raise ValueError(
                 "encoder.feature='pooled' has no text space: use feature: projection, or remove "
                 "zero_shot, retrieval and caption targets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _captions_where_needed(self) -> Job:
+        if self.data.has_captions:
+            return self
+        wanted = ["retrieval"] if self.retrieval is not None else []
+        wanted += [f"target '{t.name}'" for t in self.certify.targets if t.certificate == "caption"]
+        wanted += [
+            f"attacks.{number}"
+            for number, attack in enumerate(self.attacks)
+            if attack.objective in ("caption", "retrieval") or attack.target_caption is not None
+        ]
+        if wanted:
+            raise ValueError(
+                f"{wanted[0]} needs captions, but the data has none (data.format={self.data.format}, "
+                f"data.columns.caption={self.data.columns.caption}); remove it, or name a column of captions"
             )
         return self
 

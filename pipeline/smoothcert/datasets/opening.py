@@ -11,6 +11,8 @@ FORMATS = {
     "parquet": "parquet_source:ParquetSource",
     "webdataset": "webdataset:WebDatasetSource",
     "manifest": "manifest:ManifestSource",
+    "imagefolder": "image_folder:ImageFolderSource",
+    "arrow": "arrow_source:ArrowSource",
 }
 """Format -> module of this room and its class; by name, so that only what is opened is imported."""
 

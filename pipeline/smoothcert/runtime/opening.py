@@ -37,7 +37,7 @@ def texts_of(job: Job, encoder: Encoder, pool: tuple[str, ...]) -> Texts:
         zero_shot=job.zero_shot,
         pool=pool,
         retrieval_k=job.retrieval.k if job.retrieval else 1,
-        captions=job.encoder.feature == "projection",
+        captions=job.encoder.feature == "projection" and job.data.has_captions,
     )
 
 
