@@ -25,7 +25,7 @@ class ParquetColumns:
 
     Attributes:
         image: of images.
-        caption: of captions.
+        caption: of captions, if any.
         label: of labels, if any.
         id: of ids, if any.
         class_names: what integer labels stand for, where the job or the file says it.
@@ -34,7 +34,7 @@ class ParquetColumns:
     """
 
     image: str
-    caption: str
+    caption: str | None
     label: str | None
     id: str | None
     class_names: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def choose_columns(
         what, remedy = complaint
         raise SourceError(f"{uri}: column '{wanted.image}' (data.columns.image) {what}", remedy=remedy)
     caption_names: tuple[str, ...] = ()
-    if wanted.caption not in fixed:
+    if wanted.caption is not None and wanted.caption not in fixed:
         caption_names = _class_names(schema, wanted.caption)
         kind = schema.field(wanted.caption).type
         if not (_is_text(kind) or _is_list_of_text(kind) or caption_names):
@@ -104,8 +104,7 @@ def require(name: str | None, option: str, known: Sequence[str], uri: str) -> No
         raise SourceError(
             f"{uri} has no column '{name}' (data.columns.{option}){hint}; "
             f"columns: {', '.join(known) or 'none'}",
-            remedy=f"set data.columns.{option} to one of them"
-            + (" or to null" if option in ("label", "id") else ""),
+            remedy=f"set data.columns.{option} to one of them" + (" or to null" if option != "image" else ""),
         )
 
 

@@ -19,6 +19,8 @@ from PIL import ImageFile as loading
 from PIL.Image import Image, fromarray
 from PIL.ImageFile import ImageFile
 
+from smoothcert.datasets.png_chunks import without_texts
+from smoothcert.datasets.tiff import bits_of, check_colours, is_inverted
 from smoothcert.errors import DecodeError, SourceError
 
 _KINDS: tuple[tuple[str, Callable[[bytes], bool], Callable[[io.BytesIO], ImageFile]], ...] = (
@@ -42,6 +44,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
     JPEG, PNG, WebP, GIF, BMP and TIFF. EXIF orientation is applied. Transparency is dropped, not
     composited: the colour stored under a transparent pixel is kept, as ``convert("RGB")`` in training
     pipelines does. CMYK is converted without colour profile. 16-bit grey is scaled to 8 bits, white to white.
+    No gamma and no transfer function is applied. Texts and profiles in the file do not matter, whatever their size.
 
     The declared size is checked before anything is decoded, without Pillow's process-wide limit and its
     warning, so threads may use different limits.
@@ -72,12 +75,15 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
     try:
         if kind == "WebP":  # its decoder claims the canvas when it is opened
             _check_size(_webp_size(data), max_pixels, kind)
-        with opener(io.BytesIO(data)) as image:
+        with opener(io.BytesIO(without_texts(data) if kind == "PNG" else data)) as image:
             _check_size(image.size, max_pixels, kind)
+            bits, inverted = 16, False
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                check_colours(image)
+                bits, inverted = bits_of(image), is_inverted(image)
             image.load()
-            bits = _bits(image)
             _turn_upright(image)
-            return _rgb(image, kind, bits)
+            return _rgb(image, kind, bits, inverted)
     except DecodeError:
         raise
     except MemoryError as exc:
@@ -85,9 +91,12 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
             f"{kind} of {len(data)} bytes needs too much memory", remedy="lower data.max_pixels"
         ) from exc
     except Exception as exc:  # decoders raise nearly anything on hostile bytes
+        unknown = kind == "TIFF" and "mode" in str(exc)
         raise DecodeError(
             f"{kind} of {len(data)} bytes cannot be decoded: {exc or type(exc).__name__}",
-            remedy="restore the image: it is damaged or cut short",
+            remedy="save the image as RGB with 8 bits"
+            if unknown
+            else "restore the image: it is damaged or cut short",
         ) from exc
 
 
@@ -109,9 +118,9 @@ def _turn_upright(image: Image) -> None:
         return
 
 
-def _rgb(image: Image, kind: str, bits: int) -> Image:
+def _rgb(image: Image, kind: str, bits: int, inverted: bool) -> Image:
     if image.mode in _SIXTEEN_BIT or (image.mode == "I" and kind == "PNG"):
-        return _grey_to_rgb(image, bits)
+        return _grey_to_rgb(image, bits, inverted)
     if image.mode in ("I", "F"):
         raise DecodeError(
             f"{kind} has 32-bit pixels (mode {image.mode}), which name no white",
@@ -119,21 +128,19 @@ def _rgb(image: Image, kind: str, bits: int) -> Image:
         )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; Pillow warns about the direct way
+    if image.mode == "La":
+        image = image.convert("LA")  # grey times alpha: there is no direct way
     return image.convert("RGB")  # a copy in any case, free of the file
 
 
-def _grey_to_rgb(image: Image, bits: int) -> Image:
+def _grey_to_rgb(image: Image, bits: int, inverted: bool) -> Image:
     white = (1 << bits) - 1
     values = np.asarray(image).astype(np.uint32)
-    grey = (np.minimum(values, white) * 255 + white // 2) // white
+    values = np.minimum(values, white)
+    if inverted:
+        values = white - values
+    grey = (values * 255 + white // 2) // white
     return fromarray(grey.astype(np.uint8)).convert("RGB")
-
-
-def _bits(image: Image) -> int:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 16
-    bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
-    return int(bits[0] if isinstance(bits, tuple) else bits)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

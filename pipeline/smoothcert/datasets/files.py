@@ -13,7 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from smoothcert.datasets.listing import MARKS, Found, OnLeftOut, braces, files_in, files_like
-from smoothcert.datasets.stores import store_of
+from smoothcert.datasets.stores import is_link, store_of
 from smoothcert.errors import SmoothcertError, SourceError, did_you_mean
 from smoothcert.storage.steady import SteadyFile, info_of, steadily
 
@@ -83,7 +83,15 @@ def open_binary(uri: str, *, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
     fs, path = store_of(uri)
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")  # the same file without fsspec's wrapper: archives are many small reads
+    if is_link(uri) and not _in_pieces(fs, path):
+        return io.BytesIO(bytes(steadily(lambda: fs.cat_file(path))))
     return io.BufferedReader(SteadyFile(fs, path), ahead_bytes)
+
+
+def _in_pieces(fs: Any, path: str) -> bool:
+    """Whether a web server says how long a file is, and that it gives pieces of it."""
+    info = steadily(lambda: fs.info(path))
+    return info.get("size") is not None and bool(info.get("partial"))
 
 
 def local_path(uri: str) -> str | None:

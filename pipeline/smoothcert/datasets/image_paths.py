@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import posixpath
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from smoothcert.datasets.links import read_link
+from smoothcert.datasets.stores import is_link, store_of
 from smoothcert.errors import ReadError, SourceError
 from smoothcert.storage.steady import read_whole, steadily
 
@@ -32,12 +33,15 @@ def read_image_file(path: str, folder: str) -> bytes:
         folder: where relative paths start.
 
     Raises:
-        ReadError: this path cannot be read: it does not exist, is a directory, is forbidden, or is no path.
+        ReadError: this path cannot be read: it does not exist, is a directory, is forbidden, is no path, or is a link
+            to the web that is dead.
         SourceError: the store itself fails, which concerns more than this pair.
     """
     uri = resolve_path(path, folder)
+    if is_link(uri):
+        return read_link(uri)
     try:
-        fs, inner = url_to_fs(uri)
+        fs, inner = store_of(uri)
     except ImportError as exc:
         raise SourceError(f"cannot read '{uri}': {exc}", remedy="install the file system's package") from exc
     except ValueError as exc:

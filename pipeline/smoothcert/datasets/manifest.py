@@ -206,6 +206,8 @@ def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
 
 def _captions_and_label(fields: Fields, data: DataSection) -> tuple[tuple[str, ...], str | None]:
     column = data.columns.caption
+    if column is None:
+        return (), _label(fields, data)
     return captions_from(fields.get(column), f"column '{column}'"), _label(fields, data)
 
 

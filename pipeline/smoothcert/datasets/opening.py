@@ -1,22 +1,16 @@
-"""Which class reads which format, and how a job's data section opens one."""
+"""How a job's data section opens a source."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
+from smoothcert.catalogue.formats import FORMATS
 from smoothcert.datasets.source import Source
 from smoothcert.job import DataSection
 
-FORMATS = {
-    "parquet": "parquet_source:ParquetSource",
-    "webdataset": "webdataset:WebDatasetSource",
-    "manifest": "manifest:ManifestSource",
-}
-"""Format -> module of this room and its class; by name, so that only what is opened is imported."""
-
 
 def open_source(data: DataSection) -> Source:
-    """The source that a job's data section describes. Touches no file yet."""
-    module, _, kind = FORMATS[data.format].partition(":")
-    source: Source = getattr(import_module(f"{__package__}.{module}"), kind)(data)
+    """The source that a job's data section describes. Touches no file yet, and imports that format only."""
+    entry = FORMATS[data.format]
+    source: Source = getattr(import_module(f"{__package__}.{entry.module}"), entry.source)(data)
     return source

@@ -35,17 +35,31 @@ def captions_and_label(row: Row, columns: ParquetColumns) -> tuple[tuple[str, ..
         CaptionError: a caption is not text.
         LabelError: the label names no class.
     """
+    return captions_of(row, columns), _label(row, columns)
+
+
+def captions_of(row: Row, columns: ParquetColumns) -> tuple[str, ...]:
+    """The row's captions; none where the job wants none.
+
+    Raises:
+        CaptionError: a caption is not text.
+    """
+    if columns.caption is None:
+        return ()
     value, where = _cell_or_folder(row, columns, columns.caption), f"column '{columns.caption}'"
     if columns.caption_names:
         try:
             value = label_from(value, where, columns.caption_names)
         except LabelError as exc:
             raise CaptionError(exc.message, remedy=exc.remedy) from None
-    captions = captions_from(value, where)
+    return captions_from(value, where)
+
+
+def _label(row: Row, columns: ParquetColumns) -> str | None:
     if columns.label is None:
-        return captions, None
+        return None
     value = _cell_or_folder(row, columns, columns.label)
-    return captions, label_from(value, f"column '{columns.label}'", columns.class_names)
+    return label_from(value, f"column '{columns.label}'", columns.class_names)
 
 
 def _cell_or_folder(row: Row, columns: ParquetColumns, name: str) -> Any:

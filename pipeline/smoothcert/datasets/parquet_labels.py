@@ -36,11 +36,12 @@ def count_column(
                         raise exc
                 tally.refused += high - low
             else:
-                _count(values.slice(low - first, high - low), column, class_names, tally)
+                count_values(values.slice(low - first, high - low), column, class_names, tally)
         first += size
 
 
-def _count(values: pa.ChunkedArray, column: str, class_names: Sequence[str], tally: LabelTally) -> None:
+def count_values(values: pa.ChunkedArray, column: str, class_names: Sequence[str], tally: LabelTally) -> None:
+    """Count the labels in a column."""
     if pa.types.is_null(values.type):
         tally.add(None, len(values))
         return

@@ -86,9 +86,12 @@ def group_rows(
 
 def check_keys(reader: pq.ParquetFile, column: str | None, uri: str) -> None:
     """Raise ``SourceError`` unless the id column names every row differently."""
-    if column is None:
-        return
-    keys = reader.read([column]).column(column)
+    if column is not None:
+        check_key_column(reader.read([column]).column(column), column, uri)
+
+
+def check_key_column(keys: pa.ChunkedArray, column: str, uri: str) -> None:
+    """Raise ``SourceError`` unless the values are text or integers, and each is there once."""
     if not (
         pa.types.is_integer(keys.type) or pa.types.is_string(keys.type) or pa.types.is_large_string(keys.type)
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import RowGroups
-from smoothcert.datasets.parquet_cells import captions_and_label, cell
+from smoothcert.datasets.parquet_cells import captions_and_label, captions_of, cell
 from smoothcert.datasets.parquet_labels import count_column
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
 from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
@@ -29,7 +30,7 @@ class ParquetSource(FileSource):
     written by Hugging Face ``datasets`` with a class feature.
     """
 
-    suffixes = (".parquet", ".pq")
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
 
     def image_complaint(self, kind: pa.DataType) -> Complaint | None:
         """What is wrong with a type as the image column, if anything."""
@@ -59,7 +60,7 @@ class ParquetSource(FileSource):
             for row in group_rows(reader, unit, columns.texts, columns.id, None):
                 try:
                     if row.error is None:
-                        yield pair_id(unit.name, row.key), captions_and_label(row, columns)[0]
+                        yield pair_id(unit.name, row.key), captions_of(row, columns)
                 except PairError:
                     continue
 

@@ -132,6 +132,8 @@ class FileSource(ABC):
 
     def captions(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """See ``Source.captions``."""
+        if not self.data.has_captions:
+            return
         for unit in self.units(1 << 16):
             yield from self.read_captions(unit)
 
@@ -161,6 +163,12 @@ class FileSource(ABC):
         self._scan_all()
         return tuple(self._left_out)
 
+    def list_files(self) -> list[ListedFile]:
+        """The files that the job means; notes what was seen beside them."""
+        return list_files(
+            self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self._left_out.add
+        )
+
     def _scan_all(self) -> list[tuple[SourceFile, Layout]]:
         with self._lock:
             if self._scanned is None:
@@ -169,9 +177,7 @@ class FileSource(ABC):
 
     def _scan_files(self) -> list[tuple[SourceFile, Layout]]:
         self._left_out = LeftOuts()
-        listed = list_files(
-            self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self._left_out.add
-        )
+        listed = self.list_files()
         scanned: list[tuple[SourceFile, Layout]] = []
         if (left := self.data.limit) is None:
             with ThreadPoolExecutor(min(SCAN_THREADS, len(listed))) as threads:

@@ -12,8 +12,8 @@ from fsspec.implementations.local import LocalFileSystem
 from smoothcert.errors import SourceError
 
 LINK_CONNECT_S = 10.0
-LINK_READ_S = 30.0
-LINK_TOTAL_S = 120.0
+LINK_READ_S = 15.0
+LINK_TOTAL_S = 60.0
 """How long a web server may take: to be connected, to send the next bytes, and altogether."""
 
 _INSIDE_ANOTHER = frozenset(

@@ -70,7 +70,7 @@ class WebDatasetSource(FileSource):
                 samples = group_members(
                     members, lambda m, why: left.add("member", f"{file.name}#{m.name}", why)
                 )
-                _index(samples, layout, file.uri, at_most)
+                _index(samples, layout, file.uri, at_most, self.data.columns)
             except DamagedTarError as exc:
                 raise SourceError(
                     f"'{file.uri}' is not a whole tar archive: {exc}",
@@ -140,11 +140,13 @@ class WebDatasetSource(FileSource):
             return broken(identity, uri, exc, captions=captions, label=label)
 
 
-def _index(samples: Iterator[Sample], layout: Checkpoints, uri: str, at_most: int | None) -> None:
+def _index(
+    samples: Iterator[Sample], layout: Checkpoints, uri: str, at_most: int | None, columns: Columns
+) -> None:
     """Note where samples begin, and which keys come back."""
     seen: dict[str, bool] = {}
     for sample in samples:
-        whole = sample.image is not None and sample.has_caption
+        whole = sample.image is not None and (sample.has_caption or columns.caption is None)
         if (before := seen.get(sample.key)) is None:
             seen[sample.key] = whole
             layout.add(sample.start, begins=sample.begins)
@@ -161,6 +163,8 @@ def _index(samples: Iterator[Sample], layout: Checkpoints, uri: str, at_most: in
 
 
 def _captions(stream: BinaryIO, sample: Sample, columns: Columns) -> tuple[str, ...]:
+    if columns.caption is None:
+        return ()
     text, meta = sample.members.get("txt"), sample.members.get("json")
     if text is not None and columns.caption == Columns().caption:
         return captions_from(member_bytes(stream, text), f"member '{text.name}'")

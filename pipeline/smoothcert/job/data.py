@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from smoothcert.catalogue.formats import FORMATS
 from smoothcert.job.section import PositiveInt, Section
+
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[tuple(FORMATS)]
 
 
 class Columns(Section):
@@ -12,8 +18,8 @@ class Columns(Section):
 
     image: str = "image"
     """Parquet: column of image bytes or struct<bytes, path>. Manifest: column of image paths."""
-    caption: str = "caption"
-    """Column (or JSON key) of the caption: a string or a list of strings."""
+    caption: str | None = "caption"
+    """Column (or JSON key) of the caption: a string or a list of strings; null where the data has no captions."""
     label: str | None = "label"
     """Column (or JSON key) of the class name; null or absent in the data means no label."""
     id: str | None = None
@@ -23,8 +29,9 @@ class Columns(Section):
 class DataSection(Section):
     """Which pairs."""
 
-    format: Literal["parquet", "webdataset", "manifest"]
-    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths."""
+    format: FormatName
+    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths. imagefolder:
+    class/name.jpg. arrow: what save_to_disk of Hugging Face datasets writes."""
     uri: str | tuple[str, ...]
     """Path, directory or glob, or a list of them; any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
@@ -34,6 +41,11 @@ class DataSection(Section):
     """Only the first so many pairs, in file order."""
     max_pixels: PositiveInt = 178_956_970
     """Images that declare more pixels than this are refused before they are decoded (decompression bombs)."""
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether pairs come with captions; otherwise with images and labels alone."""
+        return self.columns.caption is not None and self.format != "imagefolder"
 
     @property
     def uris(self) -> tuple[str, ...]:

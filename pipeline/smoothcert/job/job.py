@@ -61,6 +61,24 @@ class Job(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _captions_where_needed(self) -> Job:
+        if self.data.has_captions:
+            return self
+        wanted = ["retrieval"] if self.retrieval is not None else []
+        wanted += [f"target '{t.name}'" for t in self.certify.targets if t.certificate == "caption"]
+        wanted += [
+            f"attacks.{number}"
+            for number, attack in enumerate(self.attacks)
+            if attack.objective in ("caption", "retrieval") or attack.target_caption is not None
+        ]
+        if wanted:
+            raise ValueError(
+                f"{wanted[0]} needs captions, but the data has none (data.format={self.data.format}, "
+                f"data.columns.caption={self.data.columns.caption}); remove it, or name a column of captions"
+            )
+        return self
+
     @field_validator("defences")
     @classmethod
     def _usable_names(cls, defences: dict[str, DefenceSection]) -> dict[str, DefenceSection]:

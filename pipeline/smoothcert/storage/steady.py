@@ -47,6 +47,9 @@ _BUSY = frozenset(
     {errno.EBUSY, errno.EIO, errno.EAGAIN, errno.ESTALE, getattr(errno, "EREMOTEIO", errno.EIO)}
 )
 
+_BUSY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""What a web server says when it may serve the same request a moment later."""
+
 
 def timed_out(exc: BaseException) -> bool:
     """Whether a store did not answer in time."""
@@ -60,6 +63,8 @@ def connection_failed(exc: BaseException) -> bool:
 
 def not_served(exc: BaseException) -> bool:
     """Whether a store answered that it cannot just now, or cut its answer."""
+    if _named(exc, frozenset({"ClientResponseError"})):
+        return getattr(exc, "status", None) in _BUSY_STATUS
     return isinstance(exc, OSError) and exc.errno in _BUSY
 
 
@@ -88,9 +93,10 @@ def read_whole(fs: Any, path: str) -> bytes:
     """All bytes of a file, in one try.
 
     Raises:
-        OSError: also, with errno EIO, when fewer or more bytes came than the store says there are.
+        OSError: also, with errno EIO, when fewer or more bytes came than the store says there are, if it says so.
     """
-    return _checked(bytes(fs.cat_file(path)), int(fs.info(path)["size"]), path)
+    data, size = bytes(fs.cat_file(path)), fs.info(path).get("size")
+    return data if size is None else _checked(data, int(size), path)
 
 
 def info_of(fs: Any, path: str) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ class Inputs:
             zero_shot=self.job.zero_shot,
             pool=self.pool,
             retrieval_k=self.job.retrieval.k if self.job.retrieval else 1,
-            captions=self.encoder.has_texts,
+            captions=self.encoder.has_texts and self.job.data.has_captions,
         )
 
     def shared(self, make: Callable[[Inputs], T]) -> T:

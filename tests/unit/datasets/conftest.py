@@ -1,5 +1,8 @@
+import importlib.util
 import io
+import sys
 import uuid
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -8,6 +11,12 @@ from PIL import Image
 
 from smoothcert.datasets import open_source
 from smoothcert.job import DataSection
+
+# tests are no package: what several of them use is loaded by its path
+_path = Path(__file__).with_name("tiff_by_hand.py")
+_spec = importlib.util.spec_from_file_location("tiff_by_hand", _path)
+sys.modules["tiff_by_hand"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules["tiff_by_hand"])
 
 
 def image_bytes(colour, size=(8, 6), format="PNG", **options):

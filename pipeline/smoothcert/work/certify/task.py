@@ -49,7 +49,7 @@ class CertifyTask:
             check_prompts(encoder, job.zero_shot)
         if inputs.pool:
             check_pool(encoder, inputs.pool)
-        else:
+        elif job.data.has_captions:
             needed = any(target.certificate == "caption" for target in job.certify.targets)
             captions = (text for _, texts in source.captions() for text in texts)
             check_captions(encoder, captions, needed=needed)
