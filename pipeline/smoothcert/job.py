@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from smoothcert.errors import JobError, did_you_mean
 from smoothcert.job_attacks import SUBJECTS, AttackSection
 from smoothcert.job_encoder import DEFENCE_NAME, DefenceSection, EncoderSection
+from smoothcert.job_paths import resolve_attack, resolve_defence, resolve_encoder, without_place
 from smoothcert.job_section import PositiveInt, Probability, Radius, Section
 from smoothcert.redaction import refuse_secrets, without_secrets
 
@@ -330,6 +331,9 @@ class Job(Section):
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]
+        for part in ("model", "purifier", "mapper"):  # their content counts, by the encoder's digest
+            if resolved["encoder"][part] is not None:
+                resolved["encoder"][part] = without_place(resolved["encoder"][part])
         return resolved
 
     def to_yaml(self) -> str:
@@ -338,14 +342,14 @@ class Job(Section):
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read, override and validate a job file.
+    """Read, override and validate a job file; its paths to models, parts and code become absolute.
 
     Args:
         path: a YAML file.
         overrides: ``a.b=value`` settings, the value read as YAML.
 
     Raises:
-        JobError: the file cannot be read, or a field is wrong.
+        JobError: the file cannot be read, a field is wrong, or what it names is not there.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -353,11 +357,25 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         raise JobError(
             f"cannot read the job file '{path}': {exc}", remedy="check the path and that it is UTF-8"
         ) from exc
-    return parse_job(text, overrides, origin=str(path))
+    job = parse_job(text, overrides, origin=str(path))
+    folder = Path(path).parent
+    return job.model_copy(
+        update={
+            "encoder": resolve_encoder(job.encoder, folder),
+            "defences": {
+                name: resolve_defence(section, folder, f"defences.{name}")
+                for name, section in job.defences.items()
+            },
+            "attacks": tuple(
+                resolve_attack(section, folder, f"attacks.{number}")
+                for number, section in enumerate(job.attacks)
+            ),
+        }
+    )
 
 
 def parse_job(text: str, overrides: Sequence[str] = (), *, origin: str = "job") -> Job:
-    """Like ``load_job``, from the text of a job file."""
+    """Like ``load_job``, from the text of a job file; paths stay as they are."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as exc:

@@ -10,8 +10,11 @@ import torch
 from smoothcert.encoders.base import Encoder
 from smoothcert.encoders.contract import check_encoder
 from smoothcert.encoders.explaining import explain
+from smoothcert.encoders.from_code import make_encoder
 from smoothcert.encoders.locate import files_digest, has_tokenizer, locate, read_config, weight_files
+from smoothcert.encoders.module_encoder import ModuleEncoder
 from smoothcert.encoders.preparation import Preparation
+from smoothcert.encoders.pretrained import PretrainedEncoder
 from smoothcert.encoders.quiet import quiet
 from smoothcert.encoders.registry import encoder_class
 from smoothcert.errors import EncoderError
@@ -34,6 +37,17 @@ def load_encoder(section: EncoderSection) -> Encoder:
     device = resolve_device(section.device)
     if section.threads is not None:
         torch.set_num_threads(section.threads)
+    if section.made_by_code:
+        encoder = make_encoder(section, device, _DTYPES[section.dtype])
+        check_encoder(encoder)
+        if section.compile:
+            with quiet():
+                _compile(encoder, section)
+        return encoder
+    return _load_pretrained(section, device)
+
+
+def _load_pretrained(section: EncoderSection, device: torch.device) -> Encoder:
     code = section.trust_remote_code
     directory = locate(section.model, section.revision, code=code)
     config = read_config(directory, model=section.model)
@@ -58,8 +72,7 @@ def load_encoder(section: EncoderSection) -> Encoder:
             )
         check_encoder(encoder)
         if section.compile:
-            encoder.compile()
-            _warm_up(encoder, section)
+            _compile(encoder, section)
     return encoder
 
 
@@ -153,7 +166,13 @@ def _refuse_other_grid(model: Any, preparation: Preparation, section: EncoderSec
         )
 
 
-def _warm_up(encoder: Encoder, section: EncoderSection) -> None:
+def _compile(encoder: Encoder, section: EncoderSection) -> None:
+    if not isinstance(encoder, (PretrainedEncoder, ModuleEncoder)):
+        raise EncoderError(
+            f"encoder.compile=true, but {type(encoder).__name__} cannot be compiled from here",
+            remedy="set encoder.compile: false, and compile where the encoder is made",
+        )
+    encoder.compile()
     batch = torch.zeros((section.slots * section.chunk, 3, *encoder.input_size), device=encoder.device)
     try:
         with torch.inference_mode():
