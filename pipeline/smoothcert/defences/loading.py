@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -16,7 +13,8 @@ import torch
 from smoothcert.defences.defended import DefendedEncoder
 from smoothcert.defences.modules import KIND, MAPPERS, PURIFIERS, kind_of
 from smoothcert.encoders import Encoder, check_encoder, load_encoder
-from smoothcert.errors import EncoderError
+from smoothcert.encoders.factories import digest_of, import_callable
+from smoothcert.errors import EncoderError, SmoothcertError
 from smoothcert.job.encoder import DefenceSection, EncoderSection
 
 
@@ -63,7 +61,9 @@ def _part(
         if where.endswith(".safetensors"):
             return _from_file(where, kinds)
         return _from_factory(where, base)
-    except (OSError, ValueError, TypeError, ImportError, AttributeError, safetensors.SafetensorError) as exc:
+    except (SmoothcertError, torch.OutOfMemoryError):
+        raise
+    except Exception as exc:  # a damaged file, or whatever the named code raises
         raise EncoderError(
             f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
             remedy="name a .safetensors file that smoothcert.defences.save_module wrote, or an importable "
@@ -82,16 +82,8 @@ def _from_file(where: str, kinds: Mapping[str, type[Any]]) -> tuple[torch.nn.Mod
 
 
 def _from_factory(where: str, base: Encoder) -> tuple[torch.nn.Module, str]:
-    module, _, attribute = where.partition(":")
-    factory = getattr(import_module(module), attribute)
+    factory = import_callable(where)
     made = factory(base)
     if not isinstance(made, torch.nn.Module):
         raise TypeError(f"it returned {type(made).__name__}, not a torch.nn.Module")
-    digest = hashlib.sha256(where.encode())
-    for code in (factory, type(made)):
-        source = inspect.getsourcefile(code)
-        digest.update(Path(source).read_bytes() if source else b"")
-    for key, tensor in sorted(made.state_dict().items()):
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return made, digest.hexdigest()
+    return made, digest_of(where, (factory, type(made)), made.modules())

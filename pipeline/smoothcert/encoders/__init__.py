@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from smoothcert.encoders.known import KnownEncoder
     from smoothcert.encoders.loading import load_encoder
     from smoothcert.encoders.locate import bundled_models
+    from smoothcert.encoders.module_encoder import ModuleEncoder
     from smoothcert.encoders.pretrained import PretrainedEncoder
     from smoothcert.encoders.registry import model_types, register_encoder
 
 __all__ = [
     "Encoder",
     "KnownEncoder",
+    "ModuleEncoder",
     "PretrainedEncoder",
     "bundled_models",
     "check_encoder",
@@ -31,6 +33,7 @@ __all__ = [
 _HOME = {
     "Encoder": "base",
     "KnownEncoder": "known",
+    "ModuleEncoder": "module_encoder",
     "PretrainedEncoder": "pretrained",
     "bundled_models": "locate",
     "check_encoder": "contract",

@@ -58,6 +58,7 @@ class Encoder(ABC):
         input_size: (H, W) of x.
         device: where pixels are expected.
         dtype: arithmetic inside the network.
+        modules: all of the network's modules, children included.
     """
 
     probe_texts: tuple[str, ...] = ("a", "a photo", "a photo of seven", "seven", "of seven")
@@ -84,7 +85,7 @@ class Encoder(ABC):
         for module in modules:
             module.eval().requires_grad_(False)
         # Flat, once: walking the tree on every call would cost more than the check itself.
-        self._modules = tuple(child for module in modules for child in module.modules())
+        self.modules = tuple(child for module in modules for child in module.modules())
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -195,7 +196,7 @@ class Encoder(ABC):
             )
 
     def _check_evaluation_mode(self) -> None:
-        for module in self._modules:
+        for module in self.modules:
             if module.training:
                 raise EncoderError(
                     f"encoder '{self.name}' has a {type(module).__name__} in training mode: its features are "

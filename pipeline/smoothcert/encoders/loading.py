@@ -8,15 +8,20 @@ from typing import Any
 import torch
 
 from smoothcert.encoders.base import Encoder
-from smoothcert.encoders.contract import check_encoder
+from smoothcert.encoders.contract import TOLERANCE, check_encoder
 from smoothcert.encoders.explaining import explain
+from smoothcert.encoders.from_code import make_encoder
 from smoothcert.encoders.locate import files_digest, has_tokenizer, locate, read_config, weight_files
+from smoothcert.encoders.module_encoder import ModuleEncoder
 from smoothcert.encoders.preparation import Preparation
+from smoothcert.encoders.pretrained import PretrainedEncoder
 from smoothcert.encoders.quiet import quiet
 from smoothcert.encoders.registry import encoder_class
 from smoothcert.errors import EncoderError
 from smoothcert.job.encoder import EncoderSection
 
+_COMPARED = 8
+"""Images whose features are compared before and after compiling."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -34,6 +39,17 @@ def load_encoder(section: EncoderSection) -> Encoder:
     device = resolve_device(section.device)
     if section.threads is not None:
         torch.set_num_threads(section.threads)
+    if section.made_by_code:
+        encoder = make_encoder(section, device, _DTYPES[section.dtype])
+        check_encoder(encoder)
+        if section.compile:
+            with quiet():
+                _compile(encoder, section)
+        return encoder
+    return _load_pretrained(section, device)
+
+
+def _load_pretrained(section: EncoderSection, device: torch.device) -> Encoder:
     code = section.trust_remote_code
     directory = locate(section.model, section.revision, code=code)
     config = read_config(directory, model=section.model)
@@ -58,8 +74,7 @@ def load_encoder(section: EncoderSection) -> Encoder:
             )
         check_encoder(encoder)
         if section.compile:
-            encoder.compile()
-            _warm_up(encoder, section)
+            _compile(encoder, section)
     return encoder
 
 
@@ -153,13 +168,29 @@ def _refuse_other_grid(model: Any, preparation: Preparation, section: EncoderSec
         )
 
 
-def _warm_up(encoder: Encoder, section: EncoderSection) -> None:
-    batch = torch.zeros((section.slots * section.chunk, 3, *encoder.input_size), device=encoder.device)
-    try:
-        with torch.inference_mode():
-            encoder.encode_images(batch)
-    except Exception as exc:
+def _compile(encoder: Encoder, section: EncoderSection) -> None:
+    """Compile for the job's device batch, and compare: a kernel that is wrong would certify another encoder."""
+    if not isinstance(encoder, (PretrainedEncoder, ModuleEncoder)):
         raise EncoderError(
-            f"encoder.compile=true: torch.compile failed: {type(exc).__name__}: {str(exc).splitlines()[0]}",
-            remedy="set encoder.compile: false, or install the C++ compiler that torch.compile needs",
-        ) from exc
+            f"encoder.compile=true, but {type(encoder).__name__} cannot be compiled from here",
+            remedy="set encoder.compile: false, and compile where the encoder is made",
+        )
+    shape = (section.slots * section.chunk, 3, *encoder.input_size)
+    batch = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(encoder.device)
+    with torch.inference_mode():
+        expected = encoder.encode_images(batch[:_COMPARED])
+        encoder.compile()
+        try:
+            found = encoder.encode_images(batch)[:_COMPARED]
+        except Exception as exc:
+            raise EncoderError(
+                f"encoder.compile=true: torch.compile failed: {type(exc).__name__}: {str(exc).splitlines()[0]}",
+                remedy="set encoder.compile: false, or install the C++ compiler that torch.compile needs",
+            ) from exc
+    off = float((found - expected).norm(dim=1).max())
+    if not off <= TOLERANCE[encoder.dtype]:
+        raise EncoderError(
+            f"encoder.compile=true: the compiled tower makes other features (off by {off:.2g}) than the tower itself",
+            remedy="set encoder.compile: false, or empty torch's cache of kernels (TORCHINDUCTOR_CACHE_DIR), which may "
+            "hold those of another processor",
+        )

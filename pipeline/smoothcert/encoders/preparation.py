@@ -105,13 +105,7 @@ class Preparation:
         edge = getattr(self._processor.size, "shortest_edge", None)
         if not (self._processor.do_resize and edge):
             return
-        short, long = sorted(image.size)
-        if edge * edge * long > _MAX_RESIZED_PIXELS * max(short, 1):
-            raise DecodeError(
-                f"a {image.width}x{image.height} image is too elongated: resized to a shortest edge of "
-                f"{edge} it would have more than {_MAX_RESIZED_PIXELS} pixels",
-                remedy="crop it or leave it out",
-            )
+        refuse_elongated(image, edge / max(min(image.size), 1))
 
     def _verify(self) -> tuple[int, int]:
         """Compare with the unsplit processor on noise of several shapes; returns (H, W)."""
@@ -150,3 +144,13 @@ class Preparation:
             )
         _, height, width = sizes.pop()
         return int(height), int(width)
+
+
+def refuse_elongated(image: Image.Image, scale: float) -> None:
+    """Raise ``DecodeError`` if an image, resized by ``scale``, would have too many pixels."""
+    if image.width * scale * image.height * scale > _MAX_RESIZED_PIXELS:
+        raise DecodeError(
+            f"a {image.width}x{image.height} image is too elongated: resized to {image.width * scale:.0f}x"
+            f"{image.height * scale:.0f} it would have more than {_MAX_RESIZED_PIXELS} pixels",
+            remedy="crop it or leave it out",
+        )

@@ -10,16 +10,21 @@ from pydantic import AfterValidator, model_validator
 from smoothcert.job.section import PositiveInt, Section
 
 DEFENCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_CODE = re.compile(r"([A-Za-z_]\w*(\.[A-Za-z_]\w*)*|.+\.py):[A-Za-z_]\w*")
 
 
-def _file_or_factory(value: str) -> str:
-    if not value.endswith(".safetensors") and not _FACTORY.fullmatch(value):
+def names_code(value: str) -> bool:
+    """Whether a value has the form ``module:callable`` or ``path/to/file.py:callable``."""
+    return _CODE.fullmatch(value) is not None and not value.startswith("bundled:")
+
+
+def _file_or_code(value: str) -> str:
+    if not value.endswith(".safetensors") and not names_code(value):
         raise ValueError(f"'{value}' is neither a .safetensors file nor of the form module:callable")
     return value
 
 
-Part = Annotated[str, AfterValidator(_file_or_factory)]
+Part = Annotated[str, AfterValidator(_file_or_code)]
 
 
 class DefenceSection(Section):
@@ -41,7 +46,8 @@ class EncoderSection(Section):
     """Which encoder is certified, and how it runs."""
 
     model: str
-    """Local directory, hub id, or bundled:digits-clip."""
+    """Directory, relative to the job file; hub id; bundled:digits-clip; or module:callable (a module beside the job
+    file, or an installed one), whose code then runs and returns a smoothcert.encoders.Encoder."""
     revision: str | None = None
     """Hub revision (commit hash) to pin; ignored for directories."""
     feature: Literal["projection", "pooled"] = "projection"
@@ -65,6 +71,11 @@ class EncoderSection(Section):
     """CPU threads of the encoder; default is torch's own choice."""
     trust_remote_code: bool = False
     """Allow code from the model repository to run. Off unless you trust the repository by name."""
+
+    @property
+    def made_by_code(self) -> bool:
+        """Whether ``model`` names a callable that makes the encoder."""
+        return names_code(self.model)
 
     @property
     def defence(self) -> DefenceSection | None:

@@ -20,6 +20,7 @@ from smoothcert.job.data import DataSection
 from smoothcert.job.encoder import DEFENCE_NAME, DefenceSection, EncoderSection
 from smoothcert.job.executor import ExecutorSection
 from smoothcert.job.output import OutputSection, TrackingSection
+from smoothcert.job.paths import without_place
 from smoothcert.job.section import Section
 from smoothcert.job.texts import RetrievalSection, ZeroShotSection
 
@@ -131,6 +132,9 @@ class Job(Section):
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]
+        for part in ("model", "purifier", "mapper"):  # their content counts, by the encoder's digest
+            if resolved["encoder"][part] is not None:
+                resolved["encoder"][part] = without_place(resolved["encoder"][part])
         for later in ("class_names",):  # older than this field, and the same where it says nothing
             if resolved["data"][later] is None:
                 del resolved["data"][later]

@@ -12,18 +12,19 @@ from pydantic import ValidationError
 from smoothcert.errors import JobError
 from smoothcert.job.explaining import explain
 from smoothcert.job.job import Job
+from smoothcert.job.paths import resolve_attack, resolve_defence, resolve_encoder
 from smoothcert.redaction import refuse_secrets
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read, override and validate a job file.
+    """Read, override and validate a job file; its paths to models, parts and code become absolute.
 
     Args:
         path: a YAML file.
         overrides: ``a.b=value`` settings, the value read as YAML.
 
     Raises:
-        JobError: the file cannot be read, or a field is wrong.
+        JobError: the file cannot be read, a field is wrong, or what it names is not there.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -31,11 +32,25 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         raise JobError(
             f"cannot read the job file '{path}': {exc}", remedy="check the path and that it is UTF-8"
         ) from exc
-    return parse_job(text, overrides, origin=str(path))
+    job = parse_job(text, overrides, origin=str(path))
+    folder = Path(path).parent
+    return job.model_copy(
+        update={
+            "encoder": resolve_encoder(job.encoder, folder),
+            "defences": {
+                name: resolve_defence(section, folder, f"defences.{name}")
+                for name, section in job.defences.items()
+            },
+            "attacks": tuple(
+                resolve_attack(section, folder, f"attacks.{number}")
+                for number, section in enumerate(job.attacks)
+            ),
+        }
+    )
 
 
 def parse_job(text: str, overrides: Sequence[str] = (), *, origin: str = "job") -> Job:
-    """Like ``load_job``, from the text of a job file."""
+    """Like ``load_job``, from the text of a job file; paths stay as they are."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as exc:

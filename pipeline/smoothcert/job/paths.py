@@ -1,0 +1,126 @@
+"""Where a job file's own paths lead: models, parts of defences and code, relative to the file that names them.
+
+Looked for beside the job file first, then in the working directory. What is found becomes absolute, so that workers on
+the same file system find it whatever their working directory is; what is not there is refused before any work. URLs,
+absolute paths, hub ids and bundled models stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from smoothcert.errors import JobError
+from smoothcert.job.attacks import AttackSection
+from smoothcert.job.encoder import DefenceSection, EncoderSection, names_code
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+_Parts = TypeVar("_Parts", EncoderSection, DefenceSection)
+
+
+def resolve_encoder(section: EncoderSection, folder: Path, field: str = "encoder") -> EncoderSection:
+    """The section with absolute paths, where they are paths.
+
+    Args:
+        section: as the job file has it.
+        folder: of the job file.
+        field: where the section stands in the job.
+
+    Raises:
+        JobError: something that can only be a file is nowhere.
+    """
+    model = section.model
+    if names_code(model):
+        model = _find_code(model, folder, f"{field}.model")
+    elif not _stays(model):
+        found = _find(model, folder)
+        if found is None and not _HUB_ID.fullmatch(model):
+            raise _nowhere(
+                f"{field}.model", model, folder, "give a directory, or a hub id of the form owner/name"
+            )
+        model = model if found is None else str(found)
+    return resolve_defence(section.model_copy(update={"model": model}), folder, field)
+
+
+def resolve_defence(section: _Parts, folder: Path, field: str) -> _Parts:
+    """Likewise, for ``purifier`` and ``mapper``.
+
+    Raises:
+        JobError: a file or module is nowhere.
+    """
+    changed = {}
+    for name in ("purifier", "mapper"):
+        value = getattr(section, name)
+        if value is None or (_stays(value) and not names_code(value)):
+            continue
+        if names_code(value):
+            changed[name] = _find_code(value, folder, f"{field}.{name}")
+            continue
+        found = _find(value, folder)
+        if found is None:
+            raise _nowhere(
+                f"{field}.{name}", value, folder, "name a file that smoothcert.defences.save_module wrote"
+            )
+        changed[name] = str(found)
+    return section.model_copy(update=changed)
+
+
+def resolve_attack(section: AttackSection, folder: Path, field: str) -> AttackSection:
+    """Likewise, for an attack's surrogates.
+
+    Raises:
+        JobError: as for ``resolve_encoder``.
+    """
+    surrogates = tuple(
+        resolve_encoder(surrogate, folder, f"{field}.surrogates.{number}")
+        for number, surrogate in enumerate(section.surrogates)
+    )
+    return section.model_copy(update={"surrogates": surrogates})
+
+
+def without_place(value: str) -> str:
+    """A path without its folders: what a file holds is known by its digest, wherever it is kept."""
+    return Path(value).name if Path(value).is_absolute() else value
+
+
+def _stays(value: str) -> bool:
+    return value.startswith(("bundled:", "~")) or _URL.match(value) is not None or Path(value).is_absolute()
+
+
+def _find(value: str, folder: Path) -> Path | None:
+    for base in (folder, Path.cwd()):
+        if (base / value).exists():
+            return (base / value).resolve()
+    return None
+
+
+def _find_code(value: str, folder: Path, field: str) -> str:
+    place, _, attribute = value.rpartition(":")
+    file = place if place.endswith(".py") else place.replace(".", "/") + ".py"
+    if Path(file).is_absolute():
+        found = Path(file) if Path(file).exists() else None
+    else:
+        found = _find(file, folder)
+    if found is not None:
+        return f"{found}:{attribute}"
+    if not place.endswith(".py") and _is_installed(place.split(".")[0]):
+        return value
+    raise _nowhere(
+        field, value, folder, f"put {file} there, or install the package that holds it on every worker"
+    )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module that runs as a script has no spec
+        return True
+
+
+def _nowhere(field: str, value: str, folder: Path, remedy: str) -> JobError:
+    places = " and ".join(f"'{place}'" for place in dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
+    return JobError(f"{field}='{value}' does not exist; looked in {places}", remedy=remedy)
