@@ -12,7 +12,7 @@ attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import duckdb
@@ -34,10 +34,17 @@ _INTERNAL = "internal"
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run directory and its commits at one moment."""
+    """A run directory and its commits at one moment.
+
+    Attributes:
+        directory: the run directory.
+        committed: its commits.
+        failures: what reading its files raised.
+    """
 
     directory: RunDirectory
     committed: Committed
+    failures: list[Exception] = field(default_factory=list)
 
     @classmethod
     def load(cls, directory: RunDirectory) -> OpenedRun:
@@ -51,11 +58,15 @@ class OpenedRun:
 
     def certificates(self) -> CommittedFiles:
         """The committed files of the table ``certificates``; nothing is opened yet."""
-        return committed_files(self.directory.storage, CERTIFICATES, self.committed.files(CERTIFICATES.name))
+        return self._files(CERTIFICATES)
 
     def attacks(self) -> CommittedFiles:
         """The same of the table ``attacks``."""
-        return committed_files(self.directory.storage, ATTACKS, self.committed.files(ATTACKS.name))
+        return self._files(ATTACKS)
+
+    def _files(self, table: TableSchema) -> CommittedFiles:
+        files = self.committed.files(table.name)
+        return committed_files(self.directory.storage, table, files, self.failures)
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:
