@@ -36,7 +36,8 @@ def query(
     """Ask one or more runs in SQL (DuckDB, read-only).
 
     Views: certificates, bounds, quarantine, units, runs, certified_share. Functions: fcsb, angular_bound,
-    angular_radius, margin_radius, similarity_bound, large_radius_bound, ebh.
+    angular_radius, margin_radius, similarity_bound, large_radius_bound, share_interval, mean_interval, median_interval,
+    quantile_interval, ebh(target, q), whose targets are in SELECT targets FROM runs.
     """
     if len(arguments) < 2:
         raise QueryError(

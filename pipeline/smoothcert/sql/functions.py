@@ -8,6 +8,7 @@
                                                      similarity to a text that is certified (T4)
     large_radius_bound(exceedance, radius, sigma)    cosine certified from the row's exceedance_lcb (T6)
     share_low(certified, pairs, final), share_high   95% confidence interval of a population share
+    share_interval, mean_interval, median_interval, quantile_interval: see intervals.py
 
 NULL in gives NULL out; a vacuous bound is NULL; a number outside a function's domain is an error.
 """
@@ -21,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from smoothcert.sql.intervals import register_intervals
 
 Array = NDArray[np.float64]
 
@@ -37,6 +40,7 @@ def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
     for name, function in _OF_FIVE.items():
         _register(connection, name, _five(function), ["DOUBLE"] * 5)
     _register(connection, "large_radius_bound", _three(_large_radius_bound), ["DOUBLE[]", "DOUBLE", "DOUBLE"])
+    register_intervals(connection)
 
 
 def _register(

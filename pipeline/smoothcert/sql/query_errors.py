@@ -7,6 +7,7 @@ import re
 import duckdb
 
 from smoothcert.errors import QueryError, did_you_mean
+from smoothcert.sql.intervals import INTERVALS
 
 _READING = ("SELECT", "EXPLAIN")
 """DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM are SELECT statements to DuckDB."""
@@ -60,7 +61,7 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
     if isinstance(error, duckdb.CatalogException) and "function" in message.lower():
         return (
             "smoothcert adds fcsb, angular_bound, angular_radius, margin_radius, similarity_bound, "
-            "large_radius_bound and ebh to DuckDB's functions"
+            "large_radius_bound, " + ", ".join(INTERVALS) + " and ebh to DuckDB's functions"
         )
     if isinstance(error, (duckdb.CatalogException, duckdb.BinderException)):
         return "views: " + ", ".join(_catalogue(connection))
