@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 HELP = (
     "Ask one or more runs in SQL (DuckDB, read-only).\n\n"
     "Views: certificates, bounds, quarantine, units, runs, certified_share. "
-    f"Functions: {', '.join(sql_functions())}, ebh."
+    f"Functions: {', '.join(sql_functions())}, share_interval, mean_interval, median_interval, quantile_interval, "
+    "ebh(target, q), whose targets are in SELECT targets FROM runs."
 )
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.redaction import without_secrets, without_secrets_of
+from smoothcert.runtime.ray_address import REACH_S, asking_once, wait_for_listener, waiting_aloud
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,9 @@ def connect(section: ExecutorSection) -> bool:
     Workers of a cluster that was named get this package through the runtime environment, so that they need only
     its dependencies.
 
+    What is waited for is said after five seconds: at most a minute until something listens at the address, and
+    then about 40 s for its answer.
+
     Raises:
         ExecutorError: no cluster at that address, or it refuses the token.
     """
@@ -123,8 +128,11 @@ def connect(section: ExecutorSection) -> bool:
     # ray.init takes SIGTERM for itself and would end this process at once
     on_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if on_main_thread else None
+    if address:
+        wait_for_listener(address, REACH_S)
     try:
-        ray.init(address=address or "local", **options)
+        with _joining(address):
+            ray.init(address=address or "local", **options)
     except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
         raise ExecutorError(
             f"cannot join the Ray cluster at executor.address={without_secrets(str(address))!r}: "
@@ -136,3 +144,22 @@ def connect(section: ExecutorSection) -> bool:
         if handler is not None:
             signal.signal(signal.SIGTERM, handler)
     return True
+
+
+@contextlib.contextmanager
+def _joining(address: str | None) -> Iterator[None]:
+    """What goes on around ``ray.init``."""
+    if address is None:
+        with waiting_aloud("for Ray to start on this machine", _START_S):
+            yield
+        return
+    with (
+        asking_once(),
+        waiting_aloud(f"for the Ray cluster at '{without_secrets(address)}' to answer", _ANSWER_S),
+    ):
+        yield
+
+
+_START_S = 60.0
+_ANSWER_S = 60.0
+"""About how long Ray tries by itself."""

@@ -4,6 +4,7 @@ Those of the catalogue take what a certificate follows from, in its order: a low
 cosine, then sigma (docs/certificates.md lists them). Beside them
 
     share_low(certified, pairs, final), share_high   95% confidence interval of a population share
+    share_interval, mean_interval, median_interval, quantile_interval: see intervals.py
 
 NULL in gives NULL out; a vacuous bound is NULL; a number outside a function's domain is an error.
 """
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import Certificate, Form, sql_functions
 from smoothcert.catalogue.evidence import Evidence
+from smoothcert.sql.intervals import register_intervals
 
 Array = NDArray[np.float64]
 
@@ -38,6 +40,7 @@ def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
         _register(connection, name, _of_columns(certificate, form), arguments, types)
     for name, function in (("share_low", _share_low), ("share_high", _share_high)):
         _register(connection, name, function, ("certified", "pairs", "final"), ["DOUBLE"] * 3)
+    register_intervals(connection)
 
 
 def _of_columns(certificate: Certificate, form: Form) -> Callable[..., Array]:

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from smoothcert.errors import QueryError
+from smoothcert.sql.failed_reading import explain_failed_reading
 from smoothcert.sql.functions import register_functions
 from smoothcert.sql.query_errors import explain, read_only
 from smoothcert.sql.views import OpenedRun, create_views
@@ -57,12 +58,13 @@ class Query:
                     remedy="name each run once; a copy of a directory is the same run",
                 )
             opened[run.run_id] = OpenedRun.load(run)
+        self._runs = tuple(opened.values())
         # a large sort may spill; the directory goes when the connection is closed
         self._spill = tempfile.TemporaryDirectory(prefix="smoothcert-query-")
         self._connection = duckdb.connect(":memory:", config={"temp_directory": self._spill.name})
         try:
             register_functions(self._connection)
-            create_views(self._connection, list(opened.values()))
+            create_views(self._connection, self._runs)
             for statement in _LOCKDOWN:
                 self._connection.execute(statement)
         except BaseException:
@@ -75,11 +77,17 @@ class Query:
         Raises:
             QueryError: the SQL is wrong, or would do more than read; the text says which columns or views
                 there are.
+            StoreError: a committed file is lost, cut or damaged, or the store does not answer.
         """
         statement = read_only(self._connection, text)
+        for run in self._runs:
+            run.failures.clear()
         try:
             return self._connection.sql(statement).to_arrow_table()
         except duckdb.Error as exc:
+            for run in self._runs:
+                for failure in run.failures:
+                    raise explain_failed_reading(run.directory, run.committed, failure) from exc
             raise explain(exc, text, self._connection) from exc
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import duckdb
 
 from smoothcert.catalogue.certificates import sql_functions
 from smoothcert.errors import QueryError, did_you_mean
+from smoothcert.sql.intervals import INTERVALS
 
 _READING = ("SELECT", "EXPLAIN")
 """DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM are SELECT statements to DuckDB."""
@@ -59,7 +60,8 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
     if isinstance(error, duckdb.BinderException) and "column" in message.lower():
         return _columns(message, text, connection)
     if isinstance(error, duckdb.CatalogException) and "function" in message.lower():
-        return f"smoothcert adds {', '.join(sql_functions())} and ebh to DuckDB's functions"
+        names = ", ".join([*sql_functions(), *INTERVALS])
+        return f"smoothcert adds {names} and ebh to DuckDB's functions"
     if isinstance(error, (duckdb.CatalogException, duckdb.BinderException)):
         return "views: " + ", ".join(_catalogue(connection))
     return "check the SQL; 'DESCRIBE certificates' lists columns and types"

@@ -14,7 +14,7 @@ Every table that tasks fill has a view of its name, and one ``replaced_<name>`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import duckdb
@@ -38,10 +38,17 @@ _INTERNAL = "internal"
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run directory and its commits at one moment."""
+    """A run directory and its commits at one moment.
+
+    Attributes:
+        directory: the run directory.
+        committed: its commits.
+        failures: what reading its files raised.
+    """
 
     directory: RunDirectory
     committed: Committed
+    failures: list[Exception] = field(default_factory=list)
 
     @classmethod
     def load(cls, directory: RunDirectory) -> OpenedRun:
@@ -55,7 +62,7 @@ class OpenedRun:
 
     def files(self, table: TableSchema) -> CommittedFiles:
         """The committed files of a table; nothing is opened yet."""
-        return committed_files(self.directory.storage, table, self.committed.files(table.name))
+        return committed_files(self.directory.storage, table, self.committed.files(table.name), self.failures)
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:

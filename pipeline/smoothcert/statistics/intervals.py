@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainccinv, betaincinv, betaln, xlogy
+from scipy.special import bdtr, betainccinv, betaincinv, betaln, xlogy
 
 from smoothcert.statistics.bounds import Method, lower_bound
 
@@ -73,6 +73,46 @@ def mean_interval(
     method: Method = "betting" if anytime else "empirical_bernstein"
     low, below = lower_bound(np.stack([sample, 1.0 - sample]), tail, method)
     return float(low), min(1.0, math.nextafter(1.0 - float(below), 2.0))
+
+
+def quantile_ranks(pairs: int, quantile: float, confidence: float = 0.95) -> tuple[int, int]:
+    """Ranks of the sorted values between which a population quantile lies, whatever the distribution.
+
+    From the number of values at most the quantile, which is binomial (Thompson 1936; David and Nagaraja, Order
+    Statistics, 7.1). Ties and atoms only add coverage.
+
+    Args:
+        pairs: values, one per pair, a number that was fixed beforehand.
+        quantile: in (0, 1); 0.5 is the median.
+        confidence: coverage, in [0.5, 1).
+
+    Returns:
+        (low, high), ranks from 1 for the smallest; 0 and pairs + 1 where that side has no bound.
+
+    Raises:
+        ValueError: a negative number of pairs, a quantile outside (0, 1), or confidence outside [0.5, 1).
+    """
+    if pairs < 0:
+        raise ValueError(f"pairs={pairs} must be 0 or more")
+    if not 0.0 < quantile < 1.0:
+        raise ValueError(f"quantile={quantile} must be between 0 and 1, e.g. 0.5 for the median")
+    tail = _tail(confidence)
+    if pairs == 0:
+        return 0, 1
+    low = _count_below(pairs, quantile, tail)
+    # seen from above, the same for 1 - quantile
+    return low, pairs + 1 - _count_below(pairs, 1.0 - quantile, tail)
+
+
+def _count_below(pairs: int, quantile: float, tail: float) -> int:
+    """The largest rank l with P(Binomial(pairs, quantile) < l) at most ``tail``; 0 for none."""
+    # the distribution function is accurate to more than this share
+    limit = tail * (1.0 - 1e-9)
+    low, high = 0, pairs + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if bdtr(middle - 1, pairs, quantile) <= limit else (low, middle)
+    return low
 
 
 def _tail(confidence: float) -> float:

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from smoothcert.errors import JobError, StoreError
+from smoothcert.errors import JobError
 from smoothcert.storage.filesystem import Entry
-from smoothcert.store.commits import COMMITS, MANIFESTS, named
+from smoothcert.store.commits import COMMITS, MANIFESTS
+from smoothcert.store.lost import lost_rows
 from smoothcert.store.parts import gone
 from smoothcert.store.run_directory import WORKERS, RunDirectory
 from smoothcert.store.tables.registry import TABLES
@@ -98,15 +99,7 @@ def _refuse_missing(run: RunDirectory, sizes: dict[str, int]) -> None:
     ]
     missing = gone(run.storage, unseen)
     if missing:
-        rows = zip(committed.table["unit_id"].to_pylist(), committed.table["parts"].to_pylist(), strict=True)
-        units = [unit_id for unit_id, parts in rows if any(part["file"] in missing for part in parts)]
-        raise StoreError(
-            f"'{run.storage.full_url(missing[0])}' is committed, but it is missing or was changed: "
-            f"{len(units):,} units lack their rows; nothing was deleted",
-            remedy=f"restore it from a copy; or delete <unit>.json of these units in "
-            f"'{run.storage.full_url(COMMITS)}' and run the same command again, and only they are done again: "
-            + named(units),
-        )
+        raise lost_rows(run, committed, missing, more="; nothing was deleted")
 
 
 def _candidates(run: RunDirectory) -> Iterator[tuple[str, Entry]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import TrackingError
+from smoothcert.tracking.destination import sqlite_uri
 
 
 def ensure_database(database: Path, artifacts: str) -> None:
@@ -37,7 +38,7 @@ def ensure_database(database: Path, artifacts: str) -> None:
         database.parent.mkdir(parents=True, exist_ok=True)
         made.touch()
         with _unsynchronised(made):
-            SqlAlchemyStore(f"sqlite:///{made}", artifacts).engine.dispose()
+            SqlAlchemyStore(sqlite_uri(made), artifacts).engine.dispose()
         _flush(made)
         _link(made, database)
     except OSError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from smoothcert.job import TrackingSection
 from smoothcert.redaction import without_secrets
 from smoothcert.storage import Storage
 
+_MORE_IN_A_URI = frozenset("?%#:")
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 
@@ -48,7 +50,9 @@ class Destination:
     @property
     def how_to_look(self) -> str:
         """What to open or to run in order to see it."""
-        return f"open {self.shown}" if self.remote else f"mlflow ui --backend-store-uri {self.shown}"
+        if self.remote:
+            return f"open {self.shown}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(self.shown)}"
 
 
 def destination(run_url: str, tracking: TrackingSection) -> Destination:
@@ -59,8 +63,8 @@ def destination(run_url: str, tracking: TrackingSection) -> Destination:
         tracking: the job's section.
 
     Raises:
-        TrackingError: nothing names a store, and the run is not on this machine, so that none can be beside
-            it.
+        TrackingError: nothing names a store, and none can be beside the run: it is not on this machine, or its
+            path cannot be written as a URI.
     """
     named = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if named:
@@ -73,4 +77,26 @@ def destination(run_url: str, tracking: TrackingSection) -> Destination:
         )
     runs = Path(storage.root).parent
     database = runs / DATABASE
-    return Destination(f"sqlite:///{database}", (runs / ARTIFACTS).as_uri(), database)
+    return Destination(sqlite_uri(database), (runs / ARTIFACTS).as_uri(), database)
+
+
+def sqlite_uri(database: Path) -> str:
+    """The URI by which MLflow opens this file, and no other: signs such as ``?`` and ``%`` mean more in a URI.
+
+    Raises:
+        TrackingError: the installed SQLAlchemy has no way to name this file.
+    """
+    from sqlalchemy.engine import URL, make_url
+
+    if not set(str(database)) & _MORE_IN_A_URI:
+        return f"sqlite:///{database}"
+    # with the driver's name: for "sqlite:///" MLflow makes a directory of what is still encoded
+    uri = URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
+    understood = make_url(uri)
+    if understood.database != str(database) or understood.query:
+        raise TrackingError(
+            f"MLflow's database cannot be at '{database}': SQLAlchemy reads '{uri}' as '{understood.database}'",
+            remedy="upgrade SQLAlchemy to 2.1 or newer, choose a directory without '?' and '%' in its path "
+            "(output.runs), or name a server in tracking.uri",
+        )
+    return uri

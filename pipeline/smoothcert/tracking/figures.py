@@ -22,6 +22,11 @@ from smoothcert.summary.summary import Mean, Share, Summary
 PARAM_LIMIT = 500
 """Characters of a parameter; the shortest limit among MLflow's backends. job.yaml has the whole."""
 
+SOURCE_LIMIT = 65_535
+"""Bytes of a data set's source, in MySQL the narrowest of MLflow's backends."""
+NOTE_LIMIT = 5_000
+"""Characters of a tag, and so of the description, in servers of some age."""
+
 
 def parameters(job: Job) -> dict[str, str]:
     """The resolved job, a dotted name for each field; without credentials and the tracking section."""
@@ -33,6 +38,22 @@ def parameters(job: Job) -> dict[str, str]:
 def job_document(job: Job) -> str:
     """``job.yaml`` as an artifact: the resolved job without credentials."""
     return yaml.safe_dump(clean(job.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def dataset_source(job: Job) -> str:
+    """Where the data are, as JSON for MLflow's data set: every URI, or where they are too many the first ones.
+
+    Then it says how many there are and their digest; job.yaml has the whole list.
+    """
+    uris = clean(list(job.data.uris))
+    source: dict[str, Any] = {"uri": uris[0] if len(uris) == 1 else uris, "format": job.data.format}
+    text = json.dumps(source)
+    shown = len(uris)
+    while len(text) > SOURCE_LIMIT:
+        shown //= 2
+        digest = hashlib.sha256(json.dumps(uris).encode()).hexdigest()
+        text = json.dumps(source | {"uri": uris[:shown], "uris": len(uris), "sha256": digest})
+    return text
 
 
 def summary_document(summary: Summary) -> str:
@@ -77,7 +98,7 @@ def metric_name(target: str) -> str:
 
 
 def description(summary: Summary) -> str:
-    """Markdown that MLflow shows on the run's page."""
+    """Markdown that MLflow shows on the run's page; radii that are too many for it are counted."""
     header, rows = summary.table()
     lines = [
         f"{summary.ok:,} of {summary.pairs:,} pairs have certificates, at sigma {summary.sigma:g} and alpha "
@@ -86,9 +107,15 @@ def description(summary: Summary) -> str:
         "",
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
-        *("| " + " | ".join(row) + " |" for row in rows),
     ]
-    return "\n".join(lines)
+    told = "\n".join(lines)
+    for number, row in enumerate(rows):
+        line = "\n| " + " | ".join(row) + " |"
+        end = f"\n\n{len(rows) - number} more radii are in summary.json"
+        if len(told) + len(line) + len(end) > NOTE_LIMIT:
+            return told + end
+        told += line
+    return told
 
 
 def shortened(text: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from smoothcert.errors import SmoothcertError, TrackingError
 from smoothcert.job import Job, TrackingSection
-from smoothcert.redaction import clean, without_secrets, without_secrets_of
+from smoothcert.redaction import without_secrets, without_secrets_of
 from smoothcert.store import CommitLog, RunDirectory, RunInfo
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking import figures
@@ -151,14 +151,14 @@ def _write(client: Any, child: Any, info: RunInfo, summary: Summary, job: Job) -
 def _dataset(info: RunInfo, job: Job) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    uris = clean(list(job.data.uris))
-    scheme = uris[0].partition("://")[0] if "://" in uris[0] else "local"
+    first = job.data.uris[0]
+    scheme = first.partition("://")[0] if "://" in first else "local"
     return DatasetInput(
         Dataset(
             name=job.name,
             digest=info.data_digest[:_DIGEST_LIMIT],
             source_type=scheme,
-            source=json.dumps({"uri": uris[0] if len(uris) == 1 else uris, "format": job.data.format}),
+            source=figures.dataset_source(job),
             profile=json.dumps({"num_rows": info.pairs, "digest": info.data_digest}),
         ),
         [InputTag("mlflow.data.context", "certification")],

@@ -1,0 +1,92 @@
+"""SQL aggregates with 95% confidence intervals: what the pairs at hand say about the population they were drawn from.
+
+    share_interval(holds, finished := true)     n, share, low, high; NULL does not hold, as in certified_share
+    mean_interval(x, least := 0, most := 1)     n, mean, low, high; x between least and most
+    median_interval(x)                          n, median, low, high
+    quantile_interval(x, q)                     n, quantile, low, high
+
+Each is a struct and works with GROUP BY: ``SELECT label, unnest(median_interval(certified_radius)) FROM certificates
+GROUP BY label``. Means and quantiles leave NULL out, and n says how many were counted; ``coalesce(certified_radius,
+0)`` counts pairs without a certificate too. Intervals are free of assumptions on the distribution. They are for a
+number of pairs that was fixed beforehand, so for finished runs; ``finished := false`` makes a share valid at every
+moment of a run. None contains the failures that alpha allows.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import duckdb
+import pyarrow as pa
+
+from smoothcert.statistics.intervals import quantile_ranks
+
+CONFIDENCE = 0.95
+"""Coverage of the intervals."""
+INTERVALS = ("share_interval", "mean_interval", "median_interval", "quantile_interval")
+"""Names of the functions."""
+
+_TERM = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
+# sums over many rows round; the intervals are widened by more than that
+_SLACK = 1e-9
+_HALF = f"""(sqrt(2.0 * {_TERM!r} * var_samp((x - least) / (most - least)) / count(x))
+    + 7.0 * {_TERM!r} / (3.0 * (count(x) - 1)) + {_SLACK!r}) * (most - least)"""
+_SORTED = "list_sort(list(x) FILTER (x IS NOT NULL))"
+
+_MACROS = (
+    """CREATE MACRO share_interval(holds, finished := true) AS {
+        'n': count(*),
+        'share': count_if(holds) / nullif(count(*), 0),
+        'low': share_low(count_if(holds), count(*), (finished)::INTEGER),
+        'high': share_high(count_if(holds), count(*), (finished)::INTEGER)
+    }""",
+    # empirical Bernstein (Maurer and Pontil 2009, theorem 4), from moments, each side at half of the failures
+    f"""CREATE MACRO mean_interval(x, least := 0, most := 1) AS {{
+        'n': count(x),
+        'mean': avg(x),
+        'low': CASE
+            WHEN least >= most THEN error('mean_interval: least must be below most')
+            WHEN min(x) < least OR max(x) > most THEN error(
+                'mean_interval: x holds ' || (CASE WHEN min(x) < least THEN min(x) ELSE max(x) END)::VARCHAR
+                || ', outside of least=' || (least)::VARCHAR || ' and most=' || (most)::VARCHAR
+                || '; name its range, e.g. mean_interval(x, least := -1, most := 1)')
+            WHEN count(x) = 0 THEN NULL
+            WHEN count(x) = 1 THEN least
+            ELSE greatest(least, avg(x) - {_HALF}) END::DOUBLE,
+        'high': CASE WHEN count(x) = 0 THEN NULL WHEN count(x) = 1 THEN most
+            ELSE least(most, avg(x) + {_HALF}) END::DOUBLE
+    }}""",
+    f"""CREATE MACRO quantile_interval(x, q) AS {{
+        'n': count(x),
+        'quantile': {_SORTED}[greatest(1, ceil(q * count(x)))::BIGINT],
+        'low': {_SORTED}[quantile_rank_low(count(x), q)::BIGINT],
+        'high': {_SORTED}[quantile_rank_high(count(x), q)::BIGINT]
+    }}""",
+    f"""CREATE MACRO median_interval(x) AS {{
+        'n': count(x),
+        'median': median(x),
+        'low': {_SORTED}[quantile_rank_low(count(x), 0.5)::BIGINT],
+        'high': {_SORTED}[quantile_rank_high(count(x), 0.5)::BIGINT]
+    }}""",
+)
+
+
+def register_intervals(connection: duckdb.DuckDBPyConnection) -> None:
+    """Register the aggregates on a connection that has ``share_low`` and ``share_high``."""
+    for name, side in (("quantile_rank_low", 0), ("quantile_rank_high", 1)):
+        connection.create_function(
+            name, _rank(side), ["BIGINT", "DOUBLE"], "BIGINT", type="arrow", null_handling="special"
+        )
+    for macro in _MACROS:
+        connection.execute(macro)
+
+
+def _rank(side: int) -> object:
+    def rank(n: pa.ChunkedArray, q: pa.ChunkedArray) -> pa.Array:
+        ranks = [
+            None if count is None or share is None else quantile_ranks(count, share, CONFIDENCE)[side]
+            for count, share in zip(n.to_pylist(), q.to_pylist(), strict=True)
+        ]
+        return pa.array(ranks, type=pa.int64())
+
+    return rank
