@@ -14,10 +14,10 @@ from smoothcert.audit.claims import (
     same_encoder,
 )
 from smoothcert.audit.expressions import SLACK, computed, number
-from smoothcert.audit.rules import Check, Rule, broken_numbers, checked
+from smoothcert.audit.rules import Check, Rule, checked
 from smoothcert.catalogue.certificates import of_quantity, quantities
 from smoothcert.catalogue.quantities import Quantity
-from smoothcert.store import ATTACKS, RunInfo
+from smoothcert.store import RunInfo
 from smoothcert.summary.scan import quoted
 from smoothcert.work.attack.asked import AskedAttack
 
@@ -43,29 +43,12 @@ def attack_rules(
             nothing of it.
     """
     here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
-    which = WHICH
-    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(ATTACKS, here))
-    yield Rule(
-        "doubled-attack",
-        "4.4",
-        "a pair has more than one row of one attack, subject and budget",
-        f"SELECT pair_id, any_value({which}) AS detail {here} GROUP BY pair_id, attack_id, subject, budget "
-        "HAVING count(*) > 1",
-    )
-    yield Rule(
-        "merged-attempts",
-        "4.4",
-        "rows of one unit come from several attempts",
-        f"SELECT any_value(pair_id) AS pair_id, unit_id AS detail {here} "
-        "GROUP BY unit_id HAVING count(DISTINCT attempt) > 1",
-    )
-    yield Rule(
-        "foreign-pair",
-        "4.4",
-        "an attack is about a pair that the run has no row of",
-        f"SELECT a.pair_id, {which} AS detail FROM (SELECT * {here}) a ANTI JOIN (SELECT pair_id FROM certificates "
-        f"WHERE run_id = {quoted(info.run_id)}) c ON a.pair_id = c.pair_id",
-    )
+    yield from _row_rules(info, asked, here, WHICH)
+    yield from _certificate_rules(info, stale, here, WHICH)
+
+
+def _row_rules(info: RunInfo, asked: Sequence[AskedAttack], here: str, which: str) -> Iterator[Rule]:
+    """What attack rows show by themselves."""
     yield Rule(
         "missing-attack",
         "5",
@@ -92,6 +75,12 @@ def attack_rules(
         f"encoder_digest <> {quoted(info.encoder_digest)}) AND (violation IS NOT NULL OR certified_cosine IS NOT NULL "
         f"OR {' OR '.join(f'{quantity.shown} IS NOT NULL' for quantity in _SHOWN)})",
     )
+
+
+def _certificate_rules(
+    info: RunInfo, stale: Mapping[str, Sequence[str]], here: str, which: str
+) -> Iterator[Rule]:
+    """What attack rows show of the certificates of their pairs."""
     joined = _joined(info)
     yield Rule(
         "other-units",

@@ -24,12 +24,13 @@ from smoothcert.audit.expressions import computed, number
 from smoothcert.audit.outcomes import asked_sections, outcome_rules, outside_their_bounds
 from smoothcert.audit.plan import misplaced_rows
 from smoothcert.audit.rules import Rule, certificate_rules
+from smoothcert.audit.tables import table_rules
 from smoothcert.audit.textual import pool_of, textual_rules
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
-from smoothcert.store import ATTACKS, CERTIFICATES, RunDirectory, RunInfo
+from smoothcert.store import ATTACKS, CERTIFICATES, TABLES, RunDirectory, RunInfo
 from smoothcert.summary.scan import quoted
 from smoothcert.work.attack.asked import AskedAttack, asked_attacks
 
@@ -178,6 +179,8 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
     book = _Book()
     with Query([run]) as query:
         stale = stale_pairs(run, run.commits.load(), ATTACKS, CERTIFICATES)
+        for table in TABLES.values():
+            book.hold(query, table_rules(info, table))
         book.hold(query, certificate_rules(info))
         book.hold(query, textual_rules(info, pool_of(run)))
         book.hold(query, attack_rules(info, asked, stale))

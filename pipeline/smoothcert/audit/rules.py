@@ -2,7 +2,7 @@
 
 Each statement selects offending rows as (pair_id, detail). Bounds are computed anew from the row's confidence bounds,
 so that a bound which was raised, by a bug or by hand, is found even where no attack comes near it. Certificates
-about texts are in textual.py, what attacks show in attacks.py.
+about texts are in textual.py, what attacks show in attacks.py, what no row of any table shows in tables.py.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
 from smoothcert.catalogue.evidence import SCORE, part_of
-from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
+from smoothcert.store import RunInfo
 from smoothcert.summary.scan import quoted
 
 SEARCH = 1e-5
@@ -107,26 +105,12 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
     certify = info.job.certify
     here = f"FROM certificates WHERE run_id = {quoted(info.run_id)}"
     ok = f"{here} AND status = 'ok'"
-    yield Rule("not-a-number", "4.1", "a number is NaN or infinite", broken_numbers(CERTIFICATES, here))
     yield Rule(
         "quarantined-claims",
         "4.1",
         "a quarantined pair carries a bound",
         f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND "
         f"coalesce({', '.join(f'{name}::VARCHAR' for name in _CLAIMING)}) IS NOT NULL",
-    )
-    yield Rule(
-        "doubled-pair",
-        "4.4",
-        "a pair has more than one row",
-        f"SELECT pair_id, count(*) || ' rows' AS detail {here} GROUP BY pair_id HAVING count(*) > 1",
-    )
-    yield Rule(
-        "merged-attempts",
-        "4.4",
-        "rows of one unit come from several attempts",
-        f"SELECT any_value(pair_id) AS pair_id, unit_id AS detail {here} "
-        "GROUP BY unit_id HAVING count(DISTINCT attempt) > 1",
     )
     yield Rule(
         "other-question",
@@ -299,18 +283,3 @@ def _beyond_draws(info: RunInfo) -> list[Check]:
         )
         for name, (score, level) in scores.items()
     ]
-
-
-def broken_numbers(table: TableSchema, here: str) -> str:
-    """Rows where a number is NaN, or infinite where it may not be."""
-    conditions = []
-    for column in table.columns:
-        if pa.types.is_floating(column.type):
-            conditions.append(f"isnan({column.name})")
-            if not column.infinite:
-                conditions.append(f"isinf({column.name})")
-        elif pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
-            # as text: one test for any length
-            test = "NaN" if column.infinite else "NaN|Infinity|inf"
-            conditions.append(f"regexp_matches({column.name}::VARCHAR, '{test}', 'i')")
-    return f"SELECT pair_id, 'see the row' AS detail {here} AND ({' OR '.join(conditions)})"

@@ -19,13 +19,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log, sqrt
 
 from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql import Query
 from smoothcert.statistics import share_interval
-from smoothcert.store import RunDirectory, RunInfo
+from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
 from smoothcert.summary.scan import quoted, scan
 
 SUMMARY_VERSION = 2
@@ -112,6 +112,14 @@ class TargetOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class TableCount:
+    """Rows of one table besides the certificates, and how many of them claim nothing."""
+
+    rows: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The figures of one run.
 
@@ -138,6 +146,7 @@ class Summary:
         targets: one entry per target of the job.
         expected_false_certificates: alpha x ok pairs, for each statement by itself.
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
+        tables: rows of each other table that has any, by its name.
     """
 
     run_id: str
@@ -161,6 +170,7 @@ class Summary:
     targets: tuple[TargetOutcome, ...]
     expected_false_certificates: float
     unknown_labels: int = 0
+    tables: Mapping[str, TableCount] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
@@ -284,7 +294,22 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         targets=targets,
         expected_false_certificates=certify.alpha * ok,
         unknown_labels=figures["unknown_labels"],
+        tables=_table_counts(query, run_id),
     )
+
+
+def _table_counts(query: Query, run_id: str) -> dict[str, TableCount]:
+    found = {}
+    for table in TABLES.values():
+        if table is CERTIFICATES:
+            continue
+        (row,) = query.sql(
+            f"SELECT count(*) AS rows, count_if(status = 'quarantined') AS quarantined FROM {table.name} "
+            f"WHERE run_id = {quoted(run_id)}"
+        ).to_pylist()
+        if row["rows"]:
+            found[table.name] = TableCount(row["rows"], row["quarantined"])
+    return found
 
 
 def make_share(count: int, of: int, *, anytime: bool = False) -> Share:

@@ -85,6 +85,8 @@ def metrics(summary: Summary) -> dict[str, float]:
                 found.update(_with_interval(f"{name}_cosine_{each.cosine:g}/{here}", each.share))
         for name, share in at.unchanged.items():
             found.update(_with_interval(f"{name}/{here}", share))
+    for name, count in summary.tables.items():
+        found |= {f"{name}/rows": count.rows, f"{name}/quarantined": count.quarantined}
     for target in summary.targets:
         name = metric_name(target.name)
         for decision in ("certified", "refuted", "budget"):
