@@ -193,7 +193,17 @@ def make_run(
             [row | {"unit_id": attacked} for row in attacks], ATTACKS, run_id=run.run_id, attempt=attempt
         )
         part = write_part(run.storage, ATTACKS, attacked, attempt, table)
-        run.commits.commit(Commit(unit_id=attacked, attempt=attempt, parts=(part,)))
+        quarantined = sum(row["status"] != "ok" for row in attacks)
+        run.commits.commit(
+            Commit(
+                unit_id=attacked,
+                attempt=attempt,
+                task="1a2b3c4d",
+                parts=(part,),
+                ok=len(attacks) - quarantined,
+                quarantined=quarantined,
+            )
+        )
     return run
 
 
@@ -415,7 +425,14 @@ def attacked_again(url: Path, first: Row) -> RunDirectory:
     )
     part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
     run.commits.commit(
-        Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=superseded_rows(unit))
+        Commit(
+            unit_id=unit.unit_id,
+            attempt=attempt,
+            task="1a2b3c4d",
+            parts=(part,),
+            ok=1,
+            supersedes=superseded_rows(unit),
+        )
     )
     return run
 
