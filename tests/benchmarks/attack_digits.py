@@ -87,14 +87,13 @@ def run_job(options: argparse.Namespace, name: str, sigma: float, attacks: list[
     }
     started = time.perf_counter()
     driver = Driver(parse_job(json.dumps(job)))
-    attack_driver = AttackDriver(driver)
-    attack_driver.check()
+    driver.check()
     certified = driver.work("certification", Monitor(on_result=lambda result: None))
     monitor = Monitor(on_result=lambda result: None, on_progress=progress_line(name), stop=threading.Event())
-    report = attack_driver.run(monitor)
+    report = driver.work("attacks", monitor)
     say(
-        f"# {name}: {certified.done} of {certified.pairs} pairs certified, {report.units - report.missing} of "
-        f"{report.units} attack units done, {time.perf_counter() - started:.0f} s"
+        f"# {name}: {certified.done} of {certified.pairs} pairs certified, {report.done} of {report.pairs} attacked "
+        f"(each counted once for every attack), {time.perf_counter() - started:.0f} s"
     )
     return driver.run
 

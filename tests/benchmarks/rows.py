@@ -57,10 +57,10 @@ def main() -> None:
         pair = Pair(f"p{i}", "memory", None, ("x",), None, None)
         measured.append(Measurement("u", pair, question, scores, options.draws, 63, "fixed", (), ()))
     started = time.process_time()
-    rows.rows(measured[:2])
+    rows.rows("u", measured[:2])
     print(f"first rows, tables built once a process: {time.process_time() - started:.2f} s")
     started, wall = time.process_time(), time.perf_counter()
-    made = rows.rows(measured)
+    made = rows.rows("u", measured)
     cpu, wall = time.process_time() - started, time.perf_counter() - wall
     print(f"question: {1e3 * asking / options.pairs:.2f} CPU ms a pair ({options.classes} classes)")
     print(f"row: {1e3 * cpu / options.pairs:.2f} CPU ms a pair, {1e3 * wall / options.pairs:.2f} ms wall")

@@ -17,6 +17,8 @@ from PIL import Image
 from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound
 from smoothcert.cli import exit_codes
+from smoothcert.cli.attack import attack as attack_command
+from smoothcert.cli.attack import choose_again
 from smoothcert.cli.retry import retry
 from smoothcert.cli.running import run_job
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
@@ -27,7 +29,8 @@ from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.retry import choose, retry_units
 from smoothcert.sql import Query
-from smoothcert.store import RunDirectory
+from smoothcert.store import ATTACKS, CERTIFICATES, RunDirectory
+from smoothcert.store.units import task_of
 
 PAIRS = 5
 BROKEN = 3
@@ -114,6 +117,16 @@ def attack(driver: Driver) -> RunDirectory:
     report = driver.work("attacks", quiet())
     assert (report.missing, report.failed) == (0, {})
     return driver.run
+
+
+def attack_units(run: RunDirectory) -> list[str]:
+    """Units of attacks that are committed, those of retries included."""
+    return sorted(unit for unit in run.commits.unit_ids() if task_of(unit))
+
+
+def attack_again(driver: Driver, where: str) -> int:
+    """What ``smoothcert attack JOB --retry SQL`` does; its exit code."""
+    return run_job(driver, choose_again(driver, where))
 
 
 def rows(run: RunDirectory, sql: str) -> list[dict[str, Any]]:
@@ -235,9 +248,11 @@ def test_a_stopped_job_resumes_and_gives_the_same_rows(driver: Callable[..., Dri
     made.work("certification", quiet())
     stop = threading.Event()
     first = made.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop))
-    assert first.stopped and 0 < first.missing < first.units == 3
+    assert first.stopped and 0 < first.missing < first.pairs == PAIRS and 0 < first.units_missing < 3
+    (shown,) = rows(made.run, "SELECT count(DISTINCT pair_id) AS pairs FROM attacks")
+    assert (first.resumed, first.done) == (0, shown["pairs"])
     again = driver([PGD]).work("attacks", quiet())
-    assert (again.resumed, again.missing) == (3 - first.missing, 0)
+    assert (again.resumed, again.pairs, again.missing) == (PAIRS - first.missing, PAIRS, 0)
     # float32 sums in another batch may round differently: the noise is the same
     resumed = numbers(made.run)
     assert len(resumed) == len(whole)
@@ -253,7 +268,8 @@ def test_a_stopped_job_resumes_and_gives_the_same_rows(driver: Callable[..., Dri
 def test_another_attack_joins_the_run_and_only_it_is_run(driver: Callable[..., Driver]) -> None:
     attack(driver([SIGNS]))
     report = driver([SIGNS, SIGNS | {"budget": 0.05}]).work("attacks", quiet())
-    assert (report.units, report.resumed, report.missing) == (6, 3, 0)
+    assert (report.pairs, report.resumed, report.missing) == (2 * PAIRS, PAIRS, 0)
+    assert len(attack_units(driver([SIGNS]).run)) == 2 * 3
     run = driver([SIGNS]).run
     assert len(rows(run, "SELECT DISTINCT attack_id FROM attacks")) == 2
     assert audit_run(run).sound
@@ -327,7 +343,6 @@ class Gradless(KnownEncoder):
         ([SIGNS | {"attack": "attackvlm"}], "matches a target"),
         ([SIGNS | {"objective": "matching", "target_image": "nowhere.png"}], "target_image='nowhere.png'"),
         ([SIGNS, SIGNS], "listed twice"),
-        ([], "no section 'attacks'"),
     ],
 )
 def test_bad_jobs_fail_before_anything_is_made(
@@ -336,6 +351,17 @@ def test_bad_jobs_fail_before_anything_is_made(
     with pytest.raises(JobError) as caught:
         run_job(driver(attacks))
     assert said in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_attack_job_without_attacks_is_refused_before_anything_is_made(
+    driver: Callable[..., Driver], tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(driver([]).job.to_yaml())
+    with pytest.raises(JobError, match="no section 'attacks'"):
+        attack_command(tmp_path / "job.yaml")
+    with pytest.raises(JobError, match="no attacks"):
+        driver([]).work("attacks", quiet())
     assert not (tmp_path / "runs").exists()
 
 
@@ -486,10 +512,11 @@ def test_quarantined_attacks_are_made_again_on_request(
     units = {unit.unit_id for unit in retry_units(run, chosen, run.commits.load())}
     stop = threading.Event()
     halted = again.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop), chosen)
-    assert halted.stopped and halted.missing == 1 and len(units) == 2
+    # each of the two units is one pair
+    assert halted.stopped and (halted.missing, halted.units_missing, len(units)) == (1, 1, 2)
     capsys.readouterr()
     # the encoder still broke under the other attack
-    assert run_job(*again(faulty(only), NAN)) == exit_codes.NOT_SOUND
+    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
     said = capsys.readouterr().err
     assert "1 quarantined pairs to attack again" in said and "2 more belong to attacks" in said
     third = state()
@@ -500,18 +527,18 @@ def test_quarantined_attacks_are_made_again_on_request(
         pair: first[pair] for pair in first.keys() - bright
     }
     known = run.commits.unit_ids()
-    assert run_job(*again(faulty(only), NAN)) == exit_codes.NOT_SOUND
+    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
     assert "0 quarantined pairs to attack again" in capsys.readouterr().err
     assert run.commits.unit_ids() == known
     # with all attacks made again the audit has nothing to object, but says what was there before
-    assert run_job(*again(faulty([PGD, other]), NAN)) == 0
+    assert attack_again(faulty([PGD, other]), NAN) == 0
     assert "because the encoder gave NaN" in " ".join(audit_run(run).notes)
     assert len(rows(run, "SELECT * FROM replaced_attacks WHERE error_class = 'NonFiniteError'")) > 0
 
 
 def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Driver], tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError):
-        run_job(*again(faulty([PGD]), NAN))
+        attack_again(faulty([PGD]), NAN)
     assert not (tmp_path / "runs").exists()
     made = faulty([PGD])
     known = made.run.commits.unit_ids()
@@ -521,7 +548,7 @@ def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Dri
         ("true) -- all", "check the SQL"),
     ):
         with pytest.raises(QueryError) as caught:
-            run_job(made, where)
+            attack_again(made, where)
         assert said in str(caught.value)
     assert made.run.commits.unit_ids() == known
 
@@ -539,11 +566,14 @@ def test_what_was_attacked_before_its_certificate_is_attacked_again(
     assert rows(run, knowing) == [{"n": PAIRS - len(BRIGHT)}]
     made.retry("certification", quiet(), choose(run, CERTIFICATES, NAN, option="--where"))
     report = faulty([PGD]).work("attacks", quiet())
-    assert (report.missing, report.units - report.resumed) == (0, 2)
+    # the two bright pairs, in two units of retries
+    assert (report.pairs, report.missing, report.pairs - report.resumed) == (PAIRS, 0, len(BRIGHT))
+    assert len(attack_units(run)) == 3 + 2
     assert rows(run, knowing) == [{"n": PAIRS}]
     assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2 * 2
     assert audit_run(run).sound
-    assert faulty([PGD]).work("attacks", quiet()).units == report.units
+    again = faulty([PGD]).work("attacks", quiet())
+    assert (again.resumed, again.draws, len(attack_units(run))) == (PAIRS, 0, 3 + 2)
 
 
 def test_a_pair_that_owns_the_pool_is_quarantined_and_no_other(

@@ -25,7 +25,8 @@ from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 from smoothcert.runtime.retry import choose
 from smoothcert.sql import Query
-from smoothcert.store import RunDirectory
+from smoothcert.store import CERTIFICATES, RunDirectory
+from smoothcert.store.units import task_of
 
 PAIRS = 3
 QUICK = {"steps": 2, "eot_draws": 4, "evaluate_draws": 16}
@@ -173,10 +174,10 @@ def test_an_attack_is_known_by_the_content_of_its_target(driver: Callable[..., D
     moved = folder / "moved.png"
     first.rename(moved)
     report = driver([MATCH | {"target_image": str(moved)}]).work("attacks", quiet())
-    assert (report.resumed, report.units, report.missing) == (1, 1, 0)
+    assert (report.resumed, report.pairs, report.missing, report.draws) == (PAIRS, PAIRS, 0, 0)
     moved.write_bytes(second.read_bytes())
     report = driver([MATCH | {"target_image": str(moved)}]).work("attacks", quiet())
-    assert (report.resumed, report.units, report.missing) == (0, 1, 0)
+    assert (report.resumed, report.pairs, report.missing) == (0, PAIRS, 0) and report.draws
 
     pinned = MATCH | {"target_image": str(moved), "contents": {"target_image": digest}}
     with pytest.raises(JobError, match=r"attacks\.0\.contents\.target_image"):
@@ -211,13 +212,18 @@ def test_a_pair_that_a_retry_certified_is_attacked_again(driver: Callable[..., D
     report = again.retry("certification", quiet(), choose(run, CERTIFICATES, "true", option="--where"))
     assert (report.missing, report.failed) == (0, {})
     attacked = again.work("attacks", quiet())
-    assert (attacked.resumed, attacked.units, attacked.missing) == (1, 2, 0)
+    # one unit holds all pairs, and one of retries the pair that was certified again
+    assert (attacked.resumed, attacked.pairs, attacked.missing) == (PAIRS - 1, PAIRS, 0)
+    units = sorted(unit for unit in run.commits.unit_ids() if task_of(unit))
+    assert len(units) == 1 + 1 and attacked.draws
     found = rows(run, "SELECT * FROM attacks WHERE pair_id LIKE '%1' OR pair_id LIKE '%1.png'")
     assert {row["status"] for row in rows(run, "SELECT status FROM attacks")} == {"ok"}
     assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2
     assert all(row["violation"] is False for row in found if row["subject"] == "smoothed")
     assert audit_run(run).sound
-    assert driver([PGD]).work("attacks", quiet()).units == attacked.units
+    once_more = driver([PGD]).work("attacks", quiet())
+    assert (once_more.resumed, once_more.missing, once_more.draws) == (PAIRS, 0, 0)
+    assert sorted(unit for unit in run.commits.unit_ids() if task_of(unit)) == units
 
 
 @pytest.mark.parametrize(

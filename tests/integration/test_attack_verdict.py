@@ -1,6 +1,7 @@
 """What an attack job says at its end, and what it refuses before its beginning: nothing may pass for robustness."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -118,7 +119,8 @@ def test_what_fails_on_every_pair_is_no_pairs_fault(
     assert run_job(made) == exit_codes.MISSING_ROWS
     assert rows(made.run, "SELECT * FROM attacks") == []
     said = capsys.readouterr().err
-    assert "2 of 2 attack units are not done" in said and "a bug" in said
+    # two units of two pairs
+    assert "4 pairs have no row" in said and "a bug" in said
     # mended, the same command goes on
     monkeypatch.undo()
     assert run_job(driver([BARE], images=[png(number) for number in range(4)])) == 0
@@ -240,12 +242,29 @@ def test_a_number_that_the_certified_encoder_lacks_on_crops_is_a_finding(
     assert [finding.rule for finding in audit_run(made.run).findings] == ["not-a-number"]
 
 
-def test_few_draws_are_said_before_work(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_job(driver([BARE, PGD])) == 0
-    said = capsys.readouterr().err
+class Early(logging.Handler):
+    """Notes each warning, and whether there was a run directory by then."""
+
+    def __init__(self, runs: Path) -> None:
+        super().__init__(logging.WARNING)
+        self.runs = runs
+        self.heard: list[tuple[str, bool]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append((record.getMessage(), self.runs.exists()))
+
+
+def test_few_draws_are_said_before_work(driver: Made, tmp_path: Path) -> None:
+    listener, logger = Early(tmp_path / "runs"), logging.getLogger("smoothcert.work.attack.checking")
+    logger.addHandler(listener)
+    try:
+        assert run_job(driver([BARE, PGD])) == 0
+    finally:
+        logger.removeHandler(listener)
+    assert listener.runs.exists()
     warning = "attacks.1 (pgd): eot_draws=8 (use 64 or more) and evaluate_draws=64 (use 1,000 or more)"
-    assert warning in said and "attacks.0" not in said
-    assert said.index(warning) < said.index("new run")
+    ((said, late),) = listener.heard
+    assert said.startswith(warning) and not late, "once, of the attack under noise, before anything is made"
 
 
 def test_units_that_another_driver_splits_are_still_done(driver: Made) -> None:
@@ -271,19 +290,24 @@ def test_a_signal_between_certifying_and_attacking_is_heeded(
     driver: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = driver([PGD])
-    whole, handler = Driver.certify, signal.getsignal(signal.SIGTERM)
+    whole, handler = Driver.work, signal.getsignal(signal.SIGTERM)
+    begun: list[str] = []
 
-    def certify(self: Driver, monitor: Monitor) -> Any:
-        report = whole(self, monitor)
+    def work(self: Driver, phase_name: str, *given: Any) -> Any:
+        begun.append(phase_name)
+        report = whole(self, phase_name, *given)
         os.kill(os.getpid(), signal.SIGTERM)  # all units are done: nothing asks for the signal any more
         return report
 
-    monkeypatch.setattr(Driver, "certify", certify)
+    monkeypatch.setattr(Driver, "work", work)
     try:
         assert run_job(ours) == 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, handler)
-    assert len(list(ours.left(ours.phase("attacks"), ours.run.commits.load()))) == 3
+    assert begun == ["certification"]
+    state = ours.run.commits.load()
+    assert list(ours.left(ours.phase("certification"), state)) == []
+    assert len(list(ours.left(ours.phase("attacks"), state))) == 3
 
 
 def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:

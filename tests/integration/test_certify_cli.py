@@ -159,13 +159,13 @@ def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(jo
     found = wait_for_commits(run, left // 3 + 1, lambda: process.poll() is None)
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
-    assert f"resuming: {left} of 24 pairs are done" in err
+    assert f"certification: resuming, {left} of 24 pairs are done" in err
     assert code == 130 and "run the same command again to resume" in err
     stopped_at = len(local.rows(str(run)))
     assert 3 * found <= stopped_at < 24
 
     code, out, err = finish(start("certify", path))
-    assert code == 0 and f"resuming: {stopped_at} of 24 pairs are done" in err
+    assert code == 0 and f"certification: resuming, {stopped_at} of 24 pairs are done" in err
     assert "24 of 24 pairs certified" in out and f"smoothcert status {run}" in out.replace("\n", "")
 
     undisturbed = Driver(load_job(job_file("undisturbed"))).work(
@@ -189,7 +189,7 @@ def test_too_many_bad_pairs_have_an_exit_code_of_their_own(smoothcert, tmp_path,
     assert "output.quarantine_budget=0.05" in text and "FROM quarantine" in text
     # the same run within its budget: nothing to do, and no complaint
     code, out, err = smoothcert("certify", job_file(draws=8), *given, "--set", "output.quarantine_budget=0.5")
-    assert code == 0 and f"resuming: {len(expected)} of {len(expected)}" in err
+    assert code == 0 and f"certification: resuming, {len(expected)} of {len(expected)} pairs are done" in err
 
 
 def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):

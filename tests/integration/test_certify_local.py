@@ -310,11 +310,11 @@ def test_the_retrieval_pool_is_drawn_once_and_kept(tmp_path):
     made = job(tmp_path / "shapes", tmp_path / "runs", "data.limit=20", "retrieval={candidates: 9, k: 2}")
     driver = Driver(made, ENCODER)
     driver.work("certification", Monitor(lambda result: None))
-    pool = driver.pool()
+    pool = driver.opening().pool
     assert len(set(pool)) == len(pool) == 9
     captions = {caption for _, group in driver.source.captions() for caption in group}
     assert set(pool) <= captions
-    assert Driver(made, ENCODER).pool() == pool
+    assert Driver(made, ENCODER).opening().pool == pool
     assert all(1 <= row["retrieval_rank"] <= 10 for row in rows(driver.url).values())
     with pytest.raises(JobError, match=r"retrieval.candidates=5000"):
         certify(job(tmp_path / "shapes", tmp_path / "other", "retrieval={candidates: 5000}"))

@@ -175,7 +175,7 @@ def certified(encoder: KnownEncoder, **changes: Any) -> tuple[list[Any], list[Tr
     images = (level + rng.integers(0, 160, (PAIRS, 3, *make.SIZE))).astype(np.uint8)
     captions = [POOL[i % len(POOL)] for i in range(PAIRS)]
     outcomes = make.run(encoder, certify, make.pairs(images, captions), texts, slots=32, chunk=16)
-    rows = RowMaker(encoder, certify, texts, Engine(encoder, certify, texts).layout).rows(outcomes)
+    rows = RowMaker(encoder, certify, texts, Engine(encoder, certify, texts).layout).rows("u0", outcomes)
     assert len(rows) == PAIRS and all(row.status == "ok" for row in rows)
     numbers = [int(row.pair_id.removeprefix("data#")) for row in rows]
     return rows, [Truth(encoder, images[n], captions[n]) for n in numbers], certify

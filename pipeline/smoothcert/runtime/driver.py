@@ -47,7 +47,7 @@ class PhaseReport:
     Attributes:
         url: the run directory.
         pairs: pairs of the input, each counted once for every task of the phase.
-        missing: those among them that are not done.
+        missing: those among them that are not done, or not done again as was asked.
         units_missing: units that are not done.
         failed: units given up in this session, with the reason.
         stopped: the session was told to stop.
@@ -173,7 +173,7 @@ class Driver:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
         phase = self.phase(phase_name)
-        return self._run(phase, monitor, lambda state: self.left(phase, state, again))
+        return self._run(phase, monitor, again, lambda state: self.left(phase, state, again))
 
     def retry(self, phase_name: str, monitor: Monitor, again: Chosen) -> PhaseReport:
         """Run chosen pairs of a phase again, and nothing else.
@@ -183,7 +183,7 @@ class Driver:
         """
         phase = self.phase(phase_name)
         mine = of_tasks(again, {task.task_id for task in phase.tasks})
-        return self._run(phase, monitor, lambda state: retry_units(self.run, mine, state))
+        return self._run(phase, monitor, mine, lambda state: retry_units(self.run, mine, state))
 
     def phase(self, name: str) -> Phase:
         """The phase of this name.
@@ -205,16 +205,24 @@ class Driver:
         return pending(self.run, phase.tasks, committed, again)
 
     def _run(
-        self, phase: Phase, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]
+        self,
+        phase: Phase,
+        monitor: Monitor,
+        again: Mapping[str, tuple[str, ...]],
+        left_of: Callable[[Committed], Iterator[UnitSpec]],
     ) -> PhaseReport:
         with self.run.committing(), driver_log(self.run, monitor) as told:
             labels = self.plan.labels
             if labels is not None and (labels.unknown or labels.refused):
                 log.warning("labels: %s", labels)
-            return self._run_alone(phase, told, left_of)
+            return self._run_alone(phase, told, again, left_of)
 
     def _run_alone(
-        self, phase: Phase, monitor: Monitor, left_of: Callable[[Committed], Iterator[UnitSpec]]
+        self,
+        phase: Phase,
+        monitor: Monitor,
+        again: Mapping[str, tuple[str, ...]],
+        left_of: Callable[[Committed], Iterator[UnitSpec]],
     ) -> PhaseReport:
         started = time.monotonic()
         run = self.run
@@ -238,7 +246,7 @@ class Driver:
             if len(state) == found:
                 break
             # another driver may have split units that are ours too: then their parts are left
-        missing = [len(unit) for unit in self.left(phase, state)]
+        missing = [len(unit) for unit in self.left(phase, state, again)]
         notes = () if report.stopped else tuple(note for task in phase.tasks for note in task.end(run))
         return PhaseReport(
             url=run.url,

@@ -5,7 +5,7 @@ import pytest
 pytestmark = pytest.mark.timeout(300)
 
 LIMIT = 24
-ATTACKS = """
+ATTACKS_SECTION = """
 attacks:
   - {attack: pgd, norm: l2, budgets: [0.1, 0.2], steps: 2, eot_draws: 8, evaluate_draws: 16}
 """
@@ -19,7 +19,9 @@ def driver(plug, cluster, job_text):
     def make(faults=None, **changes):
         # one worker is enough to convict: that it takes two by default is a matter of the ledger
         overrides = [f"data.limit={LIMIT}", "executor.poison_budget=1"]
-        return plug.FaultyDriver(parse_job(job_text(**changes) + ATTACKS, overrides), faults or plug.Faults())
+        return plug.FaultyDriver(
+            parse_job(job_text(**changes) + ATTACKS_SECTION, overrides), faults or plug.Faults()
+        )
 
     return make
 
@@ -43,8 +45,11 @@ def attacked(run):
 
 
 def test_a_pair_that_kills_workers_is_quarantined_and_attacked_again(driver, plug, tools):
+    from smoothcert.cli.attack import choose_again
     from smoothcert.cli.running import run_job
     from smoothcert.runtime.executor import Monitor
+    from smoothcert.runtime.retry import choose
+    from smoothcert.store import ATTACKS
 
     def quiet():
         return Monitor(lambda result: None)
@@ -70,7 +75,8 @@ def test_a_pair_that_kills_workers_is_quarantined_and_attacked_again(driver, plu
     assert first.startswith("u") and second.startswith("retry.")
     assert {row["error_class"] for row in attacked(run)[tools.bright_id]} == {"WorkerKilledError"}
 
-    assert run_job(driver(), killed) == 0
+    mending = driver()
+    assert run_job(mending, choose_again(mending, killed)) == 0
     after = attacked(run)
     mended = after.pop(tools.bright_id)
     assert {row["status"] for row in mended} == {"ok"}

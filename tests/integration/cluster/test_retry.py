@@ -11,11 +11,13 @@ def retry(plug, cluster, job_text):
     from smoothcert.job import parse_job
     from smoothcert.runtime.executor import Monitor
     from smoothcert.runtime.retry import choose, retry_units
+    from smoothcert.store import CERTIFICATES
 
     def run(where, faults, **changes):
         driver = plug.FaultyDriver(parse_job(job_text(**changes)), faults)
-        units = retry_units(driver.run, choose(driver.run, where), driver.run.commits.load())
-        return units, driver.retry(Monitor(lambda result: None), units)
+        chosen = choose(driver.run, CERTIFICATES, where, option="--where")
+        units = list(retry_units(driver.run, chosen, driver.run.commits.load()))
+        return units, driver.retry("certification", Monitor(lambda result: None), chosen)
 
     return run
 

@@ -85,7 +85,7 @@ def test_the_demo_survives_its_driver_and_leaks_nothing(
     assert finish(certify(here), directory) == 0
     assert finish(smoothcert("status", "s3://demo/runs/r", "--json"), directory) == 0
     text = Path(directory, "output.log").read_text()
-    assert "resuming: " in text
+    assert "certification: resuming, " in text
 
     parts = []
     for key in keys(bucket, "runs/r/commits/u"):

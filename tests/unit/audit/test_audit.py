@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from smoothcert.audit.audit import RunAudit, audit_run, audit_runs
@@ -21,6 +22,7 @@ from smoothcert.certificates import (
     similarity_bound,
 )
 from smoothcert.datasets import UnitSpec
+from smoothcert.errors import StoreError
 from smoothcert.job import parse_job
 from smoothcert.sql import Query
 from smoothcert.store import (
@@ -189,11 +191,23 @@ def make_run(
     run.commits.commit(Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), ok=len(certificates)))
     if attacks:
         attacked = unit_under(unit, "1a2b3c4d").unit_id
-        table = rows_to_table(
-            [row | {"unit_id": attacked} for row in attacks], ATTACKS, run_id=run.run_id, attempt=attempt
+        # row by row, as an older version wrote them: it did not look whether one occurs twice
+        table = pa.concat_tables(
+            rows_to_table([row | {"unit_id": attacked}], ATTACKS, run_id=run.run_id, attempt=attempt)
+            for row in attacks
         )
         part = write_part(run.storage, ATTACKS, attacked, attempt, table)
-        run.commits.commit(Commit(unit_id=attacked, attempt=attempt, parts=(part,)))
+        quarantined = sum(row["status"] != "ok" for row in attacks)
+        run.commits.commit(
+            Commit(
+                unit_id=attacked,
+                attempt=attempt,
+                task="1a2b3c4d",
+                parts=(part,),
+                ok=len(attacks) - quarantined,
+                quarantined=quarantined,
+            )
+        )
     return run
 
 
@@ -415,7 +429,14 @@ def attacked_again(url: Path, first: Row) -> RunDirectory:
     )
     part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
     run.commits.commit(
-        Commit(unit_id=unit.unit_id, attempt=attempt, parts=(part,), supersedes=superseded_rows(unit))
+        Commit(
+            unit_id=unit.unit_id,
+            attempt=attempt,
+            task="1a2b3c4d",
+            parts=(part,),
+            ok=1,
+            supersedes=superseded_rows(unit),
+        )
     )
     return run
 
@@ -515,6 +536,18 @@ def test_doubled_attack_rows_are_named(tmp_path: Path) -> None:
     )
     (finding,) = audit_run(run).findings
     assert (finding.rule, finding.listed[0][0]) == ("doubled-attack", "a.parquet#3")
+
+
+def test_doubled_attack_rows_are_not_written(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)])
+    unit = unit_under(run.plan()[0], "1a2b3c4d").unit_id
+    once = [outcome(3) | {"unit_id": unit} | change for change in ({}, {"budget": 0.5}, {"subject": "bare"})]
+    with pytest.raises(
+        StoreError,
+        match=r"'a.parquet#3'.*'1a2b3c4d'.*'smoothed'.*'0.25' occurs twice in one part of 'attacks'",
+    ):
+        run.write_rows(ATTACKS, unit, new_attempt(), [*once, once[0]])
+    assert run.write_rows(ATTACKS, unit, new_attempt(), once).rows == 3
 
 
 def test_many_offenders_are_counted_and_some_listed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder, KnownEncoder
-from smoothcert.engine import DecodeAhead, DecodedPair, Engine, Measurement, Outcome, Texts
+from smoothcert.engine import DecodeAhead, DecodedPair, Engine, Measurement, PairResult, Texts
 from smoothcert.job import CertifySection
 
 SIZE = (4, 4)
@@ -36,7 +36,7 @@ def pair(number: int, image: np.ndarray, caption: str = "a caption") -> Pair:
 
 
 def pairs(images: np.ndarray, captions: Sequence[str] | None = None) -> list[tuple[str, Pair]]:
-    """(unit id, pair) as a reader would yield them, three pairs a unit."""
+    """(token, pair) as a reader would yield them, three pairs to a token."""
     return [
         (f"u{i // 3}", pair(i, image, captions[i] if captions else "a caption"))
         for i, image in enumerate(images)
@@ -70,7 +70,7 @@ def run(
     texts: Texts | None = None,
     ready: bool = False,
     **shape: Any,
-) -> list[Outcome]:
+) -> list[PairResult]:
     """All outcomes of an engine over a feed, in the order in which they come."""
     engine = Engine(encoder, certify, texts or Texts(), **({"slots": 4, "chunk": 8, "lanes": 1} | shape))
     source = DecodeAhead(feed, encoder, max_pixels=10_000)
@@ -81,7 +81,7 @@ def run(
         engine.close()
 
 
-def measured(outcomes: Iterable[Outcome]) -> dict[str, Measurement]:
+def measured(outcomes: Iterable[PairResult]) -> dict[str, Measurement]:
     """By pair id; asserts that nothing failed."""
     found = {}
     for outcome in outcomes:

@@ -68,7 +68,7 @@ def test_scores_equal_a_plain_loop_over_single_draws(make, chunk, pilot_draws, m
         np.testing.assert_allclose(m.scores, scores, atol=2e-7)
         assert m.scores.dtype == np.float64
         assert (m.draws, m.pilot_draws, m.stop_reason) == (max_draws, pilot_draws, "fixed")
-        assert (m.unit_id, m.decisions, m.log_e_values, m.pair.image) == (f"u{i // 3}", (), (), None)
+        assert (m.token, m.decisions, m.log_e_values, m.pair.image) == (f"u{i // 3}", (), (), None)
 
 
 def test_a_pair_does_not_depend_on_slots_lanes_order_or_company(make):
@@ -300,7 +300,7 @@ def test_one_bad_pair_is_quarantined_and_the_others_lose_nothing(make, deed, err
     outcomes = make.run(make.Touchy(ROTATING, deed), certify, make.pairs(images), lanes=lanes)
     failures, good = split(outcomes)
     assert list(failures) == ["data#6"] and type(failures["data#6"].error).__name__ == error
-    assert failures["data#6"].unit_id == "u2" and failures["data#6"].error.stage == "encode"
+    assert failures["data#6"].token == "u2" and failures["data#6"].error.stage == "encode"
     undisturbed = make.measured(make.run(ROTATING, certify, make.pairs(images)))
     assert len(good) == 9
     for pair_id, m in good.items():

@@ -72,7 +72,7 @@ def outcomes_and_rows(make, k=1, count=24, **changes):
     outcomes = make.run(ENCODER, certify, feed, texts, slots=8)
     layout = Engine(ENCODER, certify, texts).layout
     maker = RowMaker(ENCODER, certify, texts, layout)
-    return outcomes, maker.rows(outcomes), texts, layout, certify
+    return outcomes, maker.rows("u7", outcomes), texts, layout, certify
 
 
 def equal(number, expected):
@@ -207,7 +207,7 @@ def test_rows_do_not_depend_on_the_batch_they_are_computed_in(make):
     assert len({m.draws for m in outcomes}) > 1
     maker = RowMaker(ENCODER, certify, texts, layout)
     for outcome, row in zip(outcomes, rows, strict=True):
-        alone = maker.rows([outcome])[0]
+        alone = maker.rows("u7", [outcome])[0]
         for field in dataclasses.fields(row):
             one, other = getattr(alone, field.name), getattr(row, field.name)
             if isinstance(one, tuple) and one and isinstance(one[0], (float, type(None))):
@@ -222,11 +222,11 @@ def test_failures_become_quarantined_rows_in_their_place(make):
     bad = Pair("data#9", "data", None, ("x", "y"), "b", None)
     hung = Pair("data#8", "data", None, (), None, None)
     mixed = [
-        Failure("u7", bad, DecodeError("not an image", remedy="send another")),
+        Failure("a", bad, DecodeError("not an image", remedy="send another")),
         outcomes[0],
-        Failure("u8", hung, WorkerHungError("slept")),
+        Failure("b", hung, WorkerHungError("slept")),
     ]
-    first, middle, last = RowMaker(ENCODER, certify, texts, layout).rows(mixed)
+    first, middle, last = RowMaker(ENCODER, certify, texts, layout).rows("u7", mixed)
     assert (first.status, first.error_stage, first.error_class) == ("quarantined", "decode", "DecodeError")
     assert "not an image" in first.error_message
     assert (first.unit_id, first.pair_id, first.caption, first.captions, first.label) == (
@@ -237,6 +237,8 @@ def test_failures_become_quarantined_rows_in_their_place(make):
         "b",
     )
     assert (last.status, last.error_stage, last.caption) == ("quarantined", "worker", None)
+    # what a pair came with names an attempt; its row names the unit
+    assert {first.unit_id, middle.unit_id, last.unit_id} == {"u7"} and outcomes[0].token == "u0"
     assert middle.status == "ok" and middle.error_class is None
     for row in (first, last):
         assert (
@@ -246,7 +248,7 @@ def test_failures_become_quarantined_rows_in_their_place(make):
             and row.smooth_norm_lcb is None
         )
         assert (row.sigma, row.alpha, row.encoder_digest) == (certify.sigma, certify.alpha, ENCODER.digest)
-    assert RowMaker(ENCODER, certify, texts, layout).rows([]) == []
+    assert RowMaker(ENCODER, certify, texts, layout).rows("u7", []) == []
 
 
 def test_a_job_without_texts_leaves_their_columns_null(make):
@@ -255,7 +257,7 @@ def test_a_job_without_texts_leaves_their_columns_null(make):
 
     outcomes = make.run(ENCODER, certify, make.pairs(make.pixels(2)))
     layout = Engine(ENCODER, certify, Texts()).layout
-    for row in RowMaker(ENCODER, certify, Texts(), layout).rows(outcomes):
+    for row in RowMaker(ENCODER, certify, Texts(), layout).rows("u7", outcomes):
         assert row.caption_bound is row.caption_similarity is row.predicted_label is None
         assert row.certified_radius is row.retrieval_radius is row.retrieval_rank is None
         assert row.fcsb is not None
@@ -288,7 +290,7 @@ def test_a_pair_that_owns_the_whole_pool_has_no_rival_to_fear(make):
     certify = make.section(**SHARED)
     feed = [("u", dataclasses.replace(pair, captions=pool)) for _, pair in make.pairs(make.pixels(3))]
     outcomes = make.run(ENCODER, certify, feed, texts, slots=8)
-    rows = RowMaker(ENCODER, certify, texts, Engine(ENCODER, certify, texts).layout).rows(outcomes)
+    rows = RowMaker(ENCODER, certify, texts, Engine(ENCODER, certify, texts).layout).rows("u7", outcomes)
     assert [(row.status, row.retrieval_rank, row.retrieval_radius) for row in rows] == [
         ("ok", 1, math.inf)
     ] * 3
@@ -313,7 +315,7 @@ def test_no_certificate_rests_on_more_than_its_row_shows(make):
     ]
     alpha, sigma = certify.alpha, certify.sigma
     assert lcb(line, alpha / 4) > lcb(line, alpha / 2) + 1e-3 > lcb(line, alpha) + 2e-3
-    for row in RowMaker(ENCODER, certify, texts, layout).rows(rising):
+    for row in RowMaker(ENCODER, certify, texts, layout).rows("u7", rising):
         norm, clean = row.smooth_norm_lcb or 0.0, 2 * row.robustness_score_lcb - 1
         for stored, margin, alignment in (
             (row.certified_radius, row.class_rival_margin_lcb, row.class_rival_alignment),
@@ -337,7 +339,7 @@ def test_several_captions_are_one_direction_between_them(make):
         feed = [("u", dataclasses.replace(pair, captions=captions)) for _, pair in make.pairs(image)]
         texts = encode_texts(ENCODER)
         outcomes = make.run(ENCODER, certify, feed, texts, slots=2)
-        [row] = RowMaker(ENCODER, certify, texts, Engine(ENCODER, certify, texts).layout).rows(outcomes)
+        [row] = RowMaker(ENCODER, certify, texts, Engine(ENCODER, certify, texts).layout).rows("u7", outcomes)
         rows.append(row)
         between = (ANGLES[first] + ANGLES[second]) / 2
         feature = ENCODER.smoothed_feature(image[0], certify.sigma)

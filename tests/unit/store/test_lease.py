@@ -63,7 +63,8 @@ def test_what_a_dead_driver_left_is_taken_over(
 
 KILLED = """
 import os, signal, sys
-from smoothcert.store import Storage, lease
+from smoothcert.storage import Storage
+from smoothcert.store import lease
 lease.BEAT_S, lease.SETTLE_S = 0.1, 0.05
 with lease.DriverLease(Storage(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
