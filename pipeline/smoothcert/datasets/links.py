@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from smoothcert.datasets.stores import store_of
 from smoothcert.errors import ReadError, SourceError
+from smoothcert.redaction import without_secrets_of
 from smoothcert.storage.steady import steadily
 
 _SAID = {
@@ -34,16 +35,18 @@ def read_link(uri: str) -> bytes:
     except ImportError as exc:
         raise SourceError(f"cannot read '{uri}': {exc}", remedy="install the package aiohttp") from exc
     except FileNotFoundError as exc:
-        raise ReadError(
-            f"'{uri}' cannot be read: {_SAID[404]} (HTTP 404)", remedy="correct the link"
-        ) from exc
+        raise _dead(uri, f"{_SAID[404]} (HTTP 404)") from exc
     except Exception as exc:  # aiohttp's own tree, also of connections and names
         status = getattr(exc, "status", None)
-        if isinstance(status, int) and status >= 400:
-            reason = f"{_SAID.get(status, 'the server refuses it')} (HTTP {status})"
-        else:
-            reason = f"{type(exc).__name__}: {exc}".rstrip(": ")
-        raise ReadError(
-            f"'{uri}' cannot be read: {reason}",
-            remedy="correct the link or download the image; 'smoothcert retry' tries quarantined pairs again",
-        ) from exc
+        if not isinstance(status, int) or status < 400:
+            raise _dead(uri, f"{type(exc).__name__}: {exc}".rstrip(": ")) from exc
+        usual = "the server refuses it" if status < 500 else "the server fails"
+        raise _dead(uri, f"{_SAID.get(status, usual)} (HTTP {status})") from exc
+
+
+def _dead(uri: str, reason: str) -> ReadError:
+    """The error of a link, without the credentials that its query may hold."""
+    return ReadError(
+        without_secrets_of(f"'{uri}' cannot be read: {reason}", uri),
+        remedy="correct the link or download the image; 'smoothcert retry' tries quarantined pairs again",
+    )

@@ -20,6 +20,9 @@ OnLeftOut = Callable[[str, str, str], object]
 Found = dict[str, int | None]
 """Path of each file -> its size, if the store says."""
 
+Enter = Callable[[str], bool]
+"""Whether to enter a folder."""
+
 MARKS = "*?["
 _HIDDEN = "its name begins with '.' or '_'"
 _MOST_BRACES = 1_000_000
@@ -49,7 +52,7 @@ def files_like(fs: Any, pattern: str, told: OnLeftOut) -> Found:
     asked = not visible(pattern, named)
     depth = None if "**" in rest else rest.strip("/").count("/") + 1
     matches = re.compile(glob_translate(pattern)).match
-    inside = _walk(fs, named or "/", depth, told, hidden=asked, unsaid=True)
+    inside = _walk(fs, named or "/", depth, told, hidden=asked, enter=_enterable(pattern, named))
     return {path: inside[path] for path in sorted(inside) if matches(path)}
 
 
@@ -90,7 +93,7 @@ def _braces(uri: str) -> Iterator[str]:
 
 
 def _walk(
-    fs: Any, folder: str, depth: int | None, told: OnLeftOut, *, hidden: bool, unsaid: bool = False
+    fs: Any, folder: str, depth: int | None, told: OnLeftOut, *, hidden: bool, enter: Enter | None = None
 ) -> Found:
     """Path and size of every file below a folder, to a depth (1: the folder alone).
 
@@ -100,11 +103,11 @@ def _walk(
         depth: how deep, None for any depth.
         told: called with what is not entered or is no file.
         hidden: take hidden names too.
-        unsaid: nobody asked for everything, so say only what links hide.
+        enter: which folders to enter; without it everything was asked for, with it only what links hide is said.
     """
-    say: OnLeftOut = _unsaid if unsaid else told
+    say: OnLeftOut = told if enter is None else _unsaid
     if isinstance(fs, LocalFileSystem):
-        return _walk_disk(folder.rstrip("/") or "/", depth, told, say, hidden)
+        return _walk_disk(folder.rstrip("/") or "/", depth, told, say, hidden, enter or _everywhere)
     found: Found = {}
     for path, info in fs.find(folder, detail=True, maxdepth=depth).items():
         if info.get("type") == "directory":
@@ -116,7 +119,9 @@ def _walk(
     return found
 
 
-def _walk_disk(folder: str, depth: int | None, told: OnLeftOut, say: OnLeftOut, hidden: bool) -> Found:
+def _walk_disk(
+    folder: str, depth: int | None, told: OnLeftOut, say: OnLeftOut, hidden: bool, enter: Enter
+) -> Found:
     found: Found = {}
     entered: set[str] = set()
     waiting = [(folder, depth)]
@@ -141,10 +146,28 @@ def _walk_disk(folder: str, depth: int | None, told: OnLeftOut, say: OnLeftOut, 
                     told("file", inner, reason)
                 elif left is not None and left <= 1:
                     say("folder", inner, "folders inside are not searched in this format")
-                else:
+                elif enter(inner):
                     below = None if left is None else left - 1
                     (links if entry.is_symlink() else waiting).append((inner, below))
     return found
+
+
+def _enterable(pattern: str, named: str) -> Enter:
+    """Whether files that the pattern matches may lie in a folder: else nobody need be allowed to enter it."""
+    parts = pattern[len(named) :].strip("/").split("/")
+    fixed = next((number for number, part in enumerate(parts) if "**" in part), len(parts) - 1)
+    matches = [re.compile(glob_translate("/".join([named, *parts[: i + 1]]))).match for i in range(fixed)]
+
+    def enter(folder: str) -> bool:
+        level = folder[len(named) :].strip("/").count("/")
+        return level >= len(matches) or matches[level](folder) is not None
+
+    return enter
+
+
+def _everywhere(folder: str) -> bool:
+    del folder
+    return True
 
 
 def _unsaid(kind: str, path: str, reason: str) -> None:

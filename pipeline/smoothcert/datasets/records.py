@@ -36,7 +36,8 @@ class UnitSpec:
         source_uri: the file.
         start: position of the first pair in the file.
         stop: position after the last pair.
-        offset: byte position in the file (archives and text) where the pair ``offset_pair`` begins.
+        offset: byte position in the file (archives and text) where the pair ``offset_pair`` begins; for a folder of
+            images, a digest of their names.
         offset_pair: position of the pair that begins at ``offset``; at most ``start``.
         source_name: the file's name in every ``pair_id``; empty means the last part of ``source_uri``.
         repeated: positions of pairs whose key an earlier pair of the file has; their ``pair_id`` ends in

@@ -116,6 +116,11 @@ def test_not_now_is_asked_again_and_then_given_up(server, read, code):
     assert Server.asked == {f"later{code}": 3, str(code): 4}
 
 
+def test_a_dead_link_keeps_its_signature_to_itself(server, read):
+    (pair,) = read(f"{server}/403?X-Signature=0123456789abcdef")
+    assert "0123456789abcdef" not in str(pair.error) and f"{server}/403" in str(pair.error)
+
+
 def test_nobody_there(read):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -1,6 +1,7 @@
 """Linked folders, braces and odd names; what is not taken is told."""
 
 import io
+import os
 
 import fsspec
 import pyarrow as pa
@@ -39,6 +40,18 @@ def test_linked_folders_are_entered(tree):
     assert listed([tree / "**/*.parquet"]) == (everything, set())
     assert listed([tree / "*/*.parquet"])[0] == ["disk1/1.parquet", "disk2/2.parquet"]
     assert listed([tree / "disk?/*.parquet"])[0] == ["disk1/1.parquet", "disk2/2.parquet"]
+
+
+def test_a_glob_enters_no_folder_that_it_cannot_mean(tree, monkeypatch):
+    """Such a folder may be forbidden, or large."""
+    entered = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: entered.append(str(path)) or scandir(path))
+    assert listed([tree.parent / "dis*/*.parquet"])[0] == ["disk1/1.parquet", "disk2/2.parquet"]
+    assert listed([tree.parent / "*2/**/*.parquet"])[0] == ["2.parquet", "more/3.parquet"]
+    assert listed([tree.parent / "t*n/disk2/m*/*.parquet"])[0] == ["3.parquet"]
+    below = {path.removeprefix(f"{tree.parent}").strip("/") for path in entered}
+    assert below == {"", "disk1", "disk2", "disk2/more", "train", "train/disk2", "train/disk2/more"}
 
 
 def test_loops_end_and_no_file_is_read_twice(tree):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.storage.foreign_errors import translation_for, translated
+from smoothcert.storage.foreign_errors import translated, translation_for
 from smoothcert.storage.steady import is_transient
 
 CASES = [
