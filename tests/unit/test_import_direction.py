@@ -12,6 +12,7 @@ ORDER = [
     {"job_section"},
     {"job_encoder"},
     {"job_attacks"},
+    {"job_paths"},
     {"job"},
     {"certificates", "statistics"},
     {"encoders", "defences", "attacks", "datasets"},

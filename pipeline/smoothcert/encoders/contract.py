@@ -13,7 +13,7 @@ from smoothcert.errors import EncoderError, SmoothcertError
 
 _T = TypeVar("_T")
 
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest distance of two unit features that rounding explains. Batches that leak are off by far more."""
 _SAME = {torch.float32: 1e-5, torch.float64: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Distance, within one batch, up to which two texts count as one: some hundred roundings of a small number."""
@@ -48,7 +48,7 @@ def _check_images(encoder: Encoder) -> None:
 
     once, again, among_others, black = (encode(batch) for batch in (first, first, mixed, dark))
     _check_form(encoder, once, 3, "uniform noise", "_image_features")
-    tolerance = _TOLERANCE[encoder.dtype]
+    tolerance = TOLERANCE[encoder.dtype]
     if _distance(once, again) > tolerance:
         raise EncoderError(
             f"encoder '{encoder.name}' gives two answers for the same images: it is random",
@@ -71,7 +71,7 @@ def _check_texts(encoder: Encoder) -> None:
     once, again, turned = encode(texts), encode(texts), encode(texts[::-1])
     _try_out(encoder, f"the length of the texts {texts}", lambda: encoder.read_texts(texts))
     _check_form(encoder, once, len(texts), "short texts", "_text_features")
-    tolerance = _TOLERANCE[encoder.dtype]
+    tolerance = TOLERANCE[encoder.dtype]
     if _distance(once, again) > tolerance:
         raise EncoderError(
             f"encoder '{encoder.name}' gives two answers for the same texts: it is random",

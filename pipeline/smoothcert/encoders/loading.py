@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from smoothcert.encoders.base import Encoder
-from smoothcert.encoders.contract import check_encoder
+from smoothcert.encoders.contract import TOLERANCE, check_encoder
 from smoothcert.encoders.explaining import explain
 from smoothcert.encoders.from_code import make_encoder
 from smoothcert.encoders.locate import files_digest, has_tokenizer, locate, read_config, weight_files
@@ -20,6 +20,8 @@ from smoothcert.encoders.registry import encoder_class
 from smoothcert.errors import EncoderError
 from smoothcert.job_encoder import EncoderSection
 
+_COMPARED = 8
+"""Images whose features are compared before and after compiling."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -167,18 +169,28 @@ def _refuse_other_grid(model: Any, preparation: Preparation, section: EncoderSec
 
 
 def _compile(encoder: Encoder, section: EncoderSection) -> None:
+    """Compile for the job's device batch, and compare: a kernel that is wrong would certify another encoder."""
     if not isinstance(encoder, (PretrainedEncoder, ModuleEncoder)):
         raise EncoderError(
             f"encoder.compile=true, but {type(encoder).__name__} cannot be compiled from here",
             remedy="set encoder.compile: false, and compile where the encoder is made",
         )
-    encoder.compile()
-    batch = torch.zeros((section.slots * section.chunk, 3, *encoder.input_size), device=encoder.device)
-    try:
-        with torch.inference_mode():
-            encoder.encode_images(batch)
-    except Exception as exc:
+    shape = (section.slots * section.chunk, 3, *encoder.input_size)
+    batch = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(encoder.device)
+    with torch.inference_mode():
+        expected = encoder.encode_images(batch[:_COMPARED])
+        encoder.compile()
+        try:
+            found = encoder.encode_images(batch)[:_COMPARED]
+        except Exception as exc:
+            raise EncoderError(
+                f"encoder.compile=true: torch.compile failed: {type(exc).__name__}: {str(exc).splitlines()[0]}",
+                remedy="set encoder.compile: false, or install the C++ compiler that torch.compile needs",
+            ) from exc
+    off = float((found - expected).norm(dim=1).max())
+    if not off <= TOLERANCE[encoder.dtype]:
         raise EncoderError(
-            f"encoder.compile=true: torch.compile failed: {type(exc).__name__}: {str(exc).splitlines()[0]}",
-            remedy="set encoder.compile: false, or install the C++ compiler that torch.compile needs",
-        ) from exc
+            f"encoder.compile=true: the compiled tower makes other features (off by {off:.2g}) than the tower itself",
+            remedy="set encoder.compile: false, or empty torch's cache of kernels (TORCHINDUCTOR_CACHE_DIR), which may "
+            "hold those of another processor",
+        )

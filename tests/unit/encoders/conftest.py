@@ -36,3 +36,9 @@ def siglip_directory(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sentencepiece_siglip(tmp_path_factory):
     return tiny_models.build_sentencepiece_siglip(tmp_path_factory.mktemp("models") / "siglip")
+
+
+@pytest.fixture
+def own_kernels(tmp_path, monkeypatch):
+    """A cache of compiled kernels of this test's own: the shared one may hold those for other instructions."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))

@@ -295,9 +295,20 @@ def test_code_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_module_gives_the_same_features(code):
+def test_a_compiled_module_gives_the_same_features(code, own_kernels):
     pixels = torch.rand(6, 3, 8, 8)
     compiled = load(f"{code}:make", compile=True, slots=2, chunk=3)
     with torch.inference_mode():
         expected = load(f"{code}:make").encode_images(pixels)
         torch.testing.assert_close(compiled.encode_images(pixels), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("spoil", [lambda f: f * float("nan"), lambda f: f.flip(1), lambda f: f + 0.1])
+def test_a_compiler_that_changes_the_features_is_refused(code, monkeypatch, spoil):
+    """Kernels of another processor, from a shared cache, have done so."""
+    monkeypatch.setattr(torch, "compile", lambda module, **_: lambda pixels: spoil(module(pixels)))
+    with pytest.raises(EncoderError, match="the compiled tower makes other features") as caught:
+        load(f"{code}:make", compile=True, slots=2, chunk=3)
+    assert "TORCHINDUCTOR_CACHE_DIR" in caught.value.remedy
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    load(f"{code}:make", compile=True, slots=2, chunk=3)

@@ -201,8 +201,8 @@ def test_switching_the_model_to_training_is_noticed(clip_directory):
 
 
 @pytest.mark.slow
-def test_a_compiled_tower_gives_the_same_features(tmp_path):
-    directory = tiny_models.build_clip(tmp_path, layers=1)
+def test_a_compiled_tower_gives_the_same_features(tmp_path, own_kernels):
+    directory = tiny_models.build_clip(tmp_path / "model", layers=1)
     plain, compiled = load(directory), load(directory, compile=True, slots=2, chunk=3)
     pixels = torch.rand(6, 3, 24, 24)
     with torch.inference_mode():
