@@ -17,6 +17,7 @@ from smoothcert.cli.compact import compact
 from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
+from smoothcert.cli.ls import ls
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import query
 from smoothcert.cli.retry import retry
@@ -38,6 +39,7 @@ app.command("certify")(certify)
 app.command("attack")(attack)
 app.command("audit")(audit)
 app.command("status")(status)
+app.command("ls")(ls)
 app.command("query")(query)
 app.command("retry")(retry)
 app.command("compact")(compact)

@@ -28,7 +28,10 @@ class Format(StrEnum):
 
 def query(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="RUN [RUN...] SQL", help="Run directories, then one SQL text.")
+        list[str],
+        typer.Argument(
+            metavar="RUN [RUN...] SQL", help="Run directories, or directories of runs, then one SQL text."
+        ),
     ],
     format: Annotated[Format, typer.Option(help="table, csv, json or parquet.")] = Format.table,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
@@ -45,10 +48,9 @@ def query(
             remedy='e.g. smoothcert query runs/digits-1a2b3c4d "SELECT count(*) FROM certificates"',
         )
     *urls, sql = arguments
-    from smoothcert.sql import Query, write_result
-    from smoothcert.store import RunDirectory
+    from smoothcert.sql import open_query, write_result
 
-    with Query([RunDirectory.open(url) for url in urls]) as opened:
+    with open_query(urls) as opened:
         result = opened.sql(sql)
     if output is not None:
         with output.open("wb") as stream:
