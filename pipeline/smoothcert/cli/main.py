@@ -17,6 +17,7 @@ from smoothcert.cli.compact import compact
 from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
+from smoothcert.cli.ls import ls
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
@@ -40,6 +41,7 @@ app.command("attack")(attack)
 app.command("audit")(audit)
 app.command("status")(status)
 app.command("query", help=QUERY_HELP)(query)
+app.command("ls")(ls)
 app.command("retry")(retry)
 app.command("compact")(compact)
 app.command("gc")(gc)

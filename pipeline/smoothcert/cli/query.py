@@ -36,7 +36,10 @@ class OutputFormat(StrEnum):
 
 def query(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="RUN [RUN...] SQL", help="Run directories, then one SQL text.")
+        list[str],
+        typer.Argument(
+            metavar="RUN [RUN...] SQL", help="Run directories, or directories of runs, then one SQL text."
+        ),
     ],
     format: Annotated[OutputFormat, typer.Option(help="table, csv, json or parquet.")] = OutputFormat.table,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
@@ -48,10 +51,9 @@ def query(
             remedy='e.g. smoothcert query runs/digits-1a2b3c4d "SELECT count(*) FROM certificates"',
         )
     *urls, sql = arguments
-    from smoothcert.sql import Query, write_result
-    from smoothcert.store import RunDirectory
+    from smoothcert.sql import open_query, write_result
 
-    with Query([RunDirectory.open(url) for url in urls]) as opened:
+    with open_query(urls) as opened:
         result = opened.sql(sql)
     if output is not None:
         with output.open("wb") as stream:

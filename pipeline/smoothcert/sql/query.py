@@ -22,6 +22,7 @@ from smoothcert.sql.functions import register_functions
 from smoothcert.sql.query_errors import explain, read_only
 from smoothcert.sql.views import OpenedRun, create_views
 from smoothcert.store.run_directory import RunDirectory
+from smoothcert.store.runs import open_runs
 
 _LOCKDOWN = (
     "SET autoinstall_known_extensions = false",
@@ -108,11 +109,11 @@ def open_query(run_urls: Sequence[str | os.PathLike[str]]) -> Query:
     """Open run directories for SQL.
 
     Args:
-        run_urls: local paths or fsspec URLs of run directories.
+        run_urls: local paths or fsspec URLs of run directories, or of directories that hold some.
 
     Raises:
         QueryError: none is given, or one twice.
-        RunDirectoryError: one is not a run directory.
+        RunDirectoryError: there is no run at one of them, or it is damaged.
         StoreError: one cannot be read.
     """
-    return Query([RunDirectory.open(url) for url in run_urls])
+    return Query(open_runs(run_urls))

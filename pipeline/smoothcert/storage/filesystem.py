@@ -144,6 +144,19 @@ class Storage:
 
         return sorted(self._call("list", directory, listing))
 
+    def folders(self, directory: str) -> list[str]:
+        """Names of the directories in a directory, links to directories included, sorted; none where it is none."""
+
+        def listing(path: str) -> list[str]:
+            if self.local:
+                here = _unless_missing(lambda: os.listdir(path)) or []
+                return [name for name in here if os.path.isdir(f"{path}/{name}")]
+            found = _unless_missing(lambda: self.fs.ls(path, detail=True)) or []
+            names = (str(item["name"]).rstrip("/") for item in found if item["type"] == "directory")
+            return [name.rpartition("/")[2] for name in names if name != path]
+
+        return sorted(self._call("list", directory, listing))
+
     def entries(self, directory: str) -> list[Entry]:
         """Files of a directory with sizes and times, sorted by name; none where it does not exist."""
 
