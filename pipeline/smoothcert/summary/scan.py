@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.catalogue.metrics import METRICS, Metric
 from smoothcert.job import Job
 from smoothcert.sql import Query
 
@@ -30,7 +31,7 @@ def scan(query: Query, run_id: str, job: Job) -> dict[str, Any]:
 def _columns(job: Job) -> dict[str, str]:
     """What is aggregated, as plain columns: list elements are taken out once, not in every aggregate."""
     certify = job.certify
-    plain = ("label", "draws", "pilot_draws", "robustness_score_lcb", "retrieval_rank")
+    plain = ("draws", "pilot_draws")
     # lists in SQL count from 1
     of_lists = {
         f"{form.column}_at_{i}": f"{form.column}[{i + 1}]"
@@ -44,13 +45,25 @@ def _columns(job: Job) -> dict[str, str]:
     return {
         **{name: name for name in (*plain, *radii)},
         **of_lists,
-        # where nothing is known of N, it is at least 0
-        "norm": "CASE WHEN status = 'ok' THEN coalesce(smooth_norm_lcb, 0) END",
+        **{f"metric_{name}": metric_sql(metric, job) for name, metric in metrics_of(job).items()},
         "is_known": _known(job),
         "is_right": "predicted_label = label",
-        "is_clean_right": "clean_label = label",
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
+
+
+def metrics_of(job: Job) -> dict[str, Metric]:
+    """The metrics that a job has figures of."""
+    return {
+        name: metric
+        for name, metric in METRICS.items()
+        if not metric.needs or getattr(job, metric.needs) is not None
+    }
+
+
+def metric_sql(metric: Metric, job: Job) -> str:
+    """Its SQL, with the fields of the job that it names."""
+    return metric.sql.format(**{metric.needs: getattr(job, metric.needs)} if metric.needs else {})
 
 
 def _known(job: Job) -> str:
@@ -80,12 +93,11 @@ def _aggregates(job: Job) -> dict[str, str]:
         found[f"{name}_mean"] = f"avg({column})"
         found[f"{name}_var"] = f"var_samp({column})"
 
-    moments("smooth_norm", "norm")
-    moments("robustness_score", "robustness_score_lcb")
-    count("right_class", "is_right")
-    count("clean_right", "is_clean_right")
-    if job.retrieval is not None:
-        count("retrieved", f"retrieval_rank <= {job.retrieval.k}")
+    for name, metric in metrics_of(job).items():
+        if metric.kind == "share":
+            count(name, f"metric_{name}")
+        else:
+            moments(name, f"metric_{name}")
     for i, radius in enumerate(job.certify.radii):
         at_least = f">= '{radius!r}'::DOUBLE"
         for each in CATALOGUE:

@@ -26,10 +26,10 @@ from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql import Query
 from smoothcert.statistics import share_interval
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
-from smoothcert.summary.scan import quoted, scan
+from smoothcert.summary.scan import metrics_of, quoted, scan
 
 SUMMARY_VERSION = 2
-"""2: ``radii`` have figures by certificate, all of them; 1 had those of fcsb and angular as fields of their own."""
+"""2: ``radii`` have figures by certificate and ``metrics`` all others; 1 had a field for each."""
 CONFIDENCE = 0.95
 _SHOWN = "angular"
 """The certificate whose cosines the table shows."""
@@ -136,12 +136,7 @@ class Summary:
         draws: certify draws.
         pilot_draws: draws that fixed directions.
         draws_per_pair: certify draws per ok pair.
-        smooth_norm: mean of the lower bounds of N.
-        robustness_score: mean of the lower bounds of S.
-        clean_accuracy: ok pairs with a known label that the encoder alone classifies right; None without zero-shot.
-        class_accuracy: ok pairs with a known label that the smoothed encoder classifies right.
-        retrieval_accuracy: ok pairs whose own caption is among the first k without attack; None without
-            retrieval.
+        metrics: what ``catalogue/metrics.py`` lists, by name; only what the job asks for.
         radii: one entry per radius of the job.
         targets: one entry per target of the job.
         expected_false_certificates: alpha x ok pairs, for each statement by itself.
@@ -161,11 +156,7 @@ class Summary:
     draws: int
     pilot_draws: int
     draws_per_pair: float | None
-    smooth_norm: Mean
-    robustness_score: Mean
-    clean_accuracy: Share | None
-    class_accuracy: Share | None
-    retrieval_accuracy: Share | None
+    metrics: Mapping[str, Share | Mean]
     radii: tuple[AtRadius, ...]
     targets: tuple[TargetOutcome, ...]
     expected_false_certificates: float
@@ -181,16 +172,17 @@ class Summary:
     def table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
         """Header and rows of the table of certified shares, one row per radius, for any printer of tables."""
         columns: list[tuple[str, list[str]]] = [("radius", [f"{at.radius:g}" for at in self.radii])]
-        if self.class_accuracy is not None:
+        labelled = self.metrics.get("class_accuracy")
+        if isinstance(labelled, Share):
             columns.append(("class certified", self._unchanged("certified_prediction")))
-            if self.class_accuracy.of:
+            if labelled.of:
                 columns.append(("right and certified", self._unchanged("certified_accuracy")))
         closest = [at.cosines[_SHOWN] for at in self.radii]
         for j, cosine in enumerate(each.cosine for found in closest[:1] for each in found.at_least):
             shares = [_percent(found.at_least[j].share) for found in closest]
             columns.append((f"cosine >= {cosine:g}", shares))
         columns.append(("mean cosine", [_mean(found.mean, found.vacuous) for found in closest]))
-        if self.retrieval_accuracy is not None:
+        if "retrieval_accuracy" in self.metrics:
             columns.append(("caption in first k", self._unchanged("certified_retrieval")))
         rows = zip(*(cells for _, cells in columns), strict=True)
         return tuple(name for name, _ in columns), tuple(rows)
@@ -222,7 +214,6 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
     figures = scan(query, run_id, job)
     ok = figures["ok"]
     finished = figures["pairs"] == info.pairs
-    zero_shot, retrieval = job.zero_shot is not None, job.retrieval is not None
 
     def share(name: str, of: int = ok) -> Share:
         return make_share(figures[name], of, anytime=not finished)
@@ -285,11 +276,10 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         draws=figures["draws"],
         pilot_draws=figures["pilot_draws"],
         draws_per_pair=figures["draws"] / ok if ok else None,
-        smooth_norm=mean("smooth_norm"),
-        robustness_score=mean("robustness_score"),
-        clean_accuracy=share("clean_right", figures["labelled"]) if zero_shot else None,
-        class_accuracy=share("right_class", figures["labelled"]) if zero_shot else None,
-        retrieval_accuracy=share("retrieved") if retrieval else None,
+        metrics={
+            name: share(name, figures[metric.of]) if metric.kind == "share" else mean(name)
+            for name, metric in metrics_of(job).items()
+        },
         radii=radii,
         targets=targets,
         expected_false_certificates=certify.alpha * ok,

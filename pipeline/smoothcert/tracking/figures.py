@@ -72,10 +72,9 @@ def metrics(summary: Summary) -> dict[str, float]:
     }
     if summary.draws_per_pair is not None:
         found["draws_per_pair"] = summary.draws_per_pair
-    for name in ("quarantined", "smooth_norm", "robustness_score"):
-        found.update(_with_interval(name, getattr(summary, name)))
-    for name in ("clean_accuracy", "class_accuracy", "retrieval_accuracy"):
-        found.update(_with_interval(name, getattr(summary, name)))
+    found.update(_with_interval("quarantined", summary.quarantined))
+    for name, metric in summary.metrics.items():
+        found.update(_with_interval(name, metric))
     for at in summary.radii:
         here = f"r{at.radius:g}"
         for name, figure in at.cosines.items():

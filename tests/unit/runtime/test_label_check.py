@@ -85,7 +85,7 @@ def test_some_unknown_is_a_warning_in_plan_run_and_summary(tmp_path: Path) -> No
     )
     (run,) = (tmp_path / "runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["unknown_labels"] == 2 and summary["clean_accuracy"]["of"] == 3
+    assert summary["unknown_labels"] == 2 and summary["metrics"]["clean_accuracy"]["of"] == 3
     events = "".join(file.read_text() for file in run.rglob("*.jsonl"))
     assert "2 unknown" in events
     about = json.loads((run / "plan/data.json").read_text())

@@ -6,7 +6,7 @@ from smoothcert.datasets import load_digits_pairs
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
-from smoothcert.store import Query
+from smoothcert.sql import Query
 
 JOB = """
 name: folders

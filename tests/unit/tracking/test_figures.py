@@ -76,11 +76,12 @@ def summary(*, labelled: bool = True) -> Summary:
         draws=1000,
         pilot_draws=640,
         draws_per_pair=100.0,
-        smooth_norm=Mean(10, 0.9, 0.8, 1.0),
-        robustness_score=Mean(10, 0.95, 0.9, 1.0),
-        clean_accuracy=share(9) if labelled else NONE,
-        class_accuracy=share(8) if labelled else NONE,
-        retrieval_accuracy=None,
+        metrics={
+            "smooth_norm": Mean(10, 0.9, 0.8, 1.0),
+            "robustness_score": Mean(10, 0.95, 0.9, 1.0),
+            "clean_accuracy": share(9) if labelled else NONE,
+            "class_accuracy": share(8) if labelled else NONE,
+        },
         radii=(at(0.25, labelled=labelled), at(1.0, labelled=labelled, vacuous=True)),
         targets=(
             TargetOutcome("angular>=0.8@0.25", share(7), share(2), share(1), 0.01),
