@@ -180,9 +180,9 @@ def test_labels_that_no_class_has_are_in_no_accuracy(tmp_path: Path) -> None:
     ok = [row for row in content if row["status"] == "ok"]
     known = [row for row in ok if row["label"] in LABELS]
     assert found.unknown_labels == holds(ok, lambda row: row["label"] == "face") > 0
-    assert found.class_accuracy is not None
-    assert found.class_accuracy.of == found.radii[0].unchanged["certified_accuracy"].of == len(known)
-    assert found.class_accuracy.count == holds(known, lambda row: row["predicted_label"] == row["label"])
+    assert found.metrics["class_accuracy"] is not None
+    assert found.metrics["class_accuracy"].of == found.radii[0].unchanged["certified_accuracy"].of == len(known)
+    assert found.metrics["class_accuracy"].count == holds(known, lambda row: row["predicted_label"] == row["label"])
 
 
 @pytest.mark.parametrize("i", range(len(RADII)))
@@ -298,7 +298,7 @@ def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path:
         )
     angular = at.cosines["angular"]
     assert angular.vacuous.share == 1.0 and angular.mean.mean is None
-    assert found.class_accuracy == Share(0, 0, None, None, None), "no pair has a label"
+    assert found.metrics["class_accuracy"] == Share(0, 0, None, None, None), "no pair has a label"
 
 
 def test_a_run_without_rows_has_no_figures(tmp_path: Path) -> None:
