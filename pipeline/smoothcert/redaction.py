@@ -82,7 +82,7 @@ def refuse_secrets(job: Mapping[str, Any], origin: str, *, unless_at: Collection
     if fields:
         raise JobError(
             f"{origin} holds credentials:\n  " + "\n  ".join(fields),
-            remedy="take them out: run directories are shared, and keep the job. Stores take credentials from their "
+            remedy="remove them: run directories are shared and contain the job. Stores take credentials from their "
             "usual chain (environment, profile, instance role)",
         )
 

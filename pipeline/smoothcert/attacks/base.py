@@ -130,11 +130,11 @@ def check_budget(budget: float | Sequence[float] | torch.Tensor, pairs: int) -> 
     wrong = budgets[~((budgets > 0) & torch.isfinite(budgets))]
     if len(wrong):
         raise JobError(
-            f"budget={float(wrong[0]):g} is not a size of a perturbation",
+            f"budget={float(wrong[0]):g} is not a valid size of a perturbation",
             remedy="use a positive number in units of [0,1] pixels, e.g. 0.0314 (8/255) for linf",
         )
     if len(budgets) not in (1, pairs):
-        raise JobError(f"{len(budgets)} budgets for {pairs} pairs", remedy="give one, or one a pair")
+        raise JobError(f"{len(budgets)} budgets for {pairs} pairs", remedy="give one budget, or one per pair")
     return budgets.expand(pairs).clone()
 
 
@@ -159,7 +159,7 @@ def check_batch(
             remedy=f"give float32 (B, {', '.join(map(str, shape))}) in [0,1]",
         )
     if len(images) and not bool(((images >= 0) & (images <= 1)).all()):
-        raise JobError("images leave [0,1]", remedy="divide what prepare() makes by 255")
+        raise JobError("images have values outside [0,1]", remedy="divide what prepare() makes by 255")
     if len(pair_ids) != len(images) or len(objective) != len(images):
         raise JobError(
             f"{len(images)} images, {len(pair_ids)} pair ids and an objective for {len(objective)} pairs",
@@ -168,5 +168,5 @@ def check_batch(
     if len(set(pair_ids)) != len(pair_ids):
         doubled = sorted({name for name in pair_ids if list(pair_ids).count(name) > 1})
         raise JobError(
-            f"pair ids named twice: {doubled[:3]}", remedy="noise is keyed by them: keep one of each"
+            f"pair ids given twice: {doubled[:3]}", remedy="noise is keyed by pair id: keep one of each"
         )

@@ -56,7 +56,7 @@ class FOA(MAttack):
                     encoder.encode_patches(probe)
             except EncoderError as exc:
                 raise EncoderError(
-                    f"attack '{self.name}' needs patch features, which encoder '{encoder.name}' lacks",
+                    f"attack '{self.name}' needs patch features, but encoder '{encoder.name}' has none",
                     remedy="use a CLIP or SigLIP encoder, or the attack 'm-attack'",
                 ) from exc
 

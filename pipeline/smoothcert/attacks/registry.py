@@ -37,7 +37,7 @@ def make_attack(name: str, **settings: Any) -> Attack[Any]:
         if key not in known:
             raise JobError(
                 f"attack '{name}' has no setting '{key}'{did_you_mean(key, known)}",
-                remedy=f"use some of: {', '.join(known)}",
+                remedy=f"known settings: {', '.join(known)}",
             )
     hints = get_type_hints(kind)
     for key, value in settings.items():
@@ -47,7 +47,7 @@ def make_attack(name: str, **settings: Any) -> Attack[Any]:
         except ValidationError as exc:
             reason = exc.errors()[0]["msg"]
             raise JobError(
-                f"attack '{name}': settings.{key}={value!r} does not fit: {reason[:1].lower()}{reason[1:]}",
+                f"attack '{name}': settings.{key}={value!r} is not valid: {reason[:1].lower()}{reason[1:]}",
                 remedy=f"its default is {_default(entry, kind, key)!r}",
             ) from exc
     try:

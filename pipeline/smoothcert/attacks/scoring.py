@@ -103,7 +103,7 @@ def draw_clean(
         JobError: fewer than 8 draws of a random subject.
     """
     if subject.stochastic and draws < LEAST_DRAWS:
-        raise JobError(f"draws={draws} are too few to judge an attack", remedy="use 1000 or more")
+        raise JobError(f"draws={draws} is too few to judge an attack", remedy="use 1000 or more")
     images = images.to(subject.encoder.device)
     with torch.no_grad():
         references = [
@@ -154,7 +154,7 @@ def score(
             f"alpha={alpha} is not a probability", remedy="use a number between 0 and 1, e.g. 0.001"
         )
     if subject.stochastic and draws < LEAST_DRAWS:
-        raise JobError(f"draws={draws} are too few to judge an attack", remedy="use 1000 or more")
+        raise JobError(f"draws={draws} is too few to judge an attack", remedy="use 1000 or more")
     attacked = attacked.to(subject.encoder.device)
     check_batch(subject, objective, attacked, clean.pair_ids)
     scores = []

@@ -29,7 +29,7 @@ class Subject(ABC):
 
     def __init__(self, encoder: Encoder, *, name: str, eot_draws: int, sigma: float, chunk: int) -> None:
         if chunk < 1:
-            raise JobError(f"chunk={chunk} is not a number of images", remedy="use 1 or more")
+            raise JobError(f"chunk={chunk} is not a valid number of images", remedy="use 1 or more")
         self.encoder = encoder
         self.name = name
         self.eot_draws = eot_draws
@@ -99,7 +99,7 @@ class Subject(ABC):
         raise EncoderError(
             f"encoder '{self.encoder.name}' gives no gradients with respect to pixels (subject '{self.name}')"
             f": {cause or why}",
-            remedy="attack with 'square', which needs none, or load a differentiable version of the encoder",
+            remedy="use the attack 'square', which needs no gradients, or load a differentiable version of the encoder",
         ) from cause
 
     def _probed(self, probe: torch.Tensor) -> torch.Tensor | None:
@@ -186,10 +186,11 @@ class SmoothedSubject(Subject):
     ) -> None:
         if not 0 < sigma < float("inf"):
             raise JobError(
-                f"sigma={sigma} is not the deviation of a noise", remedy="use a positive number, e.g. 0.25"
+                f"sigma={sigma} is not a valid standard deviation; it must be positive",
+                remedy="use a positive number, e.g. 0.25",
             )
         if eot_draws < 1:
-            raise JobError(f"eot_draws={eot_draws} is not a number of draws", remedy="use 64 or more")
+            raise JobError(f"eot_draws={eot_draws} is not a valid number of draws", remedy="use 64 or more")
         super().__init__(encoder, name=name, eot_draws=eot_draws, sigma=sigma, chunk=chunk)
 
     def features(self, images: torch.Tensor, keys: Sequence[NoiseKey]) -> torch.Tensor:

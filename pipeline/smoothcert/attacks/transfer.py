@@ -17,5 +17,5 @@ def check_transfer(source: Encoder, target: Encoder) -> None:
         raise JobError(
             f"perturbations made on encoder '{source.name}' ({ours}) do not fit encoder '{target.name}' "
             f"({theirs})",
-            remedy="transfer between encoders with the same canonical input size",
+            remedy="use encoders with the same canonical input size",
         )

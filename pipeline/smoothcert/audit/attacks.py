@@ -52,7 +52,7 @@ def _row_rules(info: RunInfo, asked: Sequence[AskedAttack], here: str, which: st
     yield Rule(
         "missing-attack",
         "5",
-        "a pair has no row of an attack that it is owed",
+        "a pair lacks a row for one of the attacks",
         f"SELECT p.pair_id, k.attack || ' ' || k.attack_id || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject "
         f"AS detail FROM ({_owed(asked, here)}) k CROSS JOIN (SELECT pair_id FROM certificates WHERE run_id = "
         f"{quoted(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = "
@@ -97,7 +97,7 @@ def _certificate_rules(
     yield Rule(
         "not-a-number",
         "4.1",
-        "an outcome lacks the numbers that a certificate is held against",
+        "a result lacks the numbers that a certificate is compared with",
         f"SELECT pair_id, {which} AS detail {held} AND ({' OR '.join(lacking)} OR "
         "a.perturbation_l2 IS NULL OR (a.violation IS NULL AND a.certified_cosine IS NOT NULL)) "
         f"UNION ALL SELECT pair_id, {which} AS detail {here} AND status = 'ok' AND "
@@ -129,7 +129,7 @@ def _certificate_rules(
     yield Rule(
         "violation",
         "5",
-        "a row calls itself a violation",
+        "a row is marked as a violation",
         f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation UNION ALL "
         f"SELECT pair_id, {which} || ', replaced by a retry: certified ' || certified_cosine AS detail FROM "
         f"replaced_attacks WHERE run_id = {quoted(info.run_id)} AND violation",
@@ -163,7 +163,7 @@ def _beaten(held: Iterable[tuple[Claim, str]], source: str, which: str) -> Rule:
     return Rule(
         "violation",
         "5",
-        "an attack achieved less than certified",
+        "an attack pushed a quantity below its certified bound",
         checked(checks, source, f"{which} AS which"),
         pairs=True,
     )
@@ -197,7 +197,7 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
     yield Rule(
         "rounded-up",
         "4.2",
-        "an attack row shows more as certified than its certificate says",
+        "an attack row repeats a certificate as higher than it is",
         checked(
             [
                 Check(

@@ -96,11 +96,11 @@ class RunAudit:
 
     def lines(self) -> list[str]:
         """For people."""
-        verdict = "nothing to object" if self.sound else "NOT SOUND"
+        verdict = "no findings" if self.sound else "FINDINGS"
         text = [
             f"{self.run_id}: {verdict}",
-            f"  {self.pairs:,} pairs, {self.attacks:,} attack outcomes; certificates of {self.audited_pairs:,} pairs "
-            f"were attacked, {self.violated_pairs:,} beaten",
+            f"  {self.pairs:,} pairs, {self.attacks:,} attack results; {self.audited_pairs:,} pairs had certificates attacked, "
+            f"{self.violated_pairs:,} had one beaten",
         ]
         for finding in self.findings:
             text.append(f"  {finding.rule} ({finding.count:,}): {finding.means} [theory {finding.theory}]")
@@ -109,7 +109,7 @@ class RunAudit:
                 text.append(f"    and {finding.count - len(finding.listed):,} more")
         if self.chance is not None:
             text.append(
-                f"  so many beaten pairs by the failure probabilities alone: probability {self.chance:.2g}"
+                f"  probability of this many by chance, at the stated failure probabilities: {self.chance:.2g}"
             )
         text.extend(f"  note: {note}" for note in self.notes)
         return text
@@ -292,7 +292,7 @@ def _misplaced(run: RunDirectory, query: Query) -> list[Finding]:
     lacking, strange = [each for each in units if each.missing], [each for each in units if each.foreign]
     if lacking:
         missing = sum(each.missing for each in lacking)
-        means = f"{missing:,} of {run.info.pairs:,} pairs have no row; certify again to resume"
+        means = f"{missing:,} of {run.info.pairs:,} pairs have no row yet; run certify again to resume"
         units_listed = tuple((each.unit_id, each.detail) for each in lacking[:LISTED])
         found.append(Finding("missing-pair", "4.4", means, missing, units_listed))
     if strange:

@@ -67,7 +67,7 @@ def outcome_rules(info: RunInfo, asked: Sections, which: str) -> Iterator[Rule]:
     yield Rule(
         "success-without-margin",
         "5",
-        "an outcome calls itself a success where its margin says it is none, or the other way round",
+        "a result is marked as a success although its margin says otherwise, or the reverse",
         f"SELECT pair_id, {which} || ': margin ' || margin AS detail {ok} AND success IS DISTINCT FROM (margin < 0) "
         "AND margin IS NOT NULL",
     )
@@ -75,7 +75,7 @@ def outcome_rules(info: RunInfo, asked: Sections, which: str) -> Iterator[Rule]:
         yield Rule(
             "other-attack",
             "5",
-            "level, seed, draws, noise or encoder of an outcome differ from what was asked for",
+            "level, seed, draws, noise or encoder of a result differ from the job",
             _not_as_asked(info, asked, here, which),
         )
 
@@ -112,7 +112,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
             for name, bound, sign in bounds
         ]
         source = f"{ok} AND alpha IN ({', '.join(number(alpha) for alpha in too_many)})"
-        means = "more estimates are outside their own confidence bounds than alpha makes likely"
+        means = "more estimates lie outside their own confidence bounds than alpha explains"
         return [Rule("outside-bounds", "5", means, checked(checks, source, f"{which} AS which"))], []
     if count:
         return [], [

@@ -75,7 +75,9 @@ def misplaced_rows(run: RunDirectory, query: Query) -> list[Misplaced]:
                 own = _inside(query, run.run_id, unit_id, unit)
             right, foreign = right + own, foreign + pairs - own
         if unit is None:
-            found.append(Misplaced(unit_id, 0, foreign, f"{foreign:,} rows of a unit that is in no plan"))
+            found.append(
+                Misplaced(unit_id, 0, foreign, f"{foreign:,} rows belong to a unit that is in no plan")
+            )
         elif right != unit.pairs or foreign:
             text = (
                 f"{right:,} of {unit.pairs:,} pairs have rows"

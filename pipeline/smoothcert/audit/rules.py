@@ -125,7 +125,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
     yield Rule(
         "above-estimate",
         "4.2",
-        "a lower confidence bound is above its own estimate, or there is no such estimate",
+        "a lower confidence bound is above its own estimate, or the estimate is missing",
         "SELECT pair_id, concat_ws(', ', 'N ' || smooth_norm, 'bound ' || smooth_norm_lcb, 'S ' || robustness_score, "
         f"'bound ' || robustness_score_lcb) AS detail {ok} AND ("
         + " OR ".join(
@@ -147,7 +147,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
     yield Rule(
         "beyond-draws",
         "3",
-        "a confidence bound is higher than so many draws can make it, had every one of them been perfect",
+        "a confidence bound is higher than this number of draws can prove, even if every draw were perfect",
         checked(_beyond_draws(info), ok, keep="draws"),
     )
     yield from _rounded_up(info, ok)
@@ -156,7 +156,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         yield Rule(
             "target-without-evidence",
             "3",
-            "a target counts as certified below its level",
+            "a target is marked as certified without enough evidence for its level",
             f"SELECT pair_id, concat_ws(' ', {quoted(target.name)}, 'at log e-value', log_e_value[{position}]) AS "
             f"detail {ok} AND target_decision[{position}] = 'certified' AND NOT "
             f"coalesce(log_e_value[{position}] >= {needed} - {number(SLACK)}, false)",

@@ -34,7 +34,7 @@ def attack(
         ),
     ] = None,
 ) -> None:
-    """Attack every pair of a job, after certifying what is not certified yet. Run it again to resume.
+    """Attack every pair of a job, certifying first where needed. Run the same command again to resume.
 
     The attacks are those of the job's section 'attacks'; rows go into the job's run directory, and the audit runs at
     the end. Exit codes: as certify; 1 the audit found something; 5 attack units without rows, or workers failed; 6 more
@@ -43,7 +43,7 @@ def attack(
     job = load_job(job_file, overrides(set_, executor))
     if not job.attacks:
         raise JobError(
-            "the job has no section 'attacks'",
+            "the job has no 'attacks' section",
             remedy="add e.g. attacks: [{attack: pgd, norm: l2, budgets: [0.25]}]",
         )
     from smoothcert.runtime.driver import Driver
@@ -60,7 +60,7 @@ def choose_again(driver: Driver, where: str) -> Chosen:
     found = choose(RunDirectory.open(driver.url), ATTACKS, where, option="--retry")
     mine = of_tasks(found, {section.attack_id for section in driver.job.attacks})
     terminal = Terminal(stderr=True)
-    terminal.say(f"{_count(mine):,} quarantined pairs to attack again")
+    terminal.say(f"attacking {_count(mine):,} quarantined pairs again")
     if len(mine) < len(found):
         terminal.say(
             f"{_count(found) - _count(mine):,} more belong to attacks that this job does not have",

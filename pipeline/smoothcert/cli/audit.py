@@ -14,11 +14,11 @@ def audit(
     run_urls: Annotated[
         list[str], typer.Argument(metavar="RUN [RUN...]", help="Run directories.", show_default=False)
     ],
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per run.")] = False,
 ) -> None:
     """Check runs for anything that voids a certificate, and for attacks that beat one.
 
-    Exit codes: 0 nothing to object; 1 something is wrong, with the offending pairs listed; 2 no such run.
+    Exit codes: 0 no findings; 1 findings, with the pairs concerned; 2 no such run.
     """
     from smoothcert.audit.audit import audit_runs
 

@@ -7,12 +7,12 @@ from smoothcert.cli.terminal import Terminal
 
 
 def compact(run_url: RunDir) -> None:
-    """Merge small committed files into large ones, so that queries open fewer; readers notice nothing.
+    """Merge small committed files into large ones, so that queries open fewer files. Safe while others read.
 
-    The small files stay for readers that opened the run before; ``smoothcert gc`` removes them after its grace.
+    Readers that have the run open keep the small files; ``smoothcert gc`` removes them after its grace period.
     """
     from smoothcert.store import RunDirectory
     from smoothcert.store.compact import compact as merge
 
     done = merge(RunDirectory.open(run_url))
-    Terminal().say(f"{done.files_before:,} files are {done.files_after:,} now")
+    Terminal().say(f"merged {done.files_before:,} files into {done.files_after:,}")

@@ -28,18 +28,18 @@ class DigitsSplit(StrEnum):
 
 def demo_data(
     directory: Annotated[
-        str, typer.Argument(help="Where to write: a path or an fsspec URL.", show_default=False)
+        str, typer.Argument(help="Output directory: a path or an fsspec URL.", show_default=False)
     ],
-    format: Annotated[DataFormat, typer.Option(help="How to lay the pairs out.")] = DataFormat.parquet,
+    format: Annotated[DataFormat, typer.Option(help="Format of the data set.")] = DataFormat.parquet,
     split: Annotated[DigitsSplit, typer.Option(help="test: the 360 held-out scans.")] = DigitsSplit.test,
     synthetic: Annotated[
-        int, typer.Option(metavar="PAIRS", help="Write so many generated shapes instead of the scans.")
+        int, typer.Option(metavar="PAIRS", help="Write this many generated pairs instead of the scans.")
     ] = 0,
-    pairs_per_shard: Annotated[int, typer.Option(help="Shard size of generated pairs.")] = 10_000,
-    size: Annotated[int, typer.Option(help="Edge of generated images, pixels.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of generated pairs.")] = 0,
+    pairs_per_shard: Annotated[int, typer.Option(help="Generated pairs per file.")] = 10_000,
+    size: Annotated[int, typer.Option(help="Height and width of generated images, in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed for generated pairs.")] = 0,
 ) -> None:
-    """Write handwritten digits (or generated shapes) as image-text pairs."""
+    """Write a demo data set: scanned handwritten digits, or any number of generated shapes."""
     from smoothcert.datasets import write_demo_data, write_synthetic
 
     if synthetic:
@@ -53,4 +53,4 @@ def demo_data(
         )
     else:
         written = write_demo_data(directory, format.value, split=split.value)
-    Terminal().say(f"{written.pairs:,} pairs in {len(written.files):,} files under {directory}")
+    Terminal().say(f"wrote {written.pairs:,} pairs in {len(written.files):,} files under {directory}")

@@ -24,10 +24,13 @@ _PACKAGES = (
 
 def doctor(
     store: Annotated[
-        list[str] | None, typer.Option("--store", metavar="URL", help="Also try this directory for runs.")
+        list[str] | None,
+        typer.Option(
+            "--store", metavar="URL", help="Also test this directory for runs, e.g. s3://bucket/runs."
+        ),
     ] = None,
 ) -> None:
-    """Check versions, devices and object stores; every problem comes with a remedy. Exit code 1 if there is one."""
+    """Check versions, devices and object stores, and say how to fix what is wrong. Exit code 1 if anything is."""
     terminal = Terminal()
     problems: list[str] = []
 
@@ -53,7 +56,10 @@ def doctor(
         "MLFLOW_TRACKING_URI", "SQLite beside the runs (MLFLOW_TRACKING_URI is not set)"
     )
     line("mlflow store", tracking)
-    line("ray address", os.environ.get("RAY_ADDRESS", "none: a cluster is started on this machine"))
+    line(
+        "ray address",
+        os.environ.get("RAY_ADDRESS", "not set: a cluster is started on this machine when needed"),
+    )
     for problem in problems:
         terminal.say((f"problem: {without_secrets(problem)}", "bold red"))
     terminal.say("no problems found" if not problems else f"{len(problems)} problem(s)")
@@ -92,9 +98,9 @@ def _store(url: str, line: object, problems: list[str]) -> None:
         problems.append(f"store {url}: {exc}")
         return
     how = (
-        "workers commit themselves"
+        "exclusive create supported"
         if exclusive
-        else "no exclusive creation: the driver commits for all workers"
+        else "no exclusive create: the driver commits for all workers"
     )
     line("store", f"{url}: writable; {how}")
 

@@ -21,23 +21,25 @@ def gc(
     grace_s: Annotated[
         float,
         typer.Option(
-            help="Keep what is younger, or was replaced more recently. Longer than any unit, compaction and query "
+            help="Keep files newer than this, or replaced more recently. Longer than any unit, compaction and query "
             "takes; at least 3600.",
             min=0,
         ),
     ] = 86_400.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be removed; remove nothing.")
+    ] = False,
     nothing_else_runs: Annotated[
         bool,
         typer.Option(
             "--nothing-else-runs",
-            help="No driver, worker, compaction or query is at work on the run: a shorter grace is taken.",
+            help="Promise that nothing else uses the run: allows a grace of less than an hour.",
         ),
     ] = False,
 ) -> None:
-    """Remove parts of attempts that lost, files that compaction replaced, and traces of crashes.
+    """Remove files left by superseded attempts, by compaction and by crashes.
 
-    Never a committed row, whatever runs at the same time, as long as the grace is longer than all that runs.
+    Committed rows are never removed, even while others work on the run, if the grace period is longer than their work.
     """
     from smoothcert.store import RunDirectory
     from smoothcert.store.gc import LEAST_GRACE, collect
@@ -66,5 +68,5 @@ def _refuse_life(run: RunDirectory) -> None:
     if alive:
         raise RunDirectoryError(
             f"--nothing-else-runs, but '{alive[0]}' was at work on '{run.url}' within the last minute",
-            remedy="stop it, wait a minute, and try again; or leave the grace at an hour or more",
+            remedy="stop it, wait a minute and try again, or use a grace of at least an hour",
         )

@@ -61,7 +61,7 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks and debug logs."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what happens as it happens."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log progress messages."),
     version: bool = typer.Option(
         False, "--version", help="Print the version and exit.", is_eager=True, callback=_say_version
     ),
@@ -84,7 +84,7 @@ def main() -> None:
         _explain(exc)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
-        Terminal(stderr=True).say("interrupted; what was committed is kept")
+        Terminal(stderr=True).say("interrupted; committed results are kept")
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our output went away (| head); leave quietly, as other tools do

@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="A job file; see jobs/.", show_default=False)]
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB", help="Job file (YAML); examples are in jobs/.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override a field of the job; may be repeated."),
+    typer.Option(
+        "--set", metavar="A.B=VALUE", help="Override a field of the job, e.g. certify.sigma=0.5. Repeatable."
+    ),
 ]
 ExecutorKind = Annotated[
     str | None, typer.Option("--executor", metavar="local|ray", help="Short for --set executor.kind=...")
 ]
-RunDir = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
 
 
 def shown(url: str) -> str:

@@ -16,9 +16,11 @@ def plan(
     job_file: JobFile,
     set_: Overrides = None,
     executor: ExecutorKind = None,
-    probe: Annotated[bool, typer.Option(help="Measure draws/s on this device for a few seconds.")] = True,
+    probe: Annotated[
+        bool, typer.Option(help="Measure the speed of this device for a few seconds to estimate the time.")
+    ] = True,
 ) -> None:
-    """Show units, pairs, draws and an estimate of time, without certifying anything."""
+    """Show pairs, units, draws and the expected time, without certifying anything."""
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
     from smoothcert.work.certify.probe import measure_draws_per_second
@@ -43,7 +45,7 @@ def plan(
     workers = job.executor.workers or 1
     seconds = draws / (rate * workers)
     terminal.say(
-        f"time       {limit}{_span(seconds)} with {workers} worker(s) like this device ({rate:,.0f} draws/s measured)",
+        f"time       {limit}about {_span(seconds)} on {workers} worker{'' if workers == 1 else 's'} at this device's speed ({rate:,.0f} draws/s)",
     )
 
 

@@ -55,7 +55,7 @@ class ProgressLine:
         done = min(self._before + pairs, self._pairs)
         left_draws = max(self._pairs - self._before, 0) * self._draws_per_pair - draws
         rate = draws / elapsed
-        eta = f"{_span(left_draws / rate)} left" if rate > 0 and left_draws > 0 else ""
+        eta = f"about {_span(left_draws / rate)} left" if rate > 0 and left_draws > 0 else ""
         text = (
             f"{done:,}/{self._pairs:,} pairs  {pairs / elapsed:,.1f} pairs/s  {rate:,.0f} draws/s  "
             f"{quarantined:,} quarantined  {eta}"

@@ -41,13 +41,15 @@ def query(
             metavar="RUN [RUN...] SQL", help="Run directories, or directories of runs, then one SQL text."
         ),
     ],
-    format: Annotated[OutputFormat, typer.Option(help="table, csv, json or parquet.")] = OutputFormat.table,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to a file.")] = None,
+    format: Annotated[OutputFormat, typer.Option(help="Output format.")] = OutputFormat.table,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")
+    ] = None,
 ) -> None:
     """Query one or more runs in SQL, and print or write the answer."""
     if len(arguments) < 2:
         raise QueryError(
-            "query needs at least one run directory and then the SQL",
+            "query needs at least one run directory, followed by the SQL",
             remedy='e.g. smoothcert query runs/digits-1a2b3c4d "SELECT count(*) FROM certificates"',
         )
     *urls, sql = arguments

@@ -24,12 +24,12 @@ def retry(
     run_url: RunDir,
     where: Annotated[
         str,
-        typer.Option(metavar="SQL", help="Condition on the view quarantine.", show_default=False),
+        typer.Option(metavar="SQL", help="SQL condition on the view quarantine.", show_default=False),
     ],
     set_: Overrides = None,
     executor: ExecutorKind = None,
 ) -> None:
-    """Certify quarantined pairs again, e.g. --where "error_class = 'DecodeError'". The same command resumes.
+    """Certify quarantined pairs again, e.g. --where "error_class = 'DecodeError'". Run it again to resume.
 
     Pairs that were quarantined while they were attacked are no rows of that view: 'smoothcert attack JOB --retry'. The
     job is the run's own; --set may change where and how it runs (executor, tracking, encoder.device, slots and
@@ -103,7 +103,7 @@ def _job_of(stored: Job, url: str, changes: list[str]) -> Job:
     job = parse_job(stored.to_yaml(), [*changes, *place], origin="the run's job")
     if job.science() != stored.science():
         raise JobError(
-            "--set changes something that the run's numbers depend on",
-            remedy="retry with the job as it is, or start a new run with 'smoothcert certify'",
+            "--set changes a field that the run's results depend on",
+            remedy="retry without that change, or start a new run with 'smoothcert certify'",
         )
     return job

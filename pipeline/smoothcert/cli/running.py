@@ -88,7 +88,7 @@ def run_phase(
     show = SHOW.get(phase.name)
     code = 0 if show is None else show(driver, report, terminal)
     if stopped:
-        terminal.say(f"stopped; {report.missing:,} pairs are left: run the same command again to resume")
+        terminal.say(f"stopped with {report.missing:,} pairs to go; run the same command again to resume")
         return 128 + (stopped_by.signal or 0)
     if report.missing:
         terminal.say((f"{report.missing:,} pairs have no row:", "bold red"))
@@ -115,8 +115,8 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
-            self.terminal.say("leaving; what was committed is kept")
+            self.terminal.say("quitting now; committed results are kept")
             raise SystemExit(128 + number)
         self.signal = number
         self.event.set()
-        self.terminal.say("stopping: units in flight may finish; once more to leave at once")
+        self.terminal.say("stopping: waiting for units in progress; press Ctrl-C again to quit now")

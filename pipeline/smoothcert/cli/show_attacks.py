@@ -25,7 +25,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
     with Query([driver.run]) as query:
         success = query.sql("SELECT * FROM attack_success").to_pylist()
         _print_rows(out, _success_title(success), _success_table(success))
-        _print_rows(out, "Cosine under noise: certified, attacked, clean", query.sql(_GAP).to_pylist())
+        _print_rows(out, "Cosines under noise: certified, attacked and clean", query.sql(_GAP).to_pylist())
         quarantined = _quarantined(query, driver.job)
     result = audit_run(driver.run)
     driver.run.write_document("audit.json", result.to_json().encode())
@@ -66,7 +66,7 @@ def _over_quarantine_budget(terminal: Terminal, driver: Driver, found: list[tupl
             f'  why: smoothcert query {shown(driver.run.url)} "SELECT attack, error_class, any_value(error_message), '
             "count(*) FROM attacks WHERE status = 'quarantined' GROUP BY 1, 2\"",
         )
-        terminal.say("  again: smoothcert attack JOB --retry true")
+        terminal.say("  to attack them again: smoothcert attack JOB --retry true")
     return bool(over)
 
 
@@ -78,9 +78,9 @@ _GAP = (
 
 
 def _success_title(found: list[dict[str, Any]]) -> str:
-    title = "Attack success rate over all pairs asked for"
+    title = "Wrong under attack: share of all requested pairs"
     if any(row["missing"] for row in found):
-        return f"{title}: some have no outcome yet, and count as not attacked successfully"
+        return f"{title}; pairs without an outcome yet count as not wrong"
     return title
 
 

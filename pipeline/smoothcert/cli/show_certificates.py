@@ -52,7 +52,7 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
     terminal.say(
         f"{summary.ok:,} of {report.pairs:,} pairs certified, {summary.quarantined.count:,} quarantined, "
         f"{summary.draws + summary.pilot_draws:,} draws"
-        + (f"; this session {report.seconds:,.0f} s, {rate:,.0f} draws/s" if report.draws else ""),
+        + (f"; this session took {report.seconds:,.0f} s ({rate:,.0f} draws/s)" if report.draws else ""),
     )
     for error_class, count in summary.quarantine:
         terminal.say(f"  quarantined {error_class}: {count:,}")
@@ -63,7 +63,7 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
             "name; they are in no accuracy",
         )
     header, rows = summary.table()
-    table = Table(title=f"Certified under every l2 attack up to a radius (sigma {summary.sigma:g})")
+    table = Table(title=f"Certified against every l2 attack up to the radius (sigma {summary.sigma:g})")
     for name in header:
         table.add_column(name, justify="right")
     for row in rows:
@@ -75,8 +75,8 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
             f"undecided {target.budget.count:,}",
         )
     terminal.say(
-        f"each statement fails with probability at most alpha = {summary.alpha:g}: of these "
-        f"{summary.ok:,} pairs at most {summary.expected_false_certificates:.2g} expected",
+        f"Each certificate is wrong with probability at most {summary.alpha:g}; expect at most "
+        f"{summary.expected_false_certificates:.2g} wrong among these {summary.ok:,} pairs.",
     )
 
 
@@ -99,6 +99,6 @@ def _track(driver: Driver, summary: Summary, terminal: Terminal) -> None:
         tracked = track_run(driver.run.url, summary, driver.job)
     except TrackingError as exc:
         terminal.say(("not tracked: ", "yellow"), str(exc))
-        terminal.say(f"  later: smoothcert track {shown(driver.run.url)}")
+        terminal.say(f"  to log it later: smoothcert track {shown(driver.run.url)}")
     else:
         terminal.say(f"MLflow run {tracked.run_id} in {tracked.uri}")

@@ -21,12 +21,12 @@ def status(
     run_url: RunDir,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until the run is complete.")] = False,
     interval: Annotated[float, typer.Option(help="Seconds between refreshes.")] = 5.0,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """Show committed, in flight and quarantined pairs, rates, workers and last errors of a run.
+    """Show the progress of a run: pairs done and quarantined, rates, workers and recent errors.
 
     Works from any machine that sees the run directory. Exit code 0 when every pair has its row, else 1. With --watch
-    a store that fails, or a run that is not there yet, is waited for.
+    it waits for a store that fails or a run that does not exist yet.
     """
     terminal = Terminal()
     while True:

@@ -12,9 +12,11 @@ from smoothcert.cli.terminal import Terminal
 
 def track(
     run_url: RunDir,
-    uri: Annotated[str | None, typer.Option(help="Tracking server; default as in the job.")] = None,
+    uri: Annotated[
+        str | None, typer.Option(help="Tracking server; by default the one named in the job.")
+    ] = None,
 ) -> None:
-    """Log a finished run to MLflow (again: the same MLflow run is brought up to date)."""
+    """Log a run to MLflow. A run that was logged before is updated."""
     from smoothcert.store import RunDirectory
     from smoothcert.summary.summary import summarise
     from smoothcert.tracking import track_run

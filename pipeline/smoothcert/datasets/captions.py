@@ -21,7 +21,7 @@ def captions_from(value: object, where: str) -> tuple[str, ...]:
     captions = tuple(text for entry in entries if (text := _text(entry, where)))
     if not captions:
         seen = "missing" if value is None else f"empty ({value!r:.40})"
-        raise CaptionError(f"{where} is {seen}", remedy="give the pair a caption or leave it out")
+        raise CaptionError(f"{where} is {seen}", remedy="add a caption or remove the pair")
     return captions
 
 
@@ -52,4 +52,4 @@ def _text(entry: object, where: str) -> str:
 def not_utf8(where: str, exc: UnicodeError, error: type[PairError] = CaptionError) -> PairError:
     """The error for text that is not valid UTF-8."""
     at = f" (byte {exc.start})" if isinstance(exc, (UnicodeDecodeError, UnicodeEncodeError)) else ""
-    return error(f"{where} is not valid UTF-8{at}", remedy="re-encode the text as UTF-8")
+    return error(f"{where} is not valid UTF-8{at}", remedy="save the text as UTF-8")

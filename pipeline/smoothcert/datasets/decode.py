@@ -60,11 +60,11 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
     """
     if loading.LOAD_TRUNCATED_IMAGES:
         raise SourceError(
-            "Pillow's LOAD_TRUNCATED_IMAGES is on in this process: cut images would pass for whole ones",
+            "Pillow's LOAD_TRUNCATED_IMAGES is on in this process: truncated images would pass as complete ones",
             remedy="remove the code that sets PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
         )
     if not data:
-        raise DecodeError("the image has 0 bytes", remedy="restore the image or leave the pair out")
+        raise DecodeError("the image has 0 bytes", remedy="restore the image or remove the pair")
     found = next(((kind, opener) for kind, matches, opener in _KINDS if matches(data[:16])), None)
     if found is None:
         raise DecodeError(
@@ -96,14 +96,14 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image:
             f"{kind} of {len(data)} bytes cannot be decoded: {exc or type(exc).__name__}",
             remedy="save the image as RGB with 8 bits"
             if unknown
-            else "restore the image: it is damaged or cut short",
+            else "restore the image: it is damaged or truncated",
         ) from exc
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, kind: str) -> None:
     width, height = size
     if width < 1 or height < 1:
-        raise DecodeError(f"{kind} of {width}x{height} pixels is empty", remedy="leave the pair out")
+        raise DecodeError(f"{kind} of {width}x{height} pixels is empty", remedy="remove the pair")
     if width * height > max_pixels:
         raise DecodeError(
             f"{kind} declares {width}x{height} = {width * height} pixels, more than max_pixels={max_pixels}",
@@ -123,7 +123,7 @@ def _rgb(image: Image, kind: str, bits: int, inverted: bool) -> Image:
         return _grey_to_rgb(image, bits, inverted)
     if image.mode in ("I", "F"):
         raise DecodeError(
-            f"{kind} has 32-bit pixels (mode {image.mode}), which name no white",
+            f"{kind} has 32-bit pixels (mode {image.mode}), which do not define white",
             remedy="convert the image to 8 or 16 bits",
         )
     if image.mode == "P" and "transparency" in image.info:

@@ -54,7 +54,7 @@ def list_files(
         SourceError: a URI means nothing, the same file is meant twice, or the store cannot be reached.
     """
     if not uris:
-        raise SourceError("data.uri is an empty list", remedy="name at least one file, directory or glob")
+        raise SourceError("data.uri is an empty list", remedy="give at least one file, directory or glob")
     found: Found = {}
     for uri in _meant(uris):
         with store_trouble(uri, "list"):
@@ -65,8 +65,8 @@ def list_files(
             for path, size in listed.items():
                 if path in found:
                     raise SourceError(
-                        f"data.uri means the file '{path}' twice",
-                        remedy="name every file once: each pair must become exactly one row",
+                        f"data.uri matches the file '{path}' twice",
+                        remedy="list every file once: each pair must become exactly one row",
                     )
                 found[path] = size
     names = _names(list(found))
@@ -128,7 +128,7 @@ def _reason(exc: Exception) -> str:
 
 def _remedy(uri: str, exc: Exception) -> str:
     if isinstance(exc, FileNotFoundError):
-        return "check data.uri; relative paths start at the working directory"
+        return "check data.uri; relative paths are relative to the working directory"
     if isinstance(exc, PermissionError) or "redential" in type(exc).__name__:
         return "check the permissions, or the store's credentials (environment, profile or instance role)"
     if isinstance(exc, ImportError):
@@ -137,7 +137,7 @@ def _remedy(uri: str, exc: Exception) -> str:
     if isinstance(exc, ValueError) and "rotocol" in str(exc):
         scheme = uri.partition("://")[0]
         return f"use a protocol that fsspec knows{did_you_mean(scheme, fsspec.available_protocols())}"
-    return "check that the store is reachable and the file is whole"
+    return "check that the store is reachable and the file is complete"
 
 
 def _meant(uris: Sequence[str]) -> Iterator[str]:
@@ -169,13 +169,13 @@ def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> tuple[Found
         chosen, others = files_in(fs, path, suffixes, recursive=recursive, told=told)
         if not chosen:
             raise SourceError(
-                f"directory '{uri}' holds no {' or '.join(sorted(suffixes))} file{_instead(others, left_out)}",
+                f"directory '{uri}' has no {' or '.join(sorted(suffixes))} file{_instead(others, left_out)}",
                 remedy="check data.uri and data.format",
             )
     elif any(mark in path for mark in MARKS):
         chosen = files_like(fs, path, told)
         if not chosen:
-            raise SourceError(f"the glob '{uri}' matches no file", remedy="check data.uri")
+            raise SourceError(f"the glob '{uri}' matches no files", remedy="check data.uri")
     else:
         raise FileNotFoundError(path)
     return {_absolute(fs, each): size for each, size in chosen.items()}, left_out

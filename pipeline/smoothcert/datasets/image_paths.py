@@ -45,23 +45,21 @@ def read_image_file(path: str, folder: str) -> bytes:
     except ImportError as exc:
         raise SourceError(f"cannot read '{uri}': {exc}", remedy="install the file system's package") from exc
     except ValueError as exc:
-        raise ReadError(f"'{uri}' cannot be read: {exc}", remedy="correct the path") from exc
+        raise ReadError(f"'{uri}' cannot be read: {exc}", remedy="fix the path") from exc
     try:
         if isinstance(fs, LocalFileSystem):
             with open(inner, "rb") as stream:
                 return stream.read()
         return steadily(lambda: read_whole(fs, inner))
     except FileNotFoundError as exc:
-        raise ReadError(f"'{uri}' does not exist", remedy="correct the path or restore the file") from exc
+        raise ReadError(f"'{uri}' does not exist", remedy="fix the path or restore the file") from exc
     except (PermissionError, IsADirectoryError, NotADirectoryError, ValueError) as exc:
-        raise ReadError(
-            f"'{uri}' cannot be read: {exc}", remedy="correct the path or its permissions"
-        ) from exc
+        raise ReadError(f"'{uri}' cannot be read: {exc}", remedy="fix the path or its permissions") from exc
     except OSError as exc:
         of_the_disk = exc.errno == errno.EIO and isinstance(fs, LocalFileSystem)
         if of_the_disk or exc.errno in _OF_THE_PATH:
             raise ReadError(
-                f"'{uri}' cannot be read: {exc}", remedy="correct the path or restore the file"
+                f"'{uri}' cannot be read: {exc}", remedy="fix the path or restore the file"
             ) from exc
         raise SourceError(f"cannot read '{uri}': {exc}", remedy="check that the store is reachable") from exc
     except Exception as exc:  # file systems are plug-ins with error types of their own

@@ -125,8 +125,8 @@ def _text_table(stream: BinaryIO, uri: str) -> TextTable:
     if name.endswith((".csv", ".tsv")):
         return CsvTable(stream, uri, "\t" if name.endswith(".tsv") else ",")
     raise SourceError(
-        f"'{uri}' is no manifest by its name",
-        remedy="name a file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet",
+        f"'{uri}' does not have a manifest's file extension",
+        remedy="use a file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet",
     )
 
 
@@ -182,7 +182,7 @@ def _keyed_records(unit: UnitSpec, columns: Columns) -> Iterator[tuple[str, Reco
             if position == unit.stop:
                 return
     raise SourceError(
-        f"'{uri}' ends after {position} records, but records up to {unit.stop} were planned",
+        f"'{uri}' ends after {position} records, but the plan has records up to {unit.stop}",
         remedy="the file changed after planning: restore it, or start a new run",
     )
 
@@ -197,7 +197,8 @@ def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
         path = record.fields.get(data.columns.image)
         if not isinstance(path, str) or not path:
             raise ReadError(
-                f"column '{data.columns.image}' is {path!r:.40}, not a path", remedy="name the image's file"
+                f"column '{data.columns.image}' is {path!r:.40}, not a path",
+                remedy="give the path of the image file",
             )
         return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None)
     except PairError as exc:

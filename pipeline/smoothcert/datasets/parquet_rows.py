@@ -68,7 +68,7 @@ def group_rows(
     """
     if reader.metadata.num_rows < unit.stop:
         raise SourceError(
-            f"{unit.source_uri} has {reader.metadata.num_rows} rows, but rows up to {unit.stop} were planned",
+            f"{unit.source_uri} has {reader.metadata.num_rows} rows, but the plan has rows up to {unit.stop}",
             remedy="the file changed after planning: restore it, or start a new run",
         )
     first = 0
@@ -152,7 +152,7 @@ def _damaged_rows(
         key = position if keys is None else keys[position - (stop - size)].as_py()
         error = ReadError(
             f"row group {group} of {uri} is damaged at or before row {position}: {reason}",
-            remedy="write the file again from its origin",
+            remedy="write the file again from the original data",
         )
         yield position, Row(key, nothing, 0, error)
 

@@ -96,7 +96,7 @@ def _image(row: Row, unit: UnitSpec, column: str) -> bytes:
         if value is None and path:
             value = str(path)
     if value is None or value == "":
-        raise ReadError(f"column '{column}' is empty", remedy="give the pair an image or leave it out")
+        raise ReadError(f"column '{column}' is empty", remedy="add an image or remove the pair")
     if isinstance(value, str):
         return read_image_file(value, folder_of(unit.source_uri))
     return bytes(value)

@@ -219,7 +219,7 @@ def _writing(directory: str) -> Iterator[None]:
     except Exception as exc:  # file systems are plug-ins with error types of their own
         raise StoreError(
             f"cannot write to '{directory}': {exc or type(exc).__name__}",
-            remedy="free space or choose another directory, then run it again",
+            remedy="free some space or choose another directory, then run the command again",
         ) from exc
 
 

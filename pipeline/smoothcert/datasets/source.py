@@ -198,7 +198,7 @@ class FileSource(ABC):
                 self._left_out.add("file", file.uri, "data.limit is reached before it")
         if not any(file.pairs for file, _ in scanned):
             raise SourceError(
-                f"data.uri {', '.join(self.data.uris)} holds no pairs in {len(listed)} file(s)",
+                f"data.uri {', '.join(self.data.uris)} has no pairs in its {len(listed)} file(s)",
                 remedy="check data.uri and data.format",
             )
         return scanned

@@ -43,7 +43,7 @@ def store_of(uri: str) -> tuple[Any, str]:
     first, *others = uri.split("::")
     if any("://" in part for part in others) or first.partition("://")[0] in _INSIDE_ANOTHER:
         raise SourceError(
-            f"data.uri '{uri}' chains file systems", remedy="name the store directly, e.g. s3://..."
+            f"data.uri '{uri}' chains file systems", remedy="use the URL of the store directly, e.g. s3://..."
         )
     if "://" not in uri:
         return _local(uri)

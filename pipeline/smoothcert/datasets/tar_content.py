@@ -33,7 +33,7 @@ def member_bytes(stream: BinaryIO, member: Member) -> bytes:
     if member.size > MOST_MEMBER_BYTES:
         raise ReadError(
             f"member '{member.name}' has {member.size} bytes, more than {MOST_MEMBER_BYTES}",
-            remedy="shrink it or leave it out",
+            remedy="shrink it or remove the sample",
         )
     stream.seek(member.data)
     if member.segments is None:

@@ -99,7 +99,7 @@ class CsvTable(TextTable):
             names = next((cells for _, cells in rows), None)
             if names is None:
                 raise SourceError(
-                    f"'{self.uri}' is empty", remedy="give it a line of column names and records"
+                    f"'{self.uri}' is empty", remedy="add a header line and at least one record"
                 )
             self._names = [name.strip() for name in names]
             self._body = next((offset for offset, _ in rows), -1)
@@ -117,7 +117,7 @@ class CsvTable(TextTable):
             if len(cells) > len(names):
                 error = ReadError(
                     f"the record at byte {begin} has {len(cells)} cells, but there are {len(names)} columns",
-                    remedy="quote captions that hold the delimiter",
+                    remedy="quote captions that contain the delimiter",
                 )
             yield Record(begin, fields, error)
 
@@ -141,7 +141,7 @@ class CsvTable(TextTable):
         except csv.Error as exc:
             raise SourceError(
                 f"'{self.uri}': the record at byte {begin[0]} cannot be read: {exc}",
-                remedy="correct its quotes: a cell with quotes, delimiters or line ends must be quoted",
+                remedy="fix its quotes: a cell that contains quotes, delimiters or line breaks must be quoted",
             ) from exc
 
 
@@ -171,7 +171,7 @@ class JsonLinesTable(TextTable):
             fields, reason = {}, str(exc)
         if reason:
             error = ReadError(
-                f"the line at byte {offset} is not a JSON object: {reason}", remedy="correct the line"
+                f"the line at byte {offset} is not a JSON object: {reason}", remedy="fix the line"
             )
             return Record(offset, {}, error)
         return Record(offset, fields)

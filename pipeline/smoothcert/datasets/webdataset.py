@@ -49,7 +49,7 @@ class WebDatasetSource(FileSource):
         super().__init__(data)
         if data.columns.id is not None:
             raise SourceError(
-                f"data.columns.id='{data.columns.id}' has no meaning for webdataset: member keys are the ids",
+                f"data.columns.id='{data.columns.id}' does not apply to webdataset, where the member keys are the ids",
                 remedy="remove it",
             )
 
@@ -62,7 +62,7 @@ class WebDatasetSource(FileSource):
             )
         with store_trouble(file.uri, "read the archive"), open_binary(file.uri) as stream:
             if not (size := stream.seek(0, os.SEEK_END)):
-                raise SourceError(f"'{file.uri}' has 0 bytes", remedy="restore the archive or leave it out")
+                raise SourceError(f"'{file.uri}' has 0 bytes", remedy="restore the archive or remove it")
             total = hashlib.sha256(sampled_digest(stream).encode())
             layout, left = Checkpoints(), LeftOuts()
             try:
@@ -73,8 +73,8 @@ class WebDatasetSource(FileSource):
                 _index(samples, layout, file.uri, at_most, self.data.columns)
             except DamagedTarError as exc:
                 raise SourceError(
-                    f"'{file.uri}' is not a whole tar archive: {exc}",
-                    remedy="restore the archive or leave it out",
+                    f"'{file.uri}' is not a complete tar archive: {exc}",
+                    remedy="restore the archive or remove it",
                 ) from exc
         return Scan(layout, total.hexdigest(), tuple(left))
 
@@ -120,7 +120,7 @@ class WebDatasetSource(FileSource):
                         return
             except DamagedTarError as exc:
                 raise _changed(uri, str(exc)) from exc
-        raise _changed(uri, f"it ends after {position} pairs, but pairs up to {unit.stop} were planned")
+        raise _changed(uri, f"it ends after {position} pairs, but the plan has pairs up to {unit.stop}")
 
     def _pair(self, stream: BinaryIO, identity: str, sample: Sample, uri: str) -> Pair:
         captions: tuple[str, ...] = ()
@@ -152,8 +152,8 @@ def _index(
             layout.add(sample.start, begins=sample.begins)
         elif not before and not whole and not sample.problem:
             raise SourceError(
-                f"'{uri}': the members of sample '{sample.key}' are not neighbours",
-                remedy="pack the archive again in order of names, e.g. tar --sort=name",
+                f"'{uri}': the members of sample '{sample.key}' are not next to each other",
+                remedy="pack the archive again sorted by name, e.g. with tar --sort=name",
             )
         else:
             seen[f"{sample.key}~{layout.count}"] = True
@@ -198,7 +198,7 @@ def _json(stream: BinaryIO, member: Member, error: type[PairError]) -> dict[str,
     except (ValueError, RecursionError) as exc:
         raise error(f"member '{member.name}' is not valid JSON: {exc}", remedy="write it again") from None
     if not isinstance(fields, dict):
-        raise error(f"member '{member.name}' holds no JSON object", remedy="write it again")
+        raise error(f"member '{member.name}' is not a JSON object", remedy="write it again")
     return fields
 
 

@@ -67,7 +67,7 @@ class DefendedEncoder(Encoder):
             if shape != (1, base.feature_dim):
                 raise EncoderError(
                     f"defence '{name}': its mapper makes {shape} of (1, {base.feature_dim})",
-                    remedy="use a mapper that keeps the size of features",
+                    remedy="use a mapper whose output has the size of its input",
                 )
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -66,7 +66,7 @@ def _part(
     except Exception as exc:  # a damaged file, or whatever the named code raises
         raise EncoderError(
             f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
-            remedy="name a .safetensors file that smoothcert.defences.save_module wrote, or an importable "
+            remedy="give a .safetensors file written by smoothcert.defences.save_module, or an importable "
             "module:callable that makes a torch module of the encoder",
         ) from exc
 

@@ -180,7 +180,7 @@ class Encoder(ABC):
     def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Patch tokens (B, T, d') in any float type, of checked pixels; override where there are any."""
         raise EncoderError(
-            f"encoder '{self.name}' shows no patch features", remedy="use a CLIP or SigLIP encoder"
+            f"encoder '{self.name}' has no patch features", remedy="use a CLIP or SigLIP encoder"
         )
 
     def _check_pixels(self, pixels: torch.Tensor) -> None:
@@ -201,7 +201,7 @@ class Encoder(ABC):
                 raise EncoderError(
                     f"encoder '{self.name}' has a {type(module).__name__} in training mode: its features are "
                     "random, and no certificate would hold",
-                    remedy="call .eval() on the model and do not switch it back while it certifies",
+                    remedy="call .eval() on the model, and do not call .train() while it certifies",
                 )
 
 

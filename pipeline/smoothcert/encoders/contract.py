@@ -51,14 +51,14 @@ def _check_images(encoder: Encoder) -> None:
     tolerance = TOLERANCE[encoder.dtype]
     if _distance(once, again) > tolerance:
         raise EncoderError(
-            f"encoder '{encoder.name}' gives two answers for the same images: it is random",
+            f"encoder '{encoder.name}' returns different features for the same images, so it is random",
             remedy="certify a deterministic encoder; randomness inside it is not part of the noise",
         )
     if max(_distance(once[:1], other[:1]) for other in (among_others, black)) > tolerance:
         raise EncoderError(
             f"encoder '{encoder.name}': an image's feature depends on the other images in its batch, so "
             "draws would not be independent and no certificate would hold",
-            remedy="use layers that treat images separately (no batch statistics or attention across images)",
+            remedy="use layers that process each image separately (no batch statistics, no attention across images)",
         )
 
 

@@ -152,7 +152,7 @@ def _model(directory: Path, section: EncoderSection) -> Any:
         raise EncoderError(
             f"encoder.model='{section.model}': the weights lack {len(missing)} of the model's "
             f"tensors, e.g. {missing[0]}",
-            remedy="fetch the weights again, or check that config.json belongs to them",
+            remedy="download the weights again, or check that config.json belongs to them",
         )
     return model
 

@@ -54,7 +54,7 @@ def locate(model: str, revision: str | None, *, code: bool = False) -> Path:
         if model not in known:
             raise EncoderError(
                 f"encoder.model='{model}' is not bundled{did_you_mean(model, known)}",
-                remedy=f"bundled are: {', '.join(known)}",
+                remedy=f"use one of the bundled models: {', '.join(known)}",
             )
         return Path(str(files("smoothcert.encoders") / "bundled" / model.removeprefix(BUNDLED_PREFIX)))
     path = Path(model).expanduser()
@@ -120,7 +120,7 @@ def read_config(directory: Path, *, model: str) -> dict[str, Any]:
         ) from exc
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise EncoderError(
-            f"encoder.model='{model}': config.json names no model_type",
+            f"encoder.model='{model}': config.json has no model_type",
             remedy="give a directory that transformers' save_pretrained wrote",
         )
     return config
@@ -155,7 +155,8 @@ def weight_files(directory: Path, *, model: str) -> list[Path]:
         missing = [shard for shard in shards if not (directory / shard).is_file()]
         if missing:
             raise EncoderError(
-                f"encoder.model='{model}' lacks weight files: {', '.join(missing)}", remedy="fetch them again"
+                f"encoder.model='{model}' is missing weight files: {', '.join(missing)}",
+                remedy="download them again",
             )
         found += [directory / shard for shard in shards]
     return found

@@ -133,7 +133,7 @@ class Preparation:
             ):
                 raise EncoderError(
                     f"encoder.model='{self._model}': its image processor does more after the crop than "
-                    "rescale and normalise, so the place of the noise is unknown",
+                    "rescale and normalise, so smoothcert cannot tell where to add the noise",
                     remedy="use a model whose preprocessing ends with a mean/std normalisation",
                 )
         if len(sizes) != 1:
@@ -152,5 +152,5 @@ def refuse_elongated(image: Image.Image, scale: float) -> None:
         raise DecodeError(
             f"a {image.width}x{image.height} image is too elongated: resized to {image.width * scale:.0f}x"
             f"{image.height * scale:.0f} it would have more than {_MAX_RESIZED_PIXELS} pixels",
-            remedy="crop it or leave it out",
+            remedy="crop it or remove the pair",
         )

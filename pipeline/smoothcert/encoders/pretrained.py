@@ -152,6 +152,6 @@ class PretrainedEncoder(Encoder):
             raise EncoderError(
                 f"encoder '{self.name}': its tokenizer makes token {int(ids.max())}, but the text tower "
                 f"knows only {known}",
-                remedy="put the tokenizer that belongs to the weights into the model's directory",
+                remedy="put the tokenizer that belongs to the weights in the model's directory",
             )
         return {"input_ids": ids, "attention_mask": mask}

@@ -46,7 +46,7 @@ def encoder_class(model_type: str, *, model: str) -> type[PretrainedEncoder]:
     known = model_types()
     if model_type not in _registered:
         raise EncoderError(
-            f"encoder.model='{model}' has model_type='{model_type}', which no encoder reads"
+            f"encoder.model='{model}' has model_type='{model_type}', which no registered encoder supports"
             f"{did_you_mean(model_type, known)}; known: {', '.join(known)}",
             remedy="use a model of a known family, or register one with smoothcert.encoders.register_encoder",
         )

@@ -218,7 +218,9 @@ class Engine:
             raise
         except Exception as exc:
             log.warning(
-                "the encoder failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc
+                "the encoder failed on a batch (%s: %s); trying its pairs one at a time",
+                type(exc).__name__,
+                exc,
             )
             return self._one_by_one(lane)
 
@@ -250,7 +252,7 @@ class Engine:
             first = next(iter(errors.values()))
             raise EncoderError(
                 f"the encoder fails on every pair of a batch: {first}",
-                remedy="lower encoder.chunk if it is out of memory; else check the model with `smoothcert doctor`",
+                remedy="if it ran out of memory, lower encoder.chunk; otherwise fix the error that the model raised",
             )
         return PairwiseFailure(torch.cat(rows), errors)
 

@@ -108,7 +108,7 @@ def _unit(features: NDArray[np.float64], texts: Sequence[str]) -> NDArray[np.flo
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     for index in np.flatnonzero(~(norms[:, 0] > 1e-6)):
         raise EncoderError(
-            f"the text {texts[int(index)]!r} has no finite feature direction", remedy="reword or remove it"
+            f"the text {texts[int(index)]!r} has no finite feature direction", remedy="reword it or remove it"
         )
     unit: NDArray[np.float64] = features / norms
     return unit

@@ -88,7 +88,7 @@ def _published_schema(schema: dict[str, Any]) -> None:
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError(
-            f"budget={value:g} is not a size of a perturbation; use a positive number in units of [0,1] pixels"
+            f"budget={value:g} is not a valid size; it must be a positive number in units of [0,1] pixels"
         )
     return value
 
@@ -125,28 +125,28 @@ class AttackSection(Section):
     """Encoders that the search sees in place of the subject's own (transfer); outcomes are judged on the subject. One,
     searched as the subject is (bare or under noise); for m-attack and foa an ensemble of any size."""
     steps: PositiveInt | None = None
-    """Steps of one start; default the attack's own."""
+    """Steps per start; by default the attack's own."""
     restarts: PositiveInt | None = None
-    """Starts of pairs still unsolved; default the attack's own."""
+    """Random restarts for pairs not yet solved; by default the attack's own."""
     eot_draws: PositiveInt = EOT_DRAWS
-    """Noise draws behind each gradient on a smoothed subject; fewer overstate robustness."""
+    """Noise draws averaged per gradient on a smoothed subject; too few overstate robustness."""
     evaluate_draws: Annotated[int, Field(ge=8)] = EVALUATE_DRAWS
-    """Fresh draws that judge the result on a smoothed subject; fewer than 1000 make wide bounds."""
+    """Fresh draws that judge the result on a smoothed subject; below 1,000 the bounds are wide."""
     alpha: Probability = 0.001
     """Failure probability of each confidence bound of an attacked cosine."""
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Cosine below which divergence (default 0.5) and caption (default 0) have succeeded."""
+    """Cosine below which divergence (default 0.5) or caption (default 0) counts as a success."""
     target_caption: str | None = None
     """For matching: the text whose feature all pairs are pushed towards."""
     target_image: str | None = None
     """For matching: path or URL of the image that all pairs are pushed towards."""
     settings: dict[str, str | bool | int | float | tuple[float, ...] | None] = {}
-    """Further settings of the attack by name, e.g. early_stop: false to search on after success."""
+    """Further settings of the attack by name, e.g. early_stop: false to go on searching after success."""
     contents: dict[str, str] = {}
     """SHA-256 of what this section names: target_image, surrogates.<i>, and the defences among the subjects. Filled in
     when work starts; where a job gives one, anything else is refused."""
     keep: Annotated[int, Field(ge=0)] = 0
-    """So many strongest examples per subject and budget are stored with thumbnails."""
+    """Number of strongest examples to store, with thumbnails, per subject and budget."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Root of the noise keys of searching and judging; their streams are disjoint from certification's."""
 
@@ -177,7 +177,7 @@ class AttackSection(Section):
             if isinstance(value, float):
                 _positive(value)
         if len(set(values)) < len(values):
-            raise ValueError(f"{list(values)} names one twice; keep one of each")
+            raise ValueError(f"{list(values)} lists one more than once; keep one of each")
         return values
 
     @model_validator(mode="after")
@@ -186,9 +186,9 @@ class AttackSection(Section):
         if self.objective == "matching" and len(targets) != 1:
             raise ValueError("objective 'matching' needs a target: add either target_caption or target_image")
         if self.objective != "matching" and targets:
-            raise ValueError(f"objective '{self.objective}' takes no {targets[0]}; remove it")
+            raise ValueError(f"objective '{self.objective}' does not take {targets[0]}; remove it")
         if self.threshold is not None and self.objective not in THRESHOLDS:
-            raise ValueError(f"objective '{self.objective}' takes no threshold; remove it")
+            raise ValueError(f"objective '{self.objective}' does not take a threshold; remove it")
         if len(self.surrogates) > 1 and self.attack not in ENSEMBLES:
             raise ValueError(
                 f"attack '{self.attack}' searches one surrogate, not {len(self.surrogates)}; use one section for each, "
@@ -199,7 +199,9 @@ class AttackSection(Section):
             usable = f"use {' or '.join(references)}" if references else "remove it"
             raise ValueError(f"objective '{self.objective}' takes no reference '{self.reference}'; {usable}")
         if "surrogates" in self.settings:
-            raise ValueError("settings.surrogates is no setting; name encoders in surrogates beside it")
+            raise ValueError(
+                "settings.surrogates is not a setting; list the encoders in surrogates, next to settings"
+            )
         return self
 
     @property

@@ -59,13 +59,13 @@ class CertifySection(Section):
     alpha: Probability = 0.001
     """Failure probability of each certificate of each row."""
     alpha_futility: Probability = 0.01
-    """Failure probability of giving up on a target that does hold; costs results, never soundness."""
+    """Probability of giving up on a target that does hold. It can cost results, never soundness."""
     pilot_draws: Annotated[int, Field(ge=2)] = 63
-    """Draws that fix directions and the predicted class, then are thrown away (63 and the clean pass make 64)."""
+    """Draws that choose directions and the predicted class and are then discarded (63 plus the clean pass make 64)."""
     max_draws: Annotated[int, Field(ge=2)] = 1000
-    """Fresh draws per pair: exactly so many without targets, at most so many with them."""
+    """Fresh draws per pair: exactly this many without targets, at most this many with them."""
     method: Literal["betting", "empirical_bernstein", "hoeffding"] = "betting"
-    """Lower confidence bound for means; adaptive targets need betting (valid at any stopping time)."""
+    """Method of the confidence bounds. Targets need betting, the one that is valid at any stopping time."""
     radii: tuple[Radius, ...] = ()
     """l2 radii at which bounds are stored; default sigma x (0.25, 0.5, 1, 1.5)."""
     cosines: tuple[Cosine, ...] = (0.5, 0.8, 0.9)

@@ -33,14 +33,14 @@ class DataSection(Section):
     """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths. imagefolder:
     class/name.jpg. arrow: what save_to_disk of Hugging Face datasets writes."""
     uri: str | tuple[str, ...]
-    """Path, directory or glob, or a list of them; any fsspec URL (s3://, gs://, memory://, file://)."""
+    """File, directory or glob, or a list of them: a path or any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
     class_names: tuple[str, ...] | None = None
     """What integers in the label column stand for, from 0 on; files written by Hugging Face datasets say it."""
     limit: PositiveInt | None = None
-    """Only the first so many pairs, in file order."""
+    """Use only this many pairs, the first in file order."""
     max_pixels: PositiveInt = 178_956_970
-    """Images that declare more pixels than this are refused before they are decoded (decompression bombs)."""
+    """Images with more pixels than this are refused before decoding (protects against decompression bombs)."""
 
     @property
     def has_captions(self) -> bool:

@@ -31,9 +31,9 @@ class DefenceSection(Section):
     """What stands before and behind the base encoder, noise coming first: purifier, encoder, mapper."""
 
     purifier: Part | None = None
-    """x to x: a .safetensors file that smoothcert.defences wrote, or module:callable, whose code then runs."""
+    """Maps images to images: a .safetensors file written by smoothcert.defences, or module:callable (runs it)."""
     mapper: Part | None = None
-    """Feature to feature of the same size: as purifier."""
+    """Maps features to features of the same size; given like purifier."""
 
     @model_validator(mode="after")
     def _has_a_part(self) -> DefenceSection:
@@ -62,15 +62,15 @@ class EncoderSection(Section):
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     slots: PositiveInt = 8
-    """Pairs in the device batch at once; the device batch is slots x chunk images."""
+    """Pairs on the device at once; a device batch has slots x chunk images."""
     chunk: PositiveInt = 16
     """Draws that one pair contributes to a device batch."""
     compile: bool = False
     """torch.compile the image tower (static shapes)."""
     threads: PositiveInt | None = None
-    """CPU threads of the encoder; default is torch's own choice."""
+    """CPU threads of the encoder; by default torch decides."""
     trust_remote_code: bool = False
-    """Allow code from the model repository to run. Off unless you trust the repository by name."""
+    """Run code from the model repository. Turn on only for a repository that you trust."""
 
     @property
     def made_by_code(self) -> bool:

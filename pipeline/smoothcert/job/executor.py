@@ -25,14 +25,14 @@ class ExecutorSection(Section):
     """Units that one worker holds, so that the tail of one overlaps the head of the next."""
     decode_threads: PositiveInt = 1
     lease_s: Annotated[float, Field(gt=0)] = 300.0
-    """A worker that makes no draw for so long while it holds units is hung, and is replaced."""
+    """A worker that holds units but makes no draw for this long counts as hung and is replaced."""
     placement_s: Annotated[float, Field(gt=0)] = 3600.0
-    """How long the run waits while the cluster has no place for any worker (an autoscaler may bring nodes)."""
+    """How long to wait while the cluster has no room for any worker (an autoscaler may add nodes)."""
     grace_s: Annotated[float, Field(ge=0)] = 30.0
-    """How long a stop (SIGTERM, SIGINT) waits for units in flight before it hands them back."""
+    """How long a stop (SIGTERM, SIGINT) waits for units in progress before it gives them back."""
     poison_budget: PositiveInt = 2
-    """Workers that one pair may cost before it is quarantined."""
+    """Workers that one pair may crash before it is quarantined."""
     preemption_budget: Annotated[int, Field(ge=0)] = 1000
-    """Workers that the cluster may take away before the run gives up."""
+    """Workers that may be lost to the cluster (spot nodes) before the run gives up."""
     pairs_per_unit: PositiveInt | None = None
-    """Default: sized so that a unit is a few minutes of draws."""
+    """Default: sized so that a unit takes a few minutes."""

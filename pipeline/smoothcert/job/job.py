@@ -39,7 +39,7 @@ class Job(Section):
     defences: dict[str, DefenceSection] = {}
     """Encoders to attack beside the certified one, by name: encoder.model behind a purifier, before a mapper."""
     attacks: tuple[AttackSection, ...] = ()
-    """Attacks made on every pair after it is certified; each is a unit of work of its own."""
+    """Attacks to run on every pair after certification."""
     executor: ExecutorSection = ExecutorSection()
     output: OutputSection = OutputSection()
     tracking: TrackingSection = TrackingSection()
@@ -86,7 +86,7 @@ class Job(Section):
         for name in defences:
             if name in SUBJECTS or not DEFENCE_NAME.fullmatch(name):
                 raise ValueError(
-                    f"'{name}' is no name for a defence; use letters, digits, '.', '_' and '-', and neither "
+                    f"'{name}' is not a valid defence name; use letters, digits, '.', '_' and '-', and neither "
                     f"{' nor '.join(SUBJECTS)}"
                 )
         return defences
@@ -118,7 +118,7 @@ class Job(Section):
                 )
         doubled = [attack.attack_id for attack in self.attacks]
         if len(set(doubled)) < len(doubled):
-            raise ValueError("attacks: one attack is listed twice with the same settings; keep one")
+            raise ValueError("attacks: the same attack with the same settings is listed twice; keep one")
         return self
 
     def science(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class OutputSection(Section):
     run: str | None = None
     """Name of the run directory, one folder below runs; default is the job's name and the head of its fingerprint."""
     quarantine_budget: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of quarantined pairs above which the exit code says so."""
+    """Share of pairs that may be quarantined; above it the exit code is 6."""
 
     @field_validator("run")
     @classmethod

@@ -30,7 +30,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise JobError(
-            f"cannot read the job file '{path}': {exc}", remedy="check the path and that it is UTF-8"
+            f"cannot read the job file '{path}': {exc}", remedy="check the path, and that the file is UTF-8"
         ) from exc
     job = parse_job(text, overrides, origin=str(path))
     folder = Path(path).parent
@@ -78,7 +78,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise JobError(
-            f"--set {override!r} is not of the form a.b=value", remedy="e.g. --set certify.sigma=0.5"
+            f"--set {override!r} must have the form a.b=value", remedy="e.g. --set certify.sigma=0.5"
         )
     node: Any = data
     *parents, last = key.strip().split(".")

@@ -25,7 +25,7 @@ class ZeroShotSection(Section):
             else []
         )
         if doubled:
-            raise ValueError(f"labels named twice: {doubled}; keep one of each")
+            raise ValueError(f"labels listed more than once: {doubled}; keep one of each")
         return labels
 
     @field_validator("prompts")

@@ -195,7 +195,7 @@ class Driver:
             if phase.name == name:
                 return phase
         raise JobError(
-            f"the job has no {name}", remedy=f"add a section '{name}'; compare with a file in jobs/"
+            f"the job has no {name}", remedy=f"add a section '{name}'; compare it with an example in jobs/"
         )
 
     def left(

@@ -41,9 +41,9 @@ def driver_log(run: RunDirectory, monitor: Monitor) -> Iterator[Monitor]:
         monitor.on_progress(progress)
 
     if run.exclusive:
-        log.info("commits: exclusive creation")
+        log.info("commits: by workers (the store supports exclusive create)")
     else:
-        log.warning("commits: by this driver alone: the store cannot create files exclusively")
+        log.warning("commits: by this driver only (the store does not support exclusive create)")
     events.say("begin", exclusive=run.exclusive)
     for name in _HEARD:
         logging.getLogger(name).addHandler(handler)

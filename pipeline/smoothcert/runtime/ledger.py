@@ -226,7 +226,7 @@ class Ledger:
                 raise ExecutorError(
                     f"the cluster took {self.preemptions} workers away, more than "
                     f"executor.preemption_budget={self._preemption_budget}",
-                    remedy="run the same command again to resume, on more stable nodes",
+                    remedy="run the same command again to resume, preferably on more stable nodes",
                 )
             for errand in reversed(errands):
                 self._queue_of(errand).appendleft(errand)

@@ -65,8 +65,8 @@ class WorkerShare:
             gpus = 1.0 if uses_gpu or (uses_gpu is None and found) else 0.0
             if uses_gpu is None and not found and address_of(section) is not None:
                 log.warning(
-                    "no node of the cluster has a GPU now, so workers ask for CPUs alone; where an autoscaler is to "
-                    "bring GPU nodes, set executor.gpus_per_worker=1 and executor.workers"
+                    "no node of the cluster has a GPU now, so workers request only CPUs; if an autoscaler should "
+                    "add GPU nodes, set executor.gpus_per_worker=1 and executor.workers"
                 )
         return cls(section.cpus_per_worker, gpus, section.workers)
 
@@ -84,7 +84,7 @@ class WorkerShare:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         fits = [n for n in nodes if n.get("CPU", 0.0) >= self.cpus and n.get("GPU", 0.0) >= self.gpus]
         has = "; ".join(f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes[:8])
-        why = "they are taken, or Ray is still at it" if fits else "no node has that much"
+        why = "no node has that much free at the moment" if fits else "no node is large enough"
         return (
             f"a worker needs {self.cpus:g} CPUs and {self.gpus:g} GPUs (executor.cpus_per_worker, "
             f"executor.gpus_per_worker); nodes have {has or 'nothing'}: {why}"
@@ -138,7 +138,7 @@ def connect(section: ExecutorSection) -> bool:
             f"cannot join the Ray cluster at executor.address={without_secrets(str(address))!r}: "
             + without_secrets_of(str(exc), str(address)),
             remedy="check the address, and for a cluster with token authentication RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH; without an address a cluster is started on this machine",
+            "RAY_AUTH_TOKEN_PATH; leave the address out to start a cluster on this machine",
         ) from None
     finally:
         if handler is not None:

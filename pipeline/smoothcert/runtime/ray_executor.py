@@ -218,7 +218,11 @@ class RayExecutor:
                 while len(self._held) < worker_count and now >= self._hire_after:
                     self._hire(share)
                 for split in ledger.even_out(worker_count):
-                    log.info("unit %s is shared out in %d parts", split.unit.unit_id, len(split.parts))
+                    log.info(
+                        "unit %s was split into %d parts to share its work",
+                        split.unit.unit_id,
+                        len(split.parts),
+                    )
                     if not self._duties.split(split.unit, split.parts):
                         ledger.withdraw(split.parts)
                 self._feed(ledger, now)
@@ -323,9 +327,11 @@ class RayExecutor:
         if self._store_failures >= STORE_FAILURES:
             raise error
         if ledger.fail(held.name, errand.unit.unit_id, error):
-            log.warning("unit %s failed on %s and is tried again: %s", errand.unit.unit_id, held.name, error)
+            log.warning(
+                "unit %s failed on %s and will be tried again: %s", errand.unit.unit_id, held.name, error
+            )
         else:
-            log.error("unit %s is given up: %s", errand.unit.unit_id, error)
+            log.error("giving up on unit %s: %s", errand.unit.unit_id, error)
 
     def _start_failed(self, ledger: Ledger, monitor: Monitor, held: _Held, cause: Exception) -> None:
         """A worker says why it cannot start: its node's fault as long as others can, else the job's."""
@@ -349,7 +355,7 @@ class RayExecutor:
             total.pairs + held.progress.pairs,
             total.quarantined + held.progress.quarantined,
         )
-        log.warning("worker %s is lost (%s): %s", held.name, loss.value, str(reason).splitlines()[0])
+        log.warning("lost worker %s (%s): %s", held.name, loss.value, str(reason).splitlines()[0])
         if loss is not Loss.PREEMPTED:  # what the cluster takes has a budget of its own
             self._count_loss(held, reason)
         self._settle(ledger, monitor, held, loss)
@@ -374,16 +380,16 @@ class RayExecutor:
             unit = verdict.unit
             where = f"pairs {unit.start} to {unit.stop - 1} of {unit.source_uri}"
             if isinstance(verdict, Split):
-                log.warning("%s keep costing workers; they are tried in %d parts", where, len(verdict.parts))
+                log.warning("%s keep crashing workers; trying them in %d parts", where, len(verdict.parts))
                 if not self._duties.split(unit, verdict.parts):
                     ledger.withdraw(verdict.parts)
             elif verdict.loss is Loss.HUNG:
                 error: PairError = WorkerHungError(
-                    f"this pair hung its worker for {self._section.lease_s:g} s"
+                    f"the worker on this pair made no progress for {self._section.lease_s:g} s"
                 )
                 monitor.on_result(self._duties.convict(unit, error))
             else:
-                error = WorkerKilledError("this pair ended the process of every worker that worked on it")
+                error = WorkerKilledError("every worker process that tried this pair died")
                 monitor.on_result(self._duties.convict(unit, error))
 
     def _check_beats(self, ledger: Ledger, monitor: Monitor) -> None:
@@ -392,7 +398,7 @@ class RayExecutor:
             if not held.ready:
                 if held.place is not None and now - held.moved > max(_START_S, self._section.lease_s):
                     self._kill(held)
-                    self._lose(ledger, monitor, held, Loss.HUNG, "it did not become ready")
+                    self._lose(ledger, monitor, held, Loss.HUNG, "it did not become ready in time")
                 continue
             if held.beat_ref is None and now - held.beat_sent >= _BEAT_S:
                 held.beat_ref, held.beat_sent = held.actor.progress.remote(), now
@@ -412,14 +418,17 @@ class RayExecutor:
                 held.moved = now
             elif now - held.moved > self._section.lease_s:
                 self._kill(held)
-                self._lose(ledger, monitor, held, Loss.HUNG, f"no draw for {self._section.lease_s:g} s")
+                self._lose(ledger, monitor, held, Loss.HUNG, f"no progress for {self._section.lease_s:g} s")
 
     def _forgive_own_pause(self, now: float) -> None:
         """Leases measure what workers do while somebody asks them."""
         pause = now - self._looked - _OWN_PAUSE_S
         self._looked = now
         if pause > 0:
-            log.warning("the driver was away for %.0f s; leases are longer by that", pause + _OWN_PAUSE_S)
+            log.warning(
+                "the driver was suspended for %.0f s; worker deadlines are extended by that",
+                pause + _OWN_PAUSE_S,
+            )
             for held in self._held.values():
                 held.moved += pause
                 held.hired += pause
@@ -432,13 +441,13 @@ class RayExecutor:
             return
         if len(waiting) == len(self._held) and min(waiting) > self._section.placement_s:
             raise ExecutorError(
-                f"no worker found a place within executor.placement_s={self._section.placement_s:g}: "
+                f"no worker could be placed within executor.placement_s={self._section.placement_s:g}: "
                 f"{share.unplaced()}",
-                remedy="ask for less, add nodes, or wait longer; the same command resumes",
+                remedy="request less, add nodes or raise executor.placement_s; the same command resumes",
             )
         if now >= self._complain_after:
             self._complain_after = now + _SAY_AGAIN_S
-            log.warning("%d workers wait for a place: %s", len(waiting), share.unplaced())
+            log.warning("%d worker(s) pending: %s", len(waiting), share.unplaced())
 
     def _kill(self, held: _Held) -> None:
         """End a worker for good, whatever state its process is in."""

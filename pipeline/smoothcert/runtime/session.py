@@ -110,7 +110,7 @@ class Session:
         if task_of(unit.unit_id) not in self._tasks:
             raise ExecutorError(
                 f"unit '{unit.unit_id}' is of a task that the job does not have",
-                remedy="use one job on all workers",
+                remedy="start all workers with the same job",
             )
         held = _OpenUnit(new_attempt(), unit, Future())
         with self._lock:
@@ -140,7 +140,7 @@ class Session:
 
     def abandon(self) -> None:
         """Stop without finishing: what is not committed is dropped."""
-        self._stop(ExecutorError("the worker was told to stop"))
+        self._stop(ExecutorError("the worker was asked to stop"))
         self._units.put(None)
         self._end()
 

@@ -86,7 +86,9 @@ class RunStatus:
             text.append(f"  {task.name}: {task.units_done:,} of {task.units:,} units committed")
         if self.draws_per_s is not None:
             eta = "" if self.eta_s is None or self.complete else f", about {self.eta_s:,.0f} s left"
-            text.append(f"  draws     {self.draws:,}; {self.draws_per_s:,.0f} a second lately{eta}")
+            text.append(
+                f"  draws     {self.draws:,}; {self.draws_per_s:,.0f} draws/s over the last commits{eta}"
+            )
         else:
             text.append(f"  draws     {self.draws:,}")
         for worker in self.workers:

@@ -49,14 +49,14 @@ class Query:
 
     def __init__(self, runs: Sequence[RunDirectory]) -> None:
         if not runs:
-            raise QueryError("no run is given", remedy="name at least one run directory")
+            raise QueryError("no run was given", remedy="give at least one run directory")
         opened: dict[str, OpenedRun] = {}
         for run in runs:
             if run.run_id in opened:
                 raise QueryError(
                     f"run '{run.run_id}' is given twice: '{opened[run.run_id].directory.url}' and "
                     f"'{run.url}'",
-                    remedy="name each run once; a copy of a directory is the same run",
+                    remedy="give each run once; a copied directory is the same run",
                 )
             opened[run.run_id] = OpenedRun.load(run)
         self._runs = tuple(opened.values())

@@ -26,13 +26,14 @@ def read_only(connection: duckdb.DuckDBPyConnection, text: str) -> str:
         raise explain(exc, text, connection) from exc
     if len(statements) != 1:
         raise QueryError(
-            f"the SQL has {len(statements)} statements: {_shown(text)}", remedy="give exactly one statement"
+            f"the SQL has {len(statements)} statements: {_shown(text)}",
+            remedy="give exactly one SQL statement",
         )
     kind = statements[0].type.name
     if kind not in _READING:
         raise QueryError(
-            f"{kind} is not allowed, runs are only read: {_shown(text)}",
-            remedy="use SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; results are written by --format",
+            f"{kind} is not allowed, because runs are read-only: {_shown(text)}",
+            remedy="use SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; write results to a file with --output",
         )
     return str(statements[0].query)
 
@@ -68,11 +69,11 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
 
 
 _REMEDIES: tuple[tuple[type[duckdb.Error], str], ...] = (
-    (duckdb.PermissionException, "queries read the given runs only; name other runs on the command line"),
+    (duckdb.PermissionException, "queries can read only the runs given; add other runs on the command line"),
     (duckdb.OutOfMemoryException, "select fewer columns or rows, or aggregate"),
     (duckdb.InterruptException, "the query was interrupted"),
     (duckdb.ParserException, "check the SQL where the arrow points"),
-    (duckdb.IOException, "a committed file cannot be read; check the run directory and the store"),
+    (duckdb.IOException, "a committed file cannot be read: check the run directory and the store"),
 )
 
 

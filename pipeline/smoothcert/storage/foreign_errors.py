@@ -46,7 +46,7 @@ TABLE: tuple[Translation, ...] = (
     Translation(
         _errno("ENOSPC", "EDQUOT"),
         "the disk or quota is full",
-        "free space or move the run to a larger disk, then run the same command again: committed units are "
+        "free some space or move the run to a larger disk, then run the same command again: committed units are "
         "kept",
     ),
     Translation(
@@ -71,10 +71,10 @@ TABLE: tuple[Translation, ...] = (
     ),
     Translation(
         _any(_named("IsADirectoryError", "NotADirectoryError"), _errno("EISDIR", "ENOTDIR")),
-        "a file and a directory are in each other's place",
-        "choose another directory, or move what is in the way",
+        "there is a file where a directory is needed, or the reverse",
+        "choose another directory, or move the conflicting file",
     ),
-    Translation(_errno("ENAMETOOLONG"), "the name is too long", "choose a shorter path"),
+    Translation(_errno("ENAMETOOLONG"), "the name is too long", "use a shorter path"),
     Translation(
         timed_out,
         "the store did not answer in time",

@@ -123,5 +123,5 @@ class Commit:
         except (ValueError, KeyError, TypeError) as exc:
             raise RunDirectoryError(
                 f"'{origin}' is damaged: {exc}",
-                remedy="delete that file and run the same command again: only this unit is done again",
+                remedy="delete that file and run the same command again; only this unit is repeated",
             ) from exc

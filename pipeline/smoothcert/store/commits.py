@@ -97,7 +97,9 @@ class CommitLog:
         try:
             lost = gone(self._storage, commit.parts)
         except StoreError as exc:
-            log.warning("unit %s is committed; its part was not looked at again: %s", commit.unit_id, exc)
+            log.warning(
+                "unit %s is committed, but its file could not be checked again: %s", commit.unit_id, exc
+            )
             return
         if lost:
             file = f"{COMMITS}/{commit.unit_id}.json"
@@ -105,7 +107,7 @@ class CommitLog:
                 f"unit '{commit.unit_id}' was committed while '{self._storage.full_url(lost[0])}' was deleted: its "
                 "rows are missing",
                 remedy=f"delete '{self._storage.full_url(file)}' while no driver works and run the same command "
-                "again: only this unit is done again; give 'smoothcert gc' a longer --grace-s",
+                "again: only this unit is repeated; give 'smoothcert gc' a longer --grace-s",
             )
 
     def _commit(self, commit: Commit) -> bool:
@@ -115,8 +117,8 @@ class CommitLog:
             # an attempt that slept for a day may find that its part was taken for garbage
             if self._storage.size(part.file) != part.size_bytes:
                 raise StoreError(
-                    f"'{self._storage.full_url(part.file)}' is no longer what was written",
-                    remedy="check the store; the unit is done again",
+                    f"'{self._storage.full_url(part.file)}' differs from what was written",
+                    remedy="check the store; the unit will be repeated",
                 )
         if self.exclusive:
             return self._storage.create(file, data)
@@ -194,7 +196,7 @@ class CommitLog:
         committed = self.load()
         while committed.reopened:
             log.warning(
-                "%d units whose commit was deleted are done again, e.g. %s",
+                "%d units whose commit was deleted will be repeated, e.g. %s",
                 len(committed.reopened),
                 min(committed.reopened),
             )
@@ -263,7 +265,7 @@ class CommitLog:
         if self.lease is None:
             raise StoreError(
                 f"'{self._storage.url}' is on a store that cannot create a file exclusively",
-                remedy="let the driver do this, while no other process works on the run",
+                remedy="let the driver do this while no other process uses the run",
             )
         with self._lock:
             self.lease.check()

@@ -82,7 +82,7 @@ def _compact(run: RunDirectory, target_rows: int) -> CompactReport:
 def _refuse_gone(run: RunDirectory, lost: list[str]) -> None:
     if lost:
         raise StoreError(
-            f"'{run.storage.full_url(lost[0])}' was deleted before it counted; the files of before count",
+            f"'{run.storage.full_url(lost[0])}' was deleted before it was committed; the previous files still count",
             remedy="give 'smoothcert gc' a longer --grace-s than compaction takes, then compact again",
         )
 
@@ -112,15 +112,15 @@ def _point_back(run: RunDirectory, before: Committed, lost: frozenset[str]) -> N
     if missing:
         raise StoreError(
             f"'{run.storage.full_url(missing[0])}' and {len(missing) - 1:,} more files are committed and deleted",
-            remedy=f"restore them from a copy, or delete the files of their units in "
+            remedy=f"restore them from a backup, or delete the files of their units in "
             f"'{run.storage.full_url(COMMITS)}' and run the same command again",
         )
 
 
 def _never_quiet(run: RunDirectory) -> StoreError:
     return StoreError(
-        f"'{run.url}' is being folded or compacted by others all the time",
-        remedy="try again when the run is quiet",
+        f"'{run.url}' is constantly being compacted by other processes",
+        remedy="try again when fewer processes use the run",
     )
 
 
@@ -174,7 +174,7 @@ def _row_groups(run: RunDirectory, schema: TableSchema, group: list[PartFile]) -
             raise RunDirectoryError(
                 f"'{run.storage.full_url(part.file)}' holds {table.num_rows} rows where {part.rows} were "
                 "committed",
-                remedy="restore the file from a copy; nothing was changed",
+                remedy="restore the file from a backup; nothing was changed",
             )
         waiting.append(table)
         if sum(table.num_rows for table in waiting) >= _ROW_GROUP:

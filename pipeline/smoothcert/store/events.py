@@ -153,7 +153,7 @@ class WorkerState:
 
     def describe(self) -> str:
         """For people."""
-        state = "working" if self.alive else "gone"
+        state = "working" if self.alive else "not responding"
         return f"{self.worker}  {state}, {self.units_done:,} units done, {len(self.units)} in flight"
 
 

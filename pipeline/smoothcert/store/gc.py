@@ -62,8 +62,8 @@ def collect(
     """
     if grace < LEAST_GRACE and not (nothing_else_runs or dry_run):
         raise JobError(
-            f"grace_s={grace.total_seconds():g} is shorter than an hour: files of work in progress would be deleted",
-            remedy=f"use at least {LEAST_GRACE.total_seconds():g}, or stop everything that works on "
+            f"grace_s={grace.total_seconds():g} is less than an hour, which could delete files of work in progress",
+            remedy=f"use at least {LEAST_GRACE.total_seconds():g}, or stop everything that uses "
             f"'{run.url}' and say so (--nothing-else-runs)",
         )
     horizon = datetime.now(UTC) - grace

@@ -97,8 +97,8 @@ class DriverLease:
             self._beat()
         if self._lost:
             raise StoreError(
-                f"'{self._storage.url}' was taken over by {self._lost}: nothing more is committed here",
-                remedy="let that driver go on, or stop it and run the same command again",
+                f"'{self._storage.url}' was taken over by {self._lost}; this driver commits nothing more",
+                remedy="let that driver continue, or stop it and run the same command again",
             )
 
     def _outlive(self, found: bytes) -> None:
@@ -122,9 +122,9 @@ class DriverLease:
 
     def _refusal(self, present: bytes | None) -> RunDirectoryError:
         return RunDirectoryError(
-            f"'{self._storage.url}' is being worked on by {_owner(present)}, and its store cannot create files "
-            "exclusively, so that one driver at a time may work there",
-            remedy="wait for that driver's end, or stop it; then run the same command again",
+            f"'{self._storage.url}' is in use by {_owner(present)}, and its store cannot create files "
+            "exclusively, so only one driver at a time may use it",
+            remedy="wait for that driver to end, or stop it, then run the same command again",
         )
 
     def _beat_on(self) -> None:
@@ -132,7 +132,9 @@ class DriverLease:
             try:
                 self._beat()
             except StoreError as exc:
-                log.warning("no sign of life of this driver, tried again in %.0f s: %s", self._beat_s, exc)
+                log.warning(
+                    "cannot write the heartbeat of this driver; trying again in %.0f s: %s", self._beat_s, exc
+                )
 
     def _beat(self) -> None:
         with self._lock:

@@ -47,7 +47,7 @@ def checked_name(kind: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise StoreError(
-            f"{kind}='{name}' cannot name a file",
+            f"{kind}='{name}' is not a valid file name",
             remedy="use at most 100 of the characters A-Z a-z 0-9 . _ -, the first one a letter or digit",
         )
     return name
@@ -70,7 +70,7 @@ def write_part(
     """
     if not table.schema.equals(schema.arrow):
         raise StoreError(
-            f"rows of unit '{unit_id}' do not have the schema of '{schema.name}'",
+            f"rows of unit '{unit_id}' do not match the schema of '{schema.name}'",
             remedy="make them by rows_to_table",
         )
     file = f"{schema.name}/{checked_name('unit_id', unit_id)}-{checked_name('attempt', attempt)}.parquet"
@@ -107,7 +107,7 @@ def verify_part(storage: Storage, schema: TableSchema, part: PartFile) -> None:
     if size != part.size_bytes:
         raise StoreError(
             f"'{url}' has {size} bytes in the store, {part.size_bytes} were written",
-            remedy="check the store; the unit is done again",
+            remedy="check the store; the unit will be repeated",
         )
     with storage.open_input(part.file) as stream:
         footer = pq.ParquetFile(stream)
@@ -115,5 +115,5 @@ def verify_part(storage: Storage, schema: TableSchema, part: PartFile) -> None:
     if rows != part.rows or not arrow.equals(schema.arrow):
         raise StoreError(
             f"'{url}' holds {rows} rows where {part.rows} were written, or other columns",
-            remedy="check the store; the unit is done again",
+            remedy="check the store; the unit will be repeated",
         )

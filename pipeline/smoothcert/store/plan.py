@@ -58,8 +58,8 @@ def write_plan(storage: Storage, file: str, units: Iterable[UnitSpec]) -> tuple[
             for uri in {unit.source_uri for unit in batch}:
                 if without_secrets(uri) != uri:
                     raise JobError(
-                        f"a source file's URI carries credentials or a query string: {without_secrets(uri)}",
-                        remedy="name the data by a plain URL; stores take credentials from their usual chain",
+                        f"the URI of a source file has credentials or a query string: {without_secrets(uri)}",
+                        remedy="use a plain URL; stores take credentials from their usual chain",
                     )
             writer.write_table(pa.Table.from_pylist([unit_to_mapping(unit) for unit in batch], schema=PLAN))
             count += len(batch)

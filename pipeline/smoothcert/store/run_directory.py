@@ -81,8 +81,9 @@ class RunDirectory:
         differences = run.info.differences(identity)
         if differences:
             raise RunDirectoryError(
-                f"'{storage.url}' is the run of another job; what differs:\n  " + "\n  ".join(differences),
-                remedy="choose another directory (output.run), or undo these changes",
+                f"'{storage.url}' belongs to a different job; the differences are:\n  "
+                + "\n  ".join(differences),
+                remedy="choose another directory (output.run), or undo these changes in the job",
             )
         if not storage.exists(JOB_FILE):
             storage.replace(JOB_FILE, run.info.job.to_yaml().encode())
@@ -125,7 +126,7 @@ class RunDirectory:
         ]
         if strange:
             raise RunDirectoryError(
-                f"'{storage.url}' is no run directory, but not empty: it has '{strange[0]}'",
+                f"'{storage.url}' is not empty and not a run directory: it holds '{strange[0]}'",
                 remedy="choose another directory (output.run)",
             )
         storage.make_directory()

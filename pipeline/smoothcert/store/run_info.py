@@ -141,7 +141,7 @@ class RunInfo:
             if data["format"] != RUN_FORMAT:
                 raise RunDirectoryError(
                     f"'{origin}' has format {data['format']}; this version reads {RUN_FORMAT}",
-                    remedy="use the version of smoothcert that made it: "
+                    remedy="use the version of smoothcert that wrote it: "
                     + str(data.get("code_version", "unknown")),
                 )
             names = (
@@ -163,7 +163,8 @@ class RunInfo:
             )
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
             raise RunDirectoryError(
-                f"'{origin}' is damaged: {exc}", remedy="restore it from a copy, or start a new run directory"
+                f"'{origin}' is damaged: {exc}",
+                remedy="restore it from a backup, or start a new run directory",
             ) from exc
         for name, number in info.tables.items():
             known = TABLES.get(name)
@@ -171,7 +172,7 @@ class RunInfo:
                 raise RunDirectoryError(
                     f"'{origin}': table '{name}' has version {number}; this version reads up to "
                     f"{known.version}",
-                    remedy="use a newer smoothcert",
+                    remedy="use a newer version of smoothcert",
                 )
         return info
 

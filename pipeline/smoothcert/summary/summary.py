@@ -176,14 +176,14 @@ class Summary:
         if isinstance(labelled, Share):
             columns.append(("class certified", self._unchanged("certified_prediction")))
             if labelled.of:
-                columns.append(("right and certified", self._unchanged("certified_accuracy")))
+                columns.append(("certified accuracy", self._unchanged("certified_accuracy")))
         closest = [at.cosines[_SHOWN] for at in self.radii]
         for j, cosine in enumerate(each.cosine for found in closest[:1] for each in found.at_least):
             shares = [_percent(found.at_least[j].share) for found in closest]
             columns.append((f"cosine >= {cosine:g}", shares))
         columns.append(("mean cosine", [_mean(found.mean, found.vacuous) for found in closest]))
         if "retrieval_accuracy" in self.metrics:
-            columns.append(("caption in first k", self._unchanged("certified_retrieval")))
+            columns.append(("caption in top k", self._unchanged("certified_retrieval")))
         rows = zip(*(cells for _, cells in columns), strict=True)
         return tuple(name for name, _ in columns), tuple(rows)
 

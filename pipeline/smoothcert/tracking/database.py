@@ -44,7 +44,7 @@ def ensure_database(database: Path, artifacts: str) -> None:
     except OSError as exc:
         raise TrackingError(
             f"cannot make MLflow's database '{database}': {exc.strerror or exc}",
-            remedy="make the directory writable, or name a server in tracking.uri",
+            remedy="make the directory writable, or set a server in tracking.uri",
         ) from exc
     finally:
         for leftover in (made, made.with_name(f"{made.name}-journal")):

@@ -72,8 +72,8 @@ def destination(run_url: str, tracking: TrackingSection) -> Destination:
     storage = Storage(run_url)
     if not storage.local:
         raise TrackingError(
-            f"run '{without_secrets(run_url)}' is on an object store, where MLflow's database cannot be",
-            remedy="name a server in tracking.uri or MLFLOW_TRACKING_URI, or set tracking.enabled: false",
+            f"run '{without_secrets(run_url)}' is on an object store, which cannot hold MLflow's database",
+            remedy="set a server in tracking.uri or MLFLOW_TRACKING_URI, or set tracking.enabled: false",
         )
     runs = Path(storage.root).parent
     database = runs / DATABASE

@@ -244,11 +244,11 @@ def _translated(to: Destination) -> Iterator[None]:
         if _is_away(exc):
             raise TrackingError(
                 f"MLflow at {to.shown} cannot be reached: {_reason(text)}",
-                remedy="results are complete without it; when it is back: smoothcert track RUN",
+                remedy="the results are complete without it; when it is back, run: smoothcert track RUN",
             ) from exc
         raise TrackingError(
             f"MLflow at {to.shown} refused: {type(exc).__name__}: {text}",
-            remedy="results are complete without it; correct the cause, then: smoothcert track RUN",
+            remedy="the results are complete without it; fix the cause, then run: smoothcert track RUN",
         ) from exc
 
 

@@ -75,5 +75,6 @@ def check_threshold(objective: str, threshold: float) -> None:
     """Raise ``JobError`` unless a cosine threshold is in [-1, 1]."""
     if not -1 <= threshold <= 1:
         raise JobError(
-            f"objective '{objective}': threshold={threshold} is not a cosine", remedy="use -1 to 1, e.g. 0.5"
+            f"objective '{objective}': threshold={threshold} is not a valid cosine",
+            remedy="use -1 to 1, e.g. 0.5",
         )

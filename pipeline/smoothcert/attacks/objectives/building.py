@@ -74,11 +74,11 @@ def build_objective(
         caption = need(name, "a caption", inputs.captions, "use a source with captions, or another objective")
         return CaptionSuppression(caption, 0.0 if threshold is None else threshold)
     if name == "classification":
-        classes = need(name, "class names", inputs.class_features, "add the section zero_shot")
+        classes = need(name, "class names", inputs.class_features, "add a 'zero_shot' section")
         labels = need(name, "a label", inputs.labels, "use a source with labels, or another objective")
         return ClassificationMargin(classes, labels, logit_scale=logit_scale)
     if name == "retrieval":
-        pool = need(name, "a pool of captions", inputs.pool, "add the section retrieval")
+        pool = need(name, "a pool of captions", inputs.pool, "add a 'retrieval' section")
         caption = need(name, "a caption", inputs.captions, "use a source with captions, or another objective")
         rivals = inputs.rivals
         if rivals is None:

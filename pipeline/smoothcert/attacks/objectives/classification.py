@@ -43,7 +43,8 @@ class ClassificationMargin(Objective):
         classes = len(self.class_features)
         if classes < 2:
             raise JobError(
-                f"objective '{self.name}' has {classes} class(es)", remedy="name at least two labels"
+                f"objective '{self.name}' needs at least two classes, not {classes}",
+                remedy="give at least two labels",
             )
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
             raise JobError(

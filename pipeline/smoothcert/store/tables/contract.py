@@ -47,7 +47,7 @@ def write(directory: Path) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m smoothcert.store.tables.contract", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is stale")
+    parser.add_argument("--check", action="store_true", help="only check; fail if a file is out of date")
     parser.add_argument("--directory", type=Path, default=SCHEMAS, help="default: schemas/ of this checkout")
     options = parser.parse_args(arguments)
     names = stale(options.directory) if options.check else write(options.directory)

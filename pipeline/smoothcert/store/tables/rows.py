@@ -15,7 +15,7 @@ from smoothcert.redaction import clean
 from smoothcert.store.tables.certificates import CERTIFICATES
 from smoothcert.store.tables.columns import Column, TableSchema
 
-_BUG = "this is a bug in smoothcert, not in your data; please report it with this text"
+_BUG = "this is a bug in smoothcert, not in your data; please report it with this message"
 
 
 def rows_to_table(rows: Sequence[Any], schema: TableSchema = CERTIFICATES, **constants: object) -> pa.Table:

@@ -150,7 +150,7 @@ class Attacker:
         """
         section = self.section
         if (section.objective in ("caption", "retrieval") or section.target_caption) and not pair.captions:
-            raise CaptionError(f"objective '{section.objective}' needs a caption, which this pair lacks")
+            raise CaptionError(f"objective '{section.objective}' needs a caption, but this pair has none")
         if section.resolved_reference == "label" and pair.label not in self._labels:
             raise LabelError(
                 f"objective 'classification' needs a label that zero_shot.labels names; this pair's is {pair.label!r}"

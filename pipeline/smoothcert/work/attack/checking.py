@@ -48,7 +48,7 @@ def check_attack(
     looked = f"the first {len(probed)} pairs"
     if not (isinstance(lacking, LabelError) and inputs.job.data.columns.label is None):
         log.warning(
-            "attacks.%d (%s) cannot be tried out on any of the first %d pairs; looking through all",
+            "attacks.%d (%s) does not apply to any of the first %d pairs; searching all pairs",
             number,
             section.attack,
             len(probed),
@@ -69,7 +69,7 @@ def _few_draws(section: AttackSection) -> str:
     if section.subjects == ("bare",):
         return ""
     return " and ".join(
-        f"{name}={value} (use {least:,} or more)"
+        f"{name}={value} (use at least {least:,})"
         for name, value, least in (
             ("eot_draws", section.eot_draws, EOT_DRAWS),
             ("evaluate_draws", section.evaluate_draws, EVALUATE_DRAWS),

@@ -120,8 +120,8 @@ class Goal:
             known = [each for each in self._own_captions(pairs) if each is not None]
             if len(known) < len(pairs):
                 raise JobError(
-                    f"objective '{section.objective}' needs a caption, which a pair lacks",
-                    remedy="leave such pairs out, or choose another objective",
+                    f"objective '{section.objective}' needs captions, but a pair has none",
+                    remedy="remove such pairs, or choose another objective",
                 )
             captions = self._tensor(np.stack(known))
         if section.objective == "classification":

@@ -152,7 +152,7 @@ def with_contents(inputs: Inputs) -> Job:
             if found.get(name) != wanted:
                 raise JobError(
                     f"attacks.{number}.contents.{name}='{wanted}', but it has '{found.get(name, 'no content')}' here",
-                    remedy="restore what was meant, or remove the line",
+                    remedy="restore the original file, or remove this line from the job",
                 )
         resolved = section.model_copy(update={"contents": found})
         if resolved.attack_id in attacks:

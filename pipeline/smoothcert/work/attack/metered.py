@@ -35,7 +35,7 @@ class Meter:
             ExecutorError: the work is to stop.
         """
         if self._stopped.is_set():
-            raise ExecutorError("the worker was told to stop")
+            raise ExecutorError("the worker was asked to stop")
         self.images += images
 
 

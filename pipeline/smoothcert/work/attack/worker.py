@@ -173,7 +173,11 @@ class AttackWorker:
         except SmoothcertError:
             raise  # a wrong job or encoder, or the order to stop: no pair's fault
         except Exception as exc:
-            log.warning("an attack failed on a batch (%s: %s); trying pair by pair", type(exc).__name__, exc)
+            log.warning(
+                "an attack failed on a batch (%s: %s); trying its pairs one at a time",
+                type(exc).__name__,
+                exc,
+            )
         causes: list[Exception] = []
         for each in ready:
             name = each.pair.pair_id

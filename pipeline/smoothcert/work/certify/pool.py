@@ -36,7 +36,7 @@ def draw_pool(source: Source, retrieval: RetrievalSection, seed: int) -> tuple[s
                 kept[caption] = rank
     if len(kept) < retrieval.candidates:
         raise JobError(
-            f"retrieval.candidates={retrieval.candidates}, but the source has only {len(kept)} distinct captions",
+            f"retrieval.candidates={retrieval.candidates}, but the data has only {len(kept)} distinct captions",
             remedy=f"set retrieval.candidates to at most {len(kept)}",
         )
     return tuple(sorted(kept, key=kept.__getitem__))
