@@ -52,14 +52,14 @@ def without_secrets_of(text: str, url: str) -> str:
     return without_secrets(text)
 
 
-def clean(data: Any) -> Any:
+def redact(data: Any) -> Any:
     """Plain data (mappings, lists, scalars) with every string passed through ``without_secrets``."""
     if isinstance(data, str):
         return without_secrets(data)
     if isinstance(data, Mapping):
-        return {key: clean(value) for key, value in data.items()}
+        return {key: redact(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        return [clean(value) for value in data]
+        return [redact(value) for value in data]
     return data
 
 

@@ -275,7 +275,7 @@ def test_units_that_another_driver_splits_are_still_done(driver: Made) -> None:
 
     def on_result(result: Any) -> None:
         if not split:
-            unit = list(ours.left(ours.phase("attacks"), run.commits.load()))[-2]
+            unit = list(ours.units_left(ours.phase("attacks"), run.commits.load()))[-2]
             parts = tuple(unit.part(at, at + 1) for at in range(unit.start, unit.stop))
             assert run.commits.split(unit.unit_id, parts)
             split.append(parts)
@@ -306,8 +306,8 @@ def test_a_signal_between_certifying_and_attacking_is_heeded(
         signal.signal(signal.SIGTERM, handler)
     assert begun == ["certification"]
     state = ours.run.commits.load()
-    assert list(ours.left(ours.phase("certification"), state)) == []
-    assert len(list(ours.left(ours.phase("attacks"), state))) == 3
+    assert list(ours.units_left(ours.phase("certification"), state)) == []
+    assert len(list(ours.units_left(ours.phase("attacks"), state))) == 3
 
 
 def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from smoothcert.redaction import clean, without_secrets, without_secrets_of
+from smoothcert.redaction import redact, without_secrets, without_secrets_of
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_rest_stays(text: str) -> None:
 
 def test_structures_are_cleaned_at_every_depth() -> None:
     dirty = {"data": {"uri": ["s3://k:s@b/x", "y"], "limit": 3}, "on": True, "none": None}
-    assert clean(dirty) == {"data": {"uri": ["s3://b/x", "y"], "limit": 3}, "on": True, "none": None}
+    assert redact(dirty) == {"data": {"uri": ["s3://b/x", "y"], "limit": 3}, "on": True, "none": None}
 
 
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=8, max_size=20)

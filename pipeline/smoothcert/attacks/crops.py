@@ -41,7 +41,7 @@ def random_crops(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Images on another grid, bilinearly and without aliasing; unchanged where the size fits."""
     if tuple(images.shape[2:]) == size:
         return images

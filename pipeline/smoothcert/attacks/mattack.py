@@ -11,7 +11,7 @@ import torch
 from smoothcert.attacks.attackvlm import MatchingSettings, need_matching
 from smoothcert.attacks.base import Attack
 from smoothcert.attacks.campaign import Campaign, keep
-from smoothcert.attacks.crops import random_crops, resized
+from smoothcert.attacks.crops import random_crops, resize
 from smoothcert.attacks.norms import Norm
 from smoothcert.attacks.objectives.base import Objective, cosine
 from smoothcert.attacks.subjects import BareSubject, Subject
@@ -136,5 +136,5 @@ class MAttack(Attack[MAttackSettings]):
         targets, scale, size = objective.target_images[rows], self.settings.crop_scale, encoder.input_size
         source = random_crops(images, campaign.keys(rows, "crop", step), scale, size)
         if not self.settings.crop_target:
-            return source, resized(targets, size)
+            return source, resize(targets, size)
         return source, random_crops(targets, campaign.keys(rows, "target crop", step), scale, size)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from smoothcert.audit.claims import (
     EVER,
-    Claim,
+    Comparison,
     Others,
     claims,
     claims_on_others,
@@ -14,11 +14,11 @@ from smoothcert.audit.claims import (
     same_encoder,
 )
 from smoothcert.audit.expressions import SLACK, computed, number
-from smoothcert.audit.rules import Check, Rule, checked
+from smoothcert.audit.rules import Check, Rule, select_failing
 from smoothcert.catalogue.certificates import of_quantity, quantities
 from smoothcert.catalogue.quantities import Quantity
 from smoothcert.store import RunInfo
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 from smoothcert.work.attack.asked import AskedAttack
 
 WHICH = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"
@@ -42,7 +42,7 @@ def attack_rules(
         stale: pairs by attack unit whose rows are older than their certificate, and will be replaced: they know
             nothing of it.
     """
-    here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
+    here = f"FROM attacks WHERE run_id = {quote(info.run_id)}"
     yield from _row_rules(info, asked, here, WHICH)
     yield from _certificate_rules(info, stale, here, WHICH)
 
@@ -55,7 +55,7 @@ def _row_rules(info: RunInfo, asked: Sequence[AskedAttack], here: str, which: st
         "a pair lacks a row for one of the attacks",
         f"SELECT p.pair_id, k.attack || ' ' || k.attack_id || ' ' || k.norm || ' ' || k.budget || ' on ' || k.subject "
         f"AS detail FROM ({_owed(asked, here)}) k CROSS JOIN (SELECT pair_id FROM certificates WHERE run_id = "
-        f"{quoted(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = "
+        f"{quote(info.run_id)}) p ANTI JOIN (SELECT pair_id, attack_id, subject, budget {here}) a ON a.pair_id = "
         "p.pair_id AND a.attack_id = "
         "k.attack_id AND a.subject = k.subject AND a.budget = k.budget",
     )
@@ -72,7 +72,7 @@ def _row_rules(info: RunInfo, asked: Sequence[AskedAttack], here: str, which: st
         "1",
         "an l-infinity outcome, or one of another encoder or noise than the certificate's, is shown as certified",
         f"SELECT pair_id, {which} AS detail {here} AND (norm <> 'l2' OR sigma <> {number(info.job.certify.sigma)} OR "
-        f"encoder_digest <> {quoted(info.encoder_digest)}) AND (violation IS NOT NULL OR certified_cosine IS NOT NULL "
+        f"encoder_digest <> {quote(info.encoder_digest)}) AND (violation IS NOT NULL OR certified_cosine IS NOT NULL "
         f"OR {' OR '.join(f'{quantity.shown} IS NOT NULL' for quantity in _SHOWN)})",
     )
 
@@ -110,7 +110,7 @@ def _certificate_rules(
         "5",
         "a certificate speaks of the perturbation, and the outcome has no margin or similarity to hold against it, or "
         "one of another class",
-        checked(
+        select_failing(
             [
                 Check(
                     f"{claim.speaks} AND {claim.reached} IS NULL AND NOT {claim.excused}",
@@ -132,7 +132,7 @@ def _certificate_rules(
         "a row is marked as a violation",
         f"SELECT pair_id, {which} || ': certified ' || certified_cosine AS detail {here} AND violation UNION ALL "
         f"SELECT pair_id, {which} || ', replaced by a retry: certified ' || certified_cosine AS detail FROM "
-        f"replaced_attacks WHERE run_id = {quoted(info.run_id)} AND violation",
+        f"replaced_attacks WHERE run_id = {quote(info.run_id)} AND violation",
         pairs=True,
     )
 
@@ -149,7 +149,7 @@ def other_run_rules(info: RunInfo, others: Others) -> Iterator[Rule]:
     yield _broke(same_encoder(info, others=others), which)
 
 
-def _beaten(held: Iterable[tuple[Claim, str]], source: str, which: str) -> Rule:
+def _beaten(held: Iterable[tuple[Comparison, str]], source: str, which: str) -> Rule:
     """Claims, each with the condition which attacks it is held against."""
     checks = [
         Check(
@@ -164,7 +164,7 @@ def _beaten(held: Iterable[tuple[Claim, str]], source: str, which: str) -> Rule:
         "violation",
         "5",
         "an attack pushed a quantity below its certified bound",
-        checked(checks, source, f"{which} AS which"),
+        select_failing(checks, source, f"{which} AS which"),
         pairs=True,
     )
 
@@ -180,14 +180,14 @@ def _broke(source: str, which: str) -> Rule:
 
 def _joined(info: RunInfo) -> str:
     return (
-        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quoted(info.run_id)} "
+        f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quote(info.run_id)} "
         "AND a.status = 'ok' AND c.status = 'ok'"
     )
 
 
 def _not_among(rows: Mapping[str, Sequence[str]]) -> str:
     """True of attack rows other than these (unit, pair)."""
-    values = ", ".join(f"({quoted(unit)}, {quoted(pair)})" for unit, pairs in rows.items() for pair in pairs)
+    values = ", ".join(f"({quote(unit)}, {quote(pair)})" for unit, pairs in rows.items() for pair in pairs)
     return f"(a.unit_id, pair_id) NOT IN (VALUES {values})" if values else "true"
 
 
@@ -198,7 +198,7 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
         "rounded-up",
         "4.2",
         "an attack row repeats a certificate as higher than it is",
-        checked(
+        select_failing(
             [
                 Check(
                     f"a.{column}",
@@ -213,7 +213,7 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
             f"{WHICH} AS which",
         ),
     )
-    left_out = checked(
+    left_out = select_failing(
         [
             Check(
                 f"a.{column}",
@@ -259,7 +259,7 @@ def _owed(asked: Sequence[AskedAttack], here: str) -> str:
     """Every (attack_id, attack, norm, subject, budget) that was asked for, or that some pair has."""
     present = f"SELECT DISTINCT attack_id, attack, norm, subject, budget {here}"
     values = [
-        f"({quoted(each.attack_id)}, {quoted(each.attack)}, {quoted(each.norm)}, {quoted(subject)}, {number(budget)})"
+        f"({quote(each.attack_id)}, {quote(each.attack)}, {quote(each.norm)}, {quote(subject)}, {number(budget)})"
         for each in asked
         for subject in each.subjects
         for budget in each.budgets

@@ -31,7 +31,7 @@ from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
 from smoothcert.store import ATTACKS, CERTIFICATES, TABLES, RunDirectory, RunInfo
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 from smoothcert.work.attack.asked import AskedAttack, asked_attacks
 
 LISTED = 20
@@ -99,8 +99,8 @@ class RunAudit:
         verdict = "no findings" if self.sound else "FINDINGS"
         text = [
             f"{self.run_id}: {verdict}",
-            f"  {self.pairs:,} pairs, {self.attacks:,} attack results; {self.audited_pairs:,} pairs had certificates attacked, "
-            f"{self.violated_pairs:,} had one beaten",
+            f"  {self.pairs:,} pairs, {self.attacks:,} attack results; {self.audited_pairs:,} pairs had certificates "
+            f"attacked, {self.violated_pairs:,} had one beaten",
         ]
         for finding in self.findings:
             text.append(f"  {finding.rule} ({finding.count:,}): {finding.means} [theory {finding.theory}]")
@@ -174,7 +174,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         StoreError: one cannot be read.
     """
     info = run.info
-    here = f"WHERE run_id = {quoted(info.run_id)}"
+    here = f"WHERE run_id = {quote(info.run_id)}"
     asked = asked_attacks(run)
     book = _Book()
     with Query([run]) as query:
@@ -256,7 +256,7 @@ def _related(run: RunDirectory, others: Sequence[RunDirectory]) -> list[RunDirec
         if same and theirs.run_id != info.run_id and theirs.run_id not in found:
             with Query([other]) as query:
                 if _one(
-                    query, f"SELECT count(*) FROM {EVER} WHERE encoder_digest = {quoted(info.encoder_digest)}"
+                    query, f"SELECT count(*) FROM {EVER} WHERE encoder_digest = {quote(info.encoder_digest)}"
                 ):
                     found[theirs.run_id] = other
     return list(found.values())
@@ -321,7 +321,7 @@ def _above_their_row(query: Query, info: RunInfo) -> list[str]:
             above.append(f"(target_decision[{j}] = 'certified' AND NOT coalesce({own} >= {enough}, false))")
     if not above:
         return []
-    here = f"FROM certificates WHERE run_id = {quoted(info.run_id)} AND status = 'ok'"
+    here = f"FROM certificates WHERE run_id = {quote(info.run_id)} AND status = 'ok'"
     count = _one(query, f"SELECT count(*) {here} AND ({' OR '.join(above)})")
     if not count:
         return []

@@ -14,14 +14,14 @@ from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
 from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
 from smoothcert.store import RunInfo
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 
 _NO_RIVALS = "coalesce(isinf(c.retrieval_radius), false)"
 """Fewer than k captions are rivals: there is no margin to measure, and no rank to lose."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Comparison:
     """A certified lower bound, and what an attack achieved of it, in SQL over attacks a and certificates c.
 
     Attributes:
@@ -49,7 +49,7 @@ class Claim:
         return f"({self.where}) AND ({self.bound}) IS NOT NULL"
 
 
-def claims(info: RunInfo) -> Iterator[Claim]:
+def claims(info: RunInfo) -> Iterator[Comparison]:
     """All claims of a run's certificates."""
     certify = info.job.certify
     measured = "CASE WHEN a.perturbation_l2 BETWEEN 0 AND 1e300 THEN a.perturbation_l2 END"
@@ -72,7 +72,7 @@ def claims(info: RunInfo) -> Iterator[Claim]:
             yield _claim(quantity, name, "0.0", f"{reach} <= c.{each.radius.column}")
     for quantity in quantities():
         if quantity.shown:
-            yield Claim(quantity.shown, f"a.{quantity.shown}", _reached(quantity), about="row")
+            yield Comparison(quantity.shown, f"a.{quantity.shown}", _reached(quantity), about="row")
     for j, target in enumerate(certify.targets, start=1):
         yield _claim(
             of_name(target.certificate).quantity,
@@ -82,9 +82,11 @@ def claims(info: RunInfo) -> Iterator[Claim]:
         )
 
 
-def _claim(quantity: Quantity, name: str, bound: str, where: str = "true") -> Claim:
+def _claim(quantity: Quantity, name: str, bound: str, where: str = "true") -> Comparison:
     excused = _NO_RIVALS if quantity == RANK_MARGIN else "false"
-    return Claim(name, bound, _reached(quantity), where, excused, quantity.texts, textual=not quantity.cosine)
+    return Comparison(
+        name, bound, _reached(quantity), where, excused, quantity.texts, textual=not quantity.cosine
+    )
 
 
 def _reached(quantity: Quantity) -> str:
@@ -111,29 +113,29 @@ class Others:
     pools: tuple[str, ...]
 
 
-def claims_on_others(info: RunInfo, others: Others) -> Iterator[tuple[Claim, str]]:
+def claims_on_others(info: RunInfo, others: Others) -> Iterator[tuple[Comparison, str]]:
     """Claims that the attacks of other runs are held against, each with the condition which runs these are."""
     for claim in claims(info):
         runs = {"": others.run_ids, "class": others.classes, "pool": others.pools}.get(claim.about, ())
         if runs:
-            yield claim, f"a.run_id IN ({listed(runs)})"
+            yield claim, f"a.run_id IN ({quote_all(runs)})"
 
 
-def listed(texts: Collection[str]) -> str:
+def quote_all(texts: Collection[str]) -> str:
     """Texts as SQL literals."""
-    return ", ".join(quoted(text) for text in texts)
+    return ", ".join(quote(text) for text in texts)
 
 
 def same_encoder(info: RunInfo, attacks: str = "attacks", others: Others | None = None) -> str:
     """``FROM ... WHERE ...``: attacks on encoders that a run certifies, its own attacks or those of other runs."""
     same = (
-        f"a.run_id IN ({listed(others.run_ids)}) AND a.input_height = c.input_height AND "
+        f"a.run_id IN ({quote_all(others.run_ids)}) AND a.input_height = c.input_height AND "
         "a.input_width = c.input_width AND a.dtype = c.dtype"
         if others
         else "a.run_id = c.run_id"
     )
     return (
-        f"FROM {attacks} a JOIN certificates c USING (pair_id) WHERE c.run_id = {quoted(info.run_id)} AND {same} "
+        f"FROM {attacks} a JOIN certificates c USING (pair_id) WHERE c.run_id = {quote(info.run_id)} AND {same} "
         "AND c.status = 'ok' AND a.encoder_digest = c.encoder_digest"
     )
 

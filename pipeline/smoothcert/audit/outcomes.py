@@ -8,13 +8,13 @@ from typing import Any
 
 from scipy.stats import binom
 
-from smoothcert.audit.claims import listed
+from smoothcert.audit.claims import quote_all
 from smoothcert.audit.expressions import SLACK, number
-from smoothcert.audit.rules import Check, Rule, checked
+from smoothcert.audit.rules import Check, Rule, select_failing
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.store.asked import asked_tasks
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 
 COSINES = ("clean_cosine", "cosine_to_clean", "cosine_to_smoothed")
 MARGINS = ("class_margin", "caption_similarity", "retrieval_margin")
@@ -39,7 +39,7 @@ def asked_sections(run: RunDirectory, query: Query) -> Sections:
     """
     found: dict[str, Mapping[str, Any]] = {}
     rows = query.sql(
-        f"SELECT attack_id, min(settings) AS settings FROM attacks WHERE run_id = {quoted(run.run_id)} GROUP BY ALL"
+        f"SELECT attack_id, min(settings) AS settings FROM attacks WHERE run_id = {quote(run.run_id)} GROUP BY ALL"
     )
     for row in rows.to_pylist():
         section = json.loads(row["settings"])
@@ -56,13 +56,13 @@ def outcome_rules(info: RunInfo, asked: Sections, which: str) -> Iterator[Rule]:
         asked: attacks as they were asked for.
         which: SQL that names a row's attack.
     """
-    here = f"FROM attacks WHERE run_id = {quoted(info.run_id)}"
+    here = f"FROM attacks WHERE run_id = {quote(info.run_id)}"
     ok = f"{here} AND status = 'ok'"
     yield Rule(
         "impossible-value",
         "5",
         "a cosine, margin or norm of an outcome is outside its range, or a lower bound above its upper bound",
-        checked([*_ranges(), *_norms()], ok, f"{which} AS which, sigma = 0 AS known"),
+        select_failing([*_ranges(), *_norms()], ok, f"{which} AS which, sigma = 0 AS known"),
     )
     yield Rule(
         "success-without-margin",
@@ -89,7 +89,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
     Returns:
         Rules to hold rows against, and notes.
     """
-    ok = f"FROM attacks WHERE run_id = {quoted(info.run_id)} AND status = 'ok' AND sigma > 0"
+    ok = f"FROM attacks WHERE run_id = {quote(info.run_id)} AND status = 'ok' AND sigma > 0"
     bounds = [(name, f"{name}_ucb", ">") for name in (*COSINES, *MARGINS)]
     bounds += [(name, f"{name}_lcb", "<") for name in COSINES]
     known = " + ".join(f"({name} IS NOT NULL AND {bound} IS NOT NULL)::INT" for name, bound, _ in bounds)
@@ -113,7 +113,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
         ]
         source = f"{ok} AND alpha IN ({', '.join(number(alpha) for alpha in too_many)})"
         means = "more estimates lie outside their own confidence bounds than alpha explains"
-        return [Rule("outside-bounds", "5", means, checked(checks, source, f"{which} AS which"))], []
+        return [Rule("outside-bounds", "5", means, select_failing(checks, source, f"{which} AS which"))], []
     if count:
         return [], [
             f"{count:,} estimates of outcomes are outside their own confidence bounds, as alpha allows"
@@ -186,7 +186,7 @@ def _not_as_asked(info: RunInfo, asked: Sections, here: str, which: str) -> str:
     return (
         f"SELECT pair_id, {which} || ': ' || concat_ws(', ', 'alpha ' || alpha, 'seed ' || seed, eot_draws || ' and ' "
         f"|| evaluate_draws || ' draws', 'sigma ' || sigma) AS detail FROM (SELECT * {here} AND attack_id IN "
-        f"({listed(asked)})) LEFT JOIN (VALUES {values}) asked({names}) USING (attack_id, subject) WHERE "
+        f"({quote_all(asked)})) LEFT JOIN (VALUES {values}) asked({names}) USING (attack_id, subject) WHERE "
         f"asked_attack IS NULL OR {differs}"
     )
 
@@ -198,12 +198,12 @@ def _expected(info: RunInfo, attack_id: str, section: Mapping[str, Any]) -> Iter
         bare = subject == "bare"
         digest = info.encoder_digest if subject in ("bare", "smoothed") else contents.get(subject)
         yield (
-            *(quoted(text) for text in (attack_id, subject)),
-            *(quoted(section[name]) for name in ("attack", "norm", "objective")),
+            *(quote(text) for text in (attack_id, subject)),
+            *(quote(section[name]) for name in ("attack", "norm", "objective")),
             number(section["alpha"]),
             str(section["seed"]),
             *(str(1 if bare else section[name]) for name in ("eot_draws", "evaluate_draws")),
             number(0.0 if bare else info.job.certify.sigma),
-            "NULL" if digest is None else quoted(digest),
+            "NULL" if digest is None else quote(digest),
             f"[{', '.join(number(budget) for budget in section['budgets'])}]",
         )

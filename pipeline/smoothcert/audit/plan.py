@@ -9,7 +9,7 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.datasets.records import pair_id
 from smoothcert.sql import Query
 from smoothcert.store import Committed, RunDirectory
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def misplaced_rows(run: RunDirectory, query: Query) -> list[Misplaced]:
         "SELECT unit_id, split_part(pair_id, '#', 1) AS name, count(*) AS rows, count(DISTINCT pair_id) AS pairs, "
         "count(number) AS numbers, min(number) AS first, max(number) AS last FROM (SELECT unit_id, pair_id, "
         "try_cast(split_part(pair_id, '#', 2) AS BIGINT) AS number FROM certificates "
-        f"WHERE run_id = {quoted(run.run_id)}) GROUP BY ALL"
+        f"WHERE run_id = {quote(run.run_id)}) GROUP BY ALL"
     )
     columns = (rows[name].to_pylist() for name in ("unit_id", "name", "pairs", "numbers", "first", "last"))
     for unit_id, *group in zip(*columns, strict=True):
@@ -94,8 +94,8 @@ def misplaced_rows(run: RunDirectory, query: Query) -> list[Misplaced]:
 def _inside(query: Query, run_id: str, unit_id: str, unit: _Planned) -> int:
     """Pairs whose ids are those of the unit's rows."""
     rows = query.sql(
-        f"SELECT count(DISTINCT pair_id) AS pairs FROM certificates WHERE run_id = {quoted(run_id)} AND unit_id = "
-        f"{quoted(unit_id)} AND split_part(pair_id, '#', 1) = {quoted(unit.name)} AND "
+        f"SELECT count(DISTINCT pair_id) AS pairs FROM certificates WHERE run_id = {quote(run_id)} AND unit_id = "
+        f"{quote(unit_id)} AND split_part(pair_id, '#', 1) = {quote(unit.name)} AND "
         f"try_cast(split_part(pair_id, '#', 2) AS BIGINT) BETWEEN {unit.start} AND {unit.stop - 1}"
     )
     return int(rows["pairs"][0].as_py())

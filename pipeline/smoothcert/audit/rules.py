@@ -14,7 +14,7 @@ from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
 from smoothcert.catalogue.evidence import SCORE, part_of
 from smoothcert.store import RunInfo
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 
 SEARCH = 1e-5
 """Relative precision of a search for a radius."""
@@ -63,7 +63,7 @@ class Check:
     computed: str = "NULL"
 
 
-def checked(checks: Sequence[Check], source: str, keep: str = "") -> str:
+def select_failing(checks: Sequence[Check], source: str, keep: str = "") -> str:
     """SQL that selects an offending row once for each check that it fails.
 
     Args:
@@ -103,7 +103,7 @@ _COSINES = tuple(each for each in CATALOGUE if each.quantity.cosine)
 def certificate_rules(info: RunInfo) -> Iterator[Rule]:
     """What certificates alone show, for one run."""
     certify = info.job.certify
-    here = f"FROM certificates WHERE run_id = {quoted(info.run_id)}"
+    here = f"FROM certificates WHERE run_id = {quote(info.run_id)}"
     ok = f"{here} AND status = 'ok'"
     yield Rule(
         "quarantined-claims",
@@ -119,7 +119,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         f"SELECT pair_id, 'sigma ' || sigma || ', alpha ' || alpha || ', seed ' || seed || ', ' || input_height || "
         f"'x' || input_width AS detail {here} AND (sigma <> {number(certify.sigma)} OR "
         f"alpha <> {number(certify.alpha)} OR seed <> {certify.seed} OR encoder_digest <> "
-        f"{quoted(info.encoder_digest)} OR (input_height, input_width) <> "
+        f"{quote(info.encoder_digest)} OR (input_height, input_width) <> "
         f"(SELECT (mode(input_height), mode(input_width)) {here}))",
     )
     yield Rule(
@@ -148,7 +148,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "beyond-draws",
         "3",
         "a confidence bound is higher than this number of draws can prove, even if every draw were perfect",
-        checked(_beyond_draws(info), ok, keep="draws"),
+        select_failing(_beyond_draws(info), ok, keep="draws"),
     )
     yield from _rounded_up(info, ok)
     needed = f"-ln({number(certify.alpha)})"
@@ -157,7 +157,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
             "target-without-evidence",
             "3",
             "a target is marked as certified without enough evidence for its level",
-            f"SELECT pair_id, concat_ws(' ', {quoted(target.name)}, 'at log e-value', log_e_value[{position}]) AS "
+            f"SELECT pair_id, concat_ws(' ', {quote(target.name)}, 'at log e-value', log_e_value[{position}]) AS "
             f"detail {ok} AND target_decision[{position}] = 'certified' AND NOT "
             f"coalesce(log_e_value[{position}] >= {needed} - {number(SLACK)}, false)",
         )
@@ -205,7 +205,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
         "rounded-up",
         "4.2",
         "a stored bound or radius is larger than its confidence bound allows",
-        checked(checks, ok),
+        select_failing(checks, ok),
     )
     for name in (each.bound.column for each in _COSINES if each.bound is not None):
         rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]

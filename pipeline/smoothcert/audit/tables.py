@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from smoothcert.audit.rules import Rule
 from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 
 
 def table_rules(info: RunInfo, table: TableSchema) -> Iterator[Rule]:
     """What the rows of one table show, for one run."""
-    here = f"FROM {table.name} WHERE run_id = {quoted(info.run_id)}"
+    here = f"FROM {table.name} WHERE run_id = {quote(info.run_id)}"
     yield Rule("not-a-number", "4.1", "a number is NaN or infinite", _broken_numbers(table, here))
     key = ", ".join(table.key)
     yield Rule(
@@ -36,7 +36,7 @@ def table_rules(info: RunInfo, table: TableSchema) -> Iterator[Rule]:
             "4.4",
             f"a row of table {table.name} is about a pair that the run has no certificate row of",
             f"SELECT o.pair_id, o.unit_id AS detail FROM (SELECT * {here}) o ANTI JOIN (SELECT pair_id FROM "
-            f"certificates WHERE run_id = {quoted(info.run_id)}) c ON o.pair_id = c.pair_id",
+            f"certificates WHERE run_id = {quote(info.run_id)}) c ON o.pair_id = c.pair_id",
         )
 
 

@@ -17,7 +17,7 @@ from smoothcert.catalogue.certificates import CATALOGUE, Certificate
 from smoothcert.catalogue.evidence import CLASS_RIVAL_ALIGNMENT, CLASS_RIVAL_MARGIN, NORM, Evidence
 from smoothcert.catalogue.quantities import RANK_MARGIN
 from smoothcert.store import RunDirectory, RunInfo
-from smoothcert.summary.scan import quoted
+from smoothcert.summary.scan import quote
 
 POOL = "plan/pool.json"
 """Where a run keeps its retrieval pool."""
@@ -45,7 +45,7 @@ def textual_rules(info: RunInfo, pool: Sequence[str] | None) -> Iterator[Rule]:
         info: the run.
         pool: its retrieval pool.
     """
-    ok = f"FROM certificates WHERE run_id = {quoted(info.run_id)} AND status = 'ok'"
+    ok = f"FROM certificates WHERE run_id = {quote(info.run_id)} AND status = 'ok'"
     basis = dict.fromkeys(each for certificate in _TEXTUAL for each in certificate.basis)
     inner = [each.column for each in basis if each.kind == "known"]
     margins = [each.column for each in basis if each.kind == "rival"]
@@ -95,7 +95,7 @@ def _or_no_rival(
     retrieval = info.job.retrieval
     if retrieval is None or pool is None:
         return follows
-    own = f"len(list_intersect(list_distinct(captions), [{', '.join(map(quoted, pool))}]))"
+    own = f"len(list_intersect(list_distinct(captions), [{', '.join(map(quote, pool))}]))"
     rivals = f"{retrieval.candidates} - coalesce({own}, 0)"
     safe = f"isinf({name}) AND {alignment.column} IS NULL AND {rivals} < {retrieval.k}"
     return f"CASE WHEN {safe} THEN {name} ELSE {follows} END"

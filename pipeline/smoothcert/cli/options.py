@@ -22,7 +22,7 @@ ExecutorKind = Annotated[
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)]
 
 
-def shown(url: str) -> str:
+def shorten_url(url: str) -> str:
     """A run directory as one would type it here: relative where it lies below the current directory."""
     here = f"{Path.cwd()}/"
     return url.removeprefix(here) if url.startswith(here) else url

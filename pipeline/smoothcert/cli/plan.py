@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from smoothcert.cli.data_report import print_data
-from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shown
+from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.terminal import Terminal
 from smoothcert.job import load_job
 
@@ -38,14 +38,15 @@ def plan(
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
     terminal.say(f"draws      {limit}{draws:,} ({per_pair} a pair)")
-    terminal.say(f"run        {shown(driver.url)}")
+    terminal.say(f"run        {shorten_url(driver.url)}")
     if not probe:
         return
     rate = measure_draws_per_second(job, driver.source, made.units[0], driver.encoder)
     workers = job.executor.workers or 1
     seconds = draws / (rate * workers)
     terminal.say(
-        f"time       {limit}about {_span(seconds)} on {workers} worker{'' if workers == 1 else 's'} at this device's speed ({rate:,.0f} draws/s)",
+        f"time       {limit}about {_span(seconds)} on {workers} worker{'' if workers == 1 else 's'} at this device's "
+        f"speed ({rate:,.0f} draws/s)",
     )
 
 

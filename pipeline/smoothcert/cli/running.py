@@ -9,7 +9,7 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.options import shown
+from smoothcert.cli.options import shorten_url
 from smoothcert.cli.showing import SHOW
 from smoothcert.cli.terminal import Terminal
 
@@ -68,9 +68,9 @@ def run_phase(
     terminal = stopped_by.terminal
     run, tasks = driver.run, phase.tasks
     pairs = run.info.pairs * len(tasks)
-    done = pairs - sum(len(unit) for unit in driver.left(phase, run.commits.load()))
+    done = pairs - sum(len(unit) for unit in driver.units_left(phase, run.commits.load()))
     terminal.say(
-        f"{shown(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, encoder "
+        f"{shorten_url(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, encoder "
         f"{driver.encoder.name} on {driver.encoder.device.type}, executor {driver.job.executor.kind})",
     )
     most = max(task.draws_per_pair for task in tasks)

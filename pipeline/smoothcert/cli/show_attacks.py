@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.options import shown
+from smoothcert.cli.options import shorten_url
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def _over_quarantine_budget(terminal: Terminal, driver: Driver, found: list[tupl
         )
     if over:
         terminal.say(
-            f'  why: smoothcert query {shown(driver.run.url)} "SELECT attack, error_class, any_value(error_message), '
-            "count(*) FROM attacks WHERE status = 'quarantined' GROUP BY 1, 2\"",
+            f'  why: smoothcert query {shorten_url(driver.run.url)} "SELECT attack, error_class, '
+            "any_value(error_message), count(*) FROM attacks WHERE status = 'quarantined' GROUP BY 1, 2\"",
         )
         terminal.say("  to attack them again: smoothcert attack JOB --retry true")
     return bool(over)

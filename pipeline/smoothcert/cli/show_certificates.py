@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.options import shown
+from smoothcert.cli.options import shorten_url
 from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import TrackingError
 
@@ -36,11 +36,11 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
             ),
         )
         terminal.say(
-            f'  why: smoothcert query {shown(run.url)} "SELECT error_class, any_value(error_message), count(*) '
+            f'  why: smoothcert query {shorten_url(run.url)} "SELECT error_class, any_value(error_message), count(*) '
             'FROM quarantine GROUP BY 1"',
         )
         return exit_codes.OVER_QUARANTINE_BUDGET
-    _print_next(Terminal(), shown(run.url), classes=driver.job.zero_shot is not None)
+    _print_next(Terminal(), shorten_url(run.url), classes=driver.job.zero_shot is not None)
     return 0
 
 
@@ -99,6 +99,6 @@ def _track(driver: Driver, summary: Summary, terminal: Terminal) -> None:
         tracked = track_run(driver.run.url, summary, driver.job)
     except TrackingError as exc:
         terminal.say(("not tracked: ", "yellow"), str(exc))
-        terminal.say(f"  to log it later: smoothcert track {shown(driver.run.url)}")
+        terminal.say(f"  to log it later: smoothcert track {shorten_url(driver.run.url)}")
     else:
         terminal.say(f"MLflow run {tracked.run_id} in {tracked.uri}")

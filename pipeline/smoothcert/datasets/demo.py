@@ -14,7 +14,7 @@ from smoothcert.datasets.digits import Split, numbered_digits
 from smoothcert.datasets.png import encode_pngs
 
 if TYPE_CHECKING:
-    from smoothcert.datasets.shards import Format, Sample, WrittenDataset
+    from smoothcert.datasets.shards import Format, NewSample, WrittenDataset
 
 SHARDS = 3
 ROWS_PER_GROUP = 40
@@ -44,7 +44,7 @@ def write_demo_data(
 
     digits = numbered_digits(split)
     bounds = [len(digits) * shard // SHARDS for shard in range(SHARDS + 1)]
-    shards: list[tuple[str, Callable[[], Iterable[Sample]]]] = [
+    shards: list[tuple[str, Callable[[], Iterable[NewSample]]]] = [
         (
             f"digits-{split}-{shard:05d}-of-{SHARDS:05d}",
             partial(_samples, digits[bounds[shard] : bounds[shard + 1]]),
@@ -54,9 +54,9 @@ def write_demo_data(
     return write_shards(fspath(directory), format, shards, rows_per_group=ROWS_PER_GROUP)
 
 
-def _samples(digits: list[_Digit]) -> Iterator[Sample]:
-    from smoothcert.datasets.shards import Sample
+def _samples(digits: list[_Digit]) -> Iterator[NewSample]:
+    from smoothcert.datasets.shards import NewSample
 
     pngs = encode_pngs(np.stack([np.asarray(image) for _, image, _, _ in digits]), level=9)
     for (row, _, caption, label), png in zip(digits, pngs, strict=True):
-        yield Sample(f"{row:04d}", png, caption, label)
+        yield NewSample(f"{row:04d}", png, caption, label)

@@ -11,16 +11,16 @@ from smoothcert.datasets.files import ListedFile, folder_of, list_files, store_t
 from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.image_versions import COVERED, ImageVersions
 from smoothcert.datasets.labels import LabelTally, label_from
-from smoothcert.datasets.layout import Cut, Layout
+from smoothcert.datasets.layout import Cut, FileLayout
 from smoothcert.datasets.partitions import partition_values
-from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
+from smoothcert.datasets.records import Pair, UnitSpec, broken_pair, pair_id
 from smoothcert.datasets.source import FileSource, Scan
 from smoothcert.errors import PairError, SourceError
 from smoothcert.job import DataSection
 
 
 @dataclass(frozen=True, slots=True)
-class FolderLayout(Layout):
+class FolderLayout(FileLayout):
     """The images of one folder, sorted by name.
 
     Attributes:
@@ -33,11 +33,11 @@ class FolderLayout(Layout):
 
     @property
     def pairs(self) -> int:
-        """See ``Layout``."""
+        """See ``FileLayout``."""
         return self.count
 
     def cuts(self, pairs_per_unit: int, pairs: int) -> Iterator[Cut]:
-        """See ``Layout``; the names' digest stands where archives have an offset."""
+        """See ``FileLayout``; the names' digest stands where archives have an offset."""
         for start in range(0, pairs, pairs_per_unit):
             yield Cut(start, min(start + pairs_per_unit, pairs), self.names_digest)
 
@@ -124,7 +124,7 @@ class ImageFolderSource(FileSource):
             image = read_image_file(f"{folder}/{name}", folder)
             return Pair(identity, folder, image, (), label, None)
         except PairError as exc:
-            return broken(identity, folder, exc, label=label)
+            return broken_pair(identity, folder, exc, label=label)
 
     def _label(self, folder: str) -> str | None:
         column = self.data.columns.label

@@ -23,7 +23,7 @@ class Cut:
     repeated: tuple[int, ...] = ()
 
 
-class Layout(ABC):
+class FileLayout(ABC):
     """What a scan remembers of a file."""
 
     @property
@@ -37,7 +37,7 @@ class Layout(ABC):
 
 
 @dataclass(slots=True)
-class RowGroups(Layout):
+class RowGroups(FileLayout):
     """A Parquet file: rows of each row group.
 
     A unit never holds parts of two row groups: small groups are joined whole, a large one is cut evenly. So
@@ -48,11 +48,11 @@ class RowGroups(Layout):
 
     @property
     def pairs(self) -> int:
-        """See ``Layout``."""
+        """See ``FileLayout``."""
         return sum(self.sizes)
 
     def cuts(self, pairs_per_unit: int, pairs: int) -> Iterator[Cut]:
-        """See ``Layout``."""
+        """See ``FileLayout``."""
         start = position = 0
         for size in self.sizes:
             size = min(size, pairs - position)
@@ -71,7 +71,7 @@ class RowGroups(Layout):
 
 
 @dataclass(slots=True)
-class Checkpoints(Layout):
+class Checkpoints(FileLayout):
     """A text file or archive: byte offsets of pairs at least ``CHECKPOINT_STRIDE`` apart, and the repeated keys."""
 
     offsets: array[int] = field(default_factory=lambda: array("q"))
@@ -81,7 +81,7 @@ class Checkpoints(Layout):
 
     @property
     def pairs(self) -> int:
-        """See ``Layout``."""
+        """See ``FileLayout``."""
         return self.count
 
     def add(self, offset: int, *, repeated: bool = False, begins: bool = True) -> None:
@@ -100,7 +100,7 @@ class Checkpoints(Layout):
         self.count += 1
 
     def cuts(self, pairs_per_unit: int, pairs: int) -> Iterator[Cut]:
-        """See ``Layout``."""
+        """See ``FileLayout``."""
         for start in range(0, pairs, pairs_per_unit):
             stop = min(start + pairs_per_unit, pairs)
             mark = bisect_right(self.positions, start) - 1

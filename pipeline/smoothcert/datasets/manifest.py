@@ -22,7 +22,7 @@ from smoothcert.datasets.parquet_cells import cell
 from smoothcert.datasets.parquet_rows import group_rows, open_parquet
 from smoothcert.datasets.parquet_source import ParquetSource
 from smoothcert.datasets.partitions import partition_values
-from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
+from smoothcert.datasets.records import Pair, UnitSpec, broken_pair, pair_id
 from smoothcert.datasets.source import FileSource, Scan
 from smoothcert.datasets.text_table import CsvTable, Fields, JsonLinesTable, Record, TextTable
 from smoothcert.errors import LabelError, PairError, ReadError, SourceError
@@ -202,7 +202,7 @@ def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
             )
         return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None)
     except PairError as exc:
-        return broken(identity, uri, exc, captions=captions, label=label)
+        return broken_pair(identity, uri, exc, captions=captions, label=label)
 
 
 def _captions_and_label(fields: Fields, data: DataSection) -> tuple[tuple[str, ...], str | None]:

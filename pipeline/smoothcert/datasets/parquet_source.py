@@ -18,7 +18,7 @@ from smoothcert.datasets.layout import RowGroups
 from smoothcert.datasets.parquet_cells import captions_and_label, captions_of, cell
 from smoothcert.datasets.parquet_labels import count_column
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
-from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
+from smoothcert.datasets.records import Pair, UnitSpec, broken_pair, pair_id
 from smoothcert.datasets.source import FileSource, Scan
 from smoothcert.errors import PairError, ReadError
 
@@ -86,7 +86,7 @@ class ParquetSource(FileSource):
             captions, label = captions_and_label(row, columns)
             return Pair(identity, unit.source_uri, _image(row, unit, columns.image), captions, label, None)
         except PairError as exc:
-            return broken(identity, unit.source_uri, exc, captions=captions, label=label)
+            return broken_pair(identity, unit.source_uri, exc, captions=captions, label=label)
 
 
 def _image(row: Row, unit: UnitSpec, column: str) -> bytes:

@@ -114,7 +114,7 @@ def pair_id(name: str, key: str | int) -> str:
     return f"{name.replace('%', '%25').replace('#', '%23')}#{key}"
 
 
-def broken(
+def broken_pair(
     identity: str, uri: str, error: PairError, *, captions: tuple[str, ...] = (), label: str | None = None
 ) -> Pair:
     """A pair that carries its error, as valid text and freed of the frames where it was raised."""

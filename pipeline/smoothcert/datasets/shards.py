@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class NewSample:
     """One pair to write: ``key`` is unique in its shard, ``png`` the encoded image."""
 
     key: str
@@ -55,7 +55,7 @@ class WrittenDataset:
 def write_shards(
     directory: str,
     format: Format,
-    shards: Iterable[tuple[str, Callable[[], Iterable[Sample]]]],
+    shards: Iterable[tuple[str, Callable[[], Iterable[NewSample]]]],
     *,
     rows_per_group: int,
 ) -> WrittenDataset:
@@ -110,7 +110,7 @@ class _Shard(ABC):
         self.stream.close()
 
     @abstractmethod
-    def add(self, sample: Sample) -> None: ...
+    def add(self, sample: NewSample) -> None: ...
 
     @abstractmethod
     def finish(self) -> None: ...
@@ -125,9 +125,9 @@ class _ParquetShard(_Shard):
         self.writer = pq.ParquetWriter(
             self.stream, SCHEMA, compression="none", use_dictionary=["label"], write_page_checksum=True
         )
-        self.waiting: list[Sample] = []
+        self.waiting: list[NewSample] = []
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: NewSample) -> None:
         self.waiting.append(sample)
         if len(self.waiting) == self.rows_per_group:
             self._flush()
@@ -153,7 +153,7 @@ class _ParquetShard(_Shard):
 class _TarShard(_Shard):
     suffix = ".tar"
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: NewSample) -> None:
         parts = (("png", sample.png), ("txt", sample.caption.encode()), ("cls", sample.label.encode()))
         for extension, data in parts:
             self.stream.write(_tar_header(f"{sample.key}.{extension}".encode(), len(data)))
@@ -185,7 +185,7 @@ class _ManifestShard(_Shard):
         self.fs.makedirs(f"{self.root}/{self.stem}", exist_ok=True)
         self._row("image", "caption", "label")
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: NewSample) -> None:
         path = f"{self.stem}/{sample.key}.png"
         if isinstance(self.fs, LocalFileSystem):
             with open(f"{self.root}/{path}", "wb") as stream:  # fsspec's own way takes four times as long

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 from smoothcert.datasets.files import ListedFile, list_files
 from smoothcert.datasets.labels import LabelTally
-from smoothcert.datasets.layout import Layout
+from smoothcert.datasets.layout import FileLayout
 from smoothcert.datasets.left_out import LeftOut, LeftOuts
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
 from smoothcert.errors import SourceError
@@ -68,7 +68,7 @@ class Source(Protocol):
 class Scan:
     """What a look at one file's structure tells: where its pairs are, its content identity, and what is no pair."""
 
-    layout: Layout
+    layout: FileLayout
     digest: str
     left_out: tuple[LeftOut, ...] = ()
 
@@ -87,7 +87,7 @@ class FileSource(ABC):
 
     def __init__(self, data: DataSection) -> None:
         self.data = data
-        self._scanned: list[tuple[SourceFile, Layout]] | None = None
+        self._scanned: list[tuple[SourceFile, FileLayout]] | None = None
         self._left_out = LeftOuts()
         self._lock = threading.Lock()
 
@@ -169,16 +169,16 @@ class FileSource(ABC):
             self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self._left_out.add
         )
 
-    def _scan_all(self) -> list[tuple[SourceFile, Layout]]:
+    def _scan_all(self) -> list[tuple[SourceFile, FileLayout]]:
         with self._lock:
             if self._scanned is None:
                 self._scanned = self._scan_files()
             return self._scanned
 
-    def _scan_files(self) -> list[tuple[SourceFile, Layout]]:
+    def _scan_files(self) -> list[tuple[SourceFile, FileLayout]]:
         self._left_out = LeftOuts()
         listed = self.list_files()
-        scanned: list[tuple[SourceFile, Layout]] = []
+        scanned: list[tuple[SourceFile, FileLayout]] = []
         if (left := self.data.limit) is None:
             with ThreadPoolExecutor(min(SCAN_THREADS, len(listed))) as threads:
                 for file, scan in zip(listed, threads.map(lambda f: self.scan(f, None), listed), strict=True):

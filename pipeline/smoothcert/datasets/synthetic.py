@@ -14,7 +14,7 @@ from smoothcert.datasets.png import encode_pngs
 from smoothcert.errors import JobError
 
 if TYPE_CHECKING:
-    from smoothcert.datasets.shards import Format, Sample, WrittenDataset
+    from smoothcert.datasets.shards import Format, NewSample, WrittenDataset
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 COLOURS = {
@@ -90,7 +90,7 @@ def write_synthetic(
     ):
         if value < least:
             raise JobError(f"{name}={value} is too small", remedy=f"use {least} or more")
-    shards: list[tuple[str, Callable[[], Iterable[Sample]]]] = [
+    shards: list[tuple[str, Callable[[], Iterable[NewSample]]]] = [
         (
             f"synthetic-{shard:06d}",
             partial(_samples, seed, shard, min(pairs_per_shard, pairs - shard * pairs_per_shard), size),
@@ -100,8 +100,8 @@ def write_synthetic(
     return write_shards(fspath(directory), format, shards, rows_per_group=ROWS_PER_GROUP)
 
 
-def _samples(seed: int, shard: int, pairs: int, size: int) -> Iterator[Sample]:
-    from smoothcert.datasets.shards import Sample
+def _samples(seed: int, shard: int, pairs: int, size: int) -> Iterator[NewSample]:
+    from smoothcert.datasets.shards import NewSample
 
     for chunk in range(-(-pairs // _CHUNK)):
         first = chunk * _CHUNK
@@ -111,7 +111,7 @@ def _samples(seed: int, shard: int, pairs: int, size: int) -> Iterator[Sample]:
         for number, (png, (caption, label)) in enumerate(
             zip(encode_pngs(images[:count]), texts, strict=True)
         ):
-            yield Sample(f"{first + number:08d}", png, caption, label)
+            yield NewSample(f"{first + number:08d}", png, caption, label)
 
 
 def draw_scenes(

@@ -15,7 +15,7 @@ from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
 from smoothcert.datasets.left_out import LeftOuts
 from smoothcert.datasets.partitions import partition_values
-from smoothcert.datasets.records import Pair, UnitSpec, broken, pair_id
+from smoothcert.datasets.records import Pair, UnitSpec, broken_pair, pair_id
 from smoothcert.datasets.source import FileSource, Scan
 from smoothcert.datasets.tar_content import member_bytes
 from smoothcert.datasets.tar_members import DamagedTarError, Member, read_members
@@ -137,7 +137,7 @@ class WebDatasetSource(FileSource):
                 )
             return Pair(identity, uri, member_bytes(stream, sample.image), captions, label, None)
         except PairError as exc:
-            return broken(identity, uri, exc, captions=captions, label=label)
+            return broken_pair(identity, uri, exc, captions=captions, label=label)
 
 
 def _index(

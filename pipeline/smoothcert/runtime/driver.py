@@ -173,7 +173,7 @@ class Driver:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
         phase = self.phase(phase_name)
-        return self._run(phase, monitor, again, lambda state: self.left(phase, state, again))
+        return self._run(phase, monitor, again, lambda state: self.units_left(phase, state, again))
 
     def retry(self, phase_name: str, monitor: Monitor, again: Chosen) -> PhaseReport:
         """Run chosen pairs of a phase again, and nothing else.
@@ -198,7 +198,7 @@ class Driver:
             f"the job has no {name}", remedy=f"add a section '{name}'; compare it with an example in jobs/"
         )
 
-    def left(
+    def units_left(
         self, phase: Phase, committed: Committed, again: Mapping[str, tuple[str, ...]] = _NOTHING
     ) -> Iterator[UnitSpec]:
         """The units that ``work`` would run."""
@@ -230,7 +230,7 @@ class Driver:
             task.begin(run)
         state = run.commits.resume()
         pairs = run.info.pairs * len(phase.tasks)
-        resumed = pairs - sum(len(unit) for unit in self.left(phase, state))
+        resumed = pairs - sum(len(unit) for unit in self.units_left(phase, state))
         books = _Books(run, monitor)
         report = ExecutorReport()
         while not report.stopped:
@@ -246,7 +246,7 @@ class Driver:
             if len(state) == found:
                 break
             # another driver may have split units that are ours too: then their parts are left
-        missing = [len(unit) for unit in self.left(phase, state, again)]
+        missing = [len(unit) for unit in self.units_left(phase, state, again)]
         notes = () if report.stopped else tuple(note for task in phase.tasks for note in task.end(run))
         return PhaseReport(
             url=run.url,
@@ -345,7 +345,7 @@ class _Duties:
         rows = [
             row
             for pair in self._driver.source.read(unit, chosen_pairs(unit))
-            for row in task.quarantined(inputs, unit.unit_id, pair, error)
+            for row in task.quarantine(inputs, unit.unit_id, pair, error)
         ]
         result = UnitWriter(self._run).write(task, unit, rows, 0, 0.0)
         if not result.done:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from smoothcert.errors import QueryError, did_you_mean
 from smoothcert.printable import printable
-from smoothcert.storage.foreign_errors import translated
+from smoothcert.storage.foreign_errors import translate
 
 _BATCH_ROWS = 8192
 
@@ -56,7 +56,7 @@ def _stream(target: BinaryIO | str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(target, "wb") as stream:
             yield stream
     except OSError as exc:
-        raise translated(exc, "write", os.fspath(target)) from exc
+        raise translate(exc, "write", os.fspath(target)) from exc
 
 
 def _rows(table: pa.Table) -> Iterator[list[Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smoothcert.storage.foreign_errors import translated
+from smoothcert.storage.foreign_errors import translate
 from smoothcert.store.lost import lost_rows
 from smoothcert.store.manifest import Committed
-from smoothcert.store.parts import PartFile, gone
+from smoothcert.store.parts import PartFile, find_missing
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.tables.registry import TABLES
 
@@ -27,14 +27,14 @@ def explain_failed_reading(run: RunDirectory, committed: Committed, error: Excep
     parts = {part.file: part for table in TABLES for part in committed.parts(table)}
     # the names of files are unique, and readers put them into what they say
     named = [part for file, part in parts.items() if file in str(error)]
-    damaged = gone(run.storage, named or parts.values())
+    damaged = find_missing(run.storage, named or parts.values())
     if not damaged:
         # a page that cannot be decoded is complained of without the name of its file: all are read again
         suspects = named or (list(parts.values()) if _is_about_content(error) else [])
         damaged = [part.file for part in suspects if not _is_whole(run, part)]
     if damaged:
         return lost_rows(run, committed, damaged)
-    return translated(error, "read", run.storage.full_url(named[0].file) if named else run.url)
+    return translate(error, "read", run.storage.full_url(named[0].file) if named else run.url)
 
 
 def _is_about_content(error: Exception) -> bool:

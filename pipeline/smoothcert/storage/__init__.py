@@ -1,7 +1,7 @@
 """Bytes on any URL: file systems, reads that are tried again, and foreign exceptions in our words."""
 
 from smoothcert.storage.filesystem import Entry, Storage, join
-from smoothcert.storage.foreign_errors import translated
+from smoothcert.storage.foreign_errors import translate
 from smoothcert.storage.steady import SteadyFile, info_of, is_transient, read_whole, steadily
 
 __all__ = [
@@ -13,5 +13,5 @@ __all__ = [
     "join",
     "read_whole",
     "steadily",
-    "translated",
+    "translate",
 ]

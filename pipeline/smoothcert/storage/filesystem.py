@@ -34,7 +34,7 @@ import pyarrow
 import pyarrow.fs
 
 from smoothcert.errors import StoreError
-from smoothcert.storage.foreign_errors import translated
+from smoothcert.storage.foreign_errors import translate
 from smoothcert.storage.steady import SteadyFile, info_of, is_transient, read_whole, steadily
 
 T = TypeVar("T")
@@ -372,7 +372,7 @@ class Storage:
         try:
             yield
         except Exception as exc:
-            ours = translated(exc, doing, url)
+            ours = translate(exc, doing, url)
             if ours is exc:
                 raise
             raise ours from exc

@@ -118,7 +118,7 @@ def translation_for(exc: BaseException) -> Translation | None:
     return next((rule for rule in TABLE if rule.matches(exc)), None)
 
 
-def translated(exc: BaseException, doing: str, path: str) -> BaseException:
+def translate(exc: BaseException, doing: str, path: str) -> BaseException:
     """The exception to raise in place of ``exc``.
 
     Args:

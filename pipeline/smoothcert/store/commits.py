@@ -29,7 +29,7 @@ from smoothcert.storage.filesystem import Storage
 from smoothcert.store.commit_record import Commit
 from smoothcert.store.lease import DriverLease
 from smoothcert.store.manifest import MANIFEST, Committed, table_from_commits, with_tasks
-from smoothcert.store.parts import PartFile, checked_name, gone, new_attempt
+from smoothcert.store.parts import PartFile, find_missing, new_attempt, require_name
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class CommitLog:
     def _look_back(self, commit: Commit) -> None:
         """Raise ``StoreError`` if a part went for garbage between the look at it and the commit."""
         try:
-            lost = gone(self._storage, commit.parts)
+            lost = find_missing(self._storage, commit.parts)
         except StoreError as exc:
             log.warning(
                 "unit %s is committed, but its file could not be checked again: %s", commit.unit_id, exc
@@ -111,7 +111,7 @@ class CommitLog:
             )
 
     def _commit(self, commit: Commit) -> bool:
-        file = f"{COMMITS}/{checked_name('unit_id', commit.unit_id)}.json"
+        file = f"{COMMITS}/{require_name('unit_id', commit.unit_id)}.json"
         data = commit.to_json()
         for part in commit.parts:
             # an attempt that slept for a day may find that its part was taken for garbage
@@ -220,7 +220,7 @@ class CommitLog:
                 f"{', '.join(sorted(files)[:3])} with {len(others):,} units whose commits are there: these rows would "
                 "count twice",
                 remedy=f"restore what was deleted; or delete in '{self._storage.full_url(COMMITS)}' also those of "
-                + named(others),
+                + join_units(others),
             )
 
     def _read(self, unit_ids: set[str]) -> list[Commit]:
@@ -311,7 +311,7 @@ class CommitLog:
             return read()
 
 
-def named(units: Sequence[str]) -> str:
+def join_units(units: Sequence[str]) -> str:
     """Units as an error names them: somebody is to delete the commit of each."""
     more = f" and {len(units) - _NAMED:,} more" if units[_NAMED:] else ""
     return ", ".join(units[:_NAMED]) + more

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from smoothcert.errors import RunDirectoryError, StoreError
 from smoothcert.store.commits import COMMITS
 from smoothcert.store.manifest import Committed
-from smoothcert.store.parts import PartFile, gone, new_attempt, verify_part
+from smoothcert.store.parts import PartFile, find_missing, new_attempt, verify_part
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.tables.columns import TableSchema
 from smoothcert.store.tables.registry import TABLES
@@ -69,9 +69,9 @@ def _compact(run: RunDirectory, target_rows: int) -> CompactReport:
     wholes = [whole for _, whole in merged]
     for _ in range(_ATTEMPTS):
         state = run.commits.load()
-        _refuse_gone(run, gone(run.storage, wholes))
+        _refuse_gone(run, find_missing(run.storage, wholes))
         if run.commits.publish(state.manifest, _moved(state, merged)):
-            lost = gone(run.storage, wholes)
+            lost = find_missing(run.storage, wholes)
             if lost:
                 _point_back(run, state, frozenset(lost))
             _refuse_gone(run, lost)
@@ -108,7 +108,7 @@ def _point_back(run: RunDirectory, before: Committed, lost: frozenset[str]) -> N
             break
     else:
         raise _never_quiet(run)
-    missing = gone(run.storage, (part for table in TABLES for part in before.parts(table)))
+    missing = find_missing(run.storage, (part for table in TABLES for part in before.parts(table)))
     if missing:
         raise StoreError(
             f"'{run.storage.full_url(missing[0])}' and {len(missing) - 1:,} more files are committed and deleted",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoothcert.errors import StoreError
-from smoothcert.redaction import clean
+from smoothcert.redaction import redact
 from smoothcert.storage import Storage
 from smoothcert.store.run_directory import WORKERS
 
@@ -62,7 +62,7 @@ class EventLog:
 
     def say(self, event: str, *, now: bool = False, **fields: object) -> None:
         """Note an event and return at once; it is written as soon as can be with ``now``, else every few seconds."""
-        line = json.dumps(clean({"time": time.time(), "worker": self._worker, "event": event, **fields}))
+        line = json.dumps(redact({"time": time.time(), "worker": self._worker, "event": event, **fields}))
         with self._changed:
             if self._closing:
                 return

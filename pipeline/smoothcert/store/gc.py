@@ -22,7 +22,7 @@ from smoothcert.errors import JobError
 from smoothcert.storage.filesystem import Entry
 from smoothcert.store.commits import COMMITS, MANIFESTS
 from smoothcert.store.lost import lost_rows
-from smoothcert.store.parts import gone
+from smoothcert.store.parts import find_missing
 from smoothcert.store.run_directory import WORKERS, RunDirectory
 from smoothcert.store.tables.registry import TABLES
 
@@ -97,7 +97,7 @@ def _refuse_missing(run: RunDirectory, sizes: dict[str, int]) -> None:
         for part in committed.parts(table)
         if sizes.get(part.file) != part.size_bytes  # or written after the listing
     ]
-    missing = gone(run.storage, unseen)
+    missing = find_missing(run.storage, unseen)
     if missing:
         raise lost_rows(run, committed, missing, more="; nothing was deleted")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from smoothcert.errors import StoreError
-from smoothcert.store.commits import COMMITS, named
+from smoothcert.store.commits import COMMITS, join_units
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
 
@@ -29,5 +29,5 @@ def lost_rows(
         f"'{first}'{others} is committed, but it is missing or was changed: {len(units):,} units lack their rows{more}",
         remedy="restore it from a copy; or, while no driver works, delete <unit>.json of these units in "
         f"'{run.storage.full_url(COMMITS)}' and run the job again with 'smoothcert certify' (or 'attack'), and only "
-        f"they are done again: {named(units)}",
+        f"they are done again: {join_units(units)}",
     )

@@ -39,7 +39,7 @@ def new_attempt() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def checked_name(kind: str, name: str) -> str:
+def require_name(kind: str, name: str) -> str:
     """A unit or attempt name that is safe in file names everywhere.
 
     Raises:
@@ -73,7 +73,7 @@ def write_part(
             f"rows of unit '{unit_id}' do not match the schema of '{schema.name}'",
             remedy="make them by rows_to_table",
         )
-    file = f"{schema.name}/{checked_name('unit_id', unit_id)}-{checked_name('attempt', attempt)}.parquet"
+    file = f"{schema.name}/{require_name('unit_id', unit_id)}-{require_name('attempt', attempt)}.parquet"
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
@@ -86,7 +86,7 @@ def write_part(
     return part
 
 
-def gone(storage: Storage, parts: Iterable[PartFile]) -> list[str]:
+def find_missing(storage: Storage, parts: Iterable[PartFile]) -> list[str]:
     """Files of parts that are missing, or have another size than was written; one request for each file.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.store.units import numbered, task_of
+from smoothcert.store.units import number_under, task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def retry_unit(place: UnitSpec, origin: str, pairs: tuple[str, ...]) -> RetryUni
     ordered = tuple(sorted(pairs))
     digest = hashlib.sha256("\0".join((origin, *ordered)).encode()).hexdigest()[:12]
     where = {f.name: getattr(place, f.name) for f in fields(UnitSpec) if f.name != "unit_id"}
-    number = numbered("retry", task_of(origin))
+    number = number_under("retry", task_of(origin))
     return RetryUnit(unit_id=f"{number}-{digest}", origin=origin, pairs=ordered, **where)
 
 

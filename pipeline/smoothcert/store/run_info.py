@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, fingerprint
 from smoothcert.job.section import STORED
-from smoothcert.redaction import clean
+from smoothcert.redaction import redact
 from smoothcert.store.tables.registry import TABLES
 
 RUN_FORMAT = 1
@@ -223,5 +223,5 @@ def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 def _without_credentials(job: Job) -> Job:
     """The job with credentials taken out of URLs: a run directory is shared, credentials are not."""
     data = job.model_dump(mode="json")
-    cleaned = clean(data)
+    cleaned = redact(data)
     return job if cleaned == data else Job.model_validate(cleaned, context=STORED)

@@ -24,7 +24,7 @@ def unit_under(unit: UnitSpec, task_id: str) -> UnitSpec:
     """A planned unit under a task."""
     if task_id == CERTIFICATION:
         return unit  # a planned unit may have been named otherwise, by an older version
-    number = numbered(plan_number(unit.unit_id), task_id)
+    number = number_under(plan_number(unit.unit_id), task_id)
     return replace(unit, unit_id=unit_id(number, unit.name, unit.start, unit.stop))
 
 
@@ -38,6 +38,6 @@ def task_of(unit: str) -> str:
     return unit.partition("-")[0].partition(".")[2]
 
 
-def numbered(number: str, task_id: str) -> str:
+def number_under(number: str, task_id: str) -> str:
     """What the id of a unit under a task begins with."""
     return number if task_id == CERTIFICATION else f"{number}.{task_id}"

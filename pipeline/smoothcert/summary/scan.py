@@ -20,7 +20,7 @@ def scan(query: Query, run_id: str, job: Job) -> dict[str, Any]:
     """
     inner = ", ".join(f"{sql} AS {name}" for name, sql in _columns(job).items())
     outer = ", ".join(f"{sql} AS {name}" for name, sql in _aggregates(job).items())
-    this_run = f"FROM certificates WHERE run_id = {quoted(run_id)}"
+    this_run = f"FROM certificates WHERE run_id = {quote(run_id)}"
     rows = query.sql(
         f"SELECT {outer}, (SELECT count(*) {this_run}) AS pairs "
         f"FROM (SELECT {inner} {this_run} AND status = 'ok')"
@@ -70,7 +70,7 @@ def _known(job: Job) -> str:
     """Whether a label is a class of the job; NULL where there is no label."""
     if job.zero_shot is None:
         return "CASE WHEN label IS NOT NULL THEN true END"
-    return f"label IN ({', '.join(quoted(label) for label in job.zero_shot.labels)})"
+    return f"label IN ({', '.join(quote(label) for label in job.zero_shot.labels)})"
 
 
 def _aggregates(job: Job) -> dict[str, str]:
@@ -119,6 +119,6 @@ def _aggregates(job: Job) -> dict[str, str]:
     return found
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -26,7 +26,7 @@ from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql import Query
 from smoothcert.statistics import share_interval
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
-from smoothcert.summary.scan import metrics_of, quoted, scan
+from smoothcert.summary.scan import metrics_of, quote, scan
 
 SUMMARY_VERSION = 2
 """2: ``radii`` have figures by certificate and ``metrics`` all others; 1 had a field for each."""
@@ -260,7 +260,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         for i, target in enumerate(certify.targets)
     )
     by_class = query.sql(
-        f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {quoted(run_id)} "
+        f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {quote(run_id)} "
         "GROUP BY error_class ORDER BY pairs DESC, error_class"
     ).to_pylist()
     return Summary(
@@ -295,7 +295,7 @@ def _table_counts(query: Query, run_id: str) -> dict[str, TableCount]:
             continue
         (row,) = query.sql(
             f"SELECT count(*) AS rows, count_if(status = 'quarantined') AS quarantined FROM {table.name} "
-            f"WHERE run_id = {quoted(run_id)}"
+            f"WHERE run_id = {quote(run_id)}"
         ).to_pylist()
         if row["rows"]:
             found[table.name] = TableCount(row["rows"], row["quarantined"])

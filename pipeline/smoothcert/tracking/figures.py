@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from smoothcert.job import Job
-from smoothcert.redaction import clean, without_secrets
+from smoothcert.redaction import redact, without_secrets
 from smoothcert.summary.summary import Mean, Share, Summary
 
 PARAM_LIMIT = 500
@@ -30,14 +30,14 @@ NOTE_LIMIT = 5_000
 
 def parameters(job: Job) -> dict[str, str]:
     """The resolved job, a dotted name for each field; without credentials and the tracking section."""
-    data = clean(job.model_dump(mode="json", exclude={"tracking"}))
+    data = redact(job.model_dump(mode="json", exclude={"tracking"}))
     data["certify"]["targets"] = [target.name for target in job.certify.targets]
-    return {key: shortened(_text(value)) for key, value in _leaves(data)}
+    return {key: shorten(_text(value)) for key, value in _leaves(data)}
 
 
 def job_document(job: Job) -> str:
     """``job.yaml`` as an artifact: the resolved job without credentials."""
-    return yaml.safe_dump(clean(job.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(redact(job.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
 def dataset_source(job: Job) -> str:
@@ -45,7 +45,7 @@ def dataset_source(job: Job) -> str:
 
     Then it says how many there are and their digest; job.yaml has the whole list.
     """
-    uris = clean(list(job.data.uris))
+    uris = redact(list(job.data.uris))
     source: dict[str, Any] = {"uri": uris[0] if len(uris) == 1 else uris, "format": job.data.format}
     text = json.dumps(source)
     shown = len(uris)
@@ -119,7 +119,7 @@ def description(summary: Summary) -> str:
     return told
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """The text, or its head, length and digest where it is longer than a parameter may be."""
     if len(text) <= PARAM_LIMIT:
         return text

@@ -50,7 +50,7 @@ class Inputs:
             captions=self.encoder.has_texts and self.job.data.has_captions,
         )
 
-    def shared(self, make: Callable[[Inputs], T]) -> T:
+    def share(self, make: Callable[[Inputs], T]) -> T:
         """What ``make`` makes of these inputs, made once."""
         if make not in self._shared:
             self._shared[make] = make(self)

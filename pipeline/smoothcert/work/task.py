@@ -130,7 +130,7 @@ class Task(Protocol):
             JobError, EncoderError, RunDirectoryError: it cannot work here.
         """
 
-    def quarantined(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[Any]:
+    def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[Any]:
         """The rows of a pair that cost every worker that touched it."""
 
     def end(self, run: RunDirectory) -> list[str]:

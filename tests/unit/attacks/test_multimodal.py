@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from smoothcert.attacks import BareSubject, FeatureMatching, SmoothedSubject, make_attack
-from smoothcert.attacks.crops import random_crops, resized
+from smoothcert.attacks.crops import random_crops, resize
 from smoothcert.attacks.foa import FOA, FOASettings
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.attacks.transport import cluster_centres, transport_similarity
@@ -163,8 +163,8 @@ def test_crops_pass_gradients_back_and_resizing_leaves_fitting_images_alone() ->
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     (gradient,) = torch.autograd.grad(random_crops(images, keys(2), (1.0, 1.0), (8, 8)).sum(), images)
     assert gradient.sum() == pytest.approx(2 * 3 * 64, rel=1e-4)
-    assert resized(images, (8, 8)) is images
-    assert resized(images, (4, 4)).shape == (2, 3, 4, 4)
+    assert resize(images, (8, 8)) is images
+    assert resize(images, (4, 4)).shape == (2, 3, 4, 4)
 
 
 def test_cold_transport_is_the_best_assignment() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.datasets.records import broken, pair_id, unit_id
+from smoothcert.datasets.records import broken_pair, pair_id, unit_id
 from smoothcert.errors import ReadError
 
 UNIT = UnitSpec("u000003-0a1b2c3d", "s3://b/x/a.tar", 20, 30, 4096, 16, "x/a.tar", (21, 25))
@@ -48,7 +48,7 @@ def test_broken_pairs_hold_valid_text_and_no_frames():
     try:
         raise ReadError("no '\udcff.png'", remedy="\ud800")
     except ReadError as exc:
-        pair = broken("a#0", "a", exc)
+        pair = broken_pair("a#0", "a", exc)
     str(pair.error).encode()
     assert pair.error.message == "no '\\udcff.png'"
     assert pair.error.__traceback__ is None and type(pair.error) is ReadError

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from smoothcert.errors import RunDirectoryError, StoreError
-from smoothcert.storage.foreign_errors import translated, translation_for
+from smoothcert.storage.foreign_errors import translate, translation_for
 from smoothcert.storage.steady import is_transient
 
 CASES = [
@@ -33,7 +33,7 @@ CASES = [
 
 @pytest.mark.parametrize(("error", "said", "transient"), CASES, ids=lambda case: type(case).__name__)
 def test_each_kind_gets_its_words(error: BaseException, said: str, transient: bool) -> None:
-    ours = translated(error, "write", "s3://bucket/run")
+    ours = translate(error, "write", "s3://bucket/run")
     assert isinstance(ours, StoreError)
     assert said in str(ours) and "s3://bucket/run" in str(ours) and ours.remedy
     assert is_transient(error) is transient
@@ -49,4 +49,4 @@ def test_every_line_of_the_table_is_reached() -> None:
 
 def test_bugs_and_our_own_errors_pass_through() -> None:
     for error in (ValueError("x"), KeyError("x"), ZeroDivisionError(), RunDirectoryError("x")):
-        assert translated(error, "read", "p") is error
+        assert translate(error, "read", "p") is error

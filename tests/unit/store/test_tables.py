@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from smoothcert.store.tables.certificates import CERTIFICATES
-from smoothcert.store.tables.contract import main, published
+from smoothcert.store.tables.contract import main, make_documents
 from smoothcert.store.tables.registry import TABLES
 
 
@@ -34,7 +34,7 @@ def test_a_stale_contract_is_noticed_and_repaired(tmp_path: Path, capsys: pytest
     assert main(["--check", *where]) == 1
     assert main(where) == 0
     assert main(["--check", *where]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == set(published())
+    assert {path.name for path in tmp_path.iterdir()} == set(make_documents())
     changed = tmp_path / "certificates.v1.json"
     changed.write_text(changed.read_text().replace("float64", "double", 1).replace("double", "float", 1))
     capsys.readouterr()
@@ -43,6 +43,6 @@ def test_a_stale_contract_is_noticed_and_repaired(tmp_path: Path, capsys: pytest
 
 
 def test_published_columns_are_in_file_order() -> None:
-    description = json.loads(published()["certificates.v1.json"])
+    description = json.loads(make_documents()["certificates.v1.json"])
     assert [column["name"] for column in description["columns"]] == CERTIFICATES.arrow.names
     assert description["version"] == 1

@@ -181,8 +181,12 @@ def test_labels_that_no_class_has_are_in_no_accuracy(tmp_path: Path) -> None:
     known = [row for row in ok if row["label"] in LABELS]
     assert found.unknown_labels == holds(ok, lambda row: row["label"] == "face") > 0
     assert found.metrics["class_accuracy"] is not None
-    assert found.metrics["class_accuracy"].of == found.radii[0].unchanged["certified_accuracy"].of == len(known)
-    assert found.metrics["class_accuracy"].count == holds(known, lambda row: row["predicted_label"] == row["label"])
+    assert (
+        found.metrics["class_accuracy"].of == found.radii[0].unchanged["certified_accuracy"].of == len(known)
+    )
+    assert found.metrics["class_accuracy"].count == holds(
+        known, lambda row: row["predicted_label"] == row["label"]
+    )
 
 
 @pytest.mark.parametrize("i", range(len(RADII)))

@@ -147,7 +147,7 @@ def test_long_parameters_keep_head_length_and_digest() -> None:
         assert found["zero_shot.labels"].startswith('["label0000", "label0001"')
     assert few["zero_shot.labels"] != many["zero_shot.labels"], "the digest tells them apart"
     assert re.search(r"\[\d+ characters, sha256 [0-9a-f]{64}\]$", few["zero_shot.labels"])
-    assert figures.shortened("x" * figures.PARAM_LIMIT) == "x" * figures.PARAM_LIMIT
+    assert figures.shorten("x" * figures.PARAM_LIMIT) == "x" * figures.PARAM_LIMIT
 
 
 def test_job_document_is_the_job_without_credentials() -> None:

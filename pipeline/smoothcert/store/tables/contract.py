@@ -13,7 +13,7 @@ SCHEMAS = Path(__file__).resolve().parents[4] / "schemas"
 """Where a checkout keeps the published schemas."""
 
 
-def published() -> dict[str, str]:
+def make_documents() -> dict[str, str]:
     """File name and text of everything that is published."""
     documents = {table.file_name: table.described() for table in TABLES.values()}
     documents[f"job.v{JOB_SCHEMA_VERSION}.json"] = job_json_schema()
@@ -25,7 +25,7 @@ def published() -> dict[str, str]:
 
 def stale(directory: Path) -> list[str]:
     """Names of files that differ from the code: missing, changed, or no longer published in this version."""
-    expected = published()
+    expected = make_documents()
     wrong = [
         name
         for name, text in expected.items()
@@ -37,7 +37,7 @@ def stale(directory: Path) -> list[str]:
 def write(directory: Path) -> list[str]:
     """Write what is stale and return the names."""
     directory.mkdir(parents=True, exist_ok=True)
-    expected = published()
+    expected = make_documents()
     names = stale(directory)
     for name in names:
         (directory / name).write_text(expected[name], encoding="utf-8")

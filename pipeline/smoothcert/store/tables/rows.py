@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smoothcert.errors import StoreError, did_you_mean
-from smoothcert.redaction import clean
+from smoothcert.redaction import redact
 from smoothcert.store.tables.certificates import CERTIFICATES
 from smoothcert.store.tables.columns import Column, TableSchema
 
@@ -43,7 +43,7 @@ def rows_to_table(rows: Sequence[Any], schema: TableSchema = CERTIFICATES, **con
             values = [getattr(row, column.name) for row in rows]
         if column.name == "error_message":
             # it may quote the URL of an image, signed or with a login
-            values = [clean(value) for value in values]
+            values = [redact(value) for value in values]
         arrays.append(_checked(_converted(values, column, schema), column, schema))
     table = pa.Table.from_arrays(arrays, schema=schema.arrow)
     _check_once(table, schema)

@@ -144,7 +144,7 @@ def with_contents(inputs: Inputs) -> Job:
         JobError: a content given in the job is another one here, or two attacks turn out to be one.
         EncoderError: an encoder cannot be loaded.
     """
-    job, named = inputs.job, inputs.shared(AttackInputs)
+    job, named = inputs.job, inputs.share(AttackInputs)
     attacks: dict[str, AttackSection] = {}
     for number, section in enumerate(job.attacks):
         found = named.contents(section)

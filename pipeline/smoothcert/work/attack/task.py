@@ -74,9 +74,9 @@ class AttackTask:
         """See ``Task.open``."""
         return AttackWorker(inputs, self.section, run)
 
-    def quarantined(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AttackRow]:
-        """See ``Task.quarantined``: one row for each subject and budget."""
-        attacker = Attacker(inputs.job, self.section, inputs.shared(AttackInputs), Meter())
+    def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AttackRow]:
+        """See ``Task.quarantine``: one row for each subject and budget."""
+        attacker = Attacker(inputs.job, self.section, inputs.share(AttackInputs), Meter())
         return AttackRowMaker(inputs.job, attacker, inputs.encoder).quarantined(unit_id, pair, error)
 
     def end(self, run: RunDirectory) -> list[str]:

@@ -71,7 +71,7 @@ class AttackWorker:
         self._run = run
         self._meter = Meter()
         self._shelf = ExampleShelf(run.storage)
-        self._attacker = Attacker(inputs.job, section, inputs.shared(AttackInputs), self._meter)
+        self._attacker = Attacker(inputs.job, section, inputs.share(AttackInputs), self._meter)
         self._maker = AttackRowMaker(inputs.job, self._attacker, inputs.encoder)
 
     @property

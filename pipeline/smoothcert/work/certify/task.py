@@ -61,8 +61,8 @@ class CertifyTask:
         """See ``Task.open``."""
         return CertifyWorker(inputs)
 
-    def quarantined(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[CertificateRow]:
-        """See ``Task.quarantined``."""
+    def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[CertificateRow]:
+        """See ``Task.quarantine``."""
         certify = inputs.job.certify
         layout = plan_layout(certify, classes=0, pool=0, captions=False, retrieval_k=1)
         maker = RowMaker(inputs.encoder, certify, inputs.texts, layout)
