@@ -39,7 +39,7 @@ def retry(
     from smoothcert.store import RunDirectory
 
     run = RunDirectory.open(run_url)
-    driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)))
+    driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)), mending=True)
     chosen = _chosen(run, where)
     count = sum(map(len, chosen.values()))
     Console(stderr=True).print(f"{count:,} quarantined pairs to run again", highlight=False)
