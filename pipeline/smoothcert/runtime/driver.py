@@ -130,7 +130,7 @@ class Driver:
             raise RunDirectoryError(
                 f"image files that the data names were changed since '{run.url}' was begun ({self.plan.covers})",
                 remedy="restore them or choose another directory (output.run); where only images of quarantined pairs "
-                f"were mended: smoothcert retry {run.url}",
+                f"were mended: smoothcert retry {run.url} --where true",
             )
         if stored is None or changed:
             run.write_document(_DATA_FILE, self.plan.about_data().encode())
