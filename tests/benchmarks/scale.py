@@ -61,6 +61,10 @@ class Listing:
         """Any."""
         return "d" * 64
 
+    def images_digest(self) -> str:
+        """None: images are inside."""
+        return ""
+
     def left_out(self) -> tuple[()]:
         """Nothing."""
         return ()

@@ -41,7 +41,7 @@ def retry(
     from smoothcert.store import RunDirectory
 
     run = RunDirectory.open(run_url)
-    driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)))
+    driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)), mending=True)
     terminal = Terminal(stderr=True)
     chosen = _choose(run, where, terminal)
     terminal.say(f"{sum(map(len, chosen.values())):,} quarantined pairs to run again")

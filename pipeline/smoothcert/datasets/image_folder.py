@@ -69,7 +69,8 @@ class ImageFolderSource(FileSource):
         versions = ImageVersions(file.uri)
         for name in names:
             versions.add(name)
-        return Scan(FolderLayout(len(names), _digest_of(names)), versions.hexdigest())
+        layout = FolderLayout(len(names), _digest_of(names))
+        return Scan(layout, f"{layout.names_digest:016x}", images=versions.hexdigest())
 
     def list_files(self) -> list[ListedFile]:
         """The folders that hold images."""

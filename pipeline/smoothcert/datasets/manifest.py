@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
@@ -58,8 +57,7 @@ class ManifestSource(FileSource):
                 layout = _index(table, self.data.columns, at_most, versions)
                 for offset in sorted(table.blank):
                     left.add("line", f"{file.name}#byte {offset}", "it is blank")
-            digest = hashlib.sha256(f"{whole_digest(stream)} {versions.hexdigest()}".encode()).hexdigest()
-        return Scan(layout, digest, tuple(left))
+            return Scan(layout, whole_digest(stream), tuple(left), versions.hexdigest())
 
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         """See ``Source.read``."""

@@ -17,12 +17,14 @@ class SourceFile:
         name: the path below the folder that all files of the source share; part of every ``pair_id``.
         pairs: how many pairs of it belong to the source (after ``limit``).
         digest: hex digest of its content identity, the same for a copy of the file.
+        images: hex digest of the versions of the image files that it names; empty where it names none.
     """
 
     uri: str
     name: str
     pairs: int
     digest: str
+    images: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,12 @@ class Source(Protocol):
     def digest(self) -> str:
         """Hex digest of names, sizes and contents, as far as ``covers`` says; the same for a copy that keeps these."""
 
+    def images_digest(self) -> str:
+        """Hex digest of the versions of image files that the data names; empty where images are inside.
+
+        Apart from ``digest``: a mended image of a quarantined pair is no other data.
+        """
+
     def labels(self) -> LabelTally:
         """The labels of all pairs, counted, without reading images."""
 
@@ -71,6 +77,8 @@ class Scan:
     layout: FileLayout
     digest: str
     left_out: tuple[LeftOut, ...] = ()
+    images: str = ""
+    """Identity of the image files that it names, where it names any."""
 
 
 class FileSource(ABC):
@@ -144,6 +152,11 @@ class FileSource(ABC):
             total.update(f"\0{file.name}\0{file.pairs}\0{file.digest}".encode())
         return total.hexdigest()
 
+    def images_digest(self) -> str:
+        """See ``Source.images_digest``."""
+        versions = [file.images for file in self.files() if file.images]
+        return hashlib.sha256("\0".join(versions).encode()).hexdigest() if versions else ""
+
     def labels(self) -> LabelTally:
         """See ``Source.labels``."""
         total = LabelTally()
@@ -182,14 +195,16 @@ class FileSource(ABC):
         if (left := self.data.limit) is None:
             with ThreadPoolExecutor(min(SCAN_THREADS, len(listed))) as threads:
                 for file, scan in zip(listed, threads.map(lambda f: self.scan(f, None), listed), strict=True):
-                    entry = SourceFile(file.uri, file.name, scan.layout.pairs, scan.digest)
+                    entry = SourceFile(file.uri, file.name, scan.layout.pairs, scan.digest, scan.images)
                     scanned.append((entry, scan.layout))
                     self._left_out.update(scan.left_out)
         else:
             for file in listed:
                 scan = self.scan(file, left)
                 pairs = min(scan.layout.pairs, left)
-                scanned.append((SourceFile(file.uri, file.name, pairs, scan.digest), scan.layout))
+                scanned.append(
+                    (SourceFile(file.uri, file.name, pairs, scan.digest, scan.images), scan.layout)
+                )
                 self._left_out.update(scan.left_out)
                 left -= pairs
                 if not left:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
-from smoothcert.errors import JobError, PairError, StoreError
+from smoothcert.errors import JobError, PairError, RunDirectoryError, StoreError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
@@ -83,15 +83,17 @@ class Driver:
     Args:
         job: the validated job.
         encoder: the base encoder; loaded from the job when not given.
+        mending: take image files that the data names as they are now, for a retry.
 
     Attributes:
         asked: the job as it was given.
     """
 
-    def __init__(self, job: Job, encoder: Encoder | None = None) -> None:
+    def __init__(self, job: Job, encoder: Encoder | None = None, *, mending: bool = False) -> None:
         self.asked = job
         self.source: Source = open_source(job.data)
         self._encoder = encoder
+        self._mending = mending
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -144,9 +146,25 @@ class Driver:
         run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
         if self.inputs.pool and run.read_document(_POOL_FILE) is None:
             run.write_document(_POOL_FILE, json.dumps(self.inputs.pool).encode())
-        if run.read_document(_DATA_FILE) is None:
-            run.write_document(_DATA_FILE, self.plan.about_data().encode())
+        self._check_images(run)
         return run
+
+    def _check_images(self, run: RunDirectory) -> None:
+        """Keep what the plan says of the data; refuse a run whose image files are no longer those.
+
+        A retry is for mended images: it takes them as they are now.
+        """
+        stored = run.read_document(_DATA_FILE)
+        now = self.plan.images_digest
+        changed = stored is not None and json.loads(stored).get("images", now) != now
+        if changed and not self._mending:
+            raise RunDirectoryError(
+                f"image files that the data names were changed since '{run.url}' was begun ({self.plan.covers})",
+                remedy="restore them or choose another directory (output.run); where only images of quarantined pairs "
+                f"were mended: smoothcert retry {run.url} --where true",
+            )
+        if stored is None or changed:
+            run.write_document(_DATA_FILE, self.plan.about_data().encode())
 
     def check(self) -> None:
         """Raise whatever can be known to be wrong with any task before any work.
@@ -181,6 +199,7 @@ class Driver:
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
+        self._mending = True
         phase = self.phase(phase_name)
         mine = of_tasks(again, {task.task_id for task in phase.tasks})
         return self._run(phase, monitor, mine, lambda state: retry_units(self.run, mine, state))

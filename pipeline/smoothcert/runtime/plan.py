@@ -25,6 +25,7 @@ class Plan:
         pairs: how many they hold.
         files: how many source files.
         data_digest: identity of the data.
+        images_digest: versions of the image files that the data names; empty where images are inside.
         covers: what of the data the digest covers, in words.
         labels: how many labels are classes of the job; None where the job has no classes, or wants no labels.
         left_out: what was seen in the data and is no part of any pair.
@@ -34,6 +35,7 @@ class Plan:
     pairs: int
     files: int
     data_digest: str
+    images_digest: str
     covers: str
     labels: LabelCount | None
     left_out: tuple[LeftOut, ...]
@@ -46,7 +48,13 @@ class Plan:
         """The text of ``plan/data.json``: what the digest covers, the labels, and what is no part of any pair."""
         labels = None if self.labels is None else dataclasses.asdict(self.labels)
         left_out = [dataclasses.asdict(entry) for entry in self.left_out]
-        data = {"digest": self.data_digest, "covers": self.covers, "labels": labels, "left_out": left_out}
+        data = {
+            "digest": self.data_digest,
+            "images": self.images_digest,
+            "covers": self.covers,
+            "labels": labels,
+            "left_out": left_out,
+        }
         return json.dumps(data, indent=2) + "\n"
 
 
@@ -60,7 +68,16 @@ def make_plan(job: Job, source: Source) -> Plan:
     pairs = sum(file.pairs for file in files)
     units = tuple(source.units(job.executor.pairs_per_unit or pairs_per_unit(job, pairs)))
     labels = check_labels(job, source)
-    return Plan(units, pairs, len(files), source.digest(), source.covers, labels, source.left_out())
+    return Plan(
+        units,
+        pairs,
+        len(files),
+        source.digest(),
+        source.images_digest(),
+        source.covers,
+        labels,
+        source.left_out(),
+    )
 
 
 def pairs_per_unit(job: Job, pairs: int) -> int:
