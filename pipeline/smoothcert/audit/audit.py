@@ -22,7 +22,7 @@ from smoothcert.audit.attacks import WHICH, attack_rules, other_run_rules
 from smoothcert.audit.claims import EVER, Others, covered, tested_pairs
 from smoothcert.audit.expressions import computed, number
 from smoothcert.audit.outcomes import asked_sections, outcome_rules, outside_their_bounds
-from smoothcert.audit.plan import misplaced_rows
+from smoothcert.audit.plan import misplaced_rows, unfinished_tasks
 from smoothcert.audit.rules import Rule, certificate_rules
 from smoothcert.audit.tables import table_rules
 from smoothcert.audit.textual import pool_of, textual_rules
@@ -286,7 +286,7 @@ def _statements(query: Query, attacked: str) -> tuple[int, float]:
 
 
 def _misplaced(run: RunDirectory, query: Query) -> list[Finding]:
-    """Pairs of the plan without a row, and rows of other pairs."""
+    """Pairs of the plan without a row, be it of certification or of another task, and rows of other pairs."""
     found = []
     units = misplaced_rows(run, query)
     lacking, strange = [each for each in units if each.missing], [each for each in units if each.foreign]
@@ -295,6 +295,9 @@ def _misplaced(run: RunDirectory, query: Query) -> list[Finding]:
         means = f"{missing:,} of {run.info.pairs:,} pairs have no row yet; run certify again to resume"
         units_listed = tuple((each.unit_id, each.detail) for each in lacking[:LISTED])
         found.append(Finding("missing-pair", "4.4", means, missing, units_listed))
+    for task, missing in unfinished_tasks(run):
+        means = f"{missing:,} of {run.info.pairs:,} pairs have no row of task {task} yet; run certify again to resume"
+        found.append(Finding("missing-pair", "4.4", means, missing, (("", task),)))
     if strange:
         units_listed = tuple((each.unit_id, each.detail) for each in strange[:LISTED])
         count = sum(each.foreign for each in strange)

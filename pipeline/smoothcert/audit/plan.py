@@ -1,4 +1,4 @@
-"""Whether the rows of a run are those of its plan: no pair of a unit missing, and none in another's place."""
+"""Whether the rows of a run are those of its plan: no pair missing, in no task, and none in another's place."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.datasets.records import pair_id
 from smoothcert.sql import Query
 from smoothcert.store import Committed, RunDirectory
+from smoothcert.store.asked import asked_tasks
 from smoothcert.summary.scan import quote
 
 
@@ -90,6 +91,21 @@ def misplaced_rows(run: RunDirectory, query: Query) -> list[Misplaced]:
                 Misplaced(unit_id, max(0, unit.pairs - right), foreign + max(0, right - unit.pairs), text)
             )
     return found
+
+
+def unfinished_tasks(run: RunDirectory) -> Iterator[tuple[str, int]]:
+    """Tasks that the run was asked for and that lack units, by name, with the number of pairs in these.
+
+    Attacks are left out: what is missing of one is counted by subject and budget (audit/attacks.py).
+
+    Raises:
+        StoreError: reading failed.
+    """
+    committed = run.commits.load()
+    for task in asked_tasks(run):
+        missing = sum(len(unit) for unit in run.pending(committed, task.task_id))
+        if missing and "attack" not in task.section:
+            yield task.name, missing
 
 
 def _inside(query: Query, run_id: str, unit_id: str, unit: _Planned) -> int:

@@ -11,29 +11,35 @@ import typer
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import ExecutorKind, Overrides, RunDir, overrides
 from smoothcert.cli.terminal import Terminal
-from smoothcert.errors import JobError, QueryError
+from smoothcert.errors import JobError, QueryError, did_you_mean
 from smoothcert.job import Job, parse_job
 
 if TYPE_CHECKING:
-    from smoothcert.runtime.driver import PhaseReport
+    from smoothcert.runtime.driver import Driver, PhaseReport
     from smoothcert.runtime.retry import Chosen
     from smoothcert.store import RunDirectory
+    from smoothcert.work.tasks import Phase
 
 
 def retry(
     run_url: RunDir,
     where: Annotated[
         str,
-        typer.Option(metavar="SQL", help="SQL condition on the view quarantine.", show_default=False),
+        typer.Option(
+            metavar="SQL", help="SQL condition on the quarantined rows of --table.", show_default=False
+        ),
     ],
+    table: Annotated[
+        str, typer.Option(metavar="TABLE", help="The table that these rows are in.")
+    ] = "certificates",
     set_: Overrides = None,
     executor: ExecutorKind = None,
 ) -> None:
-    """Certify quarantined pairs again, e.g. --where "error_class = 'DecodeError'". Run it again to resume.
+    """Run quarantined pairs again, e.g. --where "error_class = 'DecodeError'". Run it again to resume.
 
-    Pairs that were quarantined while they were attacked are no rows of that view: 'smoothcert attack JOB --retry'. The
-    job is the run's own; --set may change where and how it runs (executor, tracking, encoder.device, slots and
-    threads), but nothing that the numbers depend on. Exit codes as for certify; 5 also if a unit of retries failed.
+    Pairs that were quarantined while they were attacked: 'smoothcert attack JOB --retry'. The job is the run's own;
+    --set may change where and how it runs (executor, tracking, encoder.device, slots and threads), but nothing that the
+    numbers depend on. Exit codes as for certify; 5 also if a unit of retries failed.
     """
     from smoothcert.cli.running import StopSignals, run_phase
     from smoothcert.runtime.driver import Driver
@@ -43,30 +49,48 @@ def retry(
     run = RunDirectory.open(run_url)
     driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)), mending=True)
     terminal = Terminal(stderr=True)
-    chosen = _choose(run, where, terminal)
+    phase = _phase_of(driver, table)
+    chosen = _choose(run, table, where, terminal)
     terminal.say(f"{sum(map(len, chosen.values())):,} quarantined pairs to run again")
     if not chosen:
         return
     failed: list[str] = []
 
     def again(monitor: Monitor) -> PhaseReport:
-        report = driver.retry("certification", monitor, chosen)
+        report = driver.retry(phase.name, monitor, chosen)
         failed.extend(report.failed)
         return report
 
-    code = run_phase(driver, driver.phase("certification"), again, StopSignals(terminal))
+    code = run_phase(driver, phase, again, StopSignals(terminal))
     sys.exit(code or (exit_codes.MISSING_ROWS if failed else 0))
 
 
-def _choose(run: RunDirectory, where: str, terminal: Terminal) -> Chosen:
-    """The pairs to certify again; says how to attack others again that the condition is true of.
+def _phase_of(driver: Driver, table: str) -> Phase:
+    """The phase of the run's job that fills a table.
 
     Raises:
-        QueryError: the condition is not valid SQL on the view quarantine.
+        JobError: the job has none.
+    """
+    phases = {task.table.name: phase for phase in driver.phases for task in phase.tasks}
+    if table not in phases:
+        raise JobError(
+            f"--table {table}: the run's job fills no such table{did_you_mean(table, phases)}",
+            remedy=f"use one of {', '.join(phases)}",
+        )
+    return phases[table]
+
+
+def _choose(run: RunDirectory, table: str, where: str, terminal: Terminal) -> Chosen:
+    """The pairs to run again; of certificates, says how to attack others again that the condition is true of.
+
+    Raises:
+        QueryError: the condition is not valid SQL on the table.
     """
     from smoothcert.runtime.retry import choose
-    from smoothcert.store import CERTIFICATES
+    from smoothcert.store import CERTIFICATES, TABLES
 
+    if table != CERTIFICATES.name:
+        return choose(run, TABLES[table], where, option="--where")
     try:
         chosen = choose(run, CERTIFICATES, where, option="--where")
     except QueryError as exc:

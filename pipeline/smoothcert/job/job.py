@@ -26,6 +26,10 @@ from smoothcert.job.texts import RetrievalSection, ZeroShotSection
 
 JOB_SCHEMA_VERSION = 1
 
+BESIDE_CERTIFICATES = ("attacks", "defences", "executor", "output", "tracking")
+"""Sections that change no certificate: where and how fast a job runs, and what is done besides, each task of which has
+an identity of its own."""
+
 
 class Job(Section):
     """One certification job."""
@@ -124,11 +128,10 @@ class Job(Section):
     def science(self) -> dict[str, Any]:
         """The parts that determine every certificate: what a fingerprint covers, not where or how fast it runs.
 
-        Attacks and their subjects are no part of it: they change no certificate, and each attack has an identity
-        of its own.
+        What is done besides certifying is no part of it (``BESIDE_CERTIFICATES``).
         """
         resolved = self.model_dump(mode="json")
-        for section in ("attacks", "defences", "executor", "output", "tracking"):
+        for section in BESIDE_CERTIFICATES:
             del resolved[section]
         for speed_only in ("slots", "device", "threads"):
             del resolved["encoder"][speed_only]

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from smoothcert.catalogue.attacks import NORMS
 from smoothcert.store.tables.columns import Column, TableSchema
+from smoothcert.store.tables.shared_columns import origin_columns, status_columns
 
 _TEXT = pa.string()
 _NUMBER = pa.float64()
@@ -16,28 +17,12 @@ _PIXELS = "[0,1] pixels"
 _FRESH = "theory 5"
 
 _IDENTITY = (
-    Column("run_id", _TEXT, "The run directory that the row belongs to."),
-    Column("unit_id", _TEXT, "The unit of work that the row was committed with."),
-    Column("attempt", _TEXT, "The attempt at that unit; all rows of a unit come from one attempt."),
-    Column(
-        "pair_id", _TEXT, "The pair, as in certificates. One row per pair, attack_id, subject and budget."
-    ),
-    Column("source_uri", _TEXT, "The file that holds or lists the pair."),
+    *origin_columns("The pair, as in certificates. One row per pair, attack_id, subject and budget."),
     Column("label", _TEXT, "The class name given by the data; NULL where there is none.", nullable=True),
-    Column(
-        "status",
-        _TEXT,
+    *status_columns(
         "ok: attacked and judged. quarantined: nothing is known; the pair still counts as asked for.",
-        values=("ok", "quarantined"),
+        "read, decode, caption, label, encode or worker",
     ),
-    Column(
-        "error_stage",
-        _TEXT,
-        "Where a quarantined pair failed: read, decode, caption, label, encode or worker. NULL in ok rows.",
-        nullable=True,
-    ),
-    Column("error_class", _TEXT, "The kind of error, e.g. DecodeError. NULL in ok rows.", nullable=True),
-    Column("error_message", _TEXT, "What went wrong, in words. NULL in ok rows.", nullable=True),
 )
 
 _QUESTION = (

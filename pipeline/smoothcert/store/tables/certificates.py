@@ -16,6 +16,7 @@ from smoothcert.catalogue.quantities import (
     Quantity,
 )
 from smoothcert.store.tables.columns import Column, TableSchema
+from smoothcert.store.tables.shared_columns import origin_columns, status_columns
 
 _TEXT = pa.string()
 _NUMBER = pa.float64()
@@ -64,35 +65,16 @@ def _bounds(*wanted: Quantity) -> Iterator[Column]:
 
 
 _IDENTITY = (
-    Column("run_id", _TEXT, "The run directory that the row belongs to."),
-    Column("unit_id", _TEXT, "The unit of work that the row was committed with."),
-    Column("attempt", _TEXT, "The attempt at that unit; all rows of a unit come from one attempt."),
-    Column(
-        "pair_id",
-        _TEXT,
-        "The pair: name of the source file and key or row number inside it. One row per pair and run.",
+    *origin_columns(
+        "The pair: name of the source file and key or row number inside it. One row per pair and run."
     ),
-    Column("source_uri", _TEXT, "The file that holds or lists the pair."),
     Column("caption", _TEXT, "The first caption; NULL where there is none.", nullable=True),
     Column("captions", _TEXTS, "All captions, empty or NULL where there is none.", nullable=True),
     Column("label", _TEXT, "The class name given by the data; NULL where there is none.", nullable=True),
-)
-
-_STATUS = (
-    Column(
-        "status",
-        _TEXT,
+    *status_columns(
         "ok: certified as far as possible. quarantined: nothing is claimed about this pair.",
-        values=("ok", "quarantined"),
+        "read, decode, caption, encode or worker",
     ),
-    Column(
-        "error_stage",
-        _TEXT,
-        "Where a quarantined pair failed: read, decode, caption, encode or worker. NULL in ok rows.",
-        nullable=True,
-    ),
-    Column("error_class", _TEXT, "The kind of error, e.g. DecodeError. NULL in ok rows.", nullable=True),
-    Column("error_message", _TEXT, "What went wrong, in words. NULL in ok rows.", nullable=True),
 )
 
 _QUESTION = (
@@ -299,5 +281,5 @@ CERTIFICATES = TableSchema(
     version=1,
     meaning="One pair of the input, exactly once: its certificates, or why it has none. Each certificate "
     "holds with probability at least 1 - alpha; bounds are rounded down; NULL: nothing is certified.",
-    columns=(*_IDENTITY, *_STATUS, *_QUESTION, *_BOUNDS, *_TEXTUAL, *_DECISIONS, *_PROVENANCE),
+    columns=(*_IDENTITY, *_QUESTION, *_BOUNDS, *_TEXTUAL, *_DECISIONS, *_PROVENANCE),
 )
