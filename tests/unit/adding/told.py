@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import yaml
 from smoothcert.audit.audit import audit_run
 from smoothcert.cli.main import app
 from smoothcert.datasets import write_demo_data
+from smoothcert.errors import SmoothcertError
 from smoothcert.sql import Query
 from smoothcert.store import TABLES, RunDirectory
 from smoothcert.summary.summary import summarise
@@ -51,16 +52,18 @@ def write_job(here: Path, **sections: Any) -> str:
     return str(here / "job.yaml")
 
 
-def smoothcert(*arguments: str, code: int | None = 0) -> str:
-    """What a command prints; it must end with that exit code, whatever it is where None."""
+def smoothcert(*arguments: str, code: int = 0) -> str:
+    """What a command says, on both streams; it must end with that exit code."""
     said, ended = io.StringIO(), 0
-    with redirect_stdout(said):
+    with redirect_stdout(said), redirect_stderr(said):
         try:
             app(list(arguments))
         except SystemExit as exc:
             ended = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-    print(said.getvalue(), file=sys.stderr)
-    assert code is None or ended == code, f"smoothcert {' '.join(arguments)} ended with {ended}"
+        except SmoothcertError as exc:
+            ended = exc.exit_code
+            said.write(str(exc))
+    assert ended == code, f"smoothcert {' '.join(arguments)} ended with {ended}: {said.getvalue()}"
     return said.getvalue()
 
 

@@ -37,10 +37,7 @@ def main(here: Path) -> None:
     told = collect(here, attack_success="SELECT * FROM attack_success WHERE attack = 'shift'")
     told["said"], told["status"] = told_by_attack, smoothcert("status", run)
     wrong = write_job(here, attacks=[{**ATTACK, "settings": {"step": 1}}])
-    try:
-        smoothcert("attack", wrong, code=None)
-    except Exception as exc:
-        told["refused"] = str(exc)
+    told["refused"] = smoothcert("attack", wrong, code=2)
     hand_in(told)
 
 
