@@ -316,7 +316,7 @@ def _table_counts(query: Query, run_id: str) -> dict[str, TableCount]:
         if table is CERTIFICATES:
             continue
         (row,) = query.sql(
-            f"SELECT count(*) AS rows, count_if(status = 'quarantined') AS quarantined FROM {table.name} "
+            f"SELECT count(*) AS rows, count_if(status = 'quarantined')::BIGINT AS quarantined FROM {table.name} "
             f"WHERE run_id = {quote(run_id)}"
         ).to_pylist()
         if row["rows"]:

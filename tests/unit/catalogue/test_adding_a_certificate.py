@@ -84,7 +84,7 @@ def test_summary_and_mlflow_have_its_figures(told: dict[str, Any]) -> None:
 
 def test_the_page_of_certificates_lists_it(told: dict[str, Any]) -> None:
     assert (
-        "| `twice` | mean | `cosine_to_clean` | `twice` | `robustness_score_lcb` | alpha | T2 |"
+        "| `twice` | mean | `cosine_to_clean` | `twice` | `robustness_score_lcb` | alpha | theory T2 |"
         in told["page"]
     )
     assert "`twice_bound(score, radius, sigma)`" in told["page"]
