@@ -14,6 +14,7 @@ from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bou
 from smoothcert.certificates.reference import clean_reference_bound
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
+from smoothcert.certificates.vote import percentile_radius, percentile_share, vote_radius, vote_reach
 
 __all__ = [
     "LARGE_RADIUS_THRESHOLDS",
@@ -27,7 +28,11 @@ __all__ = [
     "fcsb_radius",
     "large_radius_bound",
     "margin_radius",
+    "percentile_radius",
+    "percentile_share",
     "projection_bound",
     "rank_radius",
     "similarity_bound",
+    "vote_radius",
+    "vote_reach",
 ]
