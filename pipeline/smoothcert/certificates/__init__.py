@@ -10,16 +10,20 @@ from smoothcert.certificates.deployment import deployment_gap
 from smoothcert.certificates.direction import dual_direction
 from smoothcert.certificates.dual import dual_bound
 from smoothcert.certificates.margin import margin_radius, rank_radius
+from smoothcert.certificates.margin_scalar import MarginScalar
 from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
 from smoothcert.certificates.reference import clean_reference_bound
+from smoothcert.certificates.scalar_choice import choose_scalar
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
 from smoothcert.certificates.vote import percentile_radius, percentile_share, vote_radius, vote_reach
 
 __all__ = [
     "LARGE_RADIUS_THRESHOLDS",
+    "MarginScalar",
     "angular_bound",
     "angular_radius",
+    "choose_scalar",
     "clean_reference_bound",
     "deployment_gap",
     "dual_bound",

@@ -6,7 +6,7 @@ numpy and scipy only; sequential tests also run on torch tensors, without import
 from smoothcert.statistics.bounds import Method, lower_bound
 from smoothcert.statistics.intervals import mean_interval, share_interval
 from smoothcert.statistics.quantiles import percentile_bound, quantile_rank
-from smoothcert.statistics.selection import ebh, simultaneous_alpha
+from smoothcert.statistics.selection import ebh, nested_radius, simultaneous_alpha
 from smoothcert.statistics.sequential import CERTIFIED, REFUTED, UNDECIDED, SequentialTest
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ebh",
     "lower_bound",
     "mean_interval",
+    "nested_radius",
     "percentile_bound",
     "quantile_rank",
     "share_interval",
