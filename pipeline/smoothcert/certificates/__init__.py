@@ -14,6 +14,7 @@ from smoothcert.certificates.margin_scalar import MarginScalar
 from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
 from smoothcert.certificates.reference import clean_reference_bound
 from smoothcert.certificates.scalar_choice import choose_scalar
+from smoothcert.certificates.second_moment import second_moment_bound, second_moment_radius
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
 from smoothcert.certificates.vote import percentile_radius, percentile_share, vote_radius, vote_reach
@@ -36,6 +37,8 @@ __all__ = [
     "percentile_share",
     "projection_bound",
     "rank_radius",
+    "second_moment_bound",
+    "second_moment_radius",
     "similarity_bound",
     "vote_radius",
     "vote_reach",

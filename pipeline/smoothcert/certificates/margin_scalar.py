@@ -34,10 +34,10 @@ from scipy.special import ndtr
 from smoothcert.certificates.domain import FloatArray, numbers, shift_in_noise_units
 from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT
 from smoothcert.certificates.likelihood import ABSOLUTE_SLACK, RELATIVE_SLACK, LikelihoodRatio
+from smoothcert.certificates.parabola import summit
 
 _CELLS, _REACH = 600, 8.5
 _ROWS_AT_ONCE = 16
-_NEWTON_STEPS = 8
 # Relative to the size of the scalar: errors of ndtr, of sums of some dozens of terms, and of h as it is measured.
 _ROUNDING = 1e-12
 
@@ -204,29 +204,14 @@ class MarginScalar:
             kinks = self.slopes[:, k:-1] - self.slopes[:, k + 1 :]
             fixed = np.sum(self.steps[:, :k], axis=-1) - np.sum(kinks * self.knots[:, k:], axis=-1)
             slope = self.slopes[:, k : k + 1] - ratio - (self.pilot * g)[:, None]
-            bend = 2.0 * mu * (np.clip(_summit(slope + 2.0 * mu * a, across, mu), low, high) - a)
+            place = np.clip(summit(slope + 2.0 * mu * a, across, mu), low, high)
+            bend = 2.0 * mu * (place - a)
             tilted = slope - bend
             length = np.hypot(tilted, across)
-            summit = np.divide(tilted, length, out=np.zeros_like(length), where=length > 0.0)
-            place = np.clip(summit, low, high)
+            top = np.divide(tilted, length, out=np.zeros_like(length), where=length > 0.0)
+            place = np.clip(top, low, high)
             clipped = tilted * place + across * np.sqrt((1.0 - place) * (1.0 + place))
-            value = np.where(place == summit, length, clipped) + fixed[:, None] + bend * a
+            value = np.where(place == top, length, clipped) + fixed[:, None] + bend * a
             value += np.divide(bend**2, 4.0 * mu, out=np.zeros_like(bend), where=mu > 0.0)
             np.maximum(best, value, out=best)
         return best
-
-
-def _summit(slope: FloatArray, across: FloatArray, mu: FloatArray) -> FloatArray:
-    """Where slope M + across sqrt(1-M^2) - mu M^2 is largest, nearly: Newton steps in t = M / sqrt(1-M^2).
-
-    The derivative slope - across t - 2 mu M is convex in |t| and falls, so the steps rise towards its root.
-    """
-    if not mu.any():
-        return np.zeros_like(slope)
-    size, linear = np.abs(slope), across + 1e-12
-    t = size / (linear + 2.0 * mu)
-    for _ in range(_NEWTON_STEPS):
-        root = np.sqrt(1.0 + t**2)
-        t += (size - linear * t - 2.0 * mu * t / root) / (linear + 2.0 * mu / root**3)
-        np.clip(t, 0.0, 1e150, out=t)
-    return np.asarray(np.sign(slope) * t / np.sqrt(1.0 + t**2))

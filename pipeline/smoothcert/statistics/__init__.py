@@ -4,6 +4,7 @@ numpy and scipy only; sequential tests also run on torch tensors, without import
 """
 
 from smoothcert.statistics.bounds import Method, lower_bound
+from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
 from smoothcert.statistics.intervals import mean_interval, share_interval
 from smoothcert.statistics.quantiles import percentile_bound, quantile_rank
 from smoothcert.statistics.selection import ebh, nested_radius, simultaneous_alpha
@@ -16,6 +17,9 @@ __all__ = [
     "SequentialTest",
     "UNDECIDED",
     "ebh",
+    "eigenvalue_upper_bound",
+    "fix_ball",
+    "largest_eigenvalue",
     "lower_bound",
     "mean_interval",
     "nested_radius",
