@@ -3,6 +3,7 @@
 numpy and scipy only; sequential tests also run on torch tensors, without importing torch.
 """
 
+from smoothcert.statistics.betting import Bets, choose_bets
 from smoothcert.statistics.bounds import Method, lower_bound
 from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
 from smoothcert.statistics.intervals import mean_interval, share_interval
@@ -11,11 +12,13 @@ from smoothcert.statistics.selection import ebh, nested_radius, simultaneous_alp
 from smoothcert.statistics.sequential import CERTIFIED, REFUTED, UNDECIDED, SequentialTest
 
 __all__ = [
+    "Bets",
     "CERTIFIED",
     "Method",
     "REFUTED",
     "SequentialTest",
     "UNDECIDED",
+    "choose_bets",
     "ebh",
     "eigenvalue_upper_bound",
     "fix_ball",
