@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smoothcert.catalogue.formats import FORMATS
 from smoothcert.datasets import UnitSpec
 from smoothcert.datasets.records import pair_id
 from smoothcert.sql import Query
@@ -54,7 +55,7 @@ def misplaced_rows(run: RunDirectory, query: Query) -> list[Misplaced]:
     """
     planned = dict(_planned(run, run.commits.load()))
     data = run.info.job.data
-    numbered = data.format == "parquet" and data.columns.id is None
+    numbered = FORMATS[data.format].numbered and data.columns.id is None
     found: list[Misplaced] = []
     seen: dict[str, list[tuple[str, int, int, int, int]]] = {}
     rows = query.sql(

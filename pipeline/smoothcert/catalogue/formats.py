@@ -15,21 +15,36 @@ class FormatEntry:
         module: of ``smoothcert.datasets``.
         source: its class there: section ``data`` of a job -> ``Source``.
         summary: one line for people.
+        captions: whether its pairs can have captions.
+        numbered: whether the key of a pair is its position in the file, unless ``data.columns.id`` names a column:
+            then the audit can tell from a row alone which unit it belongs to.
     """
 
     module: str
     source: str
     summary: str
+    captions: bool = True
+    numbered: bool = False
 
 
 FORMATS: Mapping[str, FormatEntry] = MappingProxyType(
     {
-        "parquet": FormatEntry("parquet_source", "ParquetSource", "Parquet files with images inside"),
+        "parquet": FormatEntry(
+            "parquet_source", "ParquetSource", "Parquet files with images inside", numbered=True
+        ),
         "webdataset": FormatEntry("webdataset", "WebDatasetSource", "tar shards"),
-        "manifest": FormatEntry("manifest", "ManifestSource", "CSV, JSONL or Parquet files of image paths"),
-        "imagefolder": FormatEntry("image_folder", "ImageFolderSource", "folders of images: class/name.jpg"),
+        "manifest": FormatEntry(
+            "manifest", "ManifestSource", "CSV, JSONL or Parquet files of image paths", numbered=True
+        ),
+        "imagefolder": FormatEntry(
+            "image_folder", "ImageFolderSource", "folders of images: class/name.jpg", captions=False
+        ),
         "arrow": FormatEntry(
-            "arrow_source", "ArrowSource", "what save_to_disk of Hugging Face datasets writes"
+            "arrow_source",
+            "ArrowSource",
+            "what save_to_disk of Hugging Face datasets writes",
+            numbered=True,
         ),
     }
 )
+"""By name."""

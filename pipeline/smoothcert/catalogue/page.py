@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from smoothcert.catalogue.certificates import CATALOGUE, Certificate, sql_functions
+from smoothcert.catalogue.metrics import METRICS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "certificates.md"
 
@@ -42,6 +43,14 @@ def page() -> str:
             [
                 (f"`{name}({', '.join(certificate.arguments(form))})`", f"`{form.column}`")
                 for name, (certificate, form) in sql_functions().items()
+            ],
+        ),
+        "Figures of a run besides, in summary.json (`metrics`) and in MLflow, each with a 95% interval:\n",
+        _table(
+            ("metric", "kind", "meaning", "only with"),
+            [
+                (f"`{name}`", each.kind, each.meaning, f"`{each.needs}`" if each.needs else "")
+                for name, each in METRICS.items()
             ],
         ),
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import shorten_url
-from smoothcert.cli.showing import SHOW
+from smoothcert.cli.showing import show_phase
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def run_phase(
     for note in report.notes:
         terminal.say(note)
     stopped = report.stopped and stopped_by.signal is not None
-    show = SHOW.get(phase.name)
-    code = 0 if show is None else show(driver, report, terminal)
+    code = show_phase(driver, phase, report, terminal)
     if stopped:
         terminal.say(f"stopped with {report.missing:,} pairs to go; run the same command again to resume")
         return 128 + (stopped_by.signal or 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
+from smoothcert.cli.keeping import track, write_summary
 from smoothcert.cli.options import shorten_url
 from smoothcert.cli.terminal import Terminal
-from smoothcert.errors import TrackingError
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver, PhaseReport
@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 
 def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
     """Print the summary, keep it, track the run; returns the exit code that the rows deserve."""
-    from smoothcert.summary.summary import summarise
-
     run = driver.run
-    summary = summarise(run.url)
-    run.write_document("summary.json", summary.to_json().encode())
+    summary = write_summary(driver)
     _print_summary(Terminal(), summary, report)
-    if driver.job.tracking.enabled and not report.stopped:
-        _track(driver, summary, terminal)
+    track(driver, summary, report, terminal)
     if report.stopped or report.missing:
         return 0
     budget = driver.job.output.quarantine_budget
@@ -90,15 +86,3 @@ def _print_next(terminal: Terminal, url: str, *, classes: bool) -> None:
         )
     terminal.say(f'  smoothcert query {url} "{sql}"')
     terminal.say(f"  smoothcert status {url}")
-
-
-def _track(driver: Driver, summary: Summary, terminal: Terminal) -> None:
-    from smoothcert.tracking import track_run
-
-    try:
-        tracked = track_run(driver.run.url, summary, driver.job)
-    except TrackingError as exc:
-        terminal.say(("not tracked: ", "yellow"), str(exc))
-        terminal.say(f"  to log it later: smoothcert track {shorten_url(driver.run.url)}")
-    else:
-        terminal.say(f"MLflow run {tracked.run_id} in {tracked.uri}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from smoothcert.catalogue.formats import FORMATS
 from smoothcert.job.section import PositiveInt, Section
@@ -29,9 +31,10 @@ class Columns(Section):
 class DataSection(Section):
     """Which pairs."""
 
-    format: FormatName
-    """parquet: images inside. webdataset: tar shards. manifest: CSV, JSONL or Parquet of paths. imagefolder:
-    class/name.jpg. arrow: what save_to_disk of Hugging Face datasets writes."""
+    format: Annotated[
+        FormatName,
+        Field(description=". ".join(f"{name}: {entry.summary}" for name, entry in FORMATS.items()) + "."),
+    ]
     uri: str | tuple[str, ...]
     """File, directory or glob, or a list of them: a path or any fsspec URL (s3://, gs://, memory://, file://)."""
     columns: Columns = Columns()
@@ -45,7 +48,7 @@ class DataSection(Section):
     @property
     def has_captions(self) -> bool:
         """Whether pairs come with captions; otherwise with images and labels alone."""
-        return self.columns.caption is not None and self.format != "imagefolder"
+        return self.columns.caption is not None and FORMATS[self.format].captions
 
     @property
     def uris(self) -> tuple[str, ...]:

@@ -1,0 +1,87 @@
+"""One small run through the command line, and what every room says of it.
+
+The programs beside this file import it behind their own entry: the catalogue is a constant that all rooms read when
+they are imported, so an entry is added first, in a process of its own, which is what a line more in it amounts to.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smoothcert.audit.audit import audit_run
+from smoothcert.cli.main import app
+from smoothcert.datasets import write_demo_data
+from smoothcert.sql import Query
+from smoothcert.store import TABLES, RunDirectory
+from smoothcert.summary.summary import summarise
+from smoothcert.tracking import figures
+
+PAIRS = 8
+
+
+def write_job(here: Path, **sections: Any) -> str:
+    """A job on a few of the bundled digits, with few draws; ``sections`` come on top. Returns its file."""
+    job = {
+        "name": "adding",
+        "data": {"format": "parquet", "uri": f"{here}/digits", "limit": PAIRS},
+        "encoder": {"model": "bundled:digits-clip", "slots": 4, "chunk": 16, "threads": 1},
+        "certify": {
+            "sigma": 0.25,
+            "alpha": 0.01,
+            "pilot_draws": 15,
+            "max_draws": 64,
+            "radii": [0.03125, 0.0625],
+            "cosines": [0.3, 0.5],
+        },
+        "executor": {"pairs_per_unit": 4},
+        "output": {"runs": str(here), "run": "mine", "quarantine_budget": 1.0},
+        "tracking": {"enabled": False},
+        **sections,
+    }
+    if job["data"]["uri"] == f"{here}/digits" and not (here / "digits").exists():
+        write_demo_data(here / "digits", "parquet")
+    (here / "job.yaml").write_text(yaml.safe_dump(job))
+    return str(here / "job.yaml")
+
+
+def smoothcert(*arguments: str, code: int | None = 0) -> str:
+    """What a command prints; it must end with that exit code, whatever it is where None."""
+    said, ended = io.StringIO(), 0
+    with redirect_stdout(said):
+        try:
+            app(list(arguments))
+        except SystemExit as exc:
+            ended = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
+    print(said.getvalue(), file=sys.stderr)
+    assert code is None or ended == code, f"smoothcert {' '.join(arguments)} ended with {ended}"
+    return said.getvalue()
+
+
+def collect(here: Path, **queries: str) -> dict[str, Any]:
+    """Rows of every table, further queries, figures, metrics for MLflow and findings of the run ``mine``."""
+    run = RunDirectory.open(str(here / "mine"))
+    queries = {name: f"SELECT * EXCLUDE (run_id) FROM {name} ORDER BY pair_id" for name in TABLES} | queries
+    with Query([run]) as query:
+        told: dict[str, Any] = {name: query.sql(sql).to_pylist() for name, sql in queries.items()}
+    told["summary"] = json.loads((here / "mine" / "summary.json").read_text())
+    told["metrics"] = figures.metrics(summarise(run.url))
+    told["findings"] = find(here)
+    return told
+
+
+def find(here: Path) -> list[str]:
+    """What the audit says of the run, as ``rule: detail``."""
+    found = audit_run(RunDirectory.open(str(here / "mine"))).findings
+    return [f"{finding.rule}: {detail}" for finding in found for _, detail in finding.listed]
+
+
+def hand_in(told: dict[str, Any]) -> None:
+    """Give the test what was told."""
+    json.dump(told, sys.stdout)
