@@ -1,4 +1,4 @@
-"""The largest value of slope y + across sqrt(1-y^2) - mu y^2 over [-1, 1]: the inner maximum of docs/theory.md T7 and T8."""
+"""The largest of slope y + across sqrt(1-y^2) - mu y^2 over [-1, 1]: the inner maximum of docs/theory.md T7 and T8."""
 
 from __future__ import annotations
 

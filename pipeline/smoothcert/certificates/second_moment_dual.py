@@ -7,7 +7,7 @@ mu, nu >= 0 and b
     <m(x+delta), w> <= E_z max( max_u [ <u, (a, L+b)> - mu y^2 ],  max_u <u, (a, L+b - 2 mu beta)> + mu beta^2 - nu )
                        - N (a cos psi - b sin psi) + mu (spread + beta^2) + nu rare
 
-and an angle of psi or more is excluded where the right side is negative. It is the dual of docs/theory.md with the square
+and an angle of psi or more is excluded where the right side is negative. It is the dual of docs/theory.md, the square
 multiplied out, b standing for its b + 2 mu beta: so written it is *convex* in N for fixed multipliers (maxima of linear
 functions of N, and squares), and negative on an interval if it is negative at both ends. With the square left as (y -
 beta)^2 and b fixed it is concave in N, and the ends would prove nothing about what lies between.
