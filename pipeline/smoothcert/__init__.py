@@ -1,3 +1,3 @@
 """Certified robustness of image-text encoders over whole datasets."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -22,6 +22,7 @@ from smoothcert.attacks.pgd import PGD as ProjectedGradientDescent
 from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound, angular_radius
 from smoothcert.cli import exit_codes
+from smoothcert.cli.attack import choose_again
 from smoothcert.cli.running import run_job
 from smoothcert.datasets import UnitSpec
 from smoothcert.encoders import Encoder, KnownEncoder
@@ -29,8 +30,9 @@ from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.retry import choose
 from smoothcert.sql import Query
-from smoothcert.store import RunDirectory
+from smoothcert.store import ATTACKS, RunDirectory
 
 PAIRS = 5
 LABELS = ("even", "odd")
@@ -102,11 +104,11 @@ def rows(run: RunDirectory, sql: str) -> list[dict[str, Any]]:
         return list(query.sql(sql).to_pylist())
 
 
-def fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def fails(monkeypatch: pytest.MonkeyPatch, error: type[Exception] = RuntimeError) -> None:
     """Give PGD a bug."""
 
     def search(self: ProjectedGradientDescent, campaign: Campaign) -> None:
-        raise RuntimeError("a bug")
+        raise error("a bug")
 
     monkeypatch.setattr(ProjectedGradientDescent, "search", search)
 
@@ -125,6 +127,34 @@ def test_what_fails_on_every_pair_is_no_pairs_fault(
     monkeypatch.undo()
     assert run_job(driver([BARE], images=[png(number) for number in range(4)])) == 0
     assert {row["status"] for row in rows(made.run, "SELECT status FROM attacks")} == {"ok"}
+
+
+def test_a_retry_that_fails_does_not_end_green_and_leaves_the_rows_as_they_were(
+    driver: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made() -> Driver:
+        return driver([BARE], "output.quarantine_budget=1.0", images=[png(number) for number in range(4)])
+
+    def again() -> int:
+        return run_job(made(), choose_again(made(), "true"))
+
+    shown = "SELECT pair_id, status, error_class, unit_id FROM attacks ORDER BY ALL"
+    fails(monkeypatch, FloatingPointError)  # no number: quarantined, however many pairs have it
+    assert run_job(made()) == 0
+    first = rows(made().run, shown)
+    assert [row["status"] for row in first] == ["quarantined"] * 4
+    fails(monkeypatch)
+    capsys.readouterr()
+    assert again() == exit_codes.MISSING_ROWS
+    said = capsys.readouterr().err
+    assert "4 quarantined pairs to attack again" in said and "a bug" in said
+    assert rows(made().run, shown) == first
+    report = made().work("attacks", quiet(), choose(made().run, ATTACKS, "true", option="--retry"))
+    # a unit of retries for each of the two units of two pairs
+    assert (report.pairs, report.missing, report.units_missing, len(report.failed)) == (4, 4, 2, 2)
+    monkeypatch.undo()
+    assert again() == 0
+    assert {row["status"] for row in rows(made().run, shown)} == {"ok"}
 
 
 def test_quarantined_attacks_count_against_the_budget(

@@ -12,6 +12,7 @@ ORDER = (
     "errors",
     "redaction",
     "printable",
+    "shipped",
     "certificates",
     "statistics",
     "catalogue",

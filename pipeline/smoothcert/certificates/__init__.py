@@ -7,18 +7,24 @@ those bounds hold, every certificate here is certain.
 
 from smoothcert.certificates.angular import angular_bound, angular_radius
 from smoothcert.certificates.deployment import deployment_gap
-from smoothcert.certificates.direction import dual_direction
+from smoothcert.certificates.direction import dual_direction, mixture_direction
 from smoothcert.certificates.dual import dual_bound
 from smoothcert.certificates.margin import margin_radius, rank_radius
+from smoothcert.certificates.margin_scalar import MarginScalar
 from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
 from smoothcert.certificates.reference import clean_reference_bound
+from smoothcert.certificates.scalar_choice import choose_scalar
+from smoothcert.certificates.second_moment import second_moment_bound, second_moment_radius
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
+from smoothcert.certificates.vote import percentile_radius, percentile_share, vote_radius, vote_reach
 
 __all__ = [
     "LARGE_RADIUS_THRESHOLDS",
+    "MarginScalar",
     "angular_bound",
     "angular_radius",
+    "choose_scalar",
     "clean_reference_bound",
     "deployment_gap",
     "dual_bound",
@@ -27,7 +33,14 @@ __all__ = [
     "fcsb_radius",
     "large_radius_bound",
     "margin_radius",
+    "mixture_direction",
+    "percentile_radius",
+    "percentile_share",
     "projection_bound",
     "rank_radius",
+    "second_moment_bound",
+    "second_moment_radius",
     "similarity_bound",
+    "vote_radius",
+    "vote_reach",
 ]

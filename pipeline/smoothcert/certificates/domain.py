@@ -20,7 +20,7 @@ def numbers(name: str, value: ArrayLike, low: float, high: float, *, low_open: b
         wrong = array[~inside].flat[0]
         bracket = "(" if low_open else "["
         raise ValueError(
-            f"{name}={wrong:g} is outside {bracket}{low:g}, {high:g}]; check where it comes from"
+            f"{name}={float(wrong)!r} is outside {bracket}{low:g}, {high:g}]; check where it comes from"
         )
     return array
 

@@ -30,6 +30,8 @@ LARGEST_SHIFT = 6.0
 _LINES, _LINES_FAR, _CELLS = 2500, 8000, 4000
 """Lines at shifts up to 2, where few are enough, and beyond; cells of the grid."""
 _SOLVED_LINES, _SOLVED_CELLS = 192, 320
+_FARTHEST, _FLAT_LINES = 1e3, 400
+"""Where the sweep of a ends at the earliest (a normal 1e-3 from flat), and lines from its usual end to there."""
 _FEW = 24
 
 
@@ -84,7 +86,13 @@ def _spread_lines(rho: float, level: float) -> tuple[FloatArray, FloatArray]:
     theta = np.minimum.accumulate(np.arctan2(-b, np.exp(log_a)))
     progress = (log_a - log_a[0]) / np.ptp(log_a) + (theta[0] - theta) / np.ptp(theta)
     places = np.interp(np.linspace(0.0, 2.0, _LINES if rho <= 2.0 else _LINES_FAR), progress, log_a)
-    return np.exp(places), CubicSpline(log_a, b)(places)
+    a, b = np.exp(places), CubicSpline(log_a, b)(places)
+    if high >= _FARTHEST:
+        return a, b
+    # At small shifts the sweep ends at a steep normal: a smooth norm near 1 leaves nothing for T3, but a direction
+    # that is given may be flatter.
+    flatter = np.geomspace(high, _FARTHEST, _FLAT_LINES + 1)[1:]
+    return np.concatenate([a, flatter]), np.concatenate([b, solve_b(ratio, flatter, level)])
 
 
 def _corners(theta: FloatArray, needed: FloatArray) -> FloatArray:

@@ -15,6 +15,7 @@ import typer
 from smoothcert import __version__
 from smoothcert.cli.terminal import Terminal
 from smoothcert.redaction import without_secrets
+from smoothcert.shipped import FOLDERS, shipped_files
 
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "sentencepiece", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy",
@@ -41,6 +42,7 @@ def doctor(
 
     line("smoothcert", __version__)
     line("code version", f"{code_version()} (a run resumes with the one that began it)")
+    _examples(line, problems)
     line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in _PACKAGES:
         try:
@@ -64,6 +66,15 @@ def doctor(
         terminal.say((f"problem: {without_secrets(problem)}", "bold red"))
     terminal.say("no problems found" if not problems else f"{len(problems)} problem(s)")
     sys.exit(1 if problems else 0)
+
+
+def _examples(line: object, problems: list[str]) -> None:
+    assert callable(line)
+    found = shipped_files()
+    if found is None:
+        problems.append("jobs, schemas and recipes are missing: install the wheel, or work in a checkout")
+    else:
+        line("to copy from", f"{found}: {', '.join(FOLDERS)}")
 
 
 def _devices(line: object, problems: list[str]) -> None:

@@ -132,19 +132,14 @@ class CaptionFeatures:
 
     def of(self, captions: Sequence[tuple[str, ...]]) -> list[NDArray[np.float64]]:
         """One (d,) float64 unit vector per pair; NaN where the texts have no direction."""
-        missing = [c for c in dict.fromkeys(captions) if c not in self._cache]
-        if missing:
-            flat = [text for group in missing for text in group]
-            features = features_of(self._encoder, flat)
-            cut = [text.cut for text in self._encoder.read_texts(flat)]
-            start = 0
-            for group in missing:
-                mine = slice(start, start + len(group))
-                mean = features[mine].mean(axis=0)
+        for group in dict.fromkeys(captions):
+            if group not in self._cache:
+                # each pair's by themselves: beside others a feature may round differently, and who comes beside whom
+                # is a matter of time
+                mean = features_of(self._encoder, group).mean(axis=0)
                 norm = np.linalg.norm(mean)
                 unit = mean / norm if norm > 1e-6 else np.full_like(mean, np.nan)
-                self._cache[group] = (unit, any(cut[mine]))
-                start += len(group)
+                self._cache[group] = (unit, any(text.cut for text in self._encoder.read_texts(group)))
         found = [self._cache[c] for c in captions]
         self.pairs += len(found)
         self.cut_pairs += sum(cut for _, cut in found)

@@ -3,21 +3,32 @@
 numpy and scipy only; sequential tests also run on torch tensors, without importing torch.
 """
 
+from smoothcert.statistics.betting import Bets, choose_bets
 from smoothcert.statistics.bounds import Method, lower_bound
+from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
 from smoothcert.statistics.intervals import mean_interval, quantile_ranks, share_interval
-from smoothcert.statistics.selection import ebh, simultaneous_alpha
+from smoothcert.statistics.quantiles import percentile_bound, quantile_rank
+from smoothcert.statistics.selection import ebh, nested_radius, simultaneous_alpha
 from smoothcert.statistics.sequential import CERTIFIED, REFUTED, UNDECIDED, SequentialTest
 
 __all__ = [
+    "Bets",
     "CERTIFIED",
     "Method",
     "REFUTED",
     "SequentialTest",
     "UNDECIDED",
+    "choose_bets",
     "ebh",
+    "eigenvalue_upper_bound",
+    "fix_ball",
+    "largest_eigenvalue",
     "lower_bound",
     "mean_interval",
     "quantile_ranks",
+    "nested_radius",
+    "percentile_bound",
+    "quantile_rank",
     "share_interval",
     "simultaneous_alpha",
 ]

@@ -19,6 +19,7 @@ import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,87 @@ _BLOCK = 8
 """Factors multiplied before a logarithm is taken. A factor is in [0.01, 1e9], so a block cannot overflow."""
 _ROWS, _DRAWS = 128, 128
 """Rows and draws worked on at once: such a tile stays in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bets:
+    """How to bet, fixed before the draws from what the pilot showed; any choice keeps every bound valid.
+
+    Attributes:
+        mean: (rows,) the pilot's mean scores, in [0, 1].
+        variance: (rows,) their variances, >= 0.
+        pilot_draws: how many draws these rest on, at least 1: their weight beside the fresh ones.
+        weights: (rows, 3) shares of the capital that the gamblers of ``FRACTIONS`` start with, of sum 1.
+        horizon: draws that the stakes are tuned to, if their number is fixed; None for stakes that suit any time.
+    """
+
+    mean: Array
+    variance: Array
+    pilot_draws: int
+    weights: Array
+    horizon: int | None = None
+
+    def __post_init__(self) -> None:
+        rows = np.shape(self.mean)
+        if (
+            len(rows) != 1
+            or np.shape(self.variance) != rows
+            or np.shape(self.weights) != (*rows, len(FRACTIONS))
+        ):
+            raise ValueError("mean and variance must be (rows,) and weights (rows, 3)")
+        if not (((self.mean >= 0.0) & (self.mean <= 1.0) & (self.variance >= 0.0)).all()):
+            raise ValueError("mean must be in [0, 1] and variance at least 0, and neither NaN")
+        if not (
+            (self.weights >= 0.0).all() and np.allclose(self.weights.sum(axis=1), 1.0, rtol=0.0, atol=1e-12)
+        ):
+            raise ValueError("weights must not be negative, and sum to 1 in every row")
+        if self.pilot_draws < 1 or (self.horizon is not None and self.horizon < 1):
+            raise ValueError(f"pilot_draws={self.pilot_draws} and horizon={self.horizon} must be at least 1")
+
+    def take(self, rows: slice) -> Bets:
+        """Some rows."""
+        return Bets(self.mean[rows], self.variance[rows], self.pilot_draws, self.weights[rows], self.horizon)
+
+    def stakes(self, draws: Array, alpha: float) -> Array:
+        """Stakes (rows, n) for draws in order: each uses the pilot and the draws before it."""
+        index = np.arange(1, draws.shape[1] + 1)
+        seen = self.pilot_draws + index - 1.0
+        before = np.cumsum(draws, axis=1) - draws
+        prior = self.pilot_draws * self.mean[:, None]
+        deviations = (draws - (prior + before) / seen) ** 2
+        squares = self.pilot_draws * self.variance[:, None] + np.cumsum(deviations, axis=1) - deviations
+        # a quarter of a draw of the largest variance, so that a pilot without variance does not stake without bound
+        variance = (squares + 0.0625) / (seen + 0.25)
+        draws_counted = index * np.log1p(index) if self.horizon is None else float(self.horizon)
+        return np.asarray(np.sqrt(2.0 * math.log(1.0 / alpha) / (variance * draws_counted)))
+
+
+def choose_bets(pilot: Array, alpha: float, draws: int, *, fixed: bool = False) -> Bets:
+    """Bets from pilot scores, by the variance they show.
+
+    Where the best stake is at its limit anyway, which is so for scores of low variance, nearly all capital goes to the
+    gambler who stakes most; elsewhere it is shared equally, or, for stakes tuned to a fixed number, between the most
+    and the least daring.
+
+    Args:
+        pilot: (rows, n0) scores in [0, 1] of draws that are not used again.
+        alpha: failure probability of the bound to come.
+        draws: fresh draws that there will be at most.
+        fixed: whether there will be exactly so many.
+
+    Raises:
+        ValueError: no pilot draws, a score outside [0, 1], or a number out of range.
+    """
+    scores = np.asarray(pilot, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[1] == 0 or not ((scores >= 0.0) & (scores <= 1.0)).all():
+        raise ValueError("pilot must hold scores (rows, draws) in [0, 1], of at least one draw")
+    if not 0.0 < alpha < 1.0 or draws < 1:
+        raise ValueError(f"alpha={alpha} must be in (0, 1) and draws={draws} at least 1")
+    mean, variance = scores.mean(axis=1), scores.var(axis=1)
+    at_limit = draws * variance <= 2.0 * math.log(1.0 / alpha) * mean**2
+    shared = (0.1, 0.0, 0.9) if fixed else (1.0 / 3.0,) * 3
+    weights = np.where(at_limit[:, None], (0.05, 0.10, 0.85), shared)
+    return Bets(mean, variance, scores.shape[1], weights, draws if fixed else None)
 
 
 def array_module(array: Any) -> Any:
@@ -72,13 +154,16 @@ def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> 
     return sizes, totals, deviations
 
 
-def betting_lower_bound(draws: Array, counts: NDArray[np.int64], alpha: float) -> Array:
+def betting_lower_bound(
+    draws: Array, counts: NDArray[np.int64], alpha: float, bets: Bets | None = None
+) -> Array:
     """Largest m, up to 1e-6, at which the capital is seen to reach 1/alpha; 0 where there is none.
 
     Args:
         draws: (rows, n) in [0, 1].
         counts: (rows,) how many of each row's draws count.
         alpha: failure probability.
+        bets: how to bet; by default equal shares, and stakes from the fresh draws alone.
 
     Returns:
         (rows,) lower confidence bounds of the means.
@@ -87,7 +172,7 @@ def betting_lower_bound(draws: Array, counts: NDArray[np.int64], alpha: float) -
     pieces = [slice(i, min(i + _ROWS, rows)) for i in range(0, rows, _ROWS)]
 
     def solve(piece: slice) -> Array:
-        return _Piece(draws[piece], counts[piece], alpha).solve()
+        return _Piece(draws[piece], counts[piece], alpha, bets and bets.take(piece)).solve()
 
     cores = min(2, os.cpu_count() or 1)
     if len(pieces) < 2 or cores == 1:
@@ -99,10 +184,14 @@ def betting_lower_bound(draws: Array, counts: NDArray[np.int64], alpha: float) -
 class _Piece:
     """Some rows; draws lie along the first axis, so that every loop runs over neighbours in memory."""
 
-    def __init__(self, draws: Array, counts: NDArray[np.int64], alpha: float) -> None:
+    def __init__(self, draws: Array, counts: NDArray[np.int64], alpha: float, bets: Bets | None) -> None:
         rows, n = draws.shape
         nothing = np.zeros((1, 1))
-        sizes, _, _ = stakes(draws, alpha, nothing, nothing, nothing)
+        if bets is None:
+            sizes, _, _ = stakes(draws, alpha, nothing, nothing, nothing)
+        else:
+            sizes = bets.stakes(draws, alpha)
+        self._weights = None if bets is None else bets.weights.T
         inside = np.arange(n) < counts[:, None]
         # A stake of 0 leaves the capital as it is: so are draws that do not count, and the padding.
         padding = ((0, -n % _BLOCK), (0, 0))
@@ -175,5 +264,9 @@ class _Piece:
         top = logs.max(axis=0)
         logs -= top
         np.exp(logs, out=logs)
-        mixed = top + np.log(logs.mean(axis=0))
+        if self._weights is None:
+            mixed = top + np.log(logs.mean(axis=0))
+        else:
+            logs *= (self._weights if everything else self._weights[:, rows])[:, None, :]
+            mixed = top + np.log(np.maximum(logs.sum(axis=0), 1e-300))
         return np.asarray(mixed.max(axis=0))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
-from smoothcert.statistics.betting import betting_lower_bound
+from smoothcert.statistics.betting import Bets, betting_lower_bound
 
 Array = NDArray[np.float64]
 Method = Literal["betting", "empirical_bernstein", "hoeffding", "clopper_pearson"]
@@ -19,7 +19,12 @@ absolute: where mean and gap nearly cancel, the error is large beside the bound.
 
 
 def lower_bound(
-    draws: ArrayLike, alpha: float, method: Method = "betting", *, counts: ArrayLike | None = None
+    draws: ArrayLike,
+    alpha: float,
+    method: Method = "betting",
+    *,
+    counts: ArrayLike | None = None,
+    bets: Bets | None = None,
 ) -> Array:
     """Lower confidence bound of the mean of iid draws in [0, 1].
 
@@ -32,6 +37,7 @@ def lower_bound(
         method: ``betting`` (Waudby-Smith and Ramdas 2023), ``empirical_bernstein`` (Maurer and Pontil 2009),
             ``hoeffding``, or ``clopper_pearson`` for votes.
         counts: (...) how many of each row's draws count, at least 1; all by default.
+        bets: for ``betting``: how to bet, chosen on pilot draws, one row for each of the flattened (...).
 
     Returns:
         (...) bounds in [0, 1], never above the sample mean, rounded down.
@@ -48,6 +54,8 @@ def lower_bound(
         raise ValueError("draws holds none; give an array (..., n) with n >= 1")
     shape, n = values.shape[:-1], values.shape[-1]
     flat = values.reshape(-1, n)
+    if bets is not None and (method != "betting" or len(bets.mean) != len(flat)):
+        raise ValueError(f"bets are for method='betting', one row for each of the {len(flat)} rows of draws")
     used = np.full(len(flat), n, dtype=np.int64)
     if counts is not None:
         used = np.broadcast_to(np.asarray(counts, dtype=np.int64), shape).reshape(-1)
@@ -64,7 +72,7 @@ def lower_bound(
     mean = flat.sum(axis=1) / used
     match method:
         case "betting":
-            bound = betting_lower_bound(flat, used, alpha)
+            bound = betting_lower_bound(flat, used, alpha, bets)
         case "empirical_bernstein":
             bound = _empirical_bernstein(flat, used, mean, alpha)
         case "hoeffding":

@@ -19,6 +19,35 @@ def simultaneous_alpha(alpha: float, rows: int) -> float:
     return alpha / rows
 
 
+def nested_radius(held: ArrayLike, radii: ArrayLike) -> NDArray[np.float64]:
+    """Radius from tests at a grid of radii, each at the whole level: the last before the first that did not hold.
+
+    A claim at one radius implies it at every smaller one. So if the result is too large, the test failed at the first
+    radius of the grid at which the claim is false; that radius is fixed beforehand, and its test fails with
+    probability alpha at most. The grid needs no correction (a fixed sequence of hypotheses, Maurer, Hothorn and
+    Lehmacher 1995); the same holds for the smallest radius over rivals, at the rival who is truly nearest.
+
+    Args:
+        held: (..., m) whether the test at each radius succeeded.
+        radii: (m,) increasing, fixed before the draws that were tested.
+
+    Returns:
+        (...,) radius; NaN where not even the first held.
+
+    Raises:
+        ValueError: shapes that do not fit, or radii that do not increase.
+    """
+    passed, grid = np.asarray(held, dtype=bool), np.asarray(radii, dtype=np.float64)
+    if grid.ndim != 1 or not grid.size or passed.shape[-1:] != grid.shape:
+        raise ValueError(
+            f"held {passed.shape} and radii {grid.shape} need the same last axis, of at least one radius"
+        )
+    if not (np.diff(grid) > 0).all():
+        raise ValueError("radii must increase strictly, and not be NaN")
+    upto = np.logical_and.accumulate(passed, axis=-1).sum(axis=-1)
+    return np.where(upto > 0, grid[np.maximum(upto - 1, 0)], np.nan)
+
+
 def ebh(log_e_values: ArrayLike, q: float) -> NDArray[np.bool_]:
     """Select certificates with false discovery rate at most q, whatever their dependence (e-BH).
 

@@ -21,8 +21,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import log, sqrt
+from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.job import Job
 from smoothcert.sql import Query
 from smoothcert.statistics import share_interval
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
@@ -211,54 +213,9 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         info: the run: its radii, cosines and targets are the lists that its rows follow.
     """
     run_id, job, certify = info.run_id, info.job, info.job.certify
-    figures = scan(query, run_id, job)
-    ok = figures["ok"]
-    finished = figures["pairs"] == info.pairs
-
-    def share(name: str, of: int = ok) -> Share:
-        return make_share(figures[name], of, anytime=not finished)
-
-    def mean(name: str) -> Mean:
-        moments = (figures[f"{name}_n"], figures[f"{name}_mean"], figures[f"{name}_var"])
-        return make_mean(*moments, anytime=not finished)
-
-    def vacuous(name: str) -> Share:
-        return make_share(ok - figures[f"{name}_n"], ok, anytime=not finished)
-
-    def certified_cosine(name: str, i: int) -> CertifiedCosine:
-        at_least = tuple(AtCosine(c, share(f"{name}_{i}_at_{j}")) for j, c in enumerate(certify.cosines))
-        return CertifiedCosine(mean(f"{name}_{i}"), vacuous(f"{name}_{i}"), at_least)
-
-    def unchanged(i: int) -> Iterator[tuple[str, Share]]:
-        for each in CATALOGUE:
-            section = each.quantity.section
-            if each.radius is not None and (not section or getattr(job, section) is not None):
-                yield each.figure, share(f"{each.figure}_{i}")
-                if each.right_figure:
-                    yield each.right_figure, share(f"{each.right_figure}_{i}", figures["labelled"])
-
-    radii = tuple(
-        AtRadius(
-            radius,
-            {
-                each.name: certified_cosine(each.name, i)
-                for each in CATALOGUE
-                if each.bound is not None and each.quantity.cosine
-            },
-            dict(unchanged(i)),
-        )
-        for i, radius in enumerate(certify.radii)
-    )
-    targets = tuple(
-        TargetOutcome(
-            target.name,
-            certified=share(f"target_{i}_certified"),
-            refuted=share(f"target_{i}_refuted"),
-            budget=share(f"target_{i}_budget"),
-            expected_false_certificates=certify.alpha * ok,
-        )
-        for i, target in enumerate(certify.targets)
-    )
+    scanned = scan(query, run_id, job)
+    figures = _Figures(job, scanned, anytime=scanned["pairs"] != info.pairs)
+    ok, pairs = scanned["ok"], scanned["pairs"]
     by_class = query.sql(
         f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {quote(run_id)} "
         "GROUP BY error_class ORDER BY pairs DESC, error_class"
@@ -268,24 +225,89 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         job=job.name,
         sigma=certify.sigma,
         alpha=certify.alpha,
-        finished=finished,
-        pairs=figures["pairs"],
+        finished=pairs == info.pairs,
+        pairs=pairs,
         ok=ok,
-        quarantined=make_share(figures["pairs"] - ok, figures["pairs"], anytime=not finished),
+        quarantined=make_share(pairs - ok, pairs, anytime=pairs != info.pairs),
         quarantine=tuple((row["error_class"], row["pairs"]) for row in by_class),
-        draws=figures["draws"],
-        pilot_draws=figures["pilot_draws"],
-        draws_per_pair=figures["draws"] / ok if ok else None,
-        metrics={
-            name: share(name, figures[metric.of]) if metric.kind == "share" else mean(name)
-            for name, metric in metrics_of(job).items()
-        },
-        radii=radii,
-        targets=targets,
+        draws=scanned["draws"],
+        pilot_draws=scanned["pilot_draws"],
+        draws_per_pair=scanned["draws"] / ok if ok else None,
+        metrics=figures.metrics(),
+        radii=tuple(figures.at_radius(i, radius) for i, radius in enumerate(certify.radii)),
+        targets=tuple(figures.target(i, target.name) for i, target in enumerate(certify.targets)),
         expected_false_certificates=certify.alpha * ok,
-        unknown_labels=figures["unknown_labels"],
+        unknown_labels=scanned["unknown_labels"],
         tables=_table_counts(query, run_id),
     )
+
+
+class _Figures:
+    """Figures of one run, from what its scan counted.
+
+    Args:
+        job: of the run.
+        scanned: of ``scan``.
+        anytime: the run goes on: intervals must hold at every moment of it.
+    """
+
+    def __init__(self, job: Job, scanned: Mapping[str, Any], *, anytime: bool) -> None:
+        self._job = job
+        self._scanned = scanned
+        self._anytime = anytime
+        self._ok: int = scanned["ok"]
+
+    def metrics(self) -> dict[str, Share | Mean]:
+        """What the catalogue lists besides certificates."""
+        return {
+            name: self._share(name, self._scanned[metric.of]) if metric.kind == "share" else self._mean(name)
+            for name, metric in metrics_of(self._job).items()
+        }
+
+    def at_radius(self, i: int, radius: float) -> AtRadius:
+        """Of the job's radius number ``i``."""
+        cosines = {
+            each.name: self._certified_cosine(each.name, i)
+            for each in CATALOGUE
+            if each.bound is not None and each.quantity.cosine
+        }
+        return AtRadius(radius, cosines, dict(self._unchanged(i)))
+
+    def target(self, i: int, name: str) -> TargetOutcome:
+        """Of the job's target number ``i``."""
+        return TargetOutcome(
+            name,
+            certified=self._share(f"target_{i}_certified"),
+            refuted=self._share(f"target_{i}_refuted"),
+            budget=self._share(f"target_{i}_budget"),
+            expected_false_certificates=self._job.certify.alpha * self._ok,
+        )
+
+    def _certified_cosine(self, name: str, i: int) -> CertifiedCosine:
+        at_least = tuple(
+            AtCosine(cosine, self._share(f"{name}_{i}_at_{j}"))
+            for j, cosine in enumerate(self._job.certify.cosines)
+        )
+        vacuous = make_share(self._ok - self._scanned[f"{name}_{i}_n"], self._ok, anytime=self._anytime)
+        return CertifiedCosine(self._mean(f"{name}_{i}"), vacuous, at_least)
+
+    def _unchanged(self, i: int) -> Iterator[tuple[str, Share]]:
+        for each in CATALOGUE:
+            section = each.quantity.section
+            if each.radius is not None and (not section or getattr(self._job, section) is not None):
+                yield each.figure, self._share(f"{each.figure}_{i}")
+                if each.right_figure:
+                    yield (
+                        each.right_figure,
+                        self._share(f"{each.right_figure}_{i}", self._scanned["labelled"]),
+                    )
+
+    def _share(self, name: str, of: int | None = None) -> Share:
+        return make_share(self._scanned[name], self._ok if of is None else of, anytime=self._anytime)
+
+    def _mean(self, name: str) -> Mean:
+        moments = (self._scanned[f"{name}_{part}"] for part in ("n", "mean", "var"))
+        return make_mean(*moments, anytime=self._anytime)
 
 
 def _table_counts(query: Query, run_id: str) -> dict[str, TableCount]:

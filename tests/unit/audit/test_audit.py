@@ -202,7 +202,6 @@ def make_run(
             Commit(
                 unit_id=attacked,
                 attempt=attempt,
-                task="1a2b3c4d",
                 parts=(part,),
                 ok=len(attacks) - quarantined,
                 quarantined=quarantined,
@@ -432,7 +431,6 @@ def attacked_again(url: Path, first: Row) -> RunDirectory:
         Commit(
             unit_id=unit.unit_id,
             attempt=attempt,
-            task="1a2b3c4d",
             parts=(part,),
             ok=1,
             supersedes=superseded_rows(unit),

@@ -180,6 +180,27 @@ def test_direction_of_the_pilot_alone(rho: float) -> None:
         assert np.all(bound[~proved] >= -2e-3)
 
 
+@pytest.mark.parametrize("rho", [0.0, 1e-6, 1e-4, 1e-3, 1e-2])
+def test_thresholds_at_small_shifts(rho: float) -> None:
+    """Without a shift, "<m, w> < 0" follows from <m, v> >= sqrt(1 - g^2) alone; a small shift hardly adds to that.
+
+    The threshold of one direction is min over its length k of (E||L w + k v|| - level)/k. L has the standard deviation
+    sqrt(exp(rho^2) - 1), so the threshold lies within that of its value without a shift.
+    """
+    g = np.array([-0.99, -0.9, -0.6, -0.3, -0.1, -0.03, -0.003])
+    gram = np.array([[np.ones(7), g], [g, np.ones(7)]]).transpose(2, 0, 1)
+    _, needed = dual_direction(gram, np.full((7, 1), 0.9), rho, 1.0)
+    still = np.sqrt(1 - g**2)
+    assert np.all(needed >= still - 1e-12)
+    assert np.all(needed <= still + np.sqrt(np.expm1(max(rho, 1e-6) ** 2)) + 1e-5)
+    # the same from two directions, of which one says nothing
+    both = np.array([[np.ones(7), -np.ones(7), g], [-np.ones(7), np.ones(7), -g], [g, -g, np.ones(7)]])
+    estimates = np.stack([0.02 + 0 * g, still + 0.02], axis=1)
+    weights, needed = dual_direction(both.transpose(2, 0, 1), np.minimum(estimates, 1.0), rho, 1.0)
+    reached = np.einsum("nk,nk->n", weights, np.minimum(estimates, 1.0))
+    assert np.all(reached[:5] >= needed[:5])
+
+
 def test_direction_with_w_outside_the_span_of_the_others() -> None:
     generator = np.random.default_rng(7)
     vectors = unit(generator.normal(size=(50, 3, 6)))

@@ -119,13 +119,48 @@ def test_deployment_gap_holds_in_simulation() -> None:
 
 
 def test_deployment_gap_by_hand() -> None:
-    found = float(deployment_gap(0.8, 100, 0.01))
-    assert found == pytest.approx(0.06 + np.sqrt(2 * np.log(100) / 100), rel=1e-12)
+    # many draws: Bernstein; few: the root mean square and McDiarmid
+    found = float(deployment_gap(0.99, 1000, 0.001))
+    assert found == pytest.approx(
+        np.sqrt(2 * 0.0199 * np.log(2000) / 1000) + 4 * np.log(2000) / 3000, rel=1e-12
+    )
+    assert found == pytest.approx(0.0275, abs=5e-5)
+    few = float(deployment_gap(0.8, 4, 0.5))
+    assert few == pytest.approx(0.3 + np.sqrt(2 * np.log(2) / 4), rel=1e-12)
     assert float(deployment_gap(1.0, 10, 1.0)) == 0.0
     assert float(deployment_gap(0.0, 1, 1e-9)) == 2.0
+    assert float(deployment_gap(-0.2, 50, 0.1)) == float(deployment_gap(0.0, 50, 0.1))
     for arguments in [(1.1, 10, 0.1), (0.5, 0, 0.1), (0.5, 10, 0.0), (0.5, 10, np.nan)]:
         with pytest.raises(ValueError, match="is outside"):
             deployment_gap(*arguments)
+
+
+def test_deployment_gap_counts_at_the_attacked_input() -> None:
+    """An encoder that agrees at x and scatters at x + delta: the row's own N would promise too little.
+
+    Features are e for z < 1.6 and evenly spread over the circle beyond: m is Phi(1.6) e at x, and Phi(0) e at a shift
+    of 1.6. 20,000 deployments; the gap is missed far more rarely than beta, so that chance fails this test with
+    probability below 1e-6.
+    """
+    generator = np.random.default_rng(1)
+    norm, rho, draws, beta = float(ndtr(1.6)), 1.6, 400, 0.01
+    noise = generator.normal(rho, 1, (20_000, draws))
+    features = np.where(noise < 1.6, 1.0, np.exp(2j * np.pi * generator.random(noise.shape)))
+    distance = np.abs(features.mean(axis=1) - 0.5)
+    gap = float(deployment_gap(norm, draws, beta, radius=0.4, sigma=0.25))
+    assert np.mean(distance > gap) <= beta
+    assert (
+        gap
+        == float(deployment_gap(projection_bound(norm, rho, 1.0), draws, beta))
+        > deployment_gap(norm, draws, beta)
+    )
+    # what it costs to know nothing of N there
+    assert gap <= float(deployment_gap(0.0, draws, beta))
+
+
+def test_errors_show_all_digits() -> None:
+    with pytest.raises(ValueError, match="robustness_score=1.0000000001 is outside"):
+        fcsb(1.0000000001, 0.1, 1.0)
 
 
 def test_a_similarity_never_falls_further_than_its_own_bound_says() -> None:

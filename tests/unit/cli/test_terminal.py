@@ -99,17 +99,10 @@ def own_ways(path: Path) -> list[str]:
     return found
 
 
-# these are being rewritten; a name goes from here with its last Console
-STILL = {"attack.py", "running.py"}
-
-
 @pytest.mark.parametrize("path", sorted(CLI.glob("*.py")), ids=lambda path: path.name)
 def test_commands_have_no_other_way_to_the_terminal(path: Path) -> None:
     if path.name == "terminal.py":
         pytest.skip("it is the way")
-    if path.name in STILL:
-        assert own_ways(path), f"{path.name} has none left: take it out of STILL"
-        return
     assert own_ways(path) == []
 
 
@@ -195,9 +188,6 @@ def test_data_goes_unchanged_into_a_pipe_and_is_shown_on_a_terminal(run: Path) -
     assert done.returncode == 2 and b"--output" in done.stderr
 
 
-@pytest.mark.skipif(
-    bool(own_ways(CLI / "running.py")), reason="certify prints by the old way until running.py is rewritten"
-)
 def test_certify_into_a_directory_that_reads_like_markup(tmp_path: Path) -> None:
     smoothcert_("demo-data", tmp_path / "pairs", "--synthetic", 6, "--size", 16)
     job = tmp_path / "job.yaml"

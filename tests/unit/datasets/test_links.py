@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from smoothcert.datasets import steady, stores
 from smoothcert.errors import ReadError
+from smoothcert.storage import steady, stores
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -1,0 +1,284 @@
+"""The angular certificate from the spread of the features (docs/theory.md T7): how far the smoothed feature can turn.
+
+T3 knows how much the features agree (N), and its worst encoder turns all disagreement into one direction. Real
+features scatter in many: with lambda >= the largest eigenvalue of their covariance, E <u - m, w>^2 <= lambda in every
+direction w, and the angle that an attack can reach shrinks. What is returned is never worse than T3.
+
+How to bound lambda from draws, and the event G that spares the bound its worst case: ``smoothcert.statistics``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from smoothcert.certificates.angular import angular_bound, angular_radius
+from smoothcert.certificates.domain import FloatArray, numbers, positive, shift_in_noise_units
+from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT
+from smoothcert.certificates.likelihood import LikelihoodRatio
+from smoothcert.certificates.projection import ROUNDING
+from smoothcert.certificates.second_moment_dual import (
+    Facts,
+    best_nu,
+    dual_value,
+    escaping_share,
+    improve,
+    rows_of,
+)
+
+_COARSE, _FINE = 112, 700
+_ROWS_AT_ONCE = 128
+_ANGLES, _AIM = 10, 1e-5
+_PRECISION = 1e-4
+_FIRST_BARRIER, _NEXT_BARRIER = 0.03, 1e-3
+_LEAST_SPREAD = 1e-6
+"""A smaller eigenvalue counts as this one: the cosine loses less than that."""
+# A proved angle is looked for this far beyond the approximate one.
+_BEYOND = (0.0, 1e-5, 1e-4, 5e-4, 2e-3, 1e-2, 5e-2)
+# The interval [N, 1] is covered from below in at most so many pieces, each the largest such share of what is left.
+_LINKS, _SHARES = 10, (1.0, 0.5, 0.2, 0.06)
+
+
+def second_moment_bound(
+    smooth_norm: ArrayLike,
+    eigenvalue: ArrayLike,
+    radius: ArrayLike,
+    sigma: ArrayLike,
+    *,
+    escape: ArrayLike = 0.0,
+) -> FloatArray:
+    """Certified cosine between m(x+delta) and m(x) for every ||delta||_2 <= radius (docs/theory.md T7).
+
+    Args:
+        smooth_norm: N = ||m(x)|| or a lower bound of it, in [0,1]; the worst over [smooth_norm, 1] is returned.
+        eigenvalue: upper bound of the largest eigenvalue of Cov(u(x+eps)), >= 0, where ``escape`` is 0; else of E 1_G
+            (u-a)(u-a)', for any fixed vector a in the unit ball and any event G of the draw.
+        radius: l2 radius, >= 0.
+        sigma: noise standard deviation, > 0.
+        escape: upper bound p0 of P(not G), in [0,1].
+
+    Returns:
+        The broadcast certified cosine in [0,1], rounded down, at least that of T3; NaN (vacuous) where only an angle of
+        90 degrees or more can be certified. It fails with at most the sum of the failure probabilities of its bounds.
+
+    Raises:
+        ValueError: NaN or out of range.
+    """
+    norm = numbers("smooth_norm", smooth_norm, 0.0, 1.0)
+    largest = numbers("eigenvalue", eigenvalue, 0.0, np.finfo(np.float64).max)
+    rare = numbers("escape", escape, 0.0, 1.0)
+    rho, _ = shift_in_noise_units(radius, sigma)
+    simple = angular_bound(norm, radius, sigma)
+    norm, largest, rare, rho, simple = np.broadcast_arrays(norm, largest, rare, rho, simple)
+    ask = (norm > 0.0) & (norm < 1.0) & (rho > 0.0) & (rho <= LARGEST_SHIFT)
+    found = np.full(norm.shape, np.nan)
+    found[ask] = _bound(_facts(norm[ask], largest[ask], rare[ask]), np.maximum(rho[ask], SMALLEST_SHIFT))
+    return np.asarray(np.fmax(np.fmax(simple, found), _closed_form(norm, largest, rare, rho)))
+
+
+def second_moment_radius(
+    smooth_norm: ArrayLike,
+    eigenvalue: ArrayLike,
+    cosine: ArrayLike,
+    sigma: ArrayLike,
+    *,
+    escape: ArrayLike = 0.0,
+) -> FloatArray:
+    """Radius within which the cosine between m(x+delta) and m(x) stays at least ``cosine`` (docs/theory.md T7).
+
+    A certificate at one radius holds at every smaller one, so the radius is found by halving an interval.
+
+    Args:
+        smooth_norm: see ``second_moment_bound``.
+        eigenvalue: likewise.
+        cosine: wanted cosine in [0,1].
+        sigma: noise standard deviation, > 0.
+        escape: likewise.
+
+    Returns:
+        A verified radius, at most LARGEST_SHIFT sigma and some 1e-4 of itself below the largest; 0 for a cosine of 1 at
+        N < 1; NaN for N = 0.
+
+    Raises:
+        ValueError: NaN or out of range.
+    """
+    tau = numbers("cosine", cosine, 0.0, 1.0)
+    spread = positive("sigma", sigma)
+    norm, largest, rare, tau, spread = np.broadcast_arrays(
+        numbers("smooth_norm", smooth_norm, 0.0, 1.0),
+        numbers("eigenvalue", eigenvalue, 0.0, np.finfo(np.float64).max),
+        numbers("escape", escape, 0.0, 1.0),
+        tau,
+        spread,
+    )
+    simple = angular_radius(norm, tau, 1.0)
+    low = np.nan_to_num(simple)
+    ask = np.flatnonzero((norm > 0.0) & (norm < 1.0) & (tau < 1.0) & (low < LARGEST_SHIFT))
+    facts = _facts(norm.ravel()[ask], largest.ravel()[ask], rare.ravel()[ask])
+    found = _largest_shift(facts, tau.ravel()[ask], low.ravel()[ask])
+    low = low.copy()
+    low.flat[ask] = found
+    return np.where(np.isnan(simple), np.nan, low * spread * (1 - ROUNDING))
+
+
+def _largest_shift(facts: Facts, tau: FloatArray, low: FloatArray) -> FloatArray:
+    """Shifts (rows,) at which the cosines are proved, from those that are known to hold: doubled, then halved."""
+    low, high = low.copy(), np.full(low.shape, np.inf)
+    rows = np.arange(low.size)
+    for _ in range(40):
+        point = np.where(np.isinf(high), np.maximum(2.0 * low, 0.25), (low + high) / 2.0)
+        point = np.clip(point, SMALLEST_SHIFT, LARGEST_SHIFT)[rows]
+        held = _bound(facts.take(rows), point) >= tau[rows]
+        low[rows[held]], high[rows[~held]] = point[held], point[~held]
+        rows = rows[(high[rows] - low[rows] > _PRECISION * high[rows]) & (low[rows] < LARGEST_SHIFT)]
+        if not rows.size:
+            break
+    return low
+
+
+def _facts(norm: FloatArray, largest: FloatArray, rare: FloatArray) -> Facts:
+    # With an event G the bound about a is one about m but for 4 p0^2.
+    spread = largest + np.where(rare > 0.0, 4.0 * rare**2, 0.0)
+    return Facts(norm, _spread_at(norm, spread), rare)
+
+
+def _bound(facts: Facts, rho: FloatArray) -> FloatArray:
+    """Cosines; rows are grouped by the extent of their grid, so that none depends on the others."""
+    result = np.empty(rho.size)
+    extent = np.ceil(2.0 * rho)
+    for group in np.unique(extent):
+        same = np.flatnonzero(extent == group)
+        for start in range(0, same.size, _ROWS_AT_ONCE):
+            rows = same[start : start + _ROWS_AT_ONCE]
+            result[rows] = _some_rows(facts.take(rows), rho[rows])
+    return result
+
+
+def _some_rows(facts: Facts, rho: FloatArray) -> FloatArray:
+    """Cosines of a few rows: angles and multipliers on a coarse grid, then the first angle that is proved."""
+    coarse = LikelihoodRatio(rho, cells=_COARSE, reach=7.0)
+    escaping = escaping_share(coarse, facts.rare)
+    psi, multipliers, slope = _search(coarse, escaping, facts, rho)
+    result = np.full(rho.size, np.nan)
+    rows = np.flatnonzero(np.isfinite(psi))
+    if not rows.size:
+        return result
+    fine = LikelihoodRatio(rho, cells=_FINE, reach=8.5)
+    # the fine grid leaves a smaller angle for the same multipliers
+    part = facts.take(rows), psi[rows], multipliers[rows]
+    value = dual_value(rows_of(fine, rows), *part, best_nu(rho[rows], *part))
+    ahead = psi[rows] - (1.0 - _AIM) * value / np.minimum(slope[rows], -1e-300)
+    psi[rows] = np.clip(ahead, 0.9 * psi[rows], np.pi / 2)
+    for beyond in _BEYOND:
+        # an angle that is excluded excludes the larger ones, so a little beyond costs only that
+        if not rows.size:
+            break
+        angle = np.minimum(psi[rows] * (1.0 + beyond), np.pi / 2)
+        grids = rows_of(coarse, rows), escaping[rows], rows_of(fine, rows)
+        held = _excluded(grids, rho[rows], facts.take(rows), angle, multipliers[rows])
+        result[rows[held]] = np.maximum(np.cos(angle[held]) - ROUNDING, 0.0)
+        rows = rows[~held]
+    return result
+
+
+def _search(
+    coarse: LikelihoodRatio, escaping: FloatArray, facts: Facts, rho: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Nearly the smallest angles that the dual excludes (NaN: not even 90 degrees), their multipliers, and slopes.
+
+    Newton steps on the least right side as a function of the angle, in a bracket whose upper end is excluded.
+    """
+    psi, here = _start(facts, rho)
+    here, value, slope = improve(coarse, escaping, facts, psi, here, 40, _FIRST_BARRIER)
+    low = np.zeros(rho.size)
+    # An escape costs more than the closed form knows of.
+    while (rows := np.flatnonzero((value >= 0.0) & (psi < np.pi / 2))).size:
+        low[rows], psi[rows] = psi[rows], np.minimum(2.0 * psi[rows], np.pi / 2)
+        here[rows], value[rows], slope[rows] = improve(
+            rows_of(coarse, rows), escaping[rows], facts.take(rows), psi[rows], here[rows], 40, _FIRST_BARRIER
+        )
+    low, high = 0.9 * low, np.where(value < 0.0, psi, np.nan)
+    best, steepness = here.copy(), slope.copy()
+    for _ in range(_ANGLES):
+        ahead = psi - value / np.minimum(slope, -1e-300) + _AIM * psi
+        inside = (ahead > low) & (ahead < high)
+        tried = np.where(inside, ahead, (low + high) / 2.0)
+        rows = np.flatnonzero(
+            np.isfinite(high) & (high - low > 2 * _AIM * high) & (np.abs(tried - high) > _AIM * high)
+        )
+        if not rows.size:
+            break
+        psi[rows] = tried[rows]
+        found = improve(
+            rows_of(coarse, rows), escaping[rows], facts.take(rows), psi[rows], here[rows], 30, _NEXT_BARRIER
+        )
+        here[rows], value[rows], slope[rows] = found
+        held = found[1] < 0.0
+        high[rows[held]], low[rows[~held]] = psi[rows[held]], psi[rows[~held]]
+        best[rows[held]], steepness[rows[held]] = found[0][held], found[2][held]
+    return high, best, steepness
+
+
+def _excluded(
+    grids: tuple[LikelihoodRatio, FloatArray, LikelihoodRatio],
+    rho: FloatArray,
+    facts: Facts,
+    angle: FloatArray,
+    multipliers: FloatArray,
+) -> NDArray[np.bool_]:
+    """Whether the angles are excluded for every N from the known one to 1.
+
+    Fixed multipliers that exclude it at both ends of an interval of N exclude it between; where they do not reach 1,
+    better ones for the end go on from there.
+    """
+    coarse, escaping, fine = grids
+    start, chosen, covered = facts.norm.copy(), multipliers.copy(), np.zeros(angle.size, dtype=bool)
+    rows = np.arange(angle.size)
+    for link in range(_LINKS):
+        here = Facts(start[rows], _spread_at(start[rows], facts.spread[rows]), facts.rare[rows])
+        if link:
+            grid = rows_of(coarse, rows), escaping[rows]
+            chosen[rows] = improve(*grid, here, angle[rows], chosen[rows], 30, _NEXT_BARRIER)[0]
+        nu = best_nu(rho[rows], here, angle[rows], chosen[rows])
+        own, own_nu = rows, nu
+        low = dual_value(rows_of(fine, own), here, angle[own], chosen[own], own_nu) < 0.0
+        moved = np.zeros(own.size, dtype=bool)
+        for share in _SHARES:
+            ask = np.flatnonzero(low & ~moved)
+            if not ask.size:
+                break
+            end = np.minimum(here.norm[ask] + share * (1.0 - here.norm[ask]), 1.0)
+            high = Facts(end, here.spread[ask], here.rare[ask])
+            each = own[ask]
+            held = dual_value(rows_of(fine, each), high, angle[each], chosen[each], own_nu[ask]) < 0.0
+            start[each[held]], moved[ask[held]] = end[held], True
+        covered[own] = moved & (start[own] >= 1.0)
+        rows = own[moved & (start[own] < 1.0)]
+        if not rows.size:
+            break
+    return covered
+
+
+def _spread_at(norm: FloatArray, spread: FloatArray) -> FloatArray:
+    """The eigenvalue never exceeds the trace 1 - N^2."""
+    return np.maximum(np.minimum(spread, (1.0 - norm) * (1.0 + norm) * (1 + ROUNDING)), _LEAST_SPREAD)
+
+
+def _closed_form(norm: FloatArray, largest: FloatArray, rare: FloatArray, rho: FloatArray) -> FloatArray:
+    """Cosine of sin psi = sqrt((exp(rho^2) - 1) lambda) / N, from the chi-square distance; NaN where there is none.
+
+    Unlike one choice of multipliers it holds at every larger N as well, however small lambda.
+    """
+    with np.errstate(divide="ignore", over="ignore"):
+        square = np.expm1(rho**2) * np.maximum(largest, 1e-300) / norm**2 * (1 + ROUNDING) + ROUNDING
+    usable = (square < 1.0) & (rare == 0.0) & (norm > 0.0)
+    return np.where(usable, np.sqrt(1.0 - np.where(usable, square, 0.0)) * (1 - ROUNDING), np.nan)
+
+
+def _start(facts: Facts, rho: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A little more than the angle of the closed form sin psi = sqrt((exp(rho^2) - 1) lambda) / N, or 90 degrees."""
+    deviation = np.sqrt(np.expm1(rho**2))
+    sine = np.minimum(deviation * np.sqrt(facts.spread) / facts.norm, 1.0)
+    mu = deviation / (2.0 * np.sqrt(facts.spread))
+    b = -1.0 - 2.0 * mu * facts.norm * sine
+    return np.minimum(1.03 * np.arcsin(sine) + 1e-6, np.pi / 2), np.stack([0.3 * deviation, b, mu], axis=1)
