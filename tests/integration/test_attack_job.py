@@ -161,7 +161,7 @@ def test_a_job_ends_with_every_outcome_once_and_nothing_to_object(
     assert state == {"finished": True, "committed_pairs": PAIRS, "committed_units": 3, "units": 3}
     assert len(rows(run, "SELECT * FROM units")) == 3
     assert json.loads(run.read_document("audit.json") or b"")["sound"] is True
-    assert "nothing to object" in capsys.readouterr().out
+    assert "no findings" in capsys.readouterr().out
 
 
 def test_certified_cosines_are_those_of_the_certificates(driver: Callable[..., Driver]) -> None:
@@ -358,7 +358,7 @@ def test_an_attack_job_without_attacks_is_refused_before_anything_is_made(
     driver: Callable[..., Driver], tmp_path: Path
 ) -> None:
     (tmp_path / "job.yaml").write_text(driver([]).job.to_yaml())
-    with pytest.raises(JobError, match="no section 'attacks'"):
+    with pytest.raises(JobError, match="no 'attacks' section"):
         attack_command(tmp_path / "job.yaml")
     with pytest.raises(JobError, match="no attacks"):
         driver([]).work("attacks", quiet())

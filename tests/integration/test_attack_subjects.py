@@ -233,7 +233,7 @@ def test_a_pair_that_a_retry_certified_is_attacked_again(driver: Callable[..., D
         (PGD | {"surrogates": [{"model": "a"}, {"model": "b"}]}, "searches one surrogate, not 2"),
         (PGD | {"surrogates": [{"modle": "a"}]}, "did you mean 'model'"),
         (PGD | {"surrogates": [{"model": "/nowhere"}]}, "encoder.model='/nowhere' does not exist"),
-        (PGD | {"settings": {"surrogates": "a"}}, "settings.surrogates is no setting"),
+        (PGD | {"settings": {"surrogates": "a"}}, "settings.surrogates is not a setting"),
     ],
 )
 def test_bad_subjects_and_surrogates_fail_before_anything_is_made(

@@ -81,7 +81,7 @@ def test_one_driver_at_a_time_and_a_killed_one_is_outlived(
         assert first.stdout.readline() == "mine\n"
         second = driver_process("", runs=runs, kind="local")
         assert second.end() == 2, second.text
-        assert f"process {first.pid}" in second.text and "is being worked on" in second.text
+        assert f"process {first.pid}" in second.text and "is in use by" in second.text
     finally:
         first.kill()
         first.communicate()

@@ -134,7 +134,7 @@ def test_a_number_that_the_subject_itself_lacks_fails_its_pair_and_no_other(
 
 def test_what_is_missing_is_named(linear: Any, images: torch.Tensor, pair_ids: list[str]) -> None:
     arguments = (BareSubject(linear), matching(linear, images), images, pair_ids)
-    with pytest.raises(EncoderError, match="'foa' needs patch features, which encoder 'linear' lacks"):
+    with pytest.raises(EncoderError, match="'foa' needs patch features, but encoder 'linear' has none"):
         make_attack("foa").run(*arguments, norm="linf", budget=0.1)
     without = (BareSubject(linear), matching(linear, images, with_images=False), images, pair_ids)
     with pytest.raises(JobError, match="needs target images"):

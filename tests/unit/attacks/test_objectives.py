@@ -174,7 +174,7 @@ def test_building_uses_what_is_there() -> None:
     [
         (lambda: FeatureDivergence(random(2, 3), 1.5), "threshold=1.5"),
         (lambda: CaptionSuppression(random(2, 3), float("nan")), "threshold=nan"),
-        (lambda: ClassificationMargin(random(1, 3), torch.tensor([0])), "1 class"),
+        (lambda: ClassificationMargin(random(1, 3), torch.tensor([0])), "at least two classes, not 1"),
         (lambda: ClassificationMargin(random(4, 3), torch.tensor([0, 4])), "labels from 0 to 4"),
         (lambda: ClassificationMargin(random(4, 3), torch.tensor([-1])), "labels from -1"),
         (lambda: ClassificationMargin(random(4, 3), torch.tensor([0]), "dlr-targeted"), "needs targets"),

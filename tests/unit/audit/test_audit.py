@@ -311,7 +311,7 @@ def test_an_attack_that_beats_a_certificate_is_a_violation(tmp_path: Path) -> No
     change = put(cosine_to_smoothed_ucb=bound - 1e-3)
     result = audited(tmp_path / "run", attack_change=change)
     assert {finding.rule for finding in result.findings} == {"violation"}
-    (finding,) = (f for f in result.findings if "less than certified" in f.means)
+    (finding,) = (f for f in result.findings if "below its certified bound" in f.means)
     assert {pair for pair, _ in finding.listed} == {"a.parquet#2"}
     # among them the computed bound, the stored one and the one that the attack row was joined with
     assert finding.count == 3
@@ -533,7 +533,7 @@ def test_doubled_attack_rows_are_named(tmp_path: Path) -> None:
         tmp_path / "run", [certificate(i) for i in range(PAIRS)], [outcome(i) for i in (0, 1, 2, 3, 3)]
     )
     (finding,) = audit_run(run).findings
-    assert (finding.rule, finding.listed[0][0]) == ("doubled-attack", "a.parquet#3")
+    assert (finding.rule, finding.listed[0][0]) == ("doubled-row", "a.parquet#3")
 
 
 def test_doubled_attack_rows_are_not_written(tmp_path: Path) -> None:

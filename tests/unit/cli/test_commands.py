@@ -171,7 +171,7 @@ def test_gc_takes_a_short_grace_only_when_nothing_else_runs(tmp_path):
     directory = RunDirectory.create_or_open(str(tmp_path / "run"), make.identity(), make.units(1, 4))
     stray = make.attempt_unit(directory, "u00000-0", [make.ok_row("u00000-0", "pair 0")]).parts[0].file
     refused = smoothcert("gc", tmp_path / "run", "--grace-s", "10", expect=2).err
-    assert "grace_s=10 is shorter than an hour" in refused and "--nothing-else-runs" in refused
+    assert "grace_s=10 is less than an hour" in refused and "--nothing-else-runs" in refused
     line = {"time": time.time(), "worker": "far:7", "event": "progress"}
     (tmp_path / "run" / "workers").mkdir()
     (tmp_path / "run" / "workers" / "far-7.jsonl").write_text(json.dumps(line) + "\n")

@@ -75,8 +75,8 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
         ("{}/*.tar", "matches no file"),
         ("simplecache::{}/a.parquet", "chains file systems"),
         ("s4://bucket/x", "rotocol"),
-        ("{}/empty", "holds no .parquet file: it is empty"),
-        ("{}/texts", "holds no .parquet file, only files with suffix .txt"),
+        ("{}/empty", "has no .parquet file: it is empty"),
+        ("{}/texts", "has no .parquet file, only files with suffix .txt"),
     ],
 )
 def test_what_means_nothing_is_named_with_a_remedy(tmp_path, put, uri, said):
@@ -90,7 +90,7 @@ def test_what_means_nothing_is_named_with_a_remedy(tmp_path, put, uri, said):
 
 
 def test_no_file_twice(tree):
-    with pytest.raises(SourceError, match="means the file '.*a.parquet' twice"):
+    with pytest.raises(SourceError, match="matches the file '.*a.parquet' twice"):
         list_files([tree, f"{tree}/a.parquet"], SUFFIX)
 
 

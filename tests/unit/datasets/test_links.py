@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from smoothcert.datasets import stores
 from smoothcert.errors import ReadError
-from smoothcert.storage import steady, stores
+from smoothcert.storage import steady
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -174,10 +174,10 @@ def test_csv_captions_that_are_not_utf8_or_not_quoted(folder, put, source, read_
         ("m.jsonl", b'{"image": "a", "caption": "b", "id": 1.5}', {"id": "id"}, "is 1.5"),
         ("m.jsonl", b'{"image": "a", "caption": "b", "id": "\\ud800"}', {"id": "id"}, "not plain text"),
         ("m.csv", b"image,caption\na,b\n", {"label": "klass"}, "has no column 'klass'"),
-        ("m.csv", b"image,caption\n", {}, "holds no pairs"),
-        ("m.jsonl", b"", {}, "holds no pairs"),
+        ("m.csv", b"image,caption\n", {}, "has no pairs"),
+        ("m.jsonl", b"", {}, "has no pairs"),
         ("m.csv", b"", {}, "is empty"),
-        ("m.txt", b"image,caption\na,b\n", {}, "is no manifest by its name"),
+        ("m.txt", b"image,caption\na,b\n", {}, "does not have a manifest's file extension"),
     ],
 )
 def test_bad_manifests_stop_before_any_work(folder, put, source, name, content, columns, said):
@@ -205,7 +205,7 @@ def test_a_manifest_shortened_after_planning(listed, source, put):
     manifest = source("manifest", uri)
     (unit,) = manifest.units(100)
     put(uri, b"image,caption\nimages/0.png,one\n")
-    with pytest.raises(SourceError, match="ends after 1 records, but records up to 10 were planned"):
+    with pytest.raises(SourceError, match="ends after 1 records, but the plan has records up to 10"):
         list(manifest.read(unit))
 
 

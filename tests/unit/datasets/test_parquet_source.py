@@ -183,7 +183,7 @@ def test_what_is_no_parquet_file(folder, put, source, content):
 
 def test_an_empty_source(write, source, folder):
     write("a.parquet", {"image": pa.array([], pa.binary()), "caption": pa.array([], pa.string())})
-    with pytest.raises(SourceError, match=r"holds no pairs in 1 file"):
+    with pytest.raises(SourceError, match=r"has no pairs in its 1 file"):
         list(source("parquet", folder).files())
 
 
@@ -269,7 +269,7 @@ def test_a_file_cut_after_planning_is_a_source_error(tmp_path, source, noise):
     parquet = source("parquet", str(path))
     (unit,) = parquet.units(1000)
     pq.write_table(pa.table({"image": [b"x"] * 80, "caption": captions(80)}), path)
-    with pytest.raises(SourceError, match="has 80 rows, but rows up to 90 were planned"):
+    with pytest.raises(SourceError, match="has 80 rows, but the plan has rows up to 90"):
         list(parquet.read(unit))
     path.unlink()
     with pytest.raises(SourceError, match="does not exist"):

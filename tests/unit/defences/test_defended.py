@@ -172,7 +172,7 @@ def test_a_defence_in_training_mode_is_refused(base: Encoder) -> None:
         ({"mapper": "{plain}"}, "smoothcert=None"),
         ({"mapper": "{large}"}, "defence 'bad' does not fit encoder"),
         ({"mapper": "{broken}"}, "cannot be loaded"),
-        ({"mapper": "{name}:widening"}, "keeps the size of features"),
+        ({"mapper": "{name}:widening"}, "has the size of its input"),
         ({"mapper": "{name}:no_module"}, "returned str, not a torch.nn.Module"),
         ({"mapper": "{name}:nothing"}, "has no attribute 'nothing'"),
         ({"purifier": "no_such_module_at_all:f"}, "No module named"),

@@ -132,7 +132,7 @@ def test_check_accepts_a_sound_encoder():
     ("after", "feature_dim", "message"),
     [
         (BatchCentred(), 5, "other images in its batch"),
-        (AlwaysDropout(), 5, "two answers"),
+        (AlwaysDropout(), 5, "returns different features for the same images"),
         (SquareRootOfNegative(), 5, "NaN or infinite"),
         (None, 6, "expected"),
     ],

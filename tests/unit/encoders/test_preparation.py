@@ -64,7 +64,7 @@ def test_a_processor_that_does_more_than_an_affine_map_is_refused():
         def normalize(self, image, mean, std, **kwargs):
             return super().normalize(image**0.5, mean, std, **kwargs)
 
-    with pytest.raises(EncoderError, match="place of the noise is unknown"):
+    with pytest.raises(EncoderError, match="cannot tell where to add the noise"):
         Preparation(Gamma(), model="test")
 
 

@@ -89,7 +89,7 @@ def test_patch_features_are_the_vision_towers_tokens_one_a_patch(family):
 
 def test_an_encoder_without_patches_says_so():
     encoder = KnownEncoder.rotating()
-    with pytest.raises(EncoderError, match="'known' shows no patch features"):
+    with pytest.raises(EncoderError, match="'known' has no patch features"):
         encoder.encode_patches(torch.zeros(1, 3, 4, 4))
 
 

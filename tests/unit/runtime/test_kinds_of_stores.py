@@ -85,7 +85,7 @@ def test_a_run_in_memory_stops_resumes_and_has_the_rows_of_a_run_on_disk(data, t
     assert len(expected) == 40 and rows(f"{runs}/r") == expected
     run = RunDirectory.open(f"{runs}/r")
     assert read_status(run.url).complete and run.exclusive == calm.run.exclusive
-    with pytest.raises(RunDirectoryError, match="what differs"):
+    with pytest.raises(RunDirectoryError, match="the differences are"):
         _ = driver(data, runs, "certify.sigma=0.5").run
     with run.committing():
         assert run.commits.fold(min_new=1)
@@ -109,7 +109,7 @@ def test_the_driver_finds_out_once_how_commits_are_made_and_tells_workers(data, 
     assert first.opening().exclusive is exclusive
     assert first.work("certification", Monitor(lambda result: None)).missing == 0
     assert probes == []
-    assert ("commits: by this driver alone" in caplog.text) is not exclusive
+    assert ("commits: by this driver only" in caplog.text) is not exclusive
     status = read_status(first.url)
     assert [worker.drives for worker in status.workers] == [False] and len(status.drivers) == 1
     assert [each.last_trouble for each in status.drivers] == [None]
@@ -129,7 +129,9 @@ def test_the_rate_of_a_run_that_stopped_long_ago_is_not_shown(data, runs, monkey
     first = driver(data, runs)
     assert first.work("certification", Monitor(lambda result: None)).missing == 0
     status = read_status(first.url)
-    assert status.draws_per_s is not None and "lately" in "".join(status.lines())
+    assert status.draws_per_s is not None and "over the last commits" in "".join(status.lines())
     monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)
     status = read_status(first.url)
-    assert (status.draws_per_s, status.eta_s) == (None, None) and "lately" not in "".join(status.lines())
+    assert (status.draws_per_s, status.eta_s) == (None, None) and "over the last commits" not in "".join(
+        status.lines()
+    )

@@ -24,8 +24,8 @@ def test_folders_of_images_are_certified(tmp_path: Path) -> None:
         (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "data" / label / f"{number}.png")
     driver = Driver(parse_job(JOB.format(uri=tmp_path / "data", runs=tmp_path / "runs")))
-    report = driver.certify(Monitor(lambda result: None))
-    assert report.missing == 0 and report.rows == 6
+    report = driver.work("certification", Monitor(lambda result: None))
+    assert report.missing == 0 and report.done == 6
     with Query([driver.run]) as query:
         rows = query.sql("SELECT * FROM certificates").to_pylist()
     assert all(row["status"] == "ok" and row["label"] == row["pair_id"].split("#")[0] for row in rows)

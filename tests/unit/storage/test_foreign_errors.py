@@ -15,7 +15,7 @@ CASES = [
     (OSError(errno.EROFS, "x"), "read-only", False),
     (PermissionError(errno.EACCES, "x"), "denied", False),
     (FileNotFoundError("x"), "does not exist", False),
-    (NotADirectoryError(errno.ENOTDIR, "x"), "each other's place", False),
+    (NotADirectoryError(errno.ENOTDIR, "x"), "a directory is needed, or the reverse", False),
     (OSError(errno.ENAMETOOLONG, "x"), "too long", False),
     (TimeoutError("x"), "in time", True),
     (ConnectionResetError("x"), "connection", True),

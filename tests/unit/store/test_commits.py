@@ -240,7 +240,7 @@ def test_a_damaged_commit_is_named_with_its_remedy(open_run: Opener, make: Any) 
         run.storage.replace(f"commits/{unit.unit_id}.json", text)
         with pytest.raises(RunDirectoryError, match=f"{unit.unit_id}.json' is damaged") as caught:
             run.commits.load()
-        assert "only this unit is done again" in caught.value.remedy
+        assert "only this unit is repeated" in caught.value.remedy
 
 
 # manifests

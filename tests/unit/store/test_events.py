@@ -151,7 +151,7 @@ def test_what_a_driver_logs_is_kept_and_it_counts_as_no_worker(tmp_path, monkeyp
     text = [(line["event"], line.get("message")) for line in lines(tmp_path)]
     assert text[0] == ("begin", None) and text[-1] == ("end", None)
     assert [message for event, message in text if event == "warning"] == ["worker w-1 is lost"]
-    assert "commits: by this driver alone" in caplog.text
+    assert "commits: by this driver only" in caplog.text
     assert state.last_trouble == "the driver ended: KeyError: 'x'"
     assert next(tmp_path.glob("workers/*")).name.startswith("driver-")
 
@@ -160,6 +160,6 @@ def test_a_driver_on_a_store_with_exclusive_creation_says_so(tmp_path, caplog):
     caplog.set_level(logging.INFO, "smoothcert.runtime")
     with driver_log(Run(Storage(tmp_path)), Monitor(lambda result: None)):
         pass
-    assert "commits: exclusive creation" in caplog.text
+    assert "commits: by workers" in caplog.text
     [state] = read_workers(Storage(tmp_path), now=time.time())
     assert state.last_trouble is None

@@ -362,7 +362,7 @@ def test_a_merged_file_deleted_before_it_counts_stops_the_compaction(
         return real()
 
     monkeypatch.setattr(run.commits, "load", load)
-    with pytest.raises(StoreError, match="was deleted before it counted"):
+    with pytest.raises(StoreError, match="was deleted before it was committed"):
         compact(run)
     assert run.commits.newest_number() == 0
     assert shown(RunDirectory.open(run.url)) == before
@@ -385,7 +385,7 @@ def test_a_merged_file_deleted_as_it_comes_to_count_leaves_every_row(
         return real(previous, table)
 
     monkeypatch.setattr(run.commits, "publish", publish)
-    with pytest.raises(StoreError, match="the files of before count"):
+    with pytest.raises(StoreError, match="the previous files still count"):
         compact(run)
     assert files_gone(run) == [] and shown(RunDirectory.open(run.url)) == before
     collect(RunDirectory.open(run.url), grace=-HOUR, nothing_else_runs=True)
@@ -425,7 +425,7 @@ def test_compaction_takes_the_lease_or_writes_nothing(
     with run.committing():
         fill(run, make)
         files = run.storage.names("certificates")
-        with pytest.raises(RunDirectoryError, match="is being worked on by the driver"):
+        with pytest.raises(RunDirectoryError, match="is in use by the driver"):
             compact(RunDirectory.open(run.url))
         assert run.storage.names("certificates") == files
     assert compact(RunDirectory.open(run.url)).files_after == 1

@@ -338,8 +338,8 @@ def test_json_is_strict_and_whole(summary: Summary) -> None:
 def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     header, body = summary.table()
     assert header == (
-        "radius", "class certified", "right and certified", "cosine >= 0.5", "cosine >= 0.8", "mean cosine",
-        "caption in first k",
+        "radius", "class certified", "certified accuracy", "cosine >= 0.5", "cosine >= 0.8", "mean cosine",
+        "caption in top k",
     )  # fmt: skip
     assert [row[0] for row in body] == ["0.1", "0.3", "1"]
     share = summary.radii[0].unchanged["certified_prediction"]

@@ -70,6 +70,6 @@ def test_gradients_beside_the_subject_are_counted(name: str, smoothed: bool, sur
 @pytest.mark.parametrize("name", ["m-attack", "foa"])
 def test_a_stop_ends_the_search_before_its_next_step(name: str) -> None:
     meter = Witness(stop_at=3 * PAIRS)
-    with pytest.raises(ExecutorError, match="told to stop"):
+    with pytest.raises(ExecutorError, match="asked to stop"):
         search(name, meter)
     assert 3 * PAIRS <= meter.images < 3 * PAIRS + CHUNK
