@@ -138,7 +138,8 @@ def _largest_shift(facts: Facts, tau: FloatArray, low: FloatArray) -> FloatArray
         held = excess >= 0.0
         low[rows[held]], high[rows[~held]] = point[held], point[~held]
         above[rows[held]], below[rows[~held]] = excess[held], excess[~held]
-        rows = rows[(high[rows] - low[rows] > _PRECISION * high[rows]) & (low[rows] < LARGEST_SHIFT)]
+        # (an infinite upper end is wide open)
+        rows = rows[(low[rows] < (1.0 - _PRECISION) * high[rows]) & (low[rows] < LARGEST_SHIFT)]
         if not rows.size:
             break
     return low

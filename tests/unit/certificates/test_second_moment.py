@@ -185,6 +185,13 @@ def test_radius_and_bound_agree() -> None:
     assert np.all(held >= cosine - 2e-5)
     beyond = np.nan_to_num(second_moment_bound(norm, eigenvalue, 1.002 * radius, 0.5), nan=-1)
     assert np.all(beyond < cosine + 2e-5)
+    generator = np.random.default_rng(0)
+    norm, cosine = generator.uniform(0.6, 0.97, 25), generator.choice([0.3, 0.6, 0.9], 25)
+    eigenvalue = generator.uniform(0.1, 0.5, 25) * (1 - norm**2)
+    radius = second_moment_radius(norm, eigenvalue, cosine, 1.0)
+    beyond = np.nan_to_num(second_moment_bound(norm, eigenvalue, 1.002 * radius, 1.0), nan=-1)
+    assert np.all(beyond < cosine + 2e-5)
+    norm, eigenvalue = np.array([0.9, 0.75, 0.6]), np.array([0.05, 0.1, 0.3])
     with_escape = second_moment_radius(norm, eigenvalue, 0.5, 0.5, escape=0.01)
     assert np.all(with_escape <= second_moment_radius(norm, eigenvalue, 0.5, 0.5) * (1 + 1e-3))
 
