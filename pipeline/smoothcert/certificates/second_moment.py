@@ -26,10 +26,10 @@ from smoothcert.certificates.second_moment_dual import (
     rows_of,
 )
 
-_COARSE, _FINE = 112, 700
+_COARSE, _COARSE_FAR, _FINE = 112, 240, 700
 _ROWS_AT_ONCE = 128
 _ANGLES, _AIM = 10, 1e-5
-_PRECISION = 1e-4
+_PRECISION = 3e-4
 _FIRST_BARRIER, _NEXT_BARRIER = 0.03, 1e-3
 _LEAST_SPREAD = 1e-6
 """A smaller eigenvalue counts as this one: the cosine loses less than that."""
@@ -73,7 +73,7 @@ def second_moment_bound(
     ask = (norm > 0.0) & (norm < 1.0) & (rho > 0.0) & (rho <= LARGEST_SHIFT)
     found = np.full(norm.shape, np.nan)
     found[ask] = _bound(_facts(norm[ask], largest[ask], rare[ask]), np.maximum(rho[ask], SMALLEST_SHIFT))
-    return np.asarray(np.fmax(np.fmax(simple, found), _closed_form(norm, largest, rare, rho)))
+    return np.asarray(np.fmax(simple, found))
 
 
 def second_moment_radius(
@@ -96,7 +96,7 @@ def second_moment_radius(
         escape: likewise.
 
     Returns:
-        A verified radius, at most LARGEST_SHIFT sigma and some 1e-4 of itself below the largest; 0 for a cosine of 1 at
+        A verified radius, at most LARGEST_SHIFT sigma and some 3e-4 of itself below the largest; 0 for a cosine of 1 at
         N < 1; NaN for N = 0.
 
     Raises:
@@ -122,15 +122,24 @@ def second_moment_radius(
 
 
 def _largest_shift(facts: Facts, tau: FloatArray, low: FloatArray) -> FloatArray:
-    """Shifts (rows,) at which the cosines are proved, from those that are known to hold: doubled, then halved."""
+    """Shifts (rows,) at which the cosines are proved, from those that are known to hold.
+
+    Doubled until a shift fails, then a bracket closed by secants, with every third step a halving.
+    """
     low, high = low.copy(), np.full(low.shape, np.inf)
+    above, below = 1.0 - tau, np.full(low.shape, np.nan)
     rows = np.arange(low.size)
-    for _ in range(40):
-        point = np.where(np.isinf(high), np.maximum(2.0 * low, 0.25), (low + high) / 2.0)
+    for step in range(60):
+        secant = low + (high - low) * np.clip(above / (above - below), 0.02, 0.98)
+        point = np.where(np.isnan(below) | (step % 3 == 2), (low + high) / 2.0, secant)
+        point = np.where(np.isinf(high), np.maximum(2.0 * low, 0.25), point)
         point = np.clip(point, SMALLEST_SHIFT, LARGEST_SHIFT)[rows]
-        held = _bound(facts.take(rows), point) >= tau[rows]
+        excess = _bound(facts.take(rows), point) - tau[rows]
+        held = excess >= 0.0
         low[rows[held]], high[rows[~held]] = point[held], point[~held]
-        rows = rows[(high[rows] - low[rows] > _PRECISION * high[rows]) & (low[rows] < LARGEST_SHIFT)]
+        above[rows[held]], below[rows[~held]] = excess[held], excess[~held]
+        # (an infinite upper end is wide open)
+        rows = rows[(low[rows] < (1.0 - _PRECISION) * high[rows]) & (low[rows] < LARGEST_SHIFT)]
         if not rows.size:
             break
     return low
@@ -151,12 +160,12 @@ def _bound(facts: Facts, rho: FloatArray) -> FloatArray:
         for start in range(0, same.size, _ROWS_AT_ONCE):
             rows = same[start : start + _ROWS_AT_ONCE]
             result[rows] = _some_rows(facts.take(rows), rho[rows])
-    return result
+    return np.asarray(np.fmax(result, _closed_form(facts, rho)))
 
 
 def _some_rows(facts: Facts, rho: FloatArray) -> FloatArray:
     """Cosines of a few rows: angles and multipliers on a coarse grid, then the first angle that is proved."""
-    coarse = LikelihoodRatio(rho, cells=_COARSE, reach=7.0)
+    coarse = LikelihoodRatio(rho, cells=_COARSE if rho.max() <= 3.0 else _COARSE_FAR, reach=7.0)
     escaping = escaping_share(coarse, facts.rare)
     psi, multipliers, slope = _search(coarse, escaping, facts, rho)
     result = np.full(rho.size, np.nan)
@@ -264,14 +273,13 @@ def _spread_at(norm: FloatArray, spread: FloatArray) -> FloatArray:
     return np.maximum(np.minimum(spread, (1.0 - norm) * (1.0 + norm) * (1 + ROUNDING)), _LEAST_SPREAD)
 
 
-def _closed_form(norm: FloatArray, largest: FloatArray, rare: FloatArray, rho: FloatArray) -> FloatArray:
+def _closed_form(facts: Facts, rho: FloatArray) -> FloatArray:
     """Cosine of sin psi = sqrt((exp(rho^2) - 1) lambda) / N, from the chi-square distance; NaN where there is none.
 
     Unlike one choice of multipliers it holds at every larger N as well, however small lambda.
     """
-    with np.errstate(divide="ignore", over="ignore"):
-        square = np.expm1(rho**2) * np.maximum(largest, 1e-300) / norm**2 * (1 + ROUNDING) + ROUNDING
-    usable = (square < 1.0) & (rare == 0.0) & (norm > 0.0)
+    square = np.expm1(rho**2) * facts.spread / facts.norm**2 * (1 + ROUNDING) + ROUNDING
+    usable = (square < 1.0) & (facts.rare == 0.0)
     return np.where(usable, np.sqrt(1.0 - np.where(usable, square, 0.0)) * (1 - ROUNDING), np.nan)
 
 

@@ -81,16 +81,12 @@ class Bets:
 
     def stakes(self, draws: Array, alpha: float) -> Array:
         """Stakes (rows, n) for draws in order: each uses the pilot and the draws before it."""
-        index = np.arange(1, draws.shape[1] + 1)
-        seen = self.pilot_draws + index - 1.0
-        before = np.cumsum(draws, axis=1) - draws
-        prior = self.pilot_draws * self.mean[:, None]
-        deviations = (draws - (prior + before) / seen) ** 2
-        squares = self.pilot_draws * self.variance[:, None] + np.cumsum(deviations, axis=1) - deviations
-        # a quarter of a draw of the largest variance, so that a pilot without variance does not stake without bound
-        variance = (squares + 0.0625) / (seen + 0.25)
-        draws_counted = index * np.log1p(index) if self.horizon is None else float(self.horizon)
-        return np.asarray(np.sqrt(2.0 * math.log(1.0 / alpha) / (variance * draws_counted)))
+        nothing = np.zeros((len(draws), 1))
+        horizon = nothing if self.horizon is None else nothing + self.horizon
+        prior = self.mean[:, None], nothing + self.pilot_draws, horizon
+        squares = self.pilot_draws * self.variance[:, None]
+        sizes, _ = primed_stakes(draws, alpha, prior, nothing, nothing, squares)
+        return np.asarray(sizes)
 
 
 def choose_bets(pilot: Array, alpha: float, draws: int, *, fixed: bool = False) -> Bets:
@@ -152,6 +148,40 @@ def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> 
     earlier = xp.concatenate((deviation + 0.0 * draws[..., :1], deviations[..., :-1]), -1)
     sizes = xp.sqrt((2.0 * math.log(1.0 / alpha) / xp.log1p(index)) / (earlier + 0.25))
     return sizes, totals, deviations
+
+
+def primed_stakes(
+    draws: Any, alpha: float, prior: tuple[Any, Any, Any], count: Any, total: Any, squares: Any
+) -> tuple[Any, Any]:
+    """Predictable stakes that start from a pilot, and the sums of squares after each draw.
+
+    Args:
+        draws: (..., n), in [0, 1], in order.
+        alpha: level for which the stakes are tuned.
+        prior: (..., 1) each: the pilot's mean, its number of draws (at least 1), and the number of fresh draws that the
+            stakes are tuned to, 0 for none.
+        count: (..., 1) fresh draws seen before.
+        total: (..., 1) their sum.
+        squares: (..., 1) the pilot's squared deviations and theirs, each from the running mean at its time.
+
+    Returns:
+        (stakes, squares), each (..., n): the i-th stake uses what came before the i-th draw; the i-th sum includes it.
+    """
+    xp = array_module(draws)
+    mean, weight, horizon = prior
+    steps = xp.arange(1, draws.shape[-1] + 1, dtype=draws.dtype)
+    if xp is not np:
+        steps = steps.to(draws.device)
+    index = count + steps
+    seen = weight + index - 1.0
+    before = total + xp.cumsum(draws, -1) - draws
+    deviations = (draws - (weight * mean + before) / seen) ** 2
+    after = squares + xp.cumsum(deviations, -1)
+    # A quarter of a draw of the largest variance, so that a pilot without variance does not stake without bound.
+    earlier = xp.concatenate((squares + 0.0 * draws[..., :1], after[..., :-1]), -1)
+    variance = (earlier + 0.0625) / (seen + 0.25)
+    counted = xp.where(horizon > 0.0, horizon + 0.0 * index, index * xp.log1p(index))
+    return xp.sqrt(2.0 * math.log(1.0 / alpha) / (variance * counted)), after
 
 
 def betting_lower_bound(

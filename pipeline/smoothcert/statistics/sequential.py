@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.statistics.betting import FRACTIONS, array_module, stakes
+from smoothcert.statistics.betting import FRACTIONS, Bets, array_module, primed_stakes, stakes
 
 CERTIFIED, UNDECIDED, REFUTED = 1, 0, -1
 
@@ -75,17 +75,23 @@ class SequentialTest:
         self._below = xp.stack([zeros] * len(FRACTIONS))
         self.log_e_values = zeros + 0.0
         self.decisions = xp.zeros_like(thresholds, dtype=xp.int64)
+        # Pilot's mean, number of draws (0: no bets were chosen there), horizon and running squares, and the logarithms
+        # of the gamblers' shares in thirds; None until bets are chosen somewhere.
+        self._prior: list[Any] | None = None
+        self._log_shares: Any = None
         self.reset(range(slots), thresholds)
 
-    def reset(self, slots: Sequence[int], thresholds: Any) -> None:
+    def reset(self, slots: Sequence[int], thresholds: Any, bets: Bets | None = None) -> None:
         """Start anew in some slots.
 
         Args:
             slots: which.
             thresholds: (len(slots), tests).
+            bets: how to bet there, chosen on pilot draws, one row for each of the flattened (len(slots), tests); by
+                default equal shares, and stakes from the fresh draws alone.
 
         Raises:
-            ValueError: a threshold is NaN, or the shape does not fit.
+            ValueError: a threshold is NaN, or a shape does not fit.
         """
         rows, thresholds = list(slots), _unwrap(thresholds)
         shape = (len(rows), self._thresholds.shape[1])
@@ -93,7 +99,11 @@ class SequentialTest:
             raise ValueError(f"thresholds {tuple(thresholds.shape)} do not fit {shape}")
         if not bool((thresholds == thresholds).all()):
             raise ValueError("thresholds must not be NaN")
+        if bets is not None and len(bets.mean) != shape[0] * shape[1]:
+            raise ValueError(f"bets has {len(bets.mean)} rows; give one for each of the {shape} tests")
         self._thresholds[rows] = thresholds
+        if bets is not None or self._prior is not None:
+            self._prime(rows, shape, bets)
         for state in (self._count, self._total, self._deviation, self.log_e_values, self.decisions):
             state[rows] = 0
         self._above[:, rows] = 0.0
@@ -140,16 +150,61 @@ class SequentialTest:
             self._total[rows][..., None],
             self._deviation[rows][..., None],
         )
+        if self._prior is not None:
+            sizes, squares = self._primed(rows, draws, sizes)
         sizes = xp.where(inside, sizes, 0.0)
         above, below = self._capitals(rows, draws, sizes)
         last = xp.clip(used[..., 0] - 1.0, 0.0, None) + self._like(scores, [0.0] * shape[2])
-        self._decide(rows, _log_mean(xp, above), _log_mean(xp, below))
+        if self._log_shares is None:
+            self._decide(rows, _log_mean(xp, above), _log_mean(xp, below))
+        else:
+            shares = self._log_shares[:, rows][..., None]
+            self._decide(rows, _log_mean(xp, above + shares), _log_mean(xp, below + shares))
         some = used[..., 0] > 0.0
         for state, values in ((self._total, totals), (self._deviation, deviations)):
             state[rows] = xp.where(some, self._take(values, last), state[rows])
+        if self._prior is not None:
+            self._prior[3][rows] = xp.where(some, self._take(squares, last), self._prior[3][rows])
         self._count[rows] = self._count[rows] + used[..., 0]
         self._above[:, rows] = above[..., -1]
         self._below[:, rows] = below[..., -1]
+
+    def _prime(self, rows: list[int], shape: tuple[int, int], bets: Bets | None) -> None:
+        """Take over what the pilot showed in some slots, or forget it."""
+        if self._prior is None:
+            self._prior = [self._thresholds * 0.0 for _ in range(4)]
+            self._log_shares = self._xp.stack([self._thresholds * 0.0] * len(FRACTIONS))
+        for state in self._prior:
+            state[rows] = 0.0
+        self._log_shares[:, rows] = 0.0
+        if bets is None:
+            return
+        horizon = float(bets.horizon or 0)
+        values = [
+            np.asarray(v) for v in (bets.mean, bets.pilot_draws, horizon, bets.pilot_draws * bets.variance)
+        ]
+        for state, value in zip(self._prior, values, strict=True):
+            state[rows] = self._like(
+                self._thresholds, np.broadcast_to(value, shape[0] * shape[1]).reshape(shape)
+            )
+        with np.errstate(divide="ignore"):
+            shares = np.log(len(FRACTIONS) * bets.weights.T).reshape(len(FRACTIONS), *shape)
+        self._log_shares[:, rows] = self._like(self._thresholds, shares)
+
+    def _primed(self, rows: list[int], draws: Any, sizes: Any) -> tuple[Any, Any]:
+        """Stakes with the pilot's in the tests that have them, and the squares after each draw."""
+        assert self._prior is not None
+        xp = self._xp
+        mean, weight, horizon, squares = (state[rows][..., None] for state in self._prior)
+        own, after = primed_stakes(
+            draws,
+            self._alpha,
+            (mean, xp.clip(weight, 1.0, None), horizon),
+            self._count[rows][..., None],
+            self._total[rows][..., None],
+            squares,
+        )
+        return xp.where(weight > 0.0, own, sizes), after
 
     def _capitals(self, rows: list[int], draws: Any, sizes: Any) -> tuple[Any, Any]:
         """Log capital of every gambler after every draw, (fractions, rows, tests, n), in both directions."""

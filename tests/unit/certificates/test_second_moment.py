@@ -185,6 +185,13 @@ def test_radius_and_bound_agree() -> None:
     assert np.all(held >= cosine - 2e-5)
     beyond = np.nan_to_num(second_moment_bound(norm, eigenvalue, 1.002 * radius, 0.5), nan=-1)
     assert np.all(beyond < cosine + 2e-5)
+    generator = np.random.default_rng(0)
+    norm, cosine = generator.uniform(0.6, 0.97, 25), generator.choice([0.3, 0.6, 0.9], 25)
+    eigenvalue = generator.uniform(0.1, 0.5, 25) * (1 - norm**2)
+    radius = second_moment_radius(norm, eigenvalue, cosine, 1.0)
+    beyond = np.nan_to_num(second_moment_bound(norm, eigenvalue, 1.002 * radius, 1.0), nan=-1)
+    assert np.all(beyond < cosine + 2e-5)
+    norm, eigenvalue = np.array([0.9, 0.75, 0.6]), np.array([0.05, 0.1, 0.3])
     with_escape = second_moment_radius(norm, eigenvalue, 0.5, 0.5, escape=0.01)
     assert np.all(with_escape <= second_moment_radius(norm, eigenvalue, 0.5, 0.5) * (1 + 1e-3))
 
@@ -197,6 +204,11 @@ def test_ends() -> None:
     assert np.isnan(second_moment_bound(0.3, 0.9, 2.0, 1.0))
     assert float(second_moment_bound(0.9, 0.0, 1.0, 1.0)) > 0.99  # no scatter at all, up to a floor
     assert float(second_moment_bound(0.9, 0.05, 1e-9, 1.0)) > 1 - 1e-6
+    for rho in (3.1, 4.4, 5.2, 6.0):  # far out there is nothing but what hardly scatters
+        floor = float(closed_form(np.array(0.999), np.array(1e-6), np.array(rho)))
+        assert floor != floor or float(second_moment_bound(0.999, 1e-6, rho, 1.0)) >= floor - 1e-4
+        assert not float(second_moment_bound(0.999, 1e-6, rho, 1.0, escape=1e-6)) > 1.0
+    assert float(second_moment_radius(0.999, 1e-6, 0.5, 0.5)) > 1.5
     assert second_moment_bound(np.full((2, 1), 0.9), [0.01, 0.02, 0.03], 0.5, 1.0).shape == (2, 3)
     assert second_moment_bound(np.empty(0), 0.1, 0.5, 1.0).shape == (0,)
     assert float(second_moment_radius(1.0, 0.0, 0.5, 0.5)) == pytest.approx(3.0)
