@@ -34,11 +34,10 @@ def attack(
         ),
     ] = None,
 ) -> None:
-    """Attack every pair of a job, certifying first where needed. Run the same command again to resume.
+    """Like certify, for a job that has attacks; with --retry, attack quarantined pairs again.
 
-    The attacks are those of the job's section 'attacks'; rows go into the job's run directory, and the audit runs at
-    the end. Exit codes: as certify; 1 the audit found something; 5 attack units without rows, or workers failed; 6 more
-    quarantined pairs than output.quarantine_budget, certified or attacked.
+    Pairs that have no certificate yet are certified first. Results go into the table attacks of the same run, and the
+    audit compares them with the certificates at the end. Exit codes are those of certify.
     """
     job = load_job(job_file, overrides(set_, executor))
     if not job.attacks:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
 import typer
 
@@ -35,19 +36,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("plan")(plan)
-app.command("certify")(certify)
-app.command("attack")(attack)
-app.command("audit")(audit)
-app.command("status")(status)
-app.command("query", help=QUERY_HELP)(query)
-app.command("ls")(ls)
-app.command("retry")(retry)
-app.command("compact")(compact)
-app.command("gc")(gc)
-app.command("track")(track)
-app.command("demo-data")(demo_data)
-app.command("doctor")(doctor)
+
+
+def _reflow(text: str) -> str:
+    """A docstring as help: each paragraph one line, which the terminal's width breaks."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "plan": plan,
+    "certify": certify,
+    "attack": attack,
+    "audit": audit,
+    "status": status,
+    "ls": ls,
+    "query": query,
+    "retry": retry,
+    "compact": compact,
+    "gc": gc,
+    "track": track,
+    "demo-data": demo_data,
+    "doctor": doctor,
+}
+for name, command in _COMMANDS.items():
+    app.command(name, help=QUERY_HELP if command is query else _reflow(command.__doc__ or ""))(command)
 
 _debug = False
 
