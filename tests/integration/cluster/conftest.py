@@ -30,7 +30,7 @@ NOT_NUMBERS = {"run_id", "unit_id", "attempt", "source_uri"}
 
 JOB = """
 name: faults
-data: {{format: parquet, uri: "{data}"}}
+data: {{format: parquet, uri: "{data}", columns: {{label: null}}}}
 encoder: {{model: "test:faulty", threads: 1, slots: 2, chunk: 8}}
 certify: {{sigma: 0.25, pilot_draws: 15, max_draws: {draws}, radii: [0.1, 0.2], cosines: [0.5]}}
 zero_shot: {{labels: [one, two, three]}}
