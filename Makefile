@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check schemas clean
+.PHONY: demo test test-fast check schemas clean
 
 demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
@@ -14,6 +14,10 @@ demo: $(INSTALLED)
 # the long ones, which start Ray, come first (tests/conftest.py)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder
+
+# Before every commit: no Ray, no servers, nothing slow
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --fast tests/unit
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

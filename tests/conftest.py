@@ -1,7 +1,10 @@
 """How the tests share two processes (`make test`): one has all tests on the shared Ray cluster, one after the other,
 and the other those that start a Ray of their own; the rest goes file by file to whichever has time.
+
+`make test-fast` leaves out whatever starts Ray, a server or another process, and what is slow.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,35 @@ OWN_RAY = (
     "tests/integration/test_certify_ray.py",
 )
 SHARED_RAY = ("tests/integration/cluster/",)
+NOT_FAST = (
+    "tests/integration/",
+    "tests/statistical/",
+    "tests/unit/adding/",
+    "tests/unit/datasets/test_links.py",
+    "tests/unit/datasets/test_object_store.py",
+    "tests/unit/runtime/test_ray_address.py",
+    "tests/unit/store/test_lease.py",
+    "tests/unit/test_infra.py",
+    "tests/unit/test_wheel.py",
+)
+"""Tests with Ray, servers or processes of their own."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="without Ray, servers and slow tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--fast"):
+        return
+    root = Path(__file__).parents[1]
+    fast, rest = [], []
+    for item in items:
+        place = item.path.relative_to(root).as_posix()
+        slow = place.startswith(NOT_FAST) or item.get_closest_marker("slow") is not None
+        (rest if slow else fast).append(item)
+    config.hook.pytest_deselected(items=rest)
+    items[:] = fast
 
 
 @pytest.hookimpl(optionalhook=True)
