@@ -336,7 +336,7 @@ class Gradless(KnownEncoder):
         ([SIGNS | {"budget": -1.0}], "budget=-1"),
         ([SIGNS | {"step": 3}], "did you mean 'steps'"),
         ([SIGNS | {"settings": {"random_strat": True}}], "did you mean 'random_start'"),
-        ([SIGNS | {"settings": {"random_start": "no"}}], "settings.random_start='no' does not fit"),
+        ([SIGNS | {"settings": {"random_start": "no"}}], "settings.random_start='no' is not valid"),
         ([SIGNS | {"objective": "matching"}], "needs a target"),
         ([SIGNS | {"objective": "retrieval"}], "needs the section 'retrieval'"),
         ([SIGNS | {"attack": "cw"}], "does not work in norm 'linf'"),
@@ -518,7 +518,7 @@ def test_quarantined_attacks_are_made_again_on_request(
     # the encoder still broke under the other attack
     assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
     said = capsys.readouterr().err
-    assert "1 quarantined pairs to attack again" in said and "2 more belong to attacks" in said
+    assert "attacking 1 quarantined pairs again" in said and "2 more belong to attacks" in said
     third = state()
     for pair in bright:
         assert {error for _, _, error in third[pair]} == {None}
@@ -528,7 +528,7 @@ def test_quarantined_attacks_are_made_again_on_request(
     }
     known = run.commits.unit_ids()
     assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
-    assert "0 quarantined pairs to attack again" in capsys.readouterr().err
+    assert "attacking 0 quarantined pairs again" in capsys.readouterr().err
     assert run.commits.unit_ids() == known
     # with all attacks made again the audit has nothing to object, but says what was there before
     assert attack_again(faulty([PGD, other]), NAN) == 0

@@ -247,7 +247,7 @@ def test_bad_subjects_and_surrogates_fail_before_anything_is_made(
 
 def test_bad_defences_fail_before_anything_is_made(driver: Callable[..., Driver], folder: Path) -> None:
     for override, said in (
-        ("defences.bare={mapper: a.safetensors}", "'bare' is no name for a defence"),
+        ("defences.bare={mapper: a.safetensors}", "'bare' is not a valid defence name"),
         ("defences.empty={}", "names neither purifier nor mapper"),
         ("defences.blurred.purifier=blur.pt", "neither a .safetensors file nor of the form module:callable"),
         ("defences.blurred.purifier=gone.safetensors", "purifier='gone.safetensors' cannot be loaded"),
@@ -260,6 +260,6 @@ def test_bad_defences_fail_before_anything_is_made(driver: Callable[..., Driver]
 
 def test_foa_needs_an_encoder_with_patches(driver: Callable[..., Driver], folder: Path) -> None:
     foa = MATCH | {"attack": "foa", "target_image": str(folder / "target-0.png")}
-    with pytest.raises(EncoderError, match="'foa' needs patch features, which encoder 'known' lacks"):
+    with pytest.raises(EncoderError, match="'foa' needs patch features, but encoder 'known' has none"):
         run_job(driver([foa], base=KnownEncoder.rotating(input_size=(8, 8))))
     assert not (folder / "runs").exists()

@@ -26,7 +26,7 @@ from smoothcert.cli.attack import choose_again
 from smoothcert.cli.running import run_job
 from smoothcert.datasets import UnitSpec
 from smoothcert.encoders import Encoder, KnownEncoder
-from smoothcert.errors import EncoderError, JobError
+from smoothcert.errors import EncoderError, JobError, SourceError
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
@@ -147,7 +147,7 @@ def test_a_retry_that_fails_does_not_end_green_and_leaves_the_rows_as_they_were(
     capsys.readouterr()
     assert again() == exit_codes.MISSING_ROWS
     said = capsys.readouterr().err
-    assert "4 quarantined pairs to attack again" in said and "a bug" in said
+    assert "attacking 4 quarantined pairs again" in said and "a bug" in said
     assert rows(made().run, shown) == first
     report = made().work("attacks", quiet(), choose(made().run, ATTACKS, "true", option="--retry"))
     # a unit of retries for each of the two units of two pairs
@@ -292,7 +292,7 @@ def test_few_draws_are_said_before_work(driver: Made, tmp_path: Path) -> None:
     finally:
         logger.removeHandler(listener)
     assert listener.runs.exists()
-    warning = "attacks.1 (pgd): eot_draws=8 (use 64 or more) and evaluate_draws=64 (use 1,000 or more)"
+    warning = "attacks.1 (pgd): eot_draws=8 (use at least 64) and evaluate_draws=64 (use at least 1,000)"
     ((said, late),) = listener.heard
     assert said.startswith(warning) and not late, "once, of the attack under noise, before anything is made"
 
@@ -379,7 +379,7 @@ def test_one_pair_with_a_label_is_enough_wherever_it_is(driver: Made) -> None:
     def check(*given: str) -> None:
         driver([wins], *given, encoder=known(Worded), images=images, labels=labels).check()
 
-    with pytest.raises(JobError, match="none of the pairs has what objective 'classification' needs"):
+    with pytest.raises(SourceError, match="no pair has a label"):
         check()
     labels[37] = "odd"
     check("executor.pairs_per_unit=32")

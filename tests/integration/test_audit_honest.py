@@ -48,7 +48,7 @@ def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]], **more: A
     return json.dumps(
         {
             "name": "honest",
-            "data": {"format": "parquet", "uri": str(data)},
+            "data": {"format": "parquet", "uri": str(data), "columns": {"label": None}},
             "encoder": {"model": "bundled:digits-clip", "device": "cpu", "threads": 1},
             "certify": {
                 "sigma": 0.25,

@@ -201,7 +201,7 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
     code, _, err = smoothcert("retry", run, "--where", "no_such_column = 1")
     assert code == 2 and "no_such_column" in err
     code, _, err = smoothcert("retry", run, "--where", "true", "--set", "certify.sigma=0.5")
-    assert code == 2 and "numbers depend on" in err
+    assert code == 2 and "results depend on" in err
     on_ray = ("--executor", "ray", "--set", "executor.workers=1")
     code, _, err = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them", *on_ray)
     assert code == 6 and "9 quarantined pairs to run again" in err and "executor ray" in err
@@ -220,7 +220,7 @@ def test_a_second_signal_leaves_at_once_with_its_own_code(job_file, tmp_path):
                 assert line, "it ended before"
             process.send_signal(signal.SIGTERM)
             out, err = process.stdout.read(), process.stderr.read()
-            assert process.wait(60) == 143 and "leaving" in err and "certified" not in out, (out, err)
+            assert process.wait(60) == 143 and "quitting now" in err and "certified" not in out, (out, err)
         finally:
             process.kill()
 

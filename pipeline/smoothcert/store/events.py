@@ -126,6 +126,7 @@ class WorkerState:
         worker: host and process; of drivers with ``DRIVER`` before it.
         said_at: when, in seconds since 1970.
         alive: whether it neither ended nor fell silent.
+        ended: whether it said that it ended.
         units: in flight.
         draws, units_done: in its life.
         last_trouble: its last error or warning, and when that was.
@@ -135,6 +136,7 @@ class WorkerState:
     worker: str
     said_at: float
     alive: bool
+    ended: bool
     units: tuple[str, ...]
     draws: int
     units_done: int
@@ -153,7 +155,7 @@ class WorkerState:
 
     def describe(self) -> str:
         """For people."""
-        state = "working" if self.alive else "not responding"
+        state = "working" if self.alive else "ended" if self.ended else "not responding"
         return f"{self.worker}  {state}, {self.units_done:,} units done, {len(self.units)} in flight"
 
 
@@ -173,6 +175,7 @@ def _state(data: bytes, now: float) -> WorkerState | None:
     return WorkerState(
         worker=last["worker"],
         said_at=last["time"],
+        ended=last["event"] == "end",
         alive=last["event"] != "end" and now - last["time"] < _SILENT_S,
         units=tuple(last.get("units", ())) if last["event"] != "end" else (),
         draws=last.get("draws", 0),
