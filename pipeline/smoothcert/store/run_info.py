@@ -19,8 +19,10 @@ from smoothcert.job.section import STORED
 from smoothcert.redaction import redact
 from smoothcert.store.tables.registry import TABLES
 
-RUN_FORMAT = 1
-"""Version of run.json and of the directory's layout."""
+RUN_FORMAT = 2
+"""Version of run.json and of the directory's layout. In 1, commits of attacks counted no rows: who reads only that would
+take those of 2 for certified pairs."""
+_READ = (1, RUN_FORMAT)
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
 """Another version of these may round otherwise; it makes no other run, but it should be known."""
 
@@ -138,9 +140,9 @@ class RunInfo:
         """
         try:
             data: dict[str, Any] = json.loads(text)
-            if data["format"] != RUN_FORMAT:
+            if data["format"] not in _READ:
                 raise RunDirectoryError(
-                    f"'{origin}' has format {data['format']}; this version reads {RUN_FORMAT}",
+                    f"'{origin}' has format {data['format']}; this version reads up to {RUN_FORMAT}",
                     remedy="use the version of smoothcert that wrote it: "
                     + str(data.get("code_version", "unknown")),
                 )
