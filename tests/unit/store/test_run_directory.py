@@ -101,7 +101,7 @@ def test_a_newer_format_is_told(open_run: Opener) -> None:
     run = open_run()
     data = json.loads(run.storage.read("run.json"))
     run.storage.replace("run.json", json.dumps({**data, "format": 3}).encode())
-    with pytest.raises(RunDirectoryError, match="format 2"):
+    with pytest.raises(RunDirectoryError, match="format 3"):
         RunDirectory.open(run.url)
     run.storage.replace("run.json", json.dumps({**data, "tables": {"certificates": 9}}).encode())
     with pytest.raises(RunDirectoryError, match="version 9"):
