@@ -20,7 +20,7 @@ from smoothcert.redaction import redact
 from smoothcert.store.tables.registry import TABLES
 
 RUN_FORMAT = 2
-"""Version of run.json and of the directory's layout. In 1, commits of attacks counted no rows: a reader of 1 alone would
+"""Version of run.json and of the directory's layout. In 1, commits of attacks counted no rows: who reads 1 alone would
 take those of 2 for certified pairs."""
 _READ = (1, RUN_FORMAT)
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
