@@ -28,6 +28,7 @@ from smoothcert.audit.tables import table_rules
 from smoothcert.audit.textual import pool_of, textual_rules
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
+from smoothcert.runtime.plan import DATA_FILE
 from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
 from smoothcert.store import ATTACKS, CERTIFICATES, TABLES, RunDirectory, RunInfo
@@ -252,6 +253,7 @@ def _related(run: RunDirectory, others: Sequence[RunDirectory]) -> list[RunDirec
             theirs.data_digest == info.data_digest
             and theirs.job.data.format == info.job.data.format
             and theirs.job.data.columns == info.job.data.columns
+            and _images_of(other) == _images_of(run)
         )
         if same and theirs.run_id != info.run_id and theirs.run_id not in found:
             with Query([other]) as query:
@@ -260,6 +262,12 @@ def _related(run: RunDirectory, others: Sequence[RunDirectory]) -> list[RunDirec
                 ):
                     found[theirs.run_id] = other
     return list(found.values())
+
+
+def _images_of(run: RunDirectory) -> str:
+    """Digest of the image files that the data named when the run was planned; empty where images are inside."""
+    text = run.read_document(DATA_FILE)
+    return "" if text is None else str(json.loads(text).get("images", ""))
 
 
 def _about(run: RunDirectory, related: Sequence[RunDirectory]) -> Others:

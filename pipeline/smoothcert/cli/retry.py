@@ -44,14 +44,25 @@ def retry(
     from smoothcert.cli.running import StopSignals, run_phase
     from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.executor import Monitor
-    from smoothcert.store import RunDirectory
+    from smoothcert.runtime.retry import of_tasks
+    from smoothcert.store import CERTIFICATES, RunDirectory
 
     run = RunDirectory.open(run_url)
-    driver = Driver(_job_of(run.info.job, run.url, overrides(set_, executor)), mending=True)
+    job = _job_of(run.info.job, run.url, overrides(set_, executor))
+    certificates = table == CERTIFICATES.name
+    if certificates:  # then nothing that only attacks need is loaded
+        job = job.model_copy(update={"attacks": ()})
+    driver = Driver(job, mending=certificates)
     terminal = Terminal(stderr=True)
     phase = _phase_of(driver, table)
-    chosen = _choose(run, table, where, terminal)
-    terminal.say(f"{sum(map(len, chosen.values())):,} quarantined pairs to run again")
+    found = _choose(run, table, where, terminal)
+    chosen = of_tasks(found, {task.task_id for task in phase.tasks})
+    terminal.say(f"{_count(chosen):,} quarantined pairs to run again")
+    if other := _count(found) - _count(chosen):
+        left = f"{other:,} quarantined pairs are of attacks that the run's job does not have"
+        if not chosen:
+            raise JobError(left, remedy=_ATTACK_THEM)
+        terminal.say(f"{left}: {_ATTACK_THEM}")
     if not chosen:
         return
     failed: list[str] = []
@@ -63,6 +74,10 @@ def retry(
 
     code = run_phase(driver, phase, again, StopSignals(terminal))
     sys.exit(code or (exit_codes.MISSING_ROWS if failed else 0))
+
+
+def _count(chosen: Chosen) -> int:
+    return sum(map(len, chosen.values()))
 
 
 def _phase_of(driver: Driver, table: str) -> Phase:
@@ -114,7 +129,7 @@ def _count_attacked(run: RunDirectory, where: str) -> int:
     from smoothcert.store import ATTACKS
 
     try:
-        return sum(map(len, choose(run, ATTACKS, where, option="--where").values()))
+        return _count(choose(run, ATTACKS, where, option="--where"))
     except QueryError:
         return 0
 

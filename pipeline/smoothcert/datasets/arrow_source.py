@@ -15,7 +15,7 @@ from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import RowGroups
 from smoothcert.datasets.parquet_cells import captions_of
-from smoothcert.datasets.parquet_labels import count_values
+from smoothcert.datasets.parquet_labels import count_fixed, count_values
 from smoothcert.datasets.parquet_rows import Row, check_key_column
 from smoothcert.datasets.parquet_source import ParquetSource
 from smoothcert.datasets.records import Pair, UnitSpec, pair_id
@@ -93,7 +93,7 @@ class ArrowSource(ParquetSource):
         """Count whole batches by value."""
         for columns, batch, low, high in self._batches(unit):
             if columns.label is None or columns.label in columns.fixed:
-                tally.add(columns.fixed.get(columns.label or ""), high - low)
+                count_fixed(columns, high - low, tally)
             else:
                 values = pa.chunked_array([batch.column(columns.label).slice(low, high - low)])
                 count_values(values, columns.label, columns.class_names, tally)

@@ -85,6 +85,9 @@ class ManifestSource(FileSource):
             self._parquet.count_labels(unit, tally)
             return
         for _, record in _keyed_records(unit, self.data.columns):
+            if record.error is not None:
+                tally.refused += 1
+                continue
             try:
                 tally.add(_label(record.fields, self.data))
             except LabelError:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from smoothcert.datasets.columns import ParquetColumns
 from smoothcert.datasets.files import store_trouble
 from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.records import UnitSpec
@@ -38,6 +39,18 @@ def count_column(
             else:
                 count_values(values.slice(low - first, high - low), column, class_names, tally)
         first += size
+
+
+def count_fixed(columns: ParquetColumns, rows: int, tally: LabelTally) -> None:
+    """Count a label that all rows of a file share: that of its folder, or none."""
+    if columns.label is None:
+        tally.add(None, rows)
+        return
+    try:
+        value = columns.fixed.get(columns.label)
+        tally.add(label_from(value, f"column '{columns.label}'", columns.class_names), rows)
+    except LabelError:
+        tally.refused += rows
 
 
 def count_values(values: pa.ChunkedArray, column: str, class_names: Sequence[str], tally: LabelTally) -> None:

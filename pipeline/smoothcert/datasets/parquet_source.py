@@ -16,7 +16,7 @@ from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import RowGroups
 from smoothcert.datasets.parquet_cells import captions_and_label, captions_of, cell
-from smoothcert.datasets.parquet_labels import count_column
+from smoothcert.datasets.parquet_labels import count_column, count_fixed
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
 from smoothcert.datasets.records import Pair, UnitSpec, broken_pair, pair_id
 from smoothcert.datasets.source import FileSource, Scan
@@ -69,7 +69,7 @@ class ParquetSource(FileSource):
         with open_parquet(unit.source_uri) as reader:
             columns = self._columns(reader, unit.source_uri)
             if columns.label is None or columns.label in columns.fixed:
-                tally.add(columns.fixed.get(columns.label or ""), len(unit))
+                count_fixed(columns, len(unit), tally)
             else:
                 count_column(reader, unit, columns.label, columns.class_names, tally)
 

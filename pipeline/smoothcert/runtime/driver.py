@@ -19,7 +19,7 @@ from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.opening import Opening
-from smoothcert.runtime.plan import Plan, make_plan
+from smoothcert.runtime.plan import DATA_FILE, Plan, make_plan
 from smoothcert.runtime.results import UnitResult, UnitWriter
 from smoothcert.runtime.retry import Chosen, of_tasks, pending, retry_units
 from smoothcert.storage import join
@@ -34,7 +34,6 @@ from smoothcert.work.tasks import Phase, phases_of, resolve
 log = logging.getLogger(__name__)
 
 _POOL_FILE = "plan/pool.json"
-_DATA_FILE = "plan/data.json"
 _FOLD_EVERY = 512
 """Commits between two manifest snapshots while a run goes on."""
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -154,7 +153,7 @@ class Driver:
 
         A retry is for mended images: it takes them as they are now.
         """
-        stored = run.read_document(_DATA_FILE)
+        stored = run.read_document(DATA_FILE)
         now = self.plan.images_digest
         changed = stored is not None and json.loads(stored).get("images", now) != now
         if changed and not self._mending:
@@ -164,7 +163,7 @@ class Driver:
                 f"were mended: smoothcert retry {run.url} --where true",
             )
         if stored is None or changed:
-            run.write_document(_DATA_FILE, self.plan.about_data().encode())
+            run.write_document(DATA_FILE, self.plan.about_data().encode())
 
     def check(self) -> None:
         """Raise whatever can be known to be wrong with any task before any work.
@@ -199,7 +198,6 @@ class Driver:
         Raises:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
-        self._mending = True
         phase = self.phase(phase_name)
         mine = of_tasks(again, {task.task_id for task in phase.tasks})
         return self._run(phase, monitor, mine, lambda state: retry_units(self.run, mine, state))

@@ -15,6 +15,9 @@ DRAWS_PER_UNIT = 250_000
 SMALLEST_PARALLELISM = 8
 """Small inputs are cut into at least so many units, so that first rows appear early and workers share."""
 
+DATA_FILE = "plan/data.json"
+"""Where a run keeps ``Plan.about_data``."""
+
 
 @dataclass(frozen=True)
 class Plan:

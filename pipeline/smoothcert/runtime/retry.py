@@ -118,14 +118,22 @@ def pending(
         committed: its commits.
         again: chosen pairs; those of other tasks are left out.
     """
+    # retries first: while open units are worked on, rows change, and what is stale would be read from two states
+    retries = _retries(run, tasks, committed, again)
     for task in tasks:
         yield from run.pending(committed, task.task_id)
+    yield from retries
+
+
+def _retries(
+    run: RunDirectory, tasks: Collection[Task], committed: Committed, again: Mapping[str, tuple[str, ...]]
+) -> list[RetryUnit]:
     stale: Chosen = {}
     for task in {task.table.name: task for task in tasks if task.rests_on is not None}.values():
         assert task.rests_on is not None
         stale = merge(stale, stale_pairs(run, committed, task.table, task.rests_on))
     mine = of_tasks(merge(stale, again), {task.task_id for task in tasks})
-    yield from retry_units(run, mine, committed)
+    return list(retry_units(run, mine, committed))
 
 
 def _pairs_by_unit(query: Query, rows: str) -> Chosen:

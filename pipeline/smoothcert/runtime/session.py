@@ -185,7 +185,9 @@ class Session:
     def _take(self) -> _OpenUnit | None:
         """The next unit; waits for it. None at the end."""
         held, self._next = self._next, None
-        return self._units.get() if held is None else held
+        if held is None and (held := self._units.get()) is None:
+            self._units.put(None)  # the end, also for whoever asks next
+        return held
 
     def _worker_of(self, held: _OpenUnit) -> Worker | None:
         """The worker of a unit's task; None, and the unit has failed, where it cannot be had."""

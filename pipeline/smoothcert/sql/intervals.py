@@ -31,29 +31,33 @@ _TERM = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
 _SLACK = 1e-9
 _HALF = f"""(sqrt(2.0 * {_TERM!r} * var_samp((x - least) / (most - least)) / count(x))
     + 7.0 * {_TERM!r} / (3.0 * (count(x) - 1)) + {_SLACK!r}) * (most - least)"""
+# in every field: a query that takes one of them computes no other
+_CHECK = """
+            WHEN least >= most THEN error('mean_interval: least must be below most')
+            WHEN min(x) < least OR max(x) > most THEN error(
+                'mean_interval: x holds ' || (CASE WHEN min(x) < least THEN min(x) ELSE max(x) END)::VARCHAR
+                || ', outside of least=' || (least)::VARCHAR || ' and most=' || (most)::VARCHAR
+                || '; name its range, e.g. mean_interval(x, least := -1, most := 1)')"""
 _SORTED = "list_sort(list(x) FILTER (x IS NOT NULL))"
 
 _MACROS = (
     """CREATE MACRO share_interval(holds, finished := true) AS {
         'n': count(*),
-        'share': count_if(holds) / nullif(count(*), 0),
-        'low': share_low(count_if(holds), count(*), (finished)::INTEGER),
-        'high': share_high(count_if(holds), count(*), (finished)::INTEGER)
+        'share': coalesce(count_if(holds), 0) / nullif(count(*), 0),
+        'low': share_low(coalesce(count_if(holds), 0), count(*), (finished)::INTEGER),
+        'high': share_high(coalesce(count_if(holds), 0), count(*), (finished)::INTEGER)
     }""",
     # empirical Bernstein (Maurer and Pontil 2009, theorem 4), from moments, each side at half of the failures
     f"""CREATE MACRO mean_interval(x, least := 0, most := 1) AS {{
         'n': count(x),
-        'mean': avg(x),
-        'low': CASE
-            WHEN least >= most THEN error('mean_interval: least must be below most')
-            WHEN min(x) < least OR max(x) > most THEN error(
-                'mean_interval: x holds ' || (CASE WHEN min(x) < least THEN min(x) ELSE max(x) END)::VARCHAR
-                || ', outside of least=' || (least)::VARCHAR || ' and most=' || (most)::VARCHAR
-                || '; name its range, e.g. mean_interval(x, least := -1, most := 1)')
+        'mean': CASE {_CHECK} ELSE avg(x) END::DOUBLE,
+        'low': CASE {_CHECK}
             WHEN count(x) = 0 THEN NULL
             WHEN count(x) = 1 THEN least
             ELSE greatest(least, avg(x) - {_HALF}) END::DOUBLE,
-        'high': CASE WHEN count(x) = 0 THEN NULL WHEN count(x) = 1 THEN most
+        'high': CASE {_CHECK}
+            WHEN count(x) = 0 THEN NULL
+            WHEN count(x) = 1 THEN most
             ELSE least(most, avg(x) + {_HALF}) END::DOUBLE
     }}""",
     f"""CREATE MACRO quantile_interval(x, q) AS {{

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ RUN_FORMAT = 2
 """Version of run.json and of the directory's layout. In 1, commits of attacks counted no rows: who reads 1 alone would
 take those of 2 for certified pairs."""
 _READ = (1, RUN_FORMAT)
+_RUN_ID = re.compile(r"[A-Za-z0-9._-]+")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pillow", "pyarrow")
 """Another version of these may round otherwise; it makes no other run, but it should be known."""
 
@@ -155,6 +157,10 @@ class RunInfo:
                 "created",
                 "plan",
             )
+            if not _RUN_ID.fullmatch(data["run_id"]):
+                raise ValueError(
+                    f"run_id {data['run_id']!r:.60} has other characters than letters, digits, '.', '_', '-'"
+                )
             info = cls(
                 **{name: data[name] for name in names},
                 units=data["units"],

@@ -66,6 +66,7 @@ def metrics(summary: Summary) -> dict[str, float]:
     found: dict[str, float] = {
         "pairs": summary.pairs,
         "ok": summary.ok,
+        "unknown_labels": summary.unknown_labels,
         "draws": summary.draws,
         "pilot_draws": summary.pilot_draws,
         "expected_false_certificates": summary.expected_false_certificates,

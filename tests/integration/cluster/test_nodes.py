@@ -14,14 +14,14 @@ def test_a_raylet_killed_with_all_its_workers(start, plug, check, tools, cluster
     from smoothcert.runtime import ledger as module
 
     losses = []
-    lost = module.Ledger.lost
+    lose = module.Ledger.lose
 
     def note(ledger, worker, loss):
         if ledger._running.get(worker):  # without a unit it may count as dead: there is no pair to blame
             losses.append(loss)
-        return lost(ledger, worker, loss)
+        return lose(ledger, worker, loss)
 
-    monkeypatch.setattr(module.Ledger, "lost", note)
+    monkeypatch.setattr(module.Ledger, "lose", note)
     import ray
 
     spot = cluster.add_node(num_cpus=1, resources={"spot": 1}, object_store_memory=2**27)

@@ -39,7 +39,7 @@ def test_readers_see_every_row_once(plug, job_text, check, tools):
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert "8 files are 1 now" in smoothcert("compact", run.url)
+    assert "merged 8 files into 1" in smoothcert("compact", run.url)
     assert "0 files" in smoothcert("gc", run.url), "the grace keeps what readers may be at"
     done.set()
     reader.join()
