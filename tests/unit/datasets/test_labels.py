@@ -194,6 +194,14 @@ def test_a_folder_gives_the_label(data_of, read_all):
     assert [captions for _, captions in data.captions()] == [("c",)] * 3
 
 
+@pytest.mark.parametrize(("folder", "label"), [("2", "two"), ("7", None)])
+def test_the_number_of_a_folder_is_that_of_a_class(data_of, read_all, folder, label):
+    data = data_of(["zero"] * 3, folder_label=folder, class_names=NAMES)
+    assert [pair.label for pair in read_all(data)] == [label] * 3
+    tally = data.labels()
+    assert (tally.names, tally.refused) == (({label: 3}, 0) if label else ({}, 3))
+
+
 def test_without_a_label_column_nothing_is_labelled(data_of):
     assert data_of(["zero"], columns={"label": None}).labels() == LabelTally(missing=1)
 

@@ -67,6 +67,10 @@ def test_shares_have_the_exact_interval_and_null_does_not_hold(
         ((found,),) = connection.sql(sql.format(more)).fetchall()
         low, high = statistics.share_interval(25, 100, 0.95, anytime=anytime)
         assert found == {"n": 100, "share": 0.25, "low": low, "high": high}
+    ((unknown,),) = connection.sql("SELECT share_interval(NULL::BOOLEAN) FROM range(100)").fetchall()
+    assert unknown["share"] == 0.0 and (unknown["low"], unknown["high"]) == statistics.share_interval(
+        0, 100, 0.95
+    )
 
 
 def test_groups_nulls_and_nothing_at_all(connection: duckdb.DuckDBPyConnection) -> None:
@@ -91,6 +95,8 @@ def test_groups_nulls_and_nothing_at_all(connection: duckdb.DuckDBPyConnection) 
     ("sql", "said"),
     [
         ("mean_interval(2.0 * draws)", "outside of least=0 and most=1"),
+        ("mean_interval(2.0 * draws).high", "outside of least=0 and most=1"),
+        ("mean_interval(2.0 * draws).mean", "outside of least=0 and most=1"),
         ("mean_interval('nan'::DOUBLE)", "holds nan"),
         ("mean_interval(smooth_norm, least := 1, most := 0)", "least must be below most"),
         ("quantile_interval(draws, 1.5)", "quantile=1.5 must be between 0 and 1"),

@@ -97,6 +97,15 @@ def test_a_damaged_run_file_is_told(url: str, text: bytes) -> None:
         RunDirectory.open(url)
 
 
+def test_a_run_id_that_could_end_a_quoted_text_is_damage(open_run: Opener) -> None:
+    run = open_run()
+    data = json.loads(run.storage.read("run.json"))
+    changed = {**data, "run_id": "r' UNION SELECT content FROM read_text('/etc/hostname') --"}
+    run.storage.replace("run.json", json.dumps(changed).encode())
+    with pytest.raises(RunDirectoryError, match="run_id"):
+        RunDirectory.open(run.url)
+
+
 def test_a_newer_format_is_told(open_run: Opener) -> None:
     run = open_run()
     data = json.loads(run.storage.read("run.json"))
