@@ -23,7 +23,7 @@ from smoothcert.runtime.plan import DATA_FILE, Plan, make_plan
 from smoothcert.runtime.results import UnitResult, UnitWriter
 from smoothcert.runtime.retry import Chosen, of_tasks, pending, retry_units
 from smoothcert.storage import join
-from smoothcert.store import Committed, RunDirectory, RunIdentity, run_name
+from smoothcert.store import CERTIFICATES, Committed, RunDirectory, RunIdentity, run_name
 from smoothcert.store.retry_unit import RetryUnit, chosen_pairs
 from smoothcert.store.units import task_of
 from smoothcert.work.certify.pool import draw_pool
@@ -199,6 +199,8 @@ class Driver:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
         phase = self.phase(phase_name)
+        # what is mended for a certificate; an attack must see the image that was certified
+        self._mending |= any(task.table == CERTIFICATES for task in phase.tasks)
         mine = of_tasks(again, {task.task_id for task in phase.tasks})
         return self._run(phase, monitor, mine, lambda state: retry_units(self.run, mine, state))
 
