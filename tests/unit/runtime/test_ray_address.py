@@ -37,6 +37,12 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
+@pytest.fixture
+def not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has joined no cluster: other tests of this one may have."""
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("address", "place"),
     [
@@ -56,6 +62,7 @@ def test_host_and_port_of_an_address(address: str, place: tuple[str, int] | None
     assert endpoint(address) == place
 
 
+@pytest.mark.usefixtures("not_joined")
 def test_nothing_listens(
     closed_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,6 +82,7 @@ def test_nothing_listens(
     assert "hunter2" not in text + caplog.text
 
 
+@pytest.mark.usefixtures("not_joined")
 def test_the_environment_names_it_too(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "REACH_S", 0.6)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
