@@ -26,8 +26,8 @@ def status(
     """Show the progress of a run: pairs done and quarantined, rates, workers and recent errors.
 
     Works from any machine that sees the run directory. Exit code 0 when every pair has its row and every attack
-    that was begun is done, even one that the job no longer lists; else 1. With --watch it waits for a store that fails or
-    a run that does not exist yet.
+    that was begun is done, even one that the job no longer lists; else 1. With --watch it waits for a store that fails
+    or a run that does not exist yet.
     """
     terminal = Terminal()
     while True:
