@@ -17,8 +17,8 @@ from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.audit.rules import Check, Rule, select_failing
 from smoothcert.catalogue.certificates import of_quantity, quantities
 from smoothcert.catalogue.quantities import Quantity
+from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
-from smoothcert.summary.scan import quote
 from smoothcert.work.attack.asked import AskedAttack
 
 WHICH = "attack || ' ' || attack_id || ' ' || norm || ' ' || budget || ' on ' || subject"

@@ -31,8 +31,8 @@ from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.plan import DATA_FILE
 from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
 from smoothcert.store import ATTACKS, CERTIFICATES, TABLES, RunDirectory, RunInfo
-from smoothcert.summary.scan import quote
 from smoothcert.work.attack.asked import AskedAttack, asked_attacks
 
 LISTED = 20

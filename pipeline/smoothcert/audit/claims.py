@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
 from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
+from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
-from smoothcert.summary.scan import quote
 
 _NO_RIVALS = "coalesce(isinf(c.retrieval_radius), false)"
 """Fewer than k captions are rivals: there is no margin to measure, and no rank to lose."""

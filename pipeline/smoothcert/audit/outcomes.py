@@ -12,9 +12,9 @@ from smoothcert.audit.claims import quote_all
 from smoothcert.audit.expressions import SLACK, number
 from smoothcert.audit.rules import Check, Rule, select_failing
 from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
 from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.store.asked import asked_tasks
-from smoothcert.summary.scan import quote
 
 COSINES = ("clean_cosine", "cosine_to_clean", "cosine_to_smoothed")
 MARGINS = ("class_margin", "caption_similarity", "retrieval_margin")

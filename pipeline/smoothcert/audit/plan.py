@@ -9,9 +9,9 @@ from smoothcert.catalogue.formats import FORMATS
 from smoothcert.datasets import UnitSpec
 from smoothcert.datasets.records import pair_id
 from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
 from smoothcert.store import Committed, RunDirectory
 from smoothcert.store.asked import asked_tasks
-from smoothcert.summary.scan import quote
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
 from smoothcert.catalogue.evidence import SCORE, part_of
+from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
-from smoothcert.summary.scan import quote
 
 SEARCH = 1e-5
 """Relative precision of a search for a radius."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from smoothcert.audit.rules import Rule
+from smoothcert.sql.literals import quote
 from smoothcert.store import CERTIFICATES, RunInfo, TableSchema
-from smoothcert.summary.scan import quote
 
 
 def table_rules(info: RunInfo, table: TableSchema) -> Iterator[Rule]:

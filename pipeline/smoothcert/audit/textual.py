@@ -16,8 +16,8 @@ from smoothcert.audit.rules import LAST_DIGIT, Rule
 from smoothcert.catalogue.certificates import CATALOGUE, Certificate
 from smoothcert.catalogue.evidence import CLASS_RIVAL_ALIGNMENT, CLASS_RIVAL_MARGIN, NORM, Evidence
 from smoothcert.catalogue.quantities import RANK_MARGIN
+from smoothcert.sql.literals import quote
 from smoothcert.store import RunDirectory, RunInfo
-from smoothcert.summary.scan import quote
 
 POOL = "plan/pool.json"
 """Where a run keeps its retrieval pool."""

@@ -7,6 +7,7 @@ from smoothcert.statistics.betting import Bets, choose_bets
 from smoothcert.statistics.bounds import Method, lower_bound
 from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
 from smoothcert.statistics.intervals import mean_interval, quantile_ranks, share_interval
+from smoothcert.statistics.paired import PairedDifference, mcnemar, mean_difference, share_difference
 from smoothcert.statistics.quantiles import percentile_bound, quantile_rank
 from smoothcert.statistics.selection import ebh, nested_radius, simultaneous_alpha
 from smoothcert.statistics.sequential import CERTIFIED, REFUTED, UNDECIDED, SequentialTest
@@ -15,6 +16,7 @@ __all__ = [
     "Bets",
     "CERTIFIED",
     "Method",
+    "PairedDifference",
     "REFUTED",
     "SequentialTest",
     "UNDECIDED",
@@ -24,11 +26,14 @@ __all__ = [
     "fix_ball",
     "largest_eigenvalue",
     "lower_bound",
+    "mcnemar",
+    "mean_difference",
     "mean_interval",
     "quantile_ranks",
     "nested_radius",
     "percentile_bound",
     "quantile_rank",
+    "share_difference",
     "share_interval",
     "simultaneous_alpha",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
-from smoothcert.catalogue.metrics import METRICS, Metric
 from smoothcert.job import Job
 from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
+from smoothcert.sql.measures import label_is_known, metric_sql, metrics_of
 
 
 def scan(query: Query, run_id: str, job: Job) -> dict[str, Any]:
@@ -46,31 +47,10 @@ def _columns(job: Job) -> dict[str, str]:
         **{name: name for name in (*plain, *radii)},
         **of_lists,
         **{f"metric_{name}": metric_sql(metric, job) for name, metric in metrics_of(job).items()},
-        "is_known": _known(job),
+        "is_known": label_is_known(job),
         "is_right": "predicted_label = label",
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
-
-
-def metrics_of(job: Job) -> dict[str, Metric]:
-    """The metrics that a job has figures of."""
-    return {
-        name: metric
-        for name, metric in METRICS.items()
-        if not metric.needs or getattr(job, metric.needs) is not None
-    }
-
-
-def metric_sql(metric: Metric, job: Job) -> str:
-    """Its SQL, with the fields of the job that it names."""
-    return metric.sql.format(**{metric.needs: getattr(job, metric.needs)} if metric.needs else {})
-
-
-def _known(job: Job) -> str:
-    """Whether a label is a class of the job; NULL where there is no label."""
-    if job.zero_shot is None:
-        return "CASE WHEN label IS NOT NULL THEN true END"
-    return f"label IN ({', '.join(quote(label) for label in job.zero_shot.labels)})"
 
 
 def _aggregates(job: Job) -> dict[str, str]:
@@ -117,8 +97,3 @@ def _aggregates(job: Job) -> dict[str, str]:
         for decision in ("certified", "refuted", "budget"):
             count(f"target_{i}_{decision}", f"decision_{i} = '{decision}'")
     return found
-
-
-def quote(text: str) -> str:
-    """Text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -26,9 +26,11 @@ from typing import Any
 from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.job import Job
 from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
+from smoothcert.sql.measures import metrics_of
 from smoothcert.statistics import share_interval
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
-from smoothcert.summary.scan import metrics_of, quote, scan
+from smoothcert.summary.scan import scan
 
 SUMMARY_VERSION = 2
 """2: ``radii`` have figures by certificate and ``metrics`` all others; 1 had a field for each."""
