@@ -51,7 +51,7 @@ def main() -> None:
         draws = centre + 0.02 * rng.standard_normal((options.draws + 64, options.dimension))
         draws /= np.linalg.norm(draws, axis=1, keepdims=True)
         started = time.process_time()
-        question = questioner.ask(draws[:63].mean(axis=0), 63, draws[63], caption, ("x",))
+        question = questioner.ask(draws[:63], draws[63], caption, ("x",))
         asking += time.process_time() - started
         scores = ((1 + draws[64:] @ question.directions[: layout.reported].T) / 2).T.clip(0, 1)
         pair = Pair(f"p{i}", "memory", None, ("x",), None, None)

@@ -40,7 +40,7 @@ class Slot:
     """One active pair: where it is, and what it has given so far."""
 
     pair: DecodedPair
-    pilot_sum: NDArray[np.float64]
+    pilot: list[NDArray[np.float64]] = field(default_factory=list)
     clean: NDArray[np.float64] | None = None
     question: Question | None = None
     chunk: int = 0
@@ -189,7 +189,7 @@ class Engine:
                     yield Failure(pair.token, pair.pair, pair.error or NonFiniteError("no pixels"))
                     continue
                 lane.pixels[index].copy_(torch.from_numpy(pair.pixels))
-                held = Slot(pair, np.zeros(self.encoder.feature_dim))
+                held = Slot(pair)
                 lane.slots[index] = held
 
     def _launch(self, lane: Lane) -> None:
@@ -295,7 +295,7 @@ class Engine:
             slot.clean = features[0].cpu().numpy()
             first = 1
         stop = min(self.chunk, first + self.certify.pilot_draws - slot.pilot_draws)
-        slot.pilot_sum += features[first:stop].sum(dim=0).cpu().numpy()
+        slot.pilot.append(features[first:stop].cpu().numpy().copy())
         slot.pilot_draws += stop - first
         slot.chunk += 1
         self.draws_done += stop - first
@@ -310,14 +310,13 @@ class Engine:
             if isinstance(caption, EncodeError):
                 yield self._fail(lane, index, caption)
                 continue
-            mean = slot.pilot_sum / slot.pilot_draws
+            pilot = np.concatenate(slot.pilot)
             try:
-                slot.question = self._questioner.ask(
-                    mean, slot.pilot_draws, slot.clean, caption, slot.pair.pair.captions
-                )
+                slot.question = self._questioner.ask(pilot, slot.clean, caption, slot.pair.pair.captions)
             except PairError as exc:
                 yield self._fail(lane, index, exc)
                 continue
+            slot.pilot.clear()
             slot.chunk = 0
             directions = torch.from_numpy(np.ascontiguousarray(slot.question.directions.T))
             lane.directions[index].copy_(directions)

@@ -50,6 +50,7 @@ class Question:
 
     Attributes:
         directions: (K, d) float64, positions as in ``Layout``.
+        pilot: (reported directions, n0) scores in [0, 1] of the pilot draws.
         thresholds: (T,) values in [0, 1] that the mean score of each test must exceed.
         caption_alignment: <v, t> of pilot direction and caption (None without caption).
         clean_alignment: <v, u(x)>.
@@ -61,6 +62,7 @@ class Question:
     """
 
     directions: Array
+    pilot: Array
     thresholds: Array
     clean_alignment: float
     caption_alignment: float | None = None
@@ -73,10 +75,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Pilot:
-    """What the pilot draws estimate: the mean of their unit features, and its norm without their own noise."""
+    """The pilot draws' unit features (n0, d), their mean, and its norm without their own noise."""
 
+    features: Array
     mean: Array
     norm: float
+
+    def scores(self, directions: Array) -> Array:
+        """(K, n0) scores in [0, 1] along unit directions (K, d)."""
+        return np.clip((1.0 + directions @ self.features.T) / 2.0, 0.0, 1.0)
 
 
 class Questioner:
@@ -103,8 +110,7 @@ class Questioner:
 
     def ask(
         self,
-        pilot_mean: Array,
-        pilot_draws: int,
+        pilot_features: Array,
         clean: Array,
         caption: Array | None,
         own_captions: tuple[str, ...],
@@ -112,8 +118,7 @@ class Questioner:
         """The question for one pair.
 
         Args:
-            pilot_mean: (d,) mean of the unit features of the pilot draws.
-            pilot_draws: how many there were.
+            pilot_features: (n0, d) unit features of the pilot draws, at least two.
             clean: (d,) unit feature of the clean input.
             caption: (d,) unit caption feature.
             own_captions: the pair's captions, which are no rivals of themselves.
@@ -121,38 +126,40 @@ class Questioner:
         Raises:
             NonFiniteError: a feature is NaN, infinite or has no direction.
         """
+        pilot_mean, pilot_draws = pilot_features.mean(axis=0), len(pilot_features)
         norm = float(np.linalg.norm(pilot_mean))
         if not (np.isfinite(pilot_mean).all() and np.isfinite(clean).all() and norm > 1e-9):
             raise NonFiniteError("the encoder returned a NaN, infinite or zero feature for this image")
         if caption is not None and not np.isfinite(caption).all():
             raise NonFiniteError("the encoder returned a NaN, infinite or zero feature for this caption")
         layout = self._layout
-        pilot = pilot_mean / norm
+        direction = pilot_mean / norm
         # |mean|^2 overestimates N^2 by (1 - N^2)/n0
         norm_estimate = float(np.sqrt(np.clip((pilot_draws * norm**2 - 1) / (pilot_draws - 1), 0.0, 1.0)))
-        directions = np.zeros((layout.directions, pilot.size))
-        directions[PILOT], directions[CLEAN] = pilot, clean
-        question = Question(directions, np.empty(0), float(pilot @ clean))
+        directions = np.zeros((layout.directions, direction.size))
+        directions[PILOT], directions[CLEAN] = direction, clean
+        question = Question(directions, np.empty(0), np.empty(0), float(direction @ clean))
         if layout.caption and caption is not None:
             directions[CAPTION] = caption
-            question = replace(question, caption_alignment=float(pilot @ caption))
+            question = replace(question, caption_alignment=float(direction @ caption))
         if layout.class_rivals:
             features = self._texts.class_features
-            predicted = int(np.argmax(features @ pilot))
-            rivals = _rivals(features, features[predicted], pilot, layout.class_rivals, {predicted})
+            predicted = int(np.argmax(features @ direction))
+            rivals = _rivals(features, features[predicted], direction, layout.class_rivals, {predicted})
             directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
             clean_class = int(np.argmax(features @ clean))
             question = replace(question, predicted=predicted, clean_class=clean_class, classes=rivals)
         if layout.pool_rivals and caption is not None:
             features = self._texts.pool_features
             own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
-            rivals = _rivals(features, caption, pilot, layout.pool_rivals, own)
+            rivals = _rivals(features, caption, direction, layout.pool_rivals, own)
             directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
-            others = np.delete(features @ pilot, list(own))
-            rank = 1 + int(np.sum(others >= pilot @ caption))
+            others = np.delete(features @ direction, list(own))
+            rank = 1 + int(np.sum(others >= direction @ caption))
             question = replace(question, pool=rivals, rank=rank)
-        thresholds = self._thresholds(question, _Pilot(pilot_mean, norm_estimate))
-        return replace(question, thresholds=thresholds)
+        pilot = _Pilot(pilot_features, pilot_mean, norm_estimate)
+        thresholds = self._thresholds(question, pilot)
+        return replace(question, pilot=pilot.scores(directions[: layout.reported]), thresholds=thresholds)
 
     def _thresholds(self, question: Question, pilot: _Pilot) -> Array:
         """Fill in the tests' own directions (in place) and return all thresholds."""

@@ -29,6 +29,16 @@ def unit(*shape):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
+def draws_of(mean, count=15):
+    """Pilot draws with this mean: two mirror images of each other beside it, as long as unit vectors are."""
+    length = max(np.linalg.norm(mean), 1e-9)
+    aside = unit(len(mean))
+    aside -= (aside @ mean) * mean / length**2
+    aside *= math.sqrt(max(0.0, 1.0 - length**2)) / np.linalg.norm(aside)
+    pairs = [mean + side * aside for side in (1.0, -1.0)] * (count // 2)
+    return np.array(pairs)
+
+
 def questioner(make, texts, **changes):
     certify = make.section(**({"sigma": 0.5, "targets": TARGETS} | changes))
     layout = plan_layout(
@@ -56,7 +66,7 @@ def test_all_directions_are_unit_vectors_and_the_fixed_ones_are_where_the_layout
     texts = texts_of()
     asker, layout = questioner(make, texts)
     mean, clean, caption = 0.9 * unit(16), unit(16), unit(16)
-    q = asker.ask(mean, 15, clean, caption, ("another caption",))
+    q = asker.ask(draws_of(mean, 15), clean, caption, ("another caption",))
     np.testing.assert_allclose(np.linalg.norm(q.directions, axis=1), 1.0, atol=1e-12)
     np.testing.assert_allclose(q.directions[0], mean / 0.9, atol=1e-12)
     np.testing.assert_array_equal(q.directions[1], clean)
@@ -74,7 +84,7 @@ def test_the_measured_rivals_are_the_nearest_and_the_others_are_bounded_by_the_w
     texts = texts_of(classes=9, pool=20)
     asker, layout = questioner(make, texts, rivals=3)
     mean = unit(16)
-    q = asker.ask(mean, 15, unit(16), unit(16), ())
+    q = asker.ask(draws_of(mean, 15), unit(16), unit(16), ())
     own = texts.class_features[q.predicted]
     margins = {}
     for c, feature in enumerate(texts.class_features):
@@ -94,10 +104,10 @@ def test_duplicates_of_the_own_caption_are_no_rivals(make):
     texts = texts_of(pool=12)
     asker, _ = questioner(make, texts, rivals=11)
     own = texts.pool_features[4]
-    q = asker.ask(own, 15, own, own, ("caption 4",))
+    q = asker.ask(draws_of(own, 15), own, own, ("caption 4",))
     assert 4 not in q.pool.measured and len(q.pool.measured) == 11
     assert q.rank == 1
-    stranger = asker.ask(own, 15, own, own, ("not in the pool",))
+    stranger = asker.ask(draws_of(own, 15), own, own, ("not in the pool",))
     # the same feature under another text is a rival that can never be beaten
     assert 4 in stranger.pool.measured and stranger.rank == 2
 
@@ -108,20 +118,20 @@ def test_a_rival_with_the_same_feature_is_never_certified(make):
     features[2] = features[0]
     texts = Texts(tuple("abcde"), features, captions=True)
     asker, layout = questioner(make, texts, targets=TARGETS[:1])
-    q = asker.ask(features[0] * 0.99, 15, features[0], unit(16), ())
+    q = asker.ask(draws_of(features[0] * 0.99, 15), features[0], unit(16), ())
     tests = layout.targets[0].must
     assert q.thresholds[list(tests)].max() == IMPOSSIBLE
     assert q.classes.alignment.max() == 1.0
     # measured or not, the twin stays a rival
     asker, layout = questioner(make, texts, targets=TARGETS[:1], rivals=1)
-    q = asker.ask(features[0] * 0.99, 15, features[0], unit(16), ())
+    q = asker.ask(draws_of(features[0] * 0.99, 15), features[0], unit(16), ())
     assert q.thresholds[list(layout.targets[0].must)].max() == IMPOSSIBLE
 
 
 def test_a_target_without_its_feature_fails_closed(make):
     """No caption for this pair: caption and retrieval tests cannot be passed by any draws."""
     asker, layout = questioner(make, texts_of())
-    q = asker.ask(unit(16), 15, unit(16), None, ())
+    q = asker.ask(draws_of(unit(16), 15), unit(16), None, ())
     for item in layout.targets:
         tests = list(item.must) + list(item.rivals)
         if item.target.certificate in ("caption", "retrieval"):
@@ -136,7 +146,7 @@ def test_places_without_a_rival_are_trivial_and_only_those(make):
     asker, layout = questioner(make, texts, targets=TARGETS[2:3])
     item = layout.targets[0]
     assert len(item.rivals) == 5
-    q = asker.ask(unit(16), 15, unit(16), texts.pool_features[0], ("caption 0", "caption 3"))
+    q = asker.ask(draws_of(unit(16), 15), unit(16), texts.pool_features[0], ("caption 0", "caption 3"))
     assert (q.thresholds[list(item.rivals[:3])] > TRIVIAL).all()
     assert (q.thresholds[list(item.rivals[3:])] == TRIVIAL).all()
 
@@ -151,7 +161,7 @@ def test_features_that_are_no_numbers_are_refused(make, broken):
         value
     ]
     with pytest.raises(NonFiniteError):
-        asker.ask(given["mean"], 15, given["clean"], given["caption"], ())
+        asker.ask(draws_of(given["mean"], 15), given["clean"], given["caption"], ())
 
 
 def worst_projection(score, direction, away, rho, grid=2001):
@@ -187,7 +197,7 @@ def test_passing_a_test_implies_its_target(make, name):
         own = unit(16) if name != "class" else texts.class_features[RNG.integers(3)]
         mean = own + 0.4 * unit(16)
         mean *= 0.9 / np.linalg.norm(mean)
-        q = asker.ask(mean, 63, unit(16), own, ())
+        q = asker.ask(draws_of(mean, 63), unit(16), own, ())
         if name == "caption":
             tests, aways = item.must, [-own]
         elif name == "class":
@@ -214,7 +224,7 @@ def test_the_unmeasured_rivals_are_covered_by_the_pilot_test(make):
     for _ in range(10):
         mean = texts.class_features[RNG.integers(40)] + 0.2 * unit(16)
         mean *= 0.95 / np.linalg.norm(mean)
-        q = asker.ask(mean, 63, unit(16), unit(16), ())
+        q = asker.ask(draws_of(mean, 63), unit(16), unit(16), ())
         threshold = q.thresholds[item.must[0]]
         own = texts.class_features[q.predicted]
         for c in set(range(40)) - {q.predicted} - set(q.classes.measured):
@@ -233,5 +243,5 @@ def test_features_that_the_noise_does_not_move_are_asked_about_like_others(make)
     for _ in range(200):
         feature = unit(16)
         mean = np.mean([feature] * 15, axis=0)
-        question = asker.ask(mean * (1 + 3e-16), 15, feature, unit(16), ("another caption",))
+        question = asker.ask(draws_of(mean * (1 + 3e-16), 15), feature, unit(16), ("another caption",))
         assert np.all((question.thresholds >= 0) & (question.thresholds <= IMPOSSIBLE))
