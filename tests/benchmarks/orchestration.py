@@ -28,6 +28,7 @@ class SleepingSession:
     """A session whose device is busy for a fixed time per unit, one unit after the other."""
 
     broken = None
+    noise = "none"
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -73,6 +74,9 @@ class Opening:
 
 class NoDuties:
     """Nothing dies here."""
+
+    def admit(self, noise: str) -> None:
+        """Any."""
 
     def commit(self, result: UnitResult) -> None:
         """Never called."""

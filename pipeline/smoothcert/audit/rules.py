@@ -123,6 +123,12 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         f"(SELECT (mode(input_height), mode(input_width)) {here}))",
     )
     yield Rule(
+        "mixed-noise",
+        "4.9",
+        "certificates of one run come from more than one noise generator",
+        f"SELECT pair_id, 'from ' || noise AS detail {ok} AND noise <> (SELECT mode(noise) {ok})",
+    )
+    yield Rule(
         "above-estimate",
         "4.2",
         "a lower confidence bound is above its own estimate, or the estimate is missing",

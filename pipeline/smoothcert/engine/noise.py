@@ -1,28 +1,45 @@
 """Keyed Gaussian noise, added to the canonical input without rounding error.
 
-Noise is a function of (seed, pair id, stream, chunk index) and of nothing else: not of the batch, the worker,
-the resume, nor of what the other slots hold. Streams are disjoint because the stream's name is part of the key.
+Noise is a function of (seed, pair id, stream, chunk index) **and of the generator**, which ``generator_name`` names:
+not of the batch, the worker, the resume, nor of what the other slots hold. Streams are disjoint because the stream's
+name is part of the key. Generators differ between kinds of device, between models of GPU (which share a fill among as
+many threads as they have) and between versions of torch. So a run is drawn from one of them: ``runtime.noise_pin``.
 
 Floating point (docs/theory.md section 4.8; Voráček and Hein, 2207.07209): the canonical input is an 8-bit
 image, so in units of grey levels it is an integer k in 0..255. Noise is drawn as sigma x 255 x N(0, 1) and
 rounded to the grid 2^-8; k + noise is then exact in float32 as long as it stays below 2^16, which ``sigma <= 30``
 ensures. All later arithmetic, the division by 255 included, is a function of that exact sum and belongs to the
 base encoder.
+
+Tails. torch makes two normal numbers of a radius and an angle; on a CPU the radius comes of 24 bits and never exceeds
+5.768. One number in 1.2e8 of a true Gaussian does, which is one 224 x 224 image in 830. So radii in the tail are
+drawn again, within their cell, by ``refine_tails``: the largest is then 8.49. On CUDA 32 bits go to 6.76 (one image in
+490,000 has a larger one); nothing is done there.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 GRID = 256.0
 """Noise is a multiple of 1/GRID grey levels."""
 
 
+SCHEME = 3
+"""Version of how a key becomes noise: raise it with any change of the numbers."""
+_BITS = 24
+"""Bits of torch's uniform numbers on a CPU."""
+_TAIL = -2.0 * math.log(1024.5 / 2.0**_BITS)
+"""Squared radii of the last 1,024 cells: before them a cell is narrower than a thousandth of what lies beyond it."""
+_LEAST = 2.0**-52
+"""Radii end at 8.49 (one image of 224 x 224 in 3e11), where noise at sigma 30 is still exact."""
 _CACHED = 16_384
 """Numbers per image up to which a whole chunk is perturbed at once on a CPU."""
 _VECTOR = 16
@@ -38,6 +55,7 @@ class Stream(StrEnum):
     EVALUATE = "evaluate"
 
 
+Array = NDArray[np.float64]
 DrawKey = tuple[int, str, Stream, int]
 """(slot, pair id, stream, chunk index)."""
 
@@ -73,8 +91,72 @@ _LEFT, _NEXT, _WORDS = slice(8, 12), slice(16, 24), slice(24, 24 + _MT_WORDS * 8
 
 
 def generator_name(device: torch.device) -> str:
-    """Names the generator, which differs between device kinds; stored with every row."""
-    return f"torch-{device.type}-normal-v2"
+    """Names the generator: where names are equal, a key gives the same noise. Stored with every row.
+
+    A GPU's multiprocessors and threads stand in it, since torch shares a fill among all of them: models that differ
+    in either make other numbers of one key.
+    """
+    kind = device.type
+    if kind == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        kind += f"-{found.multi_processor_count}x{found.max_threads_per_multi_processor}"
+    return f"torch-{torch.__version__.partition('+')[0]}-{kind}-normal-v{SCHEME}"
+
+
+class NormalStream:
+    """The standard normal numbers of one key, in order: how they are cut into calls changes none of them.
+
+    Whole groups of 16, that is: a call for fewer uses up a group.
+
+    Args:
+        key: of ``noise_key``.
+        device: where they are wanted.
+    """
+
+    def __init__(self, key: int, device: torch.device) -> None:
+        self._source = generator(key, device)
+        self._key = key
+        self._tails: np.random.Generator | None = None
+
+    def fill(self, out: torch.Tensor) -> None:
+        """Fill a contiguous float32 tensor with the next numbers; on a CPU with tails up to 8.49."""
+        if out.device.type != "cpu":
+            torch.randn(out.shape, generator=self._source, out=out)
+            return
+        whole = out.numel() % _VECTOR == 0
+        numbers = out.view(-1) if whole else torch.empty(-(-out.numel() // _VECTOR) * _VECTOR)
+        torch.randn(numbers.shape, generator=self._source, out=numbers)
+        refine_tails(numbers, self._within)
+        if not whole:
+            out.view(-1).copy_(numbers[: out.numel()])
+
+    def _within(self, count: int) -> Array:
+        """Uniform numbers for tails, from words of the key that start no generator; made when the first is needed."""
+        if self._tails is None:
+            self._tails = np.random.Generator(np.random.Philox(key=self._key, counter=1 << 192))
+        return self._tails.random(count)
+
+
+def refine_tails(numbers: torch.Tensor, within: Callable[[int], Array]) -> None:
+    """Draw large radii again, each within the cell that torch's 24 bits left it, in place.
+
+    Numbers j and j + 8 of each 16 have the radius sqrt(-2 ln(k / 2^24)) with a whole k, 1 at the end of the tail. In
+    truth k / 2^24 is uniform between (k - 1) / 2^24 and k / 2^24: that matters where k is small.
+
+    Args:
+        numbers: float32 on a CPU, 1-d, a multiple of 16 of them, as torch.randn made them.
+        within: makes so many uniform numbers in [0, 1).
+    """
+    pairs = numbers.view(-1, 2, _VECTOR // 2)
+    squared = torch.addcmul(pairs[:, 0].square(), pairs[:, 1], pairs[:, 1])
+    if squared.amax() <= _TAIL:
+        return
+    row, column = (squared > _TAIL).nonzero(as_tuple=True)
+    found = squared[row, column].double()
+    cell = (found.mul(-0.5).exp() * 2.0**_BITS).round()
+    drawn = ((cell - torch.from_numpy(within(len(cell)))) / 2.0**_BITS).clamp(min=_LEAST)
+    scale = (drawn.log().mul(-2.0) / found).sqrt().float()
+    pairs[row, :, column] *= scale[:, None]
 
 
 class NoiseSource:
@@ -110,18 +192,18 @@ class NoiseSource:
 
     def _fill_slot(self, batch: torch.Tensor, pixels: torch.Tensor, key: DrawKey) -> None:
         slot, pair_id, stream, chunk = key
-        source = generator(noise_key(self._seed, pair_id, stream, chunk), self._device)
+        numbers = NormalStream(noise_key(self._seed, pair_id, stream, chunk), self._device)
         grey = pixels[slot].to(torch.float32)
         if self._device.type == "cpu" and (grey.numel() > _CACHED or grey.numel() % _VECTOR):
             # one image at a time stays in the cache through all passes
             for draw in batch[slot]:
-                self._perturb(draw, grey, source)
+                self._perturb(draw, grey, numbers)
         else:
-            self._perturb(batch[slot], grey, source)
+            self._perturb(batch[slot], grey, numbers)
         if stream is Stream.PILOT and chunk == 0:
             batch[slot, 0] = grey.mul_(1.0 / 255.0)
 
-    def _perturb(self, out: torch.Tensor, grey: torch.Tensor, source: torch.Generator) -> None:
-        torch.randn(out.shape, generator=source, out=out)
+    def _perturb(self, out: torch.Tensor, grey: torch.Tensor, numbers: NormalStream) -> None:
+        numbers.fill(out)
         # multiples of 1/GRID and integers below 2^16: the sum is exact
         out.mul_(self._scale).round_().mul_(1.0 / GRID).add_(grey).mul_(1.0 / 255.0)

@@ -18,6 +18,7 @@ from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
+from smoothcert.runtime.noise_pin import pin_noise
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.plan import DATA_FILE, Plan, make_plan
 from smoothcert.runtime.results import UnitResult, UnitWriter
@@ -294,6 +295,7 @@ class Driver:
             return LocalExecutor(
                 lambda: opening.with_encoder(self.encoder),
                 duties.commit,
+                admit=duties.admit,
                 in_flight=section.units_in_flight,
                 grace_s=section.grace_s,
             )
@@ -350,6 +352,10 @@ class _Duties:
         self._driver = driver
         self._run = driver.run
         self._tasks: dict[str, Task] = {task.task_id: task for task in phase.tasks}
+
+    def admit(self, noise: str) -> None:
+        for task_id in self._tasks:
+            pin_noise(self._run, task_id, noise)
 
     def commit(self, result: UnitResult) -> None:
         self._run.commits.commit(result.commit)

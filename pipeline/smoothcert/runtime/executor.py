@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from smoothcert.datasets import UnitSpec
-from smoothcert.errors import EncoderError, ExecutorError, StoreError
+from smoothcert.errors import EncoderError, ExecutorError, PairError, StoreError
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Progress, Session
 
@@ -62,9 +62,34 @@ class Executor(Protocol):
 
         Raises:
             EncoderError: the encoder cannot work at all.
+            RunDirectoryError: no worker draws from the noise generator that the run was begun with.
             StoreError: the store refused ``STORE_FAILURES`` attempts in a row.
             ExecutorError: workers or the cluster failed beyond the budget.
         """
+
+
+class DriverDuties(Protocol):
+    """What only the driver does for the store."""
+
+    def admit(self, noise: str) -> None:
+        """Settle the noise generator of the run, before any worker draws.
+
+        Raises:
+            RunDirectoryError: the run was begun with another one.
+        """
+
+    def commit(self, result: UnitResult) -> None:
+        """Commit a unit that its worker could not commit itself."""
+
+    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
+        """Put smaller units in the place of one that costs workers, or is too large for what is left.
+
+        Returns:
+            False if the unit was committed (or split otherwise) in the meantime: then the parts must not run.
+        """
+
+    def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
+        """Commit the quarantined row of a pair that kills or hangs workers."""
 
 
 class LocalExecutor:
@@ -73,6 +98,7 @@ class LocalExecutor:
     Args:
         open_session: makes the worker session.
         commit: commits a unit that the session may not commit itself, on stores with a single committer.
+        admit: raises where units of this run may not be drawn from a session's noise generator.
         in_flight: units submitted at once, so that the device never waits for the next unit.
         attempts: tries of a unit that fails with an error of its own.
         grace_s: how long a stop waits for units in flight.
@@ -83,12 +109,14 @@ class LocalExecutor:
         open_session: Callable[[], Session],
         commit: Callable[[UnitResult], None],
         *,
+        admit: Callable[[str], None] = lambda noise: None,
         in_flight: int = 2,
         attempts: int = 3,
         grace_s: float = 20.0,
     ) -> None:
         self._open_session = open_session
         self._commit = commit
+        self._admit = admit
         self._in_flight = in_flight
         self._attempts = attempts
         self._grace_s = grace_s
@@ -103,6 +131,7 @@ class LocalExecutor:
         session = self._open_session()
         running: dict[Future[UnitResult], UnitSpec] = {}
         try:
+            self._admit(session.noise)
             while not monitor.stop.is_set():
                 while len(running) < self._in_flight:
                     unit = again.popleft() if again else next(waiting, None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from smoothcert.datasets import open_source
 from smoothcert.encoders import Encoder
+from smoothcert.engine.noise import generator_name
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job
 from smoothcert.runtime.results import UnitWriter, worker_name
@@ -67,4 +68,5 @@ class Opening:
             open_source(self.job.data),
             UnitWriter(run),
             EventLog(run.storage, worker_name()),
+            generator_name(encoder.device),
         )

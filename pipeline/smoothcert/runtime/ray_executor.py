@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
@@ -32,7 +32,7 @@ from smoothcert.errors import (
     WorkerKilledError,
 )
 from smoothcert.job import ExecutorSection
-from smoothcert.runtime.executor import STORE_FAILURES, ExecutorReport, Monitor
+from smoothcert.runtime.executor import STORE_FAILURES, DriverDuties, ExecutorReport, Monitor
 from smoothcert.runtime.ledger import Errand, Ledger, Loss, Split
 from smoothcert.runtime.ray_cluster import WorkerShare, connect, end_process
 from smoothcert.runtime.results import UnitResult
@@ -60,23 +60,6 @@ _START_S = 600.0
 """A worker that runs but is not ready after so long (or the lease, if that is longer) is hung."""
 
 
-class DriverDuties(Protocol):
-    """What only the driver does for the store."""
-
-    def commit(self, result: UnitResult) -> None:
-        """Commit a unit that its worker could not commit itself."""
-
-    def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
-        """Put smaller units in the place of one that costs workers, or is too large for what is left.
-
-        Returns:
-            False if the unit was committed (or split otherwise) in the meantime: then the parts must not run.
-        """
-
-    def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
-        """Commit the quarantined row of a pair that kills or hangs workers."""
-
-
 class _SessionBrokenError(Exception):
     """The engine of a worker is gone for good; units that fail because of it are not at fault."""
 
@@ -92,9 +75,10 @@ class RayWorker:
         """Node id and process id: this worker has its resources and runs."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def start(self) -> None:
-        """Load the encoder and be ready. Errors reach the driver as they are."""
+    def start(self) -> str:
+        """Load the encoder and be ready; returns what its noise comes from. Errors reach the driver as they are."""
         self._session = self._open_session()
+        return self._session.noise
 
     def run(self, unit: UnitSpec) -> UnitResult:
         """Certify and write a unit; blocks until it is done."""
@@ -169,6 +153,7 @@ class RayExecutor:
         self._losses_in_a_row = 0
         self._starts_lost = self._starts_refused = 0
         self._anyone_ready = False
+        self._unlike: set[str] = set()
         self._hire_after = 0.0
         self._complain_after = 0.0
         self._looked = time.monotonic()
@@ -291,10 +276,29 @@ class RayExecutor:
                 if ref in hellos:
                     held.place, held.moved = value, time.monotonic()
                 elif ref in births:
-                    held.ready, held.moved = True, time.monotonic()
-                    self._anyone_ready, self._starts_lost, self._starts_refused = True, 0, 0
+                    self._admit(held, value)
                 else:
                     self._deliver(ledger, monitor, held, ref, value)
+
+    def _admit(self, held: _Held, noise: str) -> None:
+        """A worker is ready: it may draw if its noise is the run's; else it goes, unless no other is there.
+
+        Raises:
+            RunDirectoryError: nobody is left who draws the run's noise.
+        """
+        try:
+            self._duties.admit(noise)
+        except RunDirectoryError as refusal:
+            del self._held[held.name]
+            self._discard(held)
+            self._hire_after = time.monotonic() + _SLOWEST_HIRING_S
+            if not self._held:
+                raise
+            log.log(logging.DEBUG if noise in self._unlike else logging.WARNING, "not used: %s", refusal)
+            self._unlike.add(noise)
+            return
+        held.ready, held.moved = True, time.monotonic()
+        self._anyone_ready, self._starts_lost, self._starts_refused = True, 0, 0
 
     def _deliver(self, ledger: Ledger, monitor: Monitor, held: _Held, ref: Any, result: UnitResult) -> None:
         del held.errands[ref]

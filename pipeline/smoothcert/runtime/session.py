@@ -69,6 +69,7 @@ class Session:
         source: where pairs come from.
         writer: writes and commits a unit's rows.
         events: this worker's telemetry.
+        noise: name of the generator that its draws come from.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Session:
         source: Source,
         writer: UnitWriter,
         events: EventLog,
+        noise: str,
     ) -> None:
+        self.noise = noise
         self._tasks = tasks
         self._open_worker = open_worker
         self._source = source

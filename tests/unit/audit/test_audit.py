@@ -265,6 +265,7 @@ def test_an_honest_run_has_nothing_to_object(tmp_path: Path) -> None:
         (put(seed=1), "other-question"),
         (put(input_width=16), "other-question"),
         (put(encoder_digest="f" * 64), "other-question"),
+        (put(noise="another"), "mixed-noise"),
         (put(log_e_value=(6.0,)), "target-without-evidence"),
         (put(log_e_value=()), "target-without-evidence"),
         (put(smooth_norm=None), "above-estimate"),

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from smoothcert.encoders import KnownEncoder
 from smoothcert.engine import DecodeAhead, Engine, Failure, Measurement, Texts
-from smoothcert.engine.noise import Stream, generator, noise_key
+from smoothcert.engine.noise import NormalStream, Stream, noise_key
 
 STAIRS = KnownEncoder.staircase((-0.4, 0.0, 0.3), (0.2, 0.5, 2.0, 3.2), feature_dim=5, seed=3)
 ROTATING = KnownEncoder.rotating(1.0)
@@ -28,11 +28,13 @@ def draws_by_hand(encoder, image, pair_id, stream, count, *, chunk, sigma, seed=
     """(count, d) unit features, encoded one by one in float64, noise drawn by its documented key."""
     features = []
     for index in itertools.count():
-        source = generator(noise_key(seed, pair_id, stream, index), torch.device("cpu"))
+        source = NormalStream(noise_key(seed, pair_id, stream, index), torch.device("cpu"))
         for draw in range(chunk):
             if len(features) == count:
                 return np.array(features)
-            noise = torch.randn(image.shape, generator=source).double().numpy() * sigma * 255.0
+            normal = torch.empty(image.shape)
+            source.fill(normal)
+            noise = normal.double().numpy() * sigma * 255.0
             x = (image.astype(np.float64) + np.rint(noise * 256.0) / 256.0) / 255.0
             if stream is Stream.PILOT and index == draw == 0:
                 x, count = image / 255.0, count + 1  # the clean pass comes beside the pilot draws

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest, norm
 
-from smoothcert.engine.noise import GRID, NoiseSource, Stream, generator, generator_name, noise_key
+from smoothcert.engine.noise import (
+    GRID,
+    NoiseSource,
+    NormalStream,
+    Stream,
+    generator,
+    generator_name,
+    noise_key,
+    refine_tails,
+)
 
 CPU = torch.device("cpu")
 H, W = 6, 5
@@ -161,6 +171,86 @@ def test_the_first_pilot_draw_is_the_clean_input_and_only_that_one():
     assert torch.equal(x, images(1)), "the canonical input itself was changed"
 
 
-def test_the_generator_is_named_with_the_kind_of_device():
-    assert generator_name(CPU) != generator_name(torch.device("cuda", 1))
-    assert generator_name(torch.device("cuda", 0)) == generator_name(torch.device("cuda", 1))
+def test_torch_makes_a_radius_of_24_bits_where_tails_are_refined():
+    """The layout that ``refine_tails`` rests on, from torch's own uniform numbers."""
+    key = noise_key(1, "p", Stream.CERTIFY, 0)
+    uniform = torch.rand(16_000, generator=generator(key, CPU)).double().view(-1, 2, 8)
+    normal = torch.randn(16_000, generator=generator(key, CPU)).double().view(-1, 2, 8)
+    cells = (1.0 - uniform[:, 0]) * 2.0**24
+    assert torch.equal(cells, cells.round())
+    radius, angle = (-2.0 * (cells / 2.0**24).log()).sqrt(), 2.0 * np.pi * uniform[:, 1]
+    torch.testing.assert_close(normal[:, 0], radius * angle.cos(), rtol=0, atol=2e-6)
+    torch.testing.assert_close(normal[:, 1], radius * angle.sin(), rtol=0, atol=2e-6)
+
+
+def in_the_tail(cells: np.ndarray, angles: np.ndarray) -> torch.Tensor:
+    """Normal numbers as torch makes them of the radii's cells, 8 a row, and angles."""
+    radius = np.sqrt(-2.0 * np.log(cells / 2.0**24))
+    pairs = np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
+    return torch.from_numpy(pairs.astype(np.float32).ravel())
+
+
+@pytest.mark.parametrize("cell", [1, 2, 37, 1024])
+def test_a_radius_in_the_tail_is_drawn_again_within_its_cell(cell):
+    """U = exp(-r^2/2) is uniform between (cell - 1)/2^24 and cell/2^24; Kolmogorov's test, false failure 1e-6."""
+    rng = np.random.default_rng(cell)
+    angles = rng.uniform(0, 2 * np.pi, (2500, 8))
+    numbers = in_the_tail(np.full((2500, 8), float(cell)), angles)
+    refine_tails(numbers, rng.random)
+    x, y = numbers.double().view(-1, 2, 8).unbind(1)
+    within = np.exp(-(x**2 + y**2).numpy() / 2) * 2.0**24 - (cell - 1)
+    # float32 numbers leave an error of 1e-6 of their square
+    assert within.min() > -1e-4 * cell and within.max() < 1 + 1e-4 * cell
+    assert kstest(within.ravel(), "uniform").pvalue > 1e-6
+    turned = np.arctan2(y.numpy(), x.numpy()) - angles
+    assert np.abs((turned + np.pi) % (2 * np.pi) - np.pi).max() < 1e-6
+
+
+def test_only_tails_are_drawn_again():
+    rng = np.random.default_rng(0)
+    cells = rng.integers(1, 4096, (500, 8)).astype(np.float64)
+    before = in_the_tail(cells, rng.uniform(0, 2 * np.pi, (500, 8)))
+    after = before.clone()
+    refine_tails(after, rng.random)
+    changed = (before != after).view(-1, 2, 8).any(dim=1).numpy()
+    assert not changed[cells > 1024].any()
+    assert changed[cells <= 1024].mean() > 0.99  # within a wide cell a number may happen to stay where it was
+
+
+def test_the_largest_number_is_beyond_24_bits_and_still_exact_at_the_largest_sigma():
+    last = in_the_tail(np.ones((1, 8)), np.zeros((1, 8)))
+    refine_tails(last, lambda count: np.full(count, 1 - 2.0**-53))
+    assert 8.49 < float(last.max()) < 8.4905
+    assert float(last.max()) * 30 * 255 + 255 < 2**16
+
+
+def test_how_numbers_are_cut_into_calls_changes_none_of_them():
+    """480,000 numbers have about 15 radii in the tail, in each cut."""
+    key = noise_key(0, "p", Stream.CERTIFY, 0)
+    whole = torch.empty(480_000)
+    NormalStream(key, CPU).fill(whole)
+    plain = torch.randn(480_000, generator=generator(key, CPU))
+    assert 5 <= (whole != plain).sum() // 2 <= 40
+    parts, stream = torch.empty(480_000), NormalStream(key, CPU)
+    for part in parts.split(9600):
+        stream.fill(part)
+    assert torch.equal(parts, whole)
+    for size in (1, 5, 90):
+        begun = torch.empty(size)
+        NormalStream(key, CPU).fill(begun)
+        assert torch.equal(begun, whole[:size])
+
+
+def test_the_generator_is_named_with_what_pins_its_numbers(monkeypatch):
+    """Two models of GPU that differ in multiprocessors or threads make other numbers; two of one model the same."""
+    models = {
+        0: SimpleNamespace(multi_processor_count=132, max_threads_per_multi_processor=2048),
+        1: SimpleNamespace(multi_processor_count=132, max_threads_per_multi_processor=2048),
+        2: SimpleNamespace(multi_processor_count=108, max_threads_per_multi_processor=2048),
+        3: SimpleNamespace(multi_processor_count=132, max_threads_per_multi_processor=1536),
+    }
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: models[device.index])
+    names = [generator_name(torch.device("cuda", index)) for index in models]
+    assert names[0] == names[1] and len({generator_name(CPU), *names}) == 4
+    monkeypatch.setattr(torch, "__version__", "9.9.9+cu999")
+    assert generator_name(CPU) == "torch-9.9.9-cpu-normal-v3"

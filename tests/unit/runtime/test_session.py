@@ -86,6 +86,7 @@ def session(
         source or open_source(driver.job.data),
         writer or UnitWriter(run),
         EventLog(run.storage, "host:1"),
+        "any",
     )
 
 
