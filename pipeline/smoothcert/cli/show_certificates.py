@@ -47,7 +47,7 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
     rate = report.draws / report.seconds if report.seconds else 0.0
     terminal.say(
         f"{summary.ok:,} of {report.pairs:,} pairs certified, {summary.quarantined.count:,} quarantined, "
-        f"{summary.draws + summary.pilot_draws:,} draws"
+        f"{summary.draws:,} draws ({summary.pilot_draws:,} of them pilots)"
         + (f"; this session took {report.seconds:,.0f} s ({rate:,.0f} draws/s)" if report.draws else ""),
     )
     for error_class, count in summary.quarantine:
@@ -79,7 +79,10 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
 def _print_next(terminal: Terminal, url: str, *, classes: bool) -> None:
     terminal.say()
     terminal.say("next:")
-    sql = "SELECT status, count(*), avg(smooth_norm_lcb), sum(draws) FROM certificates GROUP BY 1 ORDER BY 1"
+    sql = (
+        "SELECT status, count(*), avg(smooth_norm_lcb), sum(pilot_draws + draws) FROM certificates GROUP BY 1 "
+        "ORDER BY 1"
+    )
     if classes:
         sql = (
             "SELECT predicted_label, count(*), avg(certified_radius) FROM certificates GROUP BY 1 ORDER BY 1"

@@ -2,8 +2,8 @@
 
 A quarantined pair counts as one that does not hold. The interval is for the share in the population that the
 pairs were drawn from (95%, exact binomial); while the run still goes on it is one that holds at every
-moment. Each row's certificate is wrong with probability at most alpha, so about alpha times the pairs may be
-certified falsely.
+moment. Each row's certificate is wrong with probability at most alpha, so at most alpha times the pairs are
+certified falsely on average, and never more than are certified.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def create_share_view(
                share_low(certified, n.pairs, c.finished::INTEGER) AS share_low,
                share_high(certified, n.pairs, c.finished::INTEGER) AS share_high,
                CASE WHEN c.finished THEN 'exact' ELSE 'anytime' END AS interval,
-               c.alpha * n.pairs AS expected_false_certificates
+               least(c.alpha * n.pairs, certified) AS expected_false_certificates
         FROM {schema}.claims c JOIN counted n USING (run_id)
         ORDER BY c.run_id, c.position
         """

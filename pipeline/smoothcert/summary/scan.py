@@ -47,10 +47,19 @@ def _columns(job: Job) -> dict[str, str]:
         **{name: name for name in (*plain, *radii)},
         **of_lists,
         **{f"metric_{name}": metric_sql(metric, job) for name, metric in metrics_of(job).items()},
+        "claims": _claims(),
         "is_known": label_is_known(job),
         "is_right": "predicted_label = label",
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
+
+
+def _claims() -> str:
+    """Whether a row certifies anything."""
+    forms = [(each, form) for each in CATALOGUE for form in each.forms]
+    lists = [f"list_max({form.column})" for each, form in forms if form is not each.radius]
+    plain = [form.column for each, form in forms if form is each.radius]
+    return f"coalesce({', '.join(lists + plain)}) IS NOT NULL OR list_contains(target_decision, 'certified')"
 
 
 def _aggregates(job: Job) -> dict[str, str]:
@@ -59,7 +68,8 @@ def _aggregates(job: Job) -> dict[str, str]:
         "ok": "count(*)",
         "labelled": "coalesce(count_if(is_known), 0)::BIGINT",
         "unknown_labels": "coalesce(count_if(NOT is_known), 0)::BIGINT",
-        "draws": "coalesce(sum(draws), 0)::BIGINT",
+        "claiming": "coalesce(count_if(claims), 0)::BIGINT",
+        "draws": "coalesce(sum(draws + pilot_draws), 0)::BIGINT",
         "pilot_draws": "coalesce(sum(pilot_draws), 0)::BIGINT",
     }
 

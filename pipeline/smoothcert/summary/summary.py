@@ -8,8 +8,9 @@ share stands beside.
 Intervals are about the population that the pairs were drawn from, at 95%, one figure at a time: for shares
 the exact binomial one, or while the run goes on one that holds at every moment of it; for means
 Maurer-Pontil, and none while the run goes on. They say nothing about the failure probability alpha of the
-rows themselves: of the rows that claim something, ``expected_false_certificates`` = alpha x rows may be false
-on average.
+rows themselves: of one statement about each row, at most alpha x rows are false on average, and never more than claim
+something, so ``expected_false_certificates`` is the smaller of both. (Not alpha x those that claim something: where
+nothing can be certified, all that claim something are false.)
 
 ``certified_share`` in SQL counts quarantined pairs as not certified; here shares are out of the ok pairs.
 """
@@ -105,7 +106,7 @@ class TargetOutcome:
     """How a target of the job was decided over the ok pairs.
 
     ``refuted`` and ``budget`` claim nothing; of the certified pairs, at most ``expected_false_certificates``
-    are false on average.
+    are false on average: alpha x ok pairs, or all of them where these are fewer.
     """
 
     name: str
@@ -137,13 +138,14 @@ class Summary:
         ok: pairs with certificates.
         quarantined: pairs without, out of all.
         quarantine: number of quarantined pairs by error class, most frequent first.
-        draws: certify draws.
-        pilot_draws: draws that fixed directions.
-        draws_per_pair: certify draws per ok pair.
+        draws: draws of the ok pairs, pilots included, as in progress lines, units and commits.
+        pilot_draws: those among them that fixed directions. (A row's column ``draws`` has the others.)
+        draws_per_pair: ``draws`` per ok pair.
         metrics: what ``catalogue/metrics.py`` lists, by name; only what the job asks for.
         radii: one entry per radius of the job.
         targets: one entry per target of the job.
-        expected_false_certificates: alpha x ok pairs, for each statement by itself.
+        expected_false_certificates: at most so many rows of any one statement are false on average: alpha x ok pairs,
+            or all that claim anything where these are fewer.
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
         tables: rows of each other table that has any, by its name.
     """
@@ -238,7 +240,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         metrics=figures.metrics(),
         radii=tuple(figures.at_radius(i, radius) for i, radius in enumerate(certify.radii)),
         targets=tuple(figures.target(i, target.name) for i, target in enumerate(certify.targets)),
-        expected_false_certificates=certify.alpha * ok,
+        expected_false_certificates=min(certify.alpha * ok, scanned["claiming"]),
         unknown_labels=scanned["unknown_labels"],
         tables=_table_counts(query, run_id),
     )
@@ -282,7 +284,9 @@ class _Figures:
             certified=self._share(f"target_{i}_certified"),
             refuted=self._share(f"target_{i}_refuted"),
             budget=self._share(f"target_{i}_budget"),
-            expected_false_certificates=self._job.certify.alpha * self._ok,
+            expected_false_certificates=min(
+                self._job.certify.alpha * self._ok, self._scanned[f"target_{i}_certified"]
+            ),
         )
 
     def _certified_cosine(self, name: str, i: int) -> CertifiedCosine:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
 from smoothcert.statistics import mean_interval, share_interval
@@ -119,6 +120,9 @@ def summary(written: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Sum
     return summarise(write(tmp_path_factory.mktemp("run") / "a", (written[:150], written[150:]), planned=150))
 
 
+CLAIMS = tuple(form.column for each in CATALOGUE for form in each.forms)
+
+
 def holds(rows: list[Row], condition: Callable[[Row], bool]) -> int:
     return sum(condition(row) for row in rows)
 
@@ -143,7 +147,7 @@ def test_counts_and_quarantine(summary: Summary, written: list[Row]) -> None:
     counted = Counter(row["error_class"] for row in written if row["status"] != "ok")
     assert dict(summary.quarantine) == counted
     assert [count for _, count in summary.quarantine] == sorted(counted.values(), reverse=True)
-    assert summary.draws == sum(row["draws"] for row in ok) and summary.pilot_draws == 64 * len(ok)
+    assert summary.draws == sum(row["draws"] + 64 for row in ok) and summary.pilot_draws == 64 * len(ok)
     assert summary.draws_per_pair == summary.draws / len(ok)
     assert summary.expected_false_certificates == pytest.approx(0.01 * len(ok))
     assert (summary.sigma, summary.alpha, summary.job) == (0.5, 0.01, "sample")
@@ -303,6 +307,23 @@ def test_where_nothing_is_certified_shares_are_zero_and_means_are_none(tmp_path:
     angular = at.cosines["angular"]
     assert angular.vacuous.share == 1.0 and angular.mean.mean is None
     assert found.metrics["class_accuracy"] == Share(0, 0, None, None, None), "no pair has a label"
+
+
+def test_where_nothing_is_certified_nothing_can_be_false(tmp_path: Path) -> None:
+    """Not alpha x the certified pairs either: if nothing can be certified, whatever is, is false."""
+    content = [
+        row | dict.fromkeys(CLAIMS) | {"target_decision": ("refuted", "budget")}
+        for row in rows("u0", 50, seed=5)
+        if row["status"] == "ok"
+    ]
+    found = summarise(write(tmp_path / "none", [content], planned=len(content)))
+    assert found.expected_false_certificates == 0.0
+    assert [target.expected_false_certificates for target in found.targets] == [0.0, 0.0]
+    content[0]["target_decision"] = ("certified", "budget")
+    text = JOB.replace("alpha: 0.01", "alpha: 0.5")
+    found = summarise(write(tmp_path / "one", [content], planned=len(content), text=text))
+    assert found.expected_false_certificates == 1.0
+    assert [target.expected_false_certificates for target in found.targets] == [1.0, 0.0]
 
 
 def test_a_run_without_rows_has_no_figures(tmp_path: Path) -> None:

@@ -89,7 +89,13 @@ _QUESTION = (
     Column(
         "input_width", _COUNT, "Width of the image the encoder sees, where radii are measured.", unit="pixels"
     ),
-    Column("draws", _COUNT, "Noisy forward passes that the bounds rest on.", unit="draws", source="theory 3"),
+    Column(
+        "draws",
+        _COUNT,
+        "Fresh draws, which the bounds rest on. With the pilots, draws + pilot_draws: what the pair took.",
+        unit="draws",
+        source="theory 3",
+    ),
     Column(
         "pilot_draws",
         _COUNT,
@@ -271,7 +277,13 @@ _DECISIONS = (
 _PROVENANCE = (
     Column("encoder_digest", _TEXT, "SHA-256 of the encoder's weights, configuration and settings."),
     Column("seed", pa.int64(), "Root of the noise keys.", source="theory 4.3"),
-    Column("noise", _TEXT, "Name of the noise generator: rows with different ones saw different noise."),
+    Column(
+        "noise",
+        _TEXT,
+        "Name of the noise generator: of one key, generators of different names make different noise. One in all ok "
+        "rows of a run.",
+        source="theory 4.9",
+    ),
     Column("device", _TEXT, "Kind of device that ran the encoder."),
     Column("dtype", _TEXT, "Arithmetic inside the encoder.", source="theory 4.6"),
 )
