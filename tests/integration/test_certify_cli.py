@@ -276,6 +276,39 @@ def test_the_plan_changes_nothing(smoothcert, job_file, tmp_path):
     assert code == 0
     assert "24 in 1 files, 8 units" in out and "2,760 (15 pilot + 100 a pair)" in out
     target = "certify.targets=[{certificate: angular, radius: 0.1, cosine: 0.8}]"
-    code, out, _ = smoothcert("plan", path, "--set", target)
+    code, out, _ = smoothcert("plan", path, "--set", target, "--try", 5)
     assert code == 0 and "at most 2,760" in out and "draws/s)" in out
+    assert "tried on 5 pairs" in out and "angular>=0.8@0.1" in out and "certify.max_draws" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_knows_what_is_done_what_it_costs_and_what_would_go_wrong(smoothcert, job_file, tmp_path):
+    path = job_file(draws=20)
+    job = load_job(path)
+    monitor = Monitor(lambda result: monitor.stop.set())
+    Driver(job).work("certification", monitor)
+    priced = ("--set", "executor.price_per_worker_hour=3.6")
+    code, out, _ = smoothcert("plan", path, *priced)
+    assert code == 0 and "pairs are done" in out and "units are left" in out
+    (cost,) = (line for line in out.splitlines() if line.startswith("cost"))
+    assert "1 worker for" in cost and "at 3.6 an hour" in cost
+    many = ("--set", "executor.kind=ray", "--set", "executor.workers=500")
+    code, out, _ = smoothcert("plan", path, *many)
+    assert code == 0 and "(of 500: there is no work for more)" in out
+    remote = ("--set", "output.runs=memory://plan-bucket", "--set", "tracking.enabled=true", "--no-probe")
+    code, out, _ = smoothcert("plan", path, *remote)
+    assert code == 0 and "will not be tracked" in out and "tracking.uri" in out
+    code, out, _ = smoothcert("plan", path, "--no-probe", "--set", "certify.alpha=0.02")
+    assert code == 0 and "belongs to another job" in out and "alpha" in out
+    Driver(job).work("certification", Monitor(lambda result: None))
+    code, out, _ = smoothcert("plan", path, *priced)
+    assert code == 0 and "complete: 24 pairs" in out and "cost" not in out
+
+
+def test_a_target_out_of_reach_is_refused_before_the_work(smoothcert, job_file, tmp_path):
+    path = job_file(draws=100)
+    target = ("--set", "certify.targets=[{certificate: class, radius: 0.6}]")
+    for command in ("plan", "certify"):
+        code, _, err = smoothcert(command, path, *target)
+        assert code == 2 and "class@0.6" in err and "reach radius 0.4" in err and "certify.max_draws" in err
     assert not (tmp_path / "runs").exists()

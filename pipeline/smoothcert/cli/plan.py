@@ -1,8 +1,8 @@
-"""``smoothcert plan``: what a job would do, and how long it would take here."""
+"""``smoothcert plan``: what a job would do, how many draws its targets take, how long that is here, what it costs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,20 +11,41 @@ from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, 
 from smoothcert.cli.terminal import Terminal
 from smoothcert.job import load_job
 
+if TYPE_CHECKING:
+    from smoothcert.runtime.driver import Driver
+    from smoothcert.runtime.remaining import Remaining
+    from smoothcert.work.certify.trial import Trial
+
+_TRIAL_S = 20.0
+
 
 def plan(
     job_file: JobFile,
     set_: Overrides = None,
     executor: ExecutorKind = None,
     probe: Annotated[
-        bool, typer.Option(help="Measure the speed of this device for a few seconds to estimate the time.")
+        bool,
+        typer.Option(
+            help="Measure this device for a few seconds and try the targets, to estimate draws and time."
+        ),
     ] = True,
+    tried: Annotated[
+        int | None,
+        typer.Option(
+            "--try",
+            min=1,
+            help="Pairs to try the targets on; by default as many as take about 20 s, 32 at most.",
+        ),
+    ] = None,
 ) -> None:
-    """Show pairs, units, draws and the expected time, without certifying anything."""
+    """Show pairs, units, draws, expected time and cost, without certifying anything."""
     job = load_job(job_file, overrides(set_, executor))
     from smoothcert.runtime.driver import Driver
+    from smoothcert.runtime.remaining import remaining_work
     from smoothcert.work.certify.probe import measure_draws_per_second
+    from smoothcert.work.certify.reach import check_reach
 
+    check_reach(job.certify)
     driver = Driver(job)
     made = driver.plan
     terminal = Terminal()
@@ -38,16 +59,100 @@ def plan(
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
     terminal.say(f"draws      {limit}{draws:,} ({per_pair} a pair)")
-    terminal.say(f"run        {shorten_url(driver.url)}")
-    if not probe:
+    left = remaining_work(driver)
+    terminal.say(f"run        {shorten_url(driver.url)}{_state(left)}")
+    _warn(driver, left, terminal)
+    if not probe or not left.pairs:
         return
     rate = measure_draws_per_second(job, driver.source, made.units[0], driver.encoder)
-    workers = job.executor.workers or 1
+    together = _try(driver, rate, tried, terminal) if job.certify.targets else None
+    _estimate(driver, left, rate, together, terminal)
+
+
+def _state(left: Remaining) -> str:
+    if not left.exists or left.differences:
+        return ""
+    if not left.pairs:
+        return f"  (complete: {left.done:,} pairs)"
+    return f"  ({left.done:,} pairs are done, {left.pairs:,} in {left.units:,} units are left)"
+
+
+def _warn(driver: Driver, left: Remaining, terminal: Terminal) -> None:
+    """What would stop the job, or leave it untracked, once it runs."""
+    from smoothcert.errors import TrackingError
+    from smoothcert.tracking.destination import destination
+
+    warning = ("warning    ", "yellow")
+    if left.differences:
+        terminal.say(warning, f"that directory belongs to another job: {left.differences[0]}")
+    tracking = driver.asked.tracking
+    if tracking.enabled:
+        try:
+            destination(driver.url, tracking)
+        except TrackingError as exc:
+            terminal.say(warning, f"the run will not be tracked: {exc}")
+
+
+def _try(driver: Driver, rate: float, tried: int | None, terminal: Terminal) -> Trial | None:
+    """Try each target, the same statements under other rules, and all together; None where that takes too long."""
+    from smoothcert.cli.show_trial import show_trials
+    from smoothcert.work.certify.trial import LEAST_PAIRS, MOST_PAIRS, choose_pairs, rivals_of, try_targets
+
+    job, certify = driver.asked, driver.asked.certify
+    rivals = {target: list(rivals_of(target)) for target in certify.targets}
+    trials = sum(1 + len(others) for others in rivals.values()) + (len(rivals) > 1)
+    draws_a_pair = trials * (certify.pilot_draws + certify.max_draws)
+    count = tried or min(MOST_PAIRS, int(_TRIAL_S * rate / draws_a_pair))
+    if not tried and count < LEAST_PAIRS:
+        terminal.say(
+            f"targets    not tried: {LEAST_PAIRS} pairs would take up to "
+            f"{_span(LEAST_PAIRS * draws_a_pair / rate)} here; --try {LEAST_PAIRS} tries them",
+        )
+        return None
+    texts, pairs = driver.inputs.texts, choose_pairs(driver.source, driver.plan.units, count)
+    rules = [
+        [try_targets(job, driver.encoder, texts, pairs, (each,)) for each in (target, *rivals[target])]
+        for target in certify.targets
+    ]
+    together = rules[0][0]
+    if len(rules) > 1:
+        together = try_targets(job, driver.encoder, texts, pairs, certify.targets)
+    if not len(together.draws):
+        terminal.say("targets    not tried: none of the pairs that were looked at can be encoded")
+        return None
+    show_trials(terminal, certify, [(own, others) for own, *others in rules], together)
+    return together
+
+
+def _estimate(
+    driver: Driver, left: Remaining, rate: float, together: Trial | None, terminal: Terminal
+) -> None:
+    """Draws, time and cost of what is left."""
+    job = driver.asked
+    certify, price = job.certify, job.executor.price_per_worker_hour
+    a_pair: float = certify.pilot_draws + certify.max_draws
+    known = ""
+    if left.draws_per_pair is not None:
+        a_pair, known = left.draws_per_pair, "as the pairs that are done took"
+    elif together is not None:
+        a_pair, known = certify.pilot_draws + float(together.draws.mean()), "as the pairs tried took"
+    limit = "at most " if certify.targets and not known else ""
+    draws = left.pairs * a_pair
+    if certify.targets and known:
+        terminal.say(f"left       about {draws:,.0f} draws, {a_pair:,.0f} a pair, {known}")
+    asked = 1 if job.executor.kind == "local" else job.executor.workers or 1
+    workers = left.busy_workers(asked, draws)
     seconds = draws / (rate * workers)
+    few = f" (of {asked}: there is no work for more)" if workers < asked else ""
     terminal.say(
-        f"time       {limit}about {_span(seconds)} on {workers} worker{'' if workers == 1 else 's'} at this device's "
-        f"speed ({rate:,.0f} draws/s)",
+        f"time       {limit}about {_span(seconds)} on {workers} worker{'' if workers == 1 else 's'}{few} at this "
+        f"device's speed ({rate:,.0f} draws/s)",
     )
+    if price is not None:
+        terminal.say(
+            f"cost       {limit}about {seconds * asked / 3600 * price:,.2f} ({asked} worker"
+            f"{'' if asked == 1 else 's'} for {_span(seconds)} at {price:g} an hour)",
+        )
 
 
 def _span(seconds: float) -> str:

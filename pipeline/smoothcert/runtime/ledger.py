@@ -29,7 +29,7 @@ _SPLIT = 8
 """Parts that a unit at fault is cut into; they run beside each other."""
 _SHARES = 3
 """Units that should wait for each worker before large ones are cut."""
-_LEAST_DRAWS = 5_000
+LEAST_DRAWS = 5_000
 """Draws that are worth a unit of their own: a few seconds of work."""
 _SLOW = 2.0
 """Times the usual time after which an idle worker runs a copy of a unit."""
@@ -143,7 +143,7 @@ class Ledger:
             return []
         waiting = [*self._again, *map(Errand, self._fresh)]
         share = -(-sum(len(errand.unit) for errand in waiting) // enough)
-        size = max(share, int(_LEAST_DRAWS / self._pace.draws_per_pair), 1)
+        size = max(share, int(LEAST_DRAWS / self._pace.draws_per_pair), 1)
         if all(len(errand.unit) < 2 * size for errand in waiting):
             return []
         splits = []

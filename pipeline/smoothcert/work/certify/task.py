@@ -22,6 +22,7 @@ from smoothcert.engine.layout import plan_layout
 from smoothcert.errors import PairError
 from smoothcert.store import CERTIFICATES, RunDirectory, TableSchema
 from smoothcert.store.units import CERTIFICATION
+from smoothcert.work.certify.reach import check_reach
 from smoothcert.work.inputs import Inputs
 from smoothcert.work.task import Assignment
 
@@ -41,8 +42,9 @@ class CertifyTask:
     rests_on: ClassVar[TableSchema | None] = None
 
     def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
-        """See ``Task.check``: says what the encoder does not read of the job's texts, without encoding them."""
+        """See ``Task.check``: targets out of reach, and what the encoder does not read of the texts (not encoded)."""
         job, encoder = inputs.job, inputs.encoder
+        check_reach(job.certify)
         if not encoder.has_texts or job.encoder.feature == "pooled":
             return
         if job.zero_shot is not None:
