@@ -58,7 +58,7 @@ def list_files(
     found: Found = {}
     for uri in _meant(uris):
         with store_trouble(uri, "list"):
-            listed, left_out = steadily(partial(_listed, uri, suffixes, recursive))
+            listed, left_out = steadily(partial(_listed, uri, suffixes, recursive), uri)
             for entry in left_out:
                 if on_left_out is not None:
                     on_left_out(*entry)
@@ -84,13 +84,13 @@ def open_binary(uri: str, *, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
     if isinstance(fs, LocalFileSystem):
         return open(path, "rb")  # the same file without fsspec's wrapper: archives are many small reads
     if is_link(uri) and not _in_pieces(fs, path):
-        return io.BytesIO(bytes(steadily(lambda: fs.cat_file(path))))
+        return io.BytesIO(bytes(steadily(lambda: fs.cat_file(path), path)))
     return io.BufferedReader(SteadyFile(fs, path), ahead_bytes)
 
 
 def _in_pieces(fs: Any, path: str) -> bool:
     """Whether a web server says how long a file is, and that it gives pieces of it."""
-    info = steadily(lambda: fs.info(path))
+    info = steadily(lambda: fs.info(path), path)
     return info.get("size") is not None and bool(info.get("partial"))
 
 

@@ -50,7 +50,7 @@ def read_image_file(path: str, folder: str) -> bytes:
         if isinstance(fs, LocalFileSystem):
             with open(inner, "rb") as stream:
                 return stream.read()
-        return steadily(lambda: read_whole(fs, inner))
+        return steadily(lambda: read_whole(fs, inner), inner)
     except FileNotFoundError as exc:
         raise ReadError(f"'{uri}' does not exist", remedy="fix the path or restore the file") from exc
     except (PermissionError, IsADirectoryError, NotADirectoryError, ValueError) as exc:

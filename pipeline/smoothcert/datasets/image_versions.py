@@ -75,7 +75,7 @@ class ImageVersions:
         folder = path.rpartition("/")[0]
         if folder not in self._listings:
             try:
-                entries = steadily(partial(store.ls, folder, detail=True))
+                entries = steadily(partial(store.ls, folder, detail=True), folder)
             except FileNotFoundError:
                 entries = []
             self._listings[folder] = {each["name"].strip("/"): _tagged(each) for each in entries}

@@ -31,7 +31,7 @@ def read_link(uri: str) -> bytes:
     """
     try:
         store, path = store_of(uri)
-        return bytes(steadily(lambda: store.cat_file(path)))
+        return bytes(steadily(lambda: store.cat_file(path), path))
     except ImportError as exc:
         raise SourceError(f"cannot read '{uri}': {exc}", remedy="install the package aiohttp") from exc
     except FileNotFoundError as exc:

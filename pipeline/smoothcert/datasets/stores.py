@@ -10,6 +10,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from smoothcert.errors import SourceError
+from smoothcert.storage.options import patience
 
 LINK_CONNECT_S = 10.0
 LINK_READ_S = 15.0
@@ -36,7 +37,7 @@ def store_of(uri: str) -> tuple[Any, str]:
     if is_link(uri):
         return _web(uri)
     if "::" not in uri:
-        store, path = url_to_fs(uri)
+        store, path = url_to_fs(uri, **patience(uri.partition("://")[0]))
         return store, str(path)
     if uri.startswith("/") or os.path.lexists(uri):
         return _local(uri)
@@ -47,7 +48,7 @@ def store_of(uri: str) -> tuple[Any, str]:
         )
     if "://" not in uri:
         return _local(uri)
-    store, path = url_to_fs(uri.replace("::", _STAND_IN))
+    store, path = url_to_fs(uri.replace("::", _STAND_IN), **patience(first.partition("://")[0]))
     return store, str(path).replace(_STAND_IN, "::")
 
 

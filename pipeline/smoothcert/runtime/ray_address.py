@@ -6,24 +6,18 @@ Ray itself asks an address where nothing listens for about a quarter of an hour,
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from smoothcert.errors import ExecutorError
 from smoothcert.redaction import without_secrets
-
-log = logging.getLogger(__name__)
+from smoothcert.storage.waiting import waiting_aloud
 
 REACH_S = 60.0
 """How long something may take until it listens at the address of a cluster, which may be about to start."""
-SAY_FIRST_S = 5.0
-SAY_EVERY_S = 10.0
-"""How long a wait is silent at first, and then between two lines."""
 _RETRIES = "RAY_gcs_server_port_wait_time_s"
 """Ray's own variable: how often it asks a head that listens and does not answer, about 40 s each time."""
 
@@ -72,32 +66,6 @@ def wait_for_listener(address: str, limit_s: float) -> None:
         remedy="start the cluster (ray start --head), or correct host and port, or open the way to them; with neither "
         "executor.address nor RAY_ADDRESS a cluster is started on this machine",
     )
-
-
-@contextlib.contextmanager
-def waiting_aloud(for_what: str, limit_s: float) -> Iterator[None]:
-    """Say after five seconds, and then every ten, what is waited for, how long already, and when that ends."""
-    done = threading.Event()
-    started = time.monotonic()
-
-    def say() -> None:
-        pause = SAY_FIRST_S
-        while not done.wait(pause):
-            pause = SAY_EVERY_S
-            log.warning(
-                "waiting %s: %.0f s so far, at most about %.0f s",
-                for_what,
-                time.monotonic() - started,
-                limit_s,
-            )
-
-    speaker = threading.Thread(target=say, name="waiting", daemon=True)
-    speaker.start()
-    try:
-        yield
-    finally:
-        done.set()
-        speaker.join()
 
 
 @contextlib.contextmanager

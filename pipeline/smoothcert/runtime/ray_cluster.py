@@ -21,7 +21,8 @@ from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.redaction import without_secrets, without_secrets_of
-from smoothcert.runtime.ray_address import REACH_S, asking_once, wait_for_listener, waiting_aloud
+from smoothcert.runtime.ray_address import REACH_S, asking_once, wait_for_listener
+from smoothcert.storage.waiting import waiting_aloud
 
 log = logging.getLogger(__name__)
 

@@ -35,23 +35,13 @@ import pyarrow.fs
 
 from smoothcert.errors import StoreError
 from smoothcert.storage.foreign_errors import translate
+from smoothcert.storage.options import of_results
 from smoothcert.storage.steady import SteadyFile, info_of, is_transient, read_whole, steadily
 
 T = TypeVar("T")
 
 _CONDITIONAL_PUT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 """Protocols whose fsspec implementation sends "only if absent" to the store; others only imitate it."""
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    # listings must be fresh: other machines commit all the time
-    "s3": {"use_listings_cache": False, "default_cache_type": "none"},
-    "s3a": {"use_listings_cache": False, "default_cache_type": "none"},
-    "gs": {"use_listings_cache": False},
-    "gcs": {"use_listings_cache": False},
-    "abfs": {"use_listings_cache": False},
-    "abfss": {"use_listings_cache": False},
-    "az": {"use_listings_cache": False},
-}
 
 _MEMORY_LOCK = threading.Lock()
 
@@ -86,7 +76,7 @@ class Storage:
         else:
             with self._translating("open", text):
                 try:
-                    self.fs, self.root = fsspec.core.url_to_fs(text, **_OPTIONS.get(protocol, {}))
+                    self.fs, self.root = fsspec.core.url_to_fs(text, **of_results(protocol))
                 except ValueError as exc:
                     raise StoreError(
                         f"'{text}' is not a URL that can be opened: {exc}",
@@ -248,7 +238,7 @@ class Storage:
             with tempfile.NamedTemporaryFile(prefix="smoothcert-") as collected:
                 yield collected
                 collected.flush()
-                steadily(lambda: self._upload(collected.name, path))
+                steadily(lambda: self._upload(collected.name, path), self.full_url(relative))
 
     def make_directory(self) -> None:
         """Make this directory, where the file system has real ones."""
@@ -365,7 +355,7 @@ class Storage:
     def _call(self, doing: str, relative: str, request: Callable[[str], T]) -> T:
         path = self.path(relative)
         with self._translating(doing, self.full_url(relative)):
-            return steadily(lambda: request(path))
+            return steadily(lambda: request(path), self.full_url(relative))
 
     @contextlib.contextmanager
     def _translating(self, doing: str, url: str) -> Iterator[None]:

@@ -15,10 +15,16 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from smoothcert.redaction import without_secrets
+from smoothcert.storage.waiting import waiting_aloud
+
 T = TypeVar("T")
 
 WAITS_S = (0.2, 1.0, 3.0)
 """Pauses before a request that failed for a passing reason is sent again."""
+ENOUGH_S = 60.0
+LIMIT_S = 180.0
+"""About how long a store is waited for that is not reached, or says nothing: the last try and those before it."""
 
 _SLOW = frozenset(
     {
@@ -73,20 +79,28 @@ def is_transient(exc: BaseException) -> bool:
     return timed_out(exc) or connection_failed(exc) or not_served(exc)
 
 
-def steadily(request: Callable[[], T]) -> T:
+def steadily(request: Callable[[], T], place: str) -> T:
     """Send a request until it succeeds or fails for good; at most ``len(WAITS_S) + 1`` times.
+
+    A request that takes more than seconds is told. One whose tries took ``ENOUGH_S`` is not sent again.
+
+    Args:
+        request: sends it.
+        place: the URL or path that it is about, for that line.
 
     Raises:
         Exception: what the last try raised.
     """
-    for wait_s in WAITS_S:
-        try:
-            return request()
-        except Exception as exc:
-            if not is_transient(exc):
-                raise
-        time.sleep(wait_s)
-    return request()
+    started = time.monotonic()
+    with waiting_aloud(f"for the store of '{without_secrets(place)}'", LIMIT_S):
+        for wait_s in WAITS_S:
+            try:
+                return request()
+            except Exception as exc:
+                if not is_transient(exc) or time.monotonic() - started > ENOUGH_S:
+                    raise
+            time.sleep(wait_s)
+        return request()
 
 
 def read_whole(fs: Any, path: str) -> bytes:
@@ -102,7 +116,7 @@ def read_whole(fs: Any, path: str) -> bytes:
 def info_of(fs: Any, path: str) -> dict[str, Any] | None:
     """What the store says of a path, None where it has nothing; fsspec's own ``exists`` takes any failure for that."""
     try:
-        return steadily(lambda: dict(fs.info(path)))
+        return steadily(lambda: dict(fs.info(path)), path)
     except FileNotFoundError:
         return None
 
@@ -121,7 +135,7 @@ class SteadyFile(io.RawIOBase):
     def __init__(self, fs: Any, path: str) -> None:
         self._fs = fs
         self._path = path
-        self._size = int(steadily(lambda: fs.info(path))["size"])
+        self._size = int(steadily(lambda: fs.info(path), path)["size"])
         self._position = 0
 
     def readable(self) -> bool:
@@ -150,7 +164,7 @@ class SteadyFile(io.RawIOBase):
         stop = min(start + len(buffer), self._size)
         if start >= stop:
             return 0
-        data = steadily(lambda: _checked(self._range(start, stop), stop - start, self._path))
+        data = steadily(lambda: _checked(self._range(start, stop), stop - start, self._path), self._path)
         buffer[: len(data)] = data
         self._position = stop
         return len(data)

@@ -13,8 +13,10 @@ import pytest
 
 from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
-from smoothcert.runtime import ray_address, ray_cluster
-from smoothcert.runtime.ray_address import asking_once, endpoint, wait_for_listener, waiting_aloud
+from smoothcert.runtime import ray_cluster
+from smoothcert.runtime.ray_address import asking_once, endpoint, wait_for_listener
+from smoothcert.storage import waiting
+from smoothcert.storage.waiting import waiting_aloud
 
 MUTE = """
 import logging, sys
@@ -66,8 +68,8 @@ def test_host_and_port_of_an_address(address: str, place: tuple[str, int] | None
 def test_nothing_listens(
     closed_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ray_address, "SAY_FIRST_S", 0.1)
-    monkeypatch.setattr(ray_address, "SAY_EVERY_S", 0.2)
+    monkeypatch.setattr(waiting, "SAY_FIRST_S", 0.1)
+    monkeypatch.setattr(waiting, "SAY_EVERY_S", 0.2)
     monkeypatch.setattr(ray_cluster, "REACH_S", 1.5)
     address = f"ray://hunter2@127.0.0.1:{closed_port}"
     with caplog.at_level(logging.WARNING, "smoothcert"), pytest.raises(ExecutorError) as caught:

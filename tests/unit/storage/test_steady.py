@@ -1,11 +1,14 @@
 """Reads of a store that fails or cuts its answers."""
 
 import errno
+import time
 
 import pytest
+from fsspec.config import conf
 from fsspec.implementations.memory import MemoryFileSystem
 
-from smoothcert.storage import steady
+from smoothcert.storage import steady, waiting
+from smoothcert.storage.options import patience
 from smoothcert.storage.steady import SteadyFile, info_of, is_transient, read_whole, steadily
 
 
@@ -59,7 +62,7 @@ def test_only_passing_failures_are_tried_again():
     for error, count in [(TimeoutError(), 3), (OSError(errno.ENOSPC, "full"), 1), (KeyError("x"), 1)]:
         tries.clear()
         with pytest.raises(type(error)):
-            steadily(lambda error=error: fail(error))
+            steadily(lambda error=error: fail(error), "x")
         assert len(tries) == count
 
 
@@ -73,3 +76,41 @@ def test_nothing_there_is_not_a_failure(stored, monkeypatch):
     monkeypatch.setattr(MemoryFileSystem, "info", dead)
     with pytest.raises(TimeoutError):
         info_of(stored, "/steady/x")
+
+
+def test_a_store_that_takes_long_is_told_and_one_that_took_enough_is_not_asked_again(monkeypatch, caplog):
+    monkeypatch.setattr(waiting, "SAY_FIRST_S", 0.05)
+    monkeypatch.setattr(waiting, "SAY_EVERY_S", 0.1)
+    tries = []
+
+    def slow():
+        tries.append(1)
+        time.sleep(0.3)
+        raise TimeoutError("mute")
+
+    monkeypatch.setattr(steady, "ENOUGH_S", 0.5)
+    with pytest.raises(TimeoutError):
+        steadily(slow, "s3://KEY:SECRET@bucket/runs/x")
+    assert len(tries) == 2, "the third would have been one too many"
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) >= 2 and all("waiting for the store of 's3://" in line for line in said)
+    assert "at most about 180 s" in said[0] and "SECRET" not in caplog.text
+    caplog.clear()
+    assert steadily(lambda: 1, "x") == 1
+    time.sleep(0.3)
+    assert not caplog.records
+
+
+def test_waits_for_the_same_are_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(waiting, "SAY_FIRST_S", 0.05)
+    monkeypatch.setattr(waiting, "SAY_EVERY_S", 60.0)
+    with waiting.waiting_aloud("for a thing", 1.0), waiting.waiting_aloud("for a thing", 1.0):
+        time.sleep(0.3)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["waiting for a thing"]
+
+
+def test_s3_itself_asks_twice_unless_fsspec_is_configured(monkeypatch):
+    assert patience("s3") == {"config_kwargs": {"retries": {"total_max_attempts": 2}}}
+    assert patience("file") == patience("memory") == {}
+    monkeypatch.setitem(conf, "s3", {"config_kwargs": {"connect_timeout": 1}})
+    assert patience("s3") == {}
