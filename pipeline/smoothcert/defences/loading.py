@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import fsspec
 import safetensors.torch
 import torch
 
 from smoothcert.defences.defended import DefendedEncoder
 from smoothcert.defences.modules import KIND, MAPPERS, PURIFIERS, kind_of
 from smoothcert.encoders import Encoder, check_encoder, load_encoder
+from smoothcert.encoders.cache import fetch_file, is_url
 from smoothcert.encoders.factories import digest_of, import_callable
 from smoothcert.errors import EncoderError, SmoothcertError
 from smoothcert.job.encoder import DefenceSection, EncoderSection
@@ -59,7 +60,7 @@ def _part(
         return None, "none"
     try:
         if where.endswith(".safetensors"):
-            return _from_file(where, kinds)
+            return _from_file(where, kinds, field)
         return _from_factory(where, base)
     except (SmoothcertError, torch.OutOfMemoryError):
         raise
@@ -71,9 +72,9 @@ def _part(
         ) from exc
 
 
-def _from_file(where: str, kinds: Mapping[str, type[Any]]) -> tuple[torch.nn.Module, str]:
-    with fsspec.open(where, "rb") as stream:
-        data = stream.read()
+def _from_file(where: str, kinds: Mapping[str, type[Any]], field: str) -> tuple[torch.nn.Module, str]:
+    place = fetch_file(where, field=field) if is_url(where) else Path(where).expanduser()
+    data = place.read_bytes()
     tensors = safetensors.torch.load(data)
     kind = kind_of(data)
     if kind is None or kind not in kinds:

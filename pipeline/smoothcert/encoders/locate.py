@@ -1,4 +1,4 @@
-"""Where an encoder's files are: bundled, a local directory, or the hub; and their digest."""
+"""Where an encoder's files are: bundled, a local directory, any URL, or the hub; and their digest."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 import re
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from smoothcert.encoders.cache import fetch_folder, is_url
 from smoothcert.encoders.quiet import quiet
 from smoothcert.errors import EncoderError, did_you_mean
 
@@ -39,15 +41,16 @@ def bundled_models() -> list[str]:
 
 
 def locate(model: str, revision: str | None, *, code: bool = False) -> Path:
-    """Directory that holds a model's files; downloads them where ``model`` is a hub id.
+    """Directory that holds a model's files; fetches them where ``model`` is a URL or a hub id.
 
     Args:
-        model: ``bundled:<name>``, a directory, or a hub id.
+        model: ``bundled:<name>``, a directory, the URL of one (``s3://bucket/model``), or a hub id.
         revision: of the hub repository.
         code: also fetch the repository's Python files.
 
     Raises:
         EncoderError: there is no such model, or the hub cannot be reached.
+        StoreError: the store of a URL failed.
     """
     if model.startswith(BUNDLED_PREFIX):
         known = bundled_models()
@@ -57,6 +60,13 @@ def locate(model: str, revision: str | None, *, code: bool = False) -> Path:
                 remedy=f"use one of the bundled models: {', '.join(known)}",
             )
         return Path(str(files("smoothcert.encoders") / "bundled" / model.removeprefix(BUNDLED_PREFIX)))
+    if is_url(model):
+        patterns = [*_patterns(code), "adapter_config.json"]
+        return fetch_folder(
+            model,
+            lambda name: any(fnmatchcase(name, pattern) for pattern in patterns),
+            field="encoder.model",
+        )
     path = Path(model).expanduser()
     if path.is_dir():
         return path
@@ -68,20 +78,24 @@ def locate(model: str, revision: str | None, *, code: bool = False) -> Path:
     if not _HUB_ID.fullmatch(model):
         raise EncoderError(
             f"encoder.model='{model}' does not exist",
-            remedy="give a directory, a hub id such as openai/clip-vit-large-patch14, or bundled:digits-clip",
+            remedy="give a directory or URL, a hub id such as openai/clip-vit-large-patch14, or bundled:digits-clip",
         )
     return _download(model, revision, code=code)
+
+
+def _patterns(code: bool) -> list[str]:
+    """Names of the files that loading reads."""
+    return [_WEIGHTS, _INDEX, "model-*-of-*.safetensors", *_SETTINGS, *(["*.py"] if code else [])]
 
 
 def _download(model: str, revision: str | None, *, code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    patterns = [_WEIGHTS, _INDEX, "model-*-of-*.safetensors", *_SETTINGS, *(["*.py"] if code else [])]
     _log.info("looking for %s on the hub", model)
     try:
         with quiet():
-            return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+            return Path(snapshot_download(model, revision=revision, allow_patterns=_patterns(code)))
     except RepositoryNotFoundError as exc:
         raise EncoderError(
             f"encoder.model='{model}' is neither a directory here nor a model you can see on the hub",

@@ -46,8 +46,9 @@ class EncoderSection(Section):
     """Which encoder is certified, and how it runs."""
 
     model: str
-    """Directory, relative to the job file; hub id; bundled:digits-clip; or module:callable (a module beside the job
-    file, or an installed one), whose code then runs and returns a smoothcert.encoders.Encoder."""
+    """Directory, relative to the job file; its URL (s3://bucket/model), fetched once a machine; hub id;
+    bundled:digits-clip; or module:callable (a module beside the job file, or an installed one), whose code then runs
+    and returns a smoothcert.encoders.Encoder."""
     revision: str | None = None
     """Hub revision (commit hash) to pin; ignored for directories."""
     feature: Literal["projection", "pooled"] = "projection"

@@ -83,7 +83,9 @@ def resolve_attack(section: AttackSection, folder: Path, field: str) -> AttackSe
 
 
 def without_place(value: str) -> str:
-    """A path without its folders: what a file holds is known by its digest, wherever it is kept."""
+    """A path or URL without its folders: what a file holds is known by its digest, wherever it is kept."""
+    if _URL.match(value):
+        return value.rstrip("/").rpartition("/")[2]
     return Path(value).name if Path(value).is_absolute() else value
 
 
