@@ -33,7 +33,7 @@ from smoothcert.datasets import DIGIT_NAMES, write_demo_data
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
-from smoothcert.runtime.session import Progress
+from smoothcert.runtime.progress import Progress
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 

@@ -18,9 +18,9 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.errors import PairError
 from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.progress import Progress
 from smoothcert.runtime.ray_executor import RayExecutor
 from smoothcert.runtime.results import UnitResult
-from smoothcert.runtime.session import Progress
 from smoothcert.store import Commit, PartFile
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
+from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+
+from smoothcert.runtime.progress import Progress, RateWindow
 
 PLAIN_EVERY_S = 15.0
 
 
 class ProgressLine:
-    """Shows pairs/s, draws/s, the time left estimated from draws, and the quarantined count.
+    """Shows pairs/s and draws/s of the last two minutes, the time left estimated from draws, and the quarantined count.
 
     Args:
         console: where to.
@@ -27,9 +29,10 @@ class ProgressLine:
         self._pairs = pairs
         self._before = done
         self._draws_per_pair = float(draws_per_pair)
-        self._started = time.monotonic()
-        self._last_plain = self._started
-        self._bar = Progress(BarColumn(30), TextColumn("{task.description}"), console=console)
+        self._last_plain = time.monotonic()
+        self._rates = RateWindow()
+        self._rates.note(Progress(0, 0, 0), self._last_plain)
+        self._bar = bars.Progress(bars.BarColumn(30), bars.TextColumn("{task.description}"), console=console)
         self._task = self._bar.add_task("starting", total=max(pairs, 1), completed=done)
         self._live = Live(self._bar, console=console, refresh_per_second=4, transient=True)
         self._plain = not console.is_terminal
@@ -45,20 +48,21 @@ class ProgressLine:
         if not self._plain:
             self._live.stop()
 
-    def update(self, *, draws: int, pairs: int, quarantined: int) -> None:
+    def update(self, progress: Progress) -> None:
         """New counts of this session (not counting what was committed before)."""
         now = time.monotonic()
-        elapsed = max(now - self._started, 1e-6)
+        draws, pairs = progress.draws, progress.pairs
+        rates = self._rates.note(progress, now)
         if pairs >= 20:
             # targets stop draws early: what pairs cost so far says more than what they may cost
             self._draws_per_pair = draws / pairs
         done = min(self._before + pairs, self._pairs)
         left_draws = max(self._pairs - self._before, 0) * self._draws_per_pair - draws
-        rate = draws / elapsed
+        rate = rates.draws_per_s or 0.0
         eta = f"about {_span(left_draws / rate)} left" if rate > 0 and left_draws > 0 else ""
         text = (
-            f"{done:,}/{self._pairs:,} pairs  {pairs / elapsed:,.1f} pairs/s  {rate:,.0f} draws/s  "
-            f"{quarantined:,} quarantined  {eta}"
+            f"{done:,}/{self._pairs:,} pairs  {rates.pairs_per_s or 0.0:,.1f} pairs/s  {rate:,.0f} draws/s  "
+            f"{progress.quarantined:,} quarantined  {eta}"
         ).rstrip()
         if not self._plain:
             self._bar.update(self._task, completed=done, description=text)

@@ -78,7 +78,7 @@ def run_phase(
         report = work(
             Monitor(
                 on_result=lambda result: None,
-                on_progress=lambda p: line.update(draws=p.draws, pairs=p.pairs, quarantined=p.quarantined),
+                on_progress=line.update,
                 stop=stopped_by.event,
             )
         )

@@ -84,6 +84,11 @@ class DecodeAhead:
             return None
         return self._waiting.popleft().result()
 
+    @property
+    def waiting(self) -> int:
+        """Pairs that were read and wait to be taken, decoded or soon to be."""
+        return self._queue.qsize() + len(self._waiting)
+
     def close(self) -> None:
         """Stop reading; what was decoded is dropped."""
         self._stopped.set()

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from smoothcert.encoders import Encoder
+from smoothcert.engine.busy import BusyTime
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
 from smoothcert.engine.layout import Layout, plan_layout
 from smoothcert.engine.noise import DrawKey, NoiseSource, Stream
@@ -93,6 +94,7 @@ class Engine:
         lanes: parts of the slots; default 2 on an accelerator, one a core on a CPU.
 
     Attributes:
+        busy: the time that the device takes for draws.
         captions: features of the pairs' captions, and how many were cut.
     """
 
@@ -125,6 +127,7 @@ class Engine:
         # full shapes always where shapes are expensive to change; on a CPU idle slots are left out
         self._static = encoder.device.type != "cpu"
         lane_count = min(slots, lanes or (2 if self._static else threads or torch.get_num_threads()))
+        self.busy = BusyTime(encoder.device, lane_count)
         sizes = [len(part) for part in np.array_split(np.arange(slots), lane_count)]
         self._lanes = [self._new_lane(size) for size in sizes]
         self._pool: ThreadPoolExecutor | None = None
@@ -201,9 +204,13 @@ class Engine:
             assert slot is not None
             keys.append((index, slot.pair.pair.pair_id, slot.stream, slot.chunk))
         if self._pool is None:
-            lane.features = self._step(lane, keys)
+            lane.features = self._timed_step(lane, keys)
         else:
-            lane.features = self._pool.submit(self._step, lane, keys)
+            lane.features = self._pool.submit(self._timed_step, lane, keys)
+
+    def _timed_step(self, lane: Lane, keys: list[DrawKey]) -> torch.Tensor | PairwiseFailure:
+        with self.busy.measure():
+            return self._step(lane, keys)
 
     @torch.no_grad()
     def _step(self, lane: Lane, keys: list[DrawKey]) -> torch.Tensor | PairwiseFailure:

@@ -19,6 +19,9 @@ class OutputSection(Section):
     """Directory (any fsspec URL) that holds run directories."""
     run: str | None = None
     """Name of the run directory, one folder below runs; default is the job's name and the head of its fingerprint."""
+    metrics: str | None = None
+    """Prometheus text file that is kept up to date during a run, a path or URL, e.g. in the folder of the node
+    exporter's textfile collector; default metrics.prom in the run directory."""
     quarantine_budget: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of pairs that may be quarantined; above it the exit code is 6."""
 

@@ -18,6 +18,7 @@ from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
+from smoothcert.runtime.metrics_file import MetricsFile
 from smoothcert.runtime.noise_pin import pin_noise
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.plan import DATA_FILE, Plan, make_plan
@@ -231,7 +232,13 @@ class Driver:
         again: Mapping[str, tuple[str, ...]],
         left_of: Callable[[Committed], Iterator[UnitSpec]],
     ) -> PhaseReport:
-        with self.run.committing(), driver_log(self.run, monitor) as told:
+        metrics = MetricsFile(
+            self.run.storage,
+            self.asked.output.metrics,
+            {"run": self.run.run_id, "phase": phase.name},
+            self.run.info.pairs,
+        )
+        with self.run.committing(), driver_log(self.run, monitor, metrics) as told:
             labels = self.plan.labels
             if labels is not None and (labels.unknown or labels.refused):
                 log.warning("labels: %s", labels)
@@ -308,6 +315,7 @@ class Driver:
             duties,
             uses_gpu=uses_gpu(self.job.encoder),
             draws_per_pair=max(task.draws_per_pair for task in phase.tasks),
+            run=self.run.run_id,
         )
 
     def _draw_pool(self) -> tuple[str, ...]:

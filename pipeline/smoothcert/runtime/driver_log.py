@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from smoothcert.runtime.executor import Monitor
+from smoothcert.runtime.metrics_file import MetricsFile
+from smoothcert.runtime.progress import Progress, RateWindow
 from smoothcert.runtime.results import worker_name
-from smoothcert.runtime.session import Progress
 from smoothcert.store import RunDirectory
 from smoothcert.store.events import BEAT, DRIVER, EventLog
 
@@ -26,18 +27,24 @@ _OTHERS = ("smoothcert.runtime.session", "smoothcert.store.events")
 
 
 @contextlib.contextmanager
-def driver_log(run: RunDirectory, monitor: Monitor) -> Iterator[Monitor]:
+def driver_log(run: RunDirectory, monitor: Monitor, metrics: MetricsFile | None = None) -> Iterator[Monitor]:
     """While a driver works on a run: says how commits are made, and keeps what it logs in the run directory.
 
     Args:
         run: the run.
         monitor: told as before by the monitor that this yields, which also gives the log its signs of life.
+        metrics: the run's metrics file, kept up to date; closed at the end.
     """
     events = EventLog(run.storage, DRIVER + worker_name(), every_s=_BEAT_S)
     handler = _Handler(events)
 
+    window = RateWindow()
+
     def on_progress(progress: Progress) -> None:
-        events.say(BEAT, draws=progress.draws)
+        rates = window.note(progress)
+        events.say(BEAT, draws=progress.draws, draws_per_s=rates.draws_per_s, pairs_per_s=rates.pairs_per_s)
+        if metrics is not None:
+            metrics.note(progress, rates)
         monitor.on_progress(progress)
 
     if run.exclusive:
@@ -47,15 +54,19 @@ def driver_log(run: RunDirectory, monitor: Monitor) -> Iterator[Monitor]:
     events.say("begin", exclusive=run.exclusive)
     for name in _HEARD:
         logging.getLogger(name).addHandler(handler)
+    ending = "failed"
     try:
         yield replace(monitor, on_progress=on_progress)
+        ending = "stopped" if monitor.stop.is_set() else "done"
     except BaseException as exc:
         events.say("error", message=f"the driver ended: {type(exc).__name__}: {exc}")
         raise
     finally:
         for name in _HEARD:
             logging.getLogger(name).removeHandler(handler)
-        events.say("end", now=True)
+        if metrics is not None:
+            metrics.close()
+        events.say("end", now=True, ending=ending)
         events.close()
 
 
@@ -72,6 +83,7 @@ class _Handler(logging.Handler):
             return
         event = {logging.ERROR: "error", logging.WARNING: "warning"}.get(record.levelno, "note")
         try:
-            self._events.say(event, message=record.getMessage())
+            lost = {"lost": record.lost_worker} if hasattr(record, "lost_worker") else {}
+            self._events.say(event, message=record.getMessage(), **lost)
         except Exception:
             self.handleError(record)

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import EncoderError, ExecutorError, PairError, StoreError
+from smoothcert.runtime.progress import Progress
 from smoothcert.runtime.results import UnitResult
-from smoothcert.runtime.session import Progress, Session
+from smoothcert.runtime.session import Session
 
 STORE_FAILURES = 10
 """Attempts in a row that may fail because of the store before a run gives up: a full disk empties no queue."""

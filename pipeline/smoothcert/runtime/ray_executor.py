@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -34,9 +33,11 @@ from smoothcert.errors import (
 from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import STORE_FAILURES, DriverDuties, ExecutorReport, Monitor
 from smoothcert.runtime.ledger import Errand, Ledger, Loss, Split
+from smoothcert.runtime.progress import Progress
 from smoothcert.runtime.ray_cluster import WorkerShare, connect, end_process
+from smoothcert.runtime.ray_worker import RayWorker, SessionBrokenError
 from smoothcert.runtime.results import UnitResult
-from smoothcert.runtime.session import Progress, Session
+from smoothcert.runtime.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -60,57 +61,20 @@ _START_S = 600.0
 """A worker that runs but is not ready after so long (or the lease, if that is longer) is hung."""
 
 
-class _SessionBrokenError(Exception):
-    """The engine of a worker is gone for good; units that fail because of it are not at fault."""
-
-
-class RayWorker:
-    """The actor: a worker session, and the calls that the driver makes on it."""
-
-    def __init__(self, open_session: Callable[[], Session]) -> None:
-        self._open_session = open_session
-        self._session: Session | None = None
-
-    def hello(self) -> tuple[str, int]:
-        """Node id and process id: this worker has its resources and runs."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
-
-    def start(self) -> str:
-        """Load the encoder and be ready; returns what its noise comes from. Errors reach the driver as they are."""
-        self._session = self._open_session()
-        return self._session.noise
-
-    def run(self, unit: UnitSpec) -> UnitResult:
-        """Certify and write a unit; blocks until it is done."""
-        assert self._session is not None
-        try:
-            return self._session.submit(unit).result()
-        except (EncoderError, JobError, RunDirectoryError):
-            raise
-        except Exception as exc:
-            if self._session.broken is None:
-                raise
-            raise _SessionBrokenError(f"{type(exc).__name__}: {exc}") from None
-
-    def stop(self) -> None:
-        """Finish and say so."""
-        if self._session is not None:
-            self._session.abandon()
-
-    def progress(self) -> Progress:
-        """Counters; also the sign of life."""
-        assert self._session is not None
-        return self._session.progress()
-
-
 @dataclass
 class _Held:
-    """The driver's view of one actor."""
+    """The driver's view of one actor.
+
+    Attributes:
+        name: of the actor, unique.
+        label: what it is called in logs: host and process once it runs, as it calls itself.
+    """
 
     name: str
     actor: Any
     hello_ref: Any
     start_ref: Any
+    label: str = ""
     place: tuple[str, int] | None = None
     ready: bool = False
     errands: dict[Any, Errand] = field(default_factory=dict)
@@ -119,6 +83,9 @@ class _Held:
     progress: Progress = Progress(0, 0, 0)
     moved: float = 0.0
     hired: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"{self.name} (not started yet)"
 
 
 class RayExecutor:
@@ -131,6 +98,7 @@ class RayExecutor:
         uses_gpu: whether workers ask for a GPU where ``section.gpus_per_worker`` does not say; None: if the cluster
             has one when the run begins.
         draws_per_pair: what a pair takes at most, until it is known what they take; 0 where that says nothing.
+        run: names the run in Ray's dashboard and in the metrics.
     """
 
     def __init__(
@@ -141,7 +109,9 @@ class RayExecutor:
         *,
         uses_gpu: bool | None,
         draws_per_pair: float = 0.0,
+        run: str = "run",
     ) -> None:
+        self._run_name = run
         self._open_session = open_session
         self._section = section
         self._duties = duties
@@ -226,15 +196,16 @@ class RayExecutor:
                 ray.kill(held.actor, no_restart=True)
 
     def _hire(self, share: WorkerShare) -> None:
-        name = f"w-{uuid.uuid4().hex[:8]}"
+        name = f"smoothcert {self._run_name} {uuid.uuid4().hex[:8]}"
         actor_class = ray.remote(RayWorker)
         actor = actor_class.options(
+            name=name,
             num_cpus=share.cpus,
             num_gpus=share.gpus,
             max_concurrency=self._section.units_in_flight + 3,
             max_restarts=0,
             max_task_retries=0,
-        ).remote(self._open_session)
+        ).remote(self._open_session, self._run_name)
         self._held[name] = _Held(name, actor, actor.hello.remote(), actor.start.remote())
 
     def _feed(self, ledger: Ledger, now: float) -> None:
@@ -274,7 +245,7 @@ class RayExecutor:
                 self._lose(ledger, monitor, held, self._cause(held, exc), exc)
             else:
                 if ref in hellos:
-                    held.place, held.moved = value, time.monotonic()
+                    (held.label, held.place), held.moved = value, time.monotonic()
                 elif ref in births:
                     self._admit(held, value)
                 else:
@@ -319,7 +290,7 @@ class RayExecutor:
             return
         if isinstance(cause, (EncoderError, JobError, RunDirectoryError)):
             raise cause from None  # no other worker would fare better
-        if isinstance(cause, _SessionBrokenError):
+        if isinstance(cause, SessionBrokenError):
             self._discard(held)
             self._lose(ledger, monitor, held, Loss.DIED, cause)
             return
@@ -332,7 +303,7 @@ class RayExecutor:
             raise error
         if ledger.fail(held.name, errand.unit.unit_id, error):
             log.warning(
-                "unit %s failed on %s and will be tried again: %s", errand.unit.unit_id, held.name, error
+                "unit %s failed on %s and will be tried again: %s", errand.unit.unit_id, held.label, error
             )
         else:
             log.error("giving up on unit %s: %s", errand.unit.unit_id, error)
@@ -353,13 +324,14 @@ class RayExecutor:
 
     def _lose(self, ledger: Ledger, monitor: Monitor, held: _Held, loss: Loss, reason: object) -> None:
         del self._held[held.name]
-        total = self._retired
-        self._retired = Progress(
-            total.draws + held.progress.draws,
-            total.pairs + held.progress.pairs,
-            total.quarantined + held.progress.quarantined,
+        self._retired += held.progress.ended()
+        log.warning(
+            "lost worker %s (%s): %s",
+            held.label,
+            loss.value,
+            str(reason).splitlines()[0],
+            extra={"lost_worker": held.label},
         )
-        log.warning("lost worker %s (%s): %s", held.name, loss.value, str(reason).splitlines()[0])
         if loss is not Loss.PREEMPTED:  # what the cluster takes has a budget of its own
             self._count_loss(held, reason)
         self._settle(ledger, monitor, held, loss)
@@ -410,8 +382,9 @@ class RayExecutor:
                 beat_ref, held.beat_ref = held.beat_ref, None
                 try:
                     progress = ray.get(beat_ref)
-                    if progress != held.progress:
-                        held.progress, held.moved = progress, now
+                    if progress != held.progress:  # how busy it looks is no work
+                        held.moved = now
+                    held.progress = progress
                 except (RayActorError, OutOfMemoryError) as exc:
                     if not held.errands:  # else it shows in them
                         self._lose(ledger, monitor, held, self._cause(held, exc), exc)
@@ -472,7 +445,4 @@ class RayExecutor:
         return Loss.PREEMPTED if held.place is not None and held.place[0] in dead else Loss.DIED
 
     def _total(self) -> Progress:
-        parts = [self._retired, *(held.progress for held in self._held.values())]
-        return Progress(
-            sum(p.draws for p in parts), sum(p.pairs for p in parts), sum(p.quarantined for p in parts)
-        )
+        return sum((held.progress for held in self._held.values()), self._retired)

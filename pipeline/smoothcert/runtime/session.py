@@ -20,12 +20,13 @@ from typing import Any
 
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.errors import ExecutorError, SmoothcertError
+from smoothcert.runtime.progress import Progress, SessionLoad
 from smoothcert.runtime.results import UnitResult, UnitWriter
 from smoothcert.store import new_attempt
-from smoothcert.store.events import EventLog
+from smoothcert.store.events import BEAT, EventLog
 from smoothcert.store.retry_unit import chosen_pairs
 from smoothcert.store.units import task_of
-from smoothcert.work.task import Assignment, Outcome, Task, UnitFailed, Worker
+from smoothcert.work.task import Assignment, Outcome, ShowsLoad, Task, UnitFailed, Worker
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +50,6 @@ class _OpenUnit:
     numbers: int = 0
     passes: int = 0
     rows: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Counters of one session, for progress lines and status."""
-
-    draws: int
-    pairs: int
-    quarantined: int
 
 
 class Session:
@@ -97,6 +89,7 @@ class Session:
         self._pairs = 0
         self._quarantined = 0
         self._units_done = 0
+        self._opened = time.monotonic()
         self._threads = [
             threading.Thread(target=self._work, name="work", daemon=True),
             threading.Thread(target=self._finish, name="finish", daemon=True),
@@ -131,8 +124,28 @@ class Session:
 
     def progress(self) -> Progress:
         """What was done so far, including units that are not committed yet; also a line in the event log."""
-        self._say("progress", pairs=self._pairs, quarantined=self._quarantined)
-        return Progress(self._draws_done, self._pairs, self._quarantined)
+        load = self._load()
+        self._say(
+            BEAT,
+            pairs=self._pairs,
+            quarantined=self._quarantined,
+            busy_s=round(load.busy_s, 3),
+            pairs_waiting=load.pairs_waiting,
+            outcomes_waiting=load.outcomes_waiting,
+        )
+        return Progress(self._draws_done, self._pairs, self._quarantined, self._units_done, load)
+
+    def _load(self) -> SessionLoad:
+        loads = [worker.load for worker in list(self._workers.values()) if isinstance(worker, ShowsLoad)]
+        return SessionLoad(
+            busy_s=sum(load.busy_s for load in loads),
+            open_s=time.monotonic() - self._opened if loads else 0.0,
+            units_in_flight=len(self._open),
+            pairs_waiting=sum(load.waiting for load in loads),
+            outcomes_waiting=self._outcomes.qsize()
+            + sum(len(held.waiting) for held in list(self._open.values())),
+            workers=1,
+        )
 
     def close(self) -> None:
         """Finish what was submitted, then stop the threads."""

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from smoothcert.runtime.progress import WINDOW_S
 from smoothcert.store import Committed, RunDirectory
 from smoothcert.store.asked import AskedTask, asked_tasks
 from smoothcert.store.events import WorkerState, read_workers
-
-_RECENT_S = 120.0
-"""Rates are taken over the commits of so many seconds before the last one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class RunStatus:
         pairs, committed, quarantined: pairs planned, with a row, with a row that claims nothing.
         units, units_done: units planned (parts of split ones instead of the split ones), and committed.
         draws: draws spent on committed units.
-        draws_per_s: over the last commits; None before the second one, and when nobody has worked for a while.
+        draws_per_s: as drivers at work measure it, over the last two minutes; where none says so, over the commits of
+            such a time before the last one. None before the second one, and when nobody has worked for a while.
         eta_s: time left at that rate; None where it is unknown.
         workers: what each worker said last.
         drivers: what each driver said last.
@@ -87,7 +86,7 @@ class RunStatus:
         if self.draws_per_s is not None:
             eta = "" if self.eta_s is None or self.complete else f", about {self.eta_s:,.0f} s left"
             text.append(
-                f"  draws     {self.draws:,}; {self.draws_per_s:,.0f} draws/s over the last commits{eta}"
+                f"  draws     {self.draws:,}; {self.draws_per_s:,.0f} draws/s over the last two minutes{eta}"
             )
         else:
             text.append(f"  draws     {self.draws:,}")
@@ -108,7 +107,14 @@ class RunStatus:
             return "no driver has started"
         last = max(self.drivers, key=lambda driver: driver.said_at)
         seconds = max(0.0, self.now - last.said_at)
-        return f"driver {'last seen' if last.alive else 'ended, last seen'} {seconds:,.0f} s ago"
+        how = {"stopped": "was stopped", "failed": "failed", "done": "ended"}.get(last.ending, "ended")
+        if last.alive:
+            state = "last seen"
+        elif last.ended:
+            state = f"{how}, last seen"
+        else:
+            state = "not responding, last seen"
+        return f"driver {state} {seconds:,.0f} s ago"
 
 
 def read_status(run_url: str) -> RunStatus:
@@ -131,17 +137,14 @@ def read_status(run_url: str) -> RunStatus:
     )
     now = time.time()
     said = read_workers(run.storage, now=now)
+    left = run.info.pairs - committed.pairs
     rate = eta = None
-    lately = any(each.alive for each in said) or (times and now - times[-1][0] < _RECENT_S)
-    if len(times) >= 2 and lately:
-        recent = [entry for entry in times if entry[0] >= times[-1][0] - _RECENT_S]
-        if len(recent) < 2:
-            recent = times[-2:]
-        span = recent[-1][0] - recent[0][0]
-        drawn, paired = sum(e[1] for e in recent[1:]), sum(e[2] for e in recent[1:])
-        if span > 0:
-            rate = drawn / span
-            eta = (run.info.pairs - committed.pairs) / (paired / span) if paired else None
+    measured = _measured(said)
+    if measured is not None:
+        rate, pairs_per_s = measured
+        eta = left / pairs_per_s if pairs_per_s and left > 0 else None
+    elif any(each.alive for each in said) or (times and now - times[-1][0] < WINDOW_S):
+        rate, eta = _from_commits(times, left)
     splits = committed.split_units
     units = run.info.units + sum(len(parts) - 1 for parts in splits.values())
     return RunStatus(
@@ -165,3 +168,29 @@ def read_status(run_url: str) -> RunStatus:
 def _task_status(run: RunDirectory, committed: Committed, task: AskedTask) -> TaskStatus:
     splits = sum(len(parts) - 1 for parts in committed.split_units.values())
     return TaskStatus(task.task_id, task.name, run.info.units + splits, committed.planned_units)
+
+
+def _measured(said: tuple[WorkerState, ...]) -> tuple[float, float] | None:
+    """Draws/s and pairs/s of all drivers at work; None where none of them knows."""
+    known = [
+        (each.draws_per_s, each.pairs_per_s)
+        for each in said
+        if each.drives and each.alive and each.draws_per_s is not None and each.pairs_per_s is not None
+    ]
+    if not known:
+        return None
+    return sum(draws for draws, _ in known), sum(pairs for _, pairs in known)
+
+
+def _from_commits(times: list[tuple[float, int, int]], pairs_left: int) -> tuple[float | None, float | None]:
+    """Draws/s and the time left by the last commits (when, draws, pairs), oldest first."""
+    if len(times) < 2:
+        return None, None
+    recent = [entry for entry in times if entry[0] >= times[-1][0] - WINDOW_S]
+    if len(recent) < 2:
+        recent = times[-2:]
+    span = recent[-1][0] - recent[0][0]
+    if span <= 0:
+        return None, None
+    drawn, paired = sum(entry[1] for entry in recent[1:]), sum(entry[2] for entry in recent[1:])
+    return drawn / span, pairs_left * span / paired if paired else None

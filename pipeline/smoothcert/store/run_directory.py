@@ -6,6 +6,8 @@
     <run>/certificates/<unit>-<attempt>.parquet   parts; only those that a commit names count
     <run>/commits/<unit>.json            see commits.py
     <run>/manifests/<number>.parquet     see commits.py
+    <run>/workers/<name>.jsonl           see events.py
+    <run>/metrics.prom                   numbers for Prometheus, while a driver works; telemetry, not results
     <run>/driver.json                    see lease.py; only where the store cannot create files exclusively
 
 Any number of drivers may create or open it at once: one of them makes run.json, the others use it. Where the

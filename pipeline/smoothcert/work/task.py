@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.errors import PairError
@@ -62,6 +62,28 @@ class UnitFailed:
 
     token: str
     error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLoad:
+    """How a worker keeps its device busy.
+
+    Attributes:
+        busy_s: seconds that the device has worked for it so far.
+        waiting: pairs that were read ahead and wait for the device.
+    """
+
+    busy_s: float
+    waiting: int
+
+
+@runtime_checkable
+class ShowsLoad(Protocol):
+    """A worker that can say so; of the others nothing is known."""
+
+    @property
+    def load(self) -> DeviceLoad:
+        """The load now; asked from another thread."""
 
 
 class Worker(Protocol):

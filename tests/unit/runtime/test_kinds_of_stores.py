@@ -129,9 +129,9 @@ def test_the_rate_of_a_run_that_stopped_long_ago_is_not_shown(data, runs, monkey
     first = driver(data, runs)
     assert first.work("certification", Monitor(lambda result: None)).missing == 0
     status = read_status(first.url)
-    assert status.draws_per_s is not None and "over the last commits" in "".join(status.lines())
+    assert status.draws_per_s is not None and "over the last two minutes" in "".join(status.lines())
     monkeypatch.setattr(time, "time", lambda now=time.time: now() + 3600)
     status = read_status(first.url)
-    assert (status.draws_per_s, status.eta_s) == (None, None) and "over the last commits" not in "".join(
+    assert (status.draws_per_s, status.eta_s) == (None, None) and "over the last two minutes" not in "".join(
         status.lines()
     )

@@ -14,7 +14,7 @@ from smoothcert.errors import StoreError
 from smoothcert.runtime import driver_log as driver_log_module
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Monitor
-from smoothcert.runtime.session import Progress
+from smoothcert.runtime.progress import Progress
 from smoothcert.storage import Storage
 from smoothcert.store.events import EventLog, read_workers
 

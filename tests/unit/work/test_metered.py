@@ -28,7 +28,7 @@ class Witness(Meter):
     """Remembers what it was told, and stops the work at a number of images."""
 
     def __init__(self, stop_at: float = float("inf")) -> None:
-        super().__init__()
+        super().__init__(torch.device("cpu"))
         self.told: list[int] = []
         self._stop_at = stop_at
 

@@ -39,7 +39,7 @@ def check_attack(
             section.attack,
             few,
         )
-    attacker = Attacker(inputs.job, section, inputs.share(AttackInputs), Meter())
+    attacker = Attacker(inputs.job, section, inputs.share(AttackInputs), Meter(inputs.encoder.device))
     attacker.check_gradients()
     probed = list(itertools.islice(_first_pairs(source, units), _PROBED))
     if _tried_out(attacker, probed):

@@ -10,18 +10,24 @@ import torch
 from smoothcert.attacks import Subject
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.attacks.subjects import RowLoss
+from smoothcert.engine.busy import BusyTime
 from smoothcert.errors import ExecutorError
 
 
 class Meter:
     """Images put through the encoder so far; once stopped, the next count raises.
 
+    Args:
+        device: where the encoder is.
+
     Attributes:
         images: how many.
+        busy: the time that the device took for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.images = 0
+        self.busy = BusyTime(device)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -59,7 +65,8 @@ class MeteredSubject(Subject):
         parts = [self._inner.features(images[:0], keys[:0])] if not len(images) else []
         for start in range(0, len(images), self._group):
             group = slice(start, start + self._group)
-            parts.append(self._inner.features(images[group], keys[group]))
+            with self._meter.busy.measure():
+                parts.append(self._inner.features(images[group], keys[group]))
             self._meter.count(len(parts[-1]) * self.eot_draws)
         return torch.cat(parts)
 
@@ -76,7 +83,8 @@ class MeteredSubject(Subject):
             def shifted(feature: torch.Tensor, rows: torch.Tensor, first: int = start) -> torch.Tensor:
                 return loss(feature, rows + first)
 
-            feature, gradient = self._inner.gradient(images[group], shifted, keys[group])
+            with self._meter.busy.measure():
+                feature, gradient = self._inner.gradient(images[group], shifted, keys[group])
             features.append(feature)
             gradients.append(gradient)
             self._meter.count(len(feature) * self.eot_draws)
@@ -84,7 +92,12 @@ class MeteredSubject(Subject):
 
     def draws(self, image: torch.Tensor, key: NoiseKey, count: int) -> Iterator[torch.Tensor]:
         """See ``Subject.draws``."""
-        for part in self._inner.draws(image, key, count):
+        parts = iter(self._inner.draws(image, key, count))
+        while True:
+            with self._meter.busy.measure():
+                part = next(parts, None)
+            if part is None:
+                return
             self._meter.count(len(part))
             yield part
 

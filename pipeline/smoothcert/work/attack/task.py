@@ -76,7 +76,9 @@ class AttackTask:
 
     def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AttackRow]:
         """See ``Task.quarantine``: one row for each subject and budget."""
-        attacker = Attacker(inputs.job, self.section, inputs.share(AttackInputs), Meter())
+        attacker = Attacker(
+            inputs.job, self.section, inputs.share(AttackInputs), Meter(inputs.encoder.device)
+        )
         return AttackRowMaker(inputs.job, attacker, inputs.encoder).quarantined(unit_id, pair, error)
 
     def end(self, run: RunDirectory) -> list[str]:

@@ -26,7 +26,7 @@ from smoothcert.work.attack.inputs import AttackInputs
 from smoothcert.work.attack.metered import Meter
 from smoothcert.work.attack.rows import AttackRow, AttackRowMaker
 from smoothcert.work.inputs import Inputs
-from smoothcert.work.task import Assignment, UnitFailed
+from smoothcert.work.task import Assignment, DeviceLoad, UnitFailed
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class AttackWorker:
 
     def __init__(self, inputs: Inputs, section: AttackSection, run: RunDirectory) -> None:
         self._run = run
-        self._meter = Meter()
+        self._meter = Meter(inputs.encoder.device)
         self._shelf = ExampleShelf(run.storage)
         self._attacker = Attacker(inputs.job, section, inputs.share(AttackInputs), self._meter)
         self._maker = AttackRowMaker(inputs.job, self._attacker, inputs.encoder)
@@ -78,6 +78,11 @@ class AttackWorker:
     def draws_done(self) -> int:
         """See ``Worker.draws_done``: images put through the encoder."""
         return self._meter.images
+
+    @property
+    def load(self) -> DeviceLoad:
+        """See ``ShowsLoad.load``; pairs are read when their batch begins."""
+        return DeviceLoad(self._meter.busy.seconds, 0)
 
     def run(self, assignments: Iterator[Assignment]) -> Iterator[AttackedPair | UnitFailed]:
         """See ``Worker.run``."""

@@ -24,7 +24,7 @@ from smoothcert.store import CERTIFICATES, RunDirectory, TableSchema
 from smoothcert.store.units import CERTIFICATION
 from smoothcert.work.certify.reach import check_reach
 from smoothcert.work.inputs import Inputs
-from smoothcert.work.task import Assignment
+from smoothcert.work.task import Assignment, DeviceLoad
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,12 @@ class CertifyWorker:
     def draws_done(self) -> int:
         """See ``Worker.draws_done``."""
         return self._engine.draws_done
+
+    @property
+    def load(self) -> DeviceLoad:
+        """See ``ShowsLoad.load``."""
+        waiting = 0 if self._feed is None else self._feed.waiting
+        return DeviceLoad(self._engine.busy.seconds, waiting)
 
     def run(self, assignments: Iterator[Assignment]) -> Iterator[PairResult]:
         """See ``Worker.run``.
