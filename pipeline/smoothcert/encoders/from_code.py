@@ -23,11 +23,15 @@ def make_encoder(section: EncoderSection, device: torch.device, dtype: torch.dty
         EncoderError: it cannot be imported or called, returns no encoder, or one for another device or dtype.
     """
     field = f"encoder.model='{section.model}'"
-    if section.feature == "pooled":
-        raise EncoderError(
-            f"encoder.feature='pooled' says nothing to {field}",
-            remedy="choose the feature in the code, and remove it",
-        )
+    for name, value, default in (
+        ("feature", section.feature, "projection"),
+        ("size", section.size, None),
+    ):
+        if value != default:
+            raise EncoderError(
+                f"encoder.{name}={value!r} says nothing to {field}",
+                remedy=f"choose the {name} in the code, and remove it",
+            )
     try:
         factory = import_callable(section.model)
         accepted = inspect.signature(factory).parameters

@@ -17,6 +17,7 @@ from smoothcert.encoders.preparation import Preparation
 from smoothcert.encoders.pretrained import PretrainedEncoder
 from smoothcert.encoders.quiet import quiet
 from smoothcert.encoders.registry import encoder_class
+from smoothcert.encoders.tower import TowerEncoder
 from smoothcert.errors import EncoderError
 from smoothcert.job.encoder import EncoderSection
 
@@ -49,7 +50,32 @@ def load_encoder(section: EncoderSection) -> Encoder:
     return _load_pretrained(section, device)
 
 
-def _load_pretrained(section: EncoderSection, device: torch.device) -> Encoder:
+def load_tower(section: EncoderSection) -> tuple[TowerEncoder, Path]:
+    """A multimodal model with its language model, as an encoder of its image tokens; and its directory.
+
+    Raises:
+        EncoderError: as ``load_encoder``; or it is no multimodal model.
+    """
+    device = resolve_device(section.device)
+    if section.threads is not None:
+        torch.set_num_threads(section.threads)
+    if section.made_by_code:
+        raise EncoderError(
+            f"encoder.model='{section.model}' names code, which makes encoders only",
+            remedy="name a directory, a hub id or bundled:shapes-llava",
+        )
+    encoder = _load_pretrained(section, device, keep_language=True)
+    if not isinstance(encoder, TowerEncoder):
+        raise EncoderError(
+            f"encoder.model='{section.model}' has no language model that could answer",
+            remedy="use a multimodal model, such as LLaVA, Qwen2-VL or bundled:shapes-llava",
+        )
+    return encoder, locate(section.model, section.revision, code=section.trust_remote_code)
+
+
+def _load_pretrained(
+    section: EncoderSection, device: torch.device, *, keep_language: bool = False
+) -> Encoder:
     code = section.trust_remote_code
     directory = locate(section.model, section.revision, code=code)
     config = read_config(directory, model=section.model)
@@ -59,14 +85,18 @@ def _load_pretrained(section: EncoderSection, device: torch.device) -> Encoder:
         with explain("configuration", section, "config.json"):
             _read_configuration(directory, section)
         with explain("image processor", section, "preprocessor_config.json"):
-            preparation = Preparation(_image_processor(directory, section), model=section.model)
-        tokenizer = _tokenizer(directory, section) if section.feature == "projection" else None
+            processor = _image_processor(directory, section)
+            preparation = family.make_preparation(processor, config, section.size, model=section.model)
+        needs_texts = family.has_text_space and section.feature == "projection"
+        tokenizer = load_tokenizer(directory, section) if needs_texts else None
         with explain("model", section, "config.json and model.safetensors"):
-            model = _model(directory, section).to(device)
-            _refuse_other_grid(model, preparation, section)
+            model = _model(directory, section, family.model_class)
+            model = (model if keep_language else family.without_language(model)).to(device)
+            if isinstance(preparation, Preparation):
+                _refuse_other_grid(model, preparation, section)
             encoder = family(
                 name=section.model if section.revision is None else f"{section.model}@{section.revision}",
-                digest=files_digest(directory, weights, section.feature, section.dtype, code=code),
+                digest=files_digest(directory, weights, *_settings(section), code=code),
                 model=model,
                 preparation=preparation,
                 tokenizer=tokenizer,
@@ -76,6 +106,12 @@ def _load_pretrained(section: EncoderSection, device: torch.device) -> Encoder:
         if section.compile:
             _compile(encoder, section)
     return encoder
+
+
+def _settings(section: EncoderSection) -> tuple[str, ...]:
+    """What determines features besides the files."""
+    size = () if section.size is None else (f"size {section.size[0]} {section.size[1]}",)
+    return (section.feature, section.dtype, *size)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -113,12 +149,18 @@ def _image_processor(directory: Path, section: EncoderSection) -> Any:
     )
 
 
-def _tokenizer(directory: Path, section: EncoderSection) -> Any:
+def load_tokenizer(directory: Path, section: EncoderSection) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        EncoderError: there is none, or it cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
     if not has_tokenizer(directory):
+        needed = "encoder.feature='projection' needs" if section.feature == "projection" else "prompts need"
         raise EncoderError(
-            f"encoder.model='{section.model}' has no tokenizer, which encoder.feature='projection' needs",
+            f"encoder.model='{section.model}' has no tokenizer, which {needed}",
             remedy="add tokenizer.json and tokenizer_config.json, or use encoder.feature: pooled",
         )
     with explain("tokenizer", section, "tokenizer.json and tokenizer_config.json"):
@@ -127,10 +169,10 @@ def _tokenizer(directory: Path, section: EncoderSection) -> Any:
         )
 
 
-def _model(directory: Path, section: EncoderSection) -> Any:
-    from transformers import AutoModel
+def _model(directory: Path, section: EncoderSection, model_class: str) -> Any:
+    import transformers
 
-    model, info = AutoModel.from_pretrained(
+    model, info = getattr(transformers, model_class).from_pretrained(
         directory,
         dtype=_DTYPES[section.dtype],
         use_safetensors=True,

@@ -28,6 +28,8 @@ _SETTINGS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
     *_TOKENIZERS,
 )
 

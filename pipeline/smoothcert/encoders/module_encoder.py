@@ -12,7 +12,7 @@ from PIL import Image
 
 from smoothcert.encoders.base import Encoder
 from smoothcert.encoders.factories import digest_of
-from smoothcert.encoders.preparation import refuse_elongated
+from smoothcert.encoders.preparation import crop_to
 from smoothcert.errors import EncoderError
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -99,17 +99,11 @@ class ModuleEncoder(Encoder):
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """See ``Encoder.prepare``."""
         height, width = self.input_size
-        image = image if image.mode == "RGB" else image.convert("RGB")
         if self._resize == "stretch":
+            image = image if image.mode == "RGB" else image.convert("RGB")
             image = image.resize((width, height), self._resample)
         else:
-            scale = max(width / image.width, height / image.height)
-            refuse_elongated(image, scale)
-            # int() as torchvision cuts the longer edge; never below what is cut out
-            size = (max(width, int(image.width * scale)), max(height, int(image.height * scale)))
-            image = image.resize(size, self._resample)
-            left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-            image = image.crop((left, top, left + width, top + height))
+            image = crop_to(image, self.input_size, self._resample)
         return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,16 @@ crop and the normalisation (docs/theory.md section 4.7), so the call is split: t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from smoothcert.errors import DecodeError, EncoderError
+
+if TYPE_CHECKING:
+    import torch
 
 _MAX_RESIZED_PIXELS = 2**26
 """A 1 x 100,000 image, resized to a shortest edge of 224, would need 15 GB; panoramas stay far below."""
@@ -43,30 +46,12 @@ class Preparation:
     def __init__(self, processor: Any, *, model: str) -> None:
         self._processor = processor
         self._model = model
-        factor = self._setting("rescale_factor", 1) if processor.do_rescale else np.ones(1)
-        mean, deviation = np.zeros(3), np.ones(3)
-        if processor.do_normalize:
-            mean, deviation = self._setting("image_mean", 3), self._setting("image_std", 3)
-        self.scale: NDArray[np.float64] = 255.0 * factor / deviation
-        self.shift: NDArray[np.float64] = -mean / deviation
+        self.scale, self.shift = normalisation(processor, model=model)
         self.input_size = self._verify()
 
-    def _setting(self, field: str, count: int) -> NDArray[np.float64]:
-        """A setting that is ``count`` numbers, or one number for all of them; means may be zero or below."""
-        value = getattr(self._processor, field, None)
-        try:
-            numbers = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            numbers = np.full(count, np.nan)
-        usable = np.isfinite(numbers) & ((numbers > 0) | (field == "image_mean"))
-        if numbers.shape not in ((), (count,)) or not usable.all():
-            wanted = "one positive number" if count == 1 else f"{count} numbers, one a channel"
-            raise EncoderError(
-                f"encoder.model='{self._model}': {field}={value!r} in preprocessor_config.json; expected {wanted}"
-                + (", all above 0" if field == "image_std" else ""),
-                remedy=f"correct {field}, or take the file of the model that this one was made from",
-            )
-        return np.broadcast_to(numbers, count)
+    def lay_out(self, normalised: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the network reads, by name, of normalised inputs (B, 3, H, W): here just these."""
+        return {"pixel_values": normalised}
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Canonical input times 255: uint8 (3, H, W).
@@ -144,6 +129,55 @@ class Preparation:
             )
         _, height, width = sizes.pop()
         return int(height), int(width)
+
+
+def normalisation(processor: Any, *, model: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shift (3,) that an image processor's rescaling and normalising amount to, for x in units of [0,1].
+
+    Raises:
+        EncoderError: a setting is no number that normalises.
+    """
+    factor = _setting(processor, "rescale_factor", 1, model) if processor.do_rescale else np.ones(1)
+    mean, deviation = np.zeros(3), np.ones(3)
+    if processor.do_normalize:
+        mean = _setting(processor, "image_mean", 3, model)
+        deviation = _setting(processor, "image_std", 3, model)
+    return 255.0 * factor / deviation, -mean / deviation
+
+
+def _setting(processor: Any, field: str, count: int, model: str) -> NDArray[np.float64]:
+    """A setting that is ``count`` numbers, or one number for all of them; means may be zero or below."""
+    value = getattr(processor, field, None)
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(count, np.nan)
+    usable = np.isfinite(numbers) & ((numbers > 0) | (field == "image_mean"))
+    if numbers.shape not in ((), (count,)) or not usable.all():
+        wanted = "one positive number" if count == 1 else f"{count} numbers, one a channel"
+        raise EncoderError(
+            f"encoder.model='{model}': {field}={value!r} in preprocessor_config.json; expected {wanted}"
+            + (", all above 0" if field == "image_std" else ""),
+            remedy=f"correct {field}, or take the file of the model that this one was made from",
+        )
+    return np.broadcast_to(numbers, count)
+
+
+def crop_to(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """An RGB image of ``size`` (H, W): resized until the shorter edge fits, the middle of the longer one kept.
+
+    Raises:
+        DecodeError: the image is too elongated to resize.
+    """
+    height, width = size
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    scale = max(width / image.width, height / image.height)
+    refuse_elongated(image, scale)
+    # int() as torchvision cuts the longer edge; never below what is cut out
+    edges = (max(width, int(image.width * scale)), max(height, int(image.height * scale)))
+    image = image.resize(edges, resample)
+    left, top = round((edges[0] - width) / 2), round((edges[1] - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def refuse_elongated(image: Image.Image, scale: float) -> None:

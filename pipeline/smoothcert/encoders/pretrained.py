@@ -1,8 +1,8 @@
-"""What image-text models of transformers share; a family adds only what differs (clip.py, siglip.py)."""
+"""What image-text models of transformers share; a family adds only what differs (clip.py, siglip.py, tower.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from smoothcert.encoders.base import Encoder, ReadText
+from smoothcert.encoders.layout import GridPreparation
 from smoothcert.encoders.preparation import Preparation
 from smoothcert.errors import EncoderError
 
@@ -27,8 +28,14 @@ class PretrainedEncoder(Encoder):
         preparation: its image processor.
         tokenizer: its tokenizer; None only with ``feature='pooled'``.
         feature: ``projection`` is the joint image-text space, ``pooled`` the vision tower's pooled output
-            before it (for families without projections both are the same numbers).
+            before it (for families without projections both are the same numbers), ``tokens`` all of the tower's
+            tokens, one after another.
     """
+
+    model_class: ClassVar[str] = "AutoModel"
+    """Of transformers: what loads the weights."""
+    has_text_space: ClassVar[bool] = True
+    """Whether ``projection`` is shared with texts, so that a tokenizer is needed."""
 
     text_padding: ClassVar[Literal["longest", "max_length"]] = "longest"
     class_tokens: ClassVar[int] = 0
@@ -40,9 +47,9 @@ class PretrainedEncoder(Encoder):
         name: str,
         digest: str,
         model: Any,
-        preparation: Preparation,
+        preparation: Preparation | GridPreparation,
         tokenizer: Any,
-        feature: Literal["projection", "pooled"],
+        feature: Literal["projection", "pooled", "tokens"],
     ) -> None:
         model.eval().requires_grad_(False)
         self._model = model
@@ -55,7 +62,7 @@ class PretrainedEncoder(Encoder):
         self._shift = torch.tensor(preparation.shift, **affine).view(1, 3, 1, 1)
         self._tower = self._image_tower
         with torch.no_grad():
-            probe = torch.zeros((1, 3, *preparation.input_size), device=device, dtype=dtype)
+            probe = torch.ones((1, 3, *preparation.input_size), device=device, dtype=dtype)
             feature_dim = int(self._tower(probe).shape[-1])
         super().__init__(
             name=name,
@@ -66,6 +73,35 @@ class PretrainedEncoder(Encoder):
             dtype=dtype,
             modules=(model,),
         )
+
+    @classmethod
+    def make_preparation(
+        cls, processor: Any, config: Mapping[str, Any], size: tuple[int, int] | None, *, model: str
+    ) -> Preparation | GridPreparation:
+        """From images to x, by the model's image processor.
+
+        Args:
+            processor: of transformers.
+            config: config.json.
+            size: ``encoder.size``.
+            model: the encoder's name, for messages.
+
+        Raises:
+            EncoderError: the processor cannot be split where the noise goes in, or the size is not for this family.
+        """
+        made = Preparation(processor, model=model)
+        if size is not None and tuple(size) != made.input_size:
+            raise EncoderError(
+                f"encoder.size={list(size)}: the image processor of encoder.model='{model}' makes images of "
+                f"{list(made.input_size)} whatever they are",
+                remedy="remove encoder.size",
+            )
+        return made
+
+    @classmethod
+    def without_language(cls, model: Any) -> Any:
+        """The model without what features do not need, so that it takes no memory on the device."""
+        return model
 
     def compile(self) -> None:
         """Compile the image tower; every batch size that is used later is compiled once, at its first use."""
@@ -79,27 +115,37 @@ class PretrainedEncoder(Encoder):
         return self._tower(self._normalised(pixels))
 
     def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        tokens: torch.Tensor = self._model.vision_model(
-            pixel_values=self._normalised(pixels)
-        ).last_hidden_state
-        return tokens[:, self.class_tokens :]
+        return self._tokens(self._normalised(pixels))[:, self.class_tokens :]
+
+    def _tokens(self, normalised: torch.Tensor) -> torch.Tensor:
+        """The tower's tokens (B, T, d'), class tokens first."""
+        tokens: torch.Tensor = self._seen_by_the_tower(normalised).last_hidden_state
+        return tokens
+
+    def _seen_by_the_tower(self, normalised: torch.Tensor) -> Any:
+        """The vision tower's output."""
+        return self._model.vision_model(**self._preparation.lay_out(normalised))
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(self._shift, pixels.float(), self._scale).to(self.dtype)
 
     def _image_tower(self, normalised: torch.Tensor) -> torch.Tensor:
+        if self._feature == "tokens":
+            return self._tokens(normalised).flatten(1)
         if self._feature == "pooled":
-            output = self._model.vision_model(pixel_values=normalised)
+            output = self._seen_by_the_tower(normalised)
         else:
-            output = self._model.get_image_features(pixel_values=normalised)
+            output = self._model.get_image_features(**self._preparation.lay_out(normalised))
         features: torch.Tensor = output.pooler_output
         return features
 
     def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        if self._feature == "pooled":
+        if not self.has_texts:
             raise EncoderError(
-                f"encoder '{self.name}' with encoder.feature='pooled' has no text space",
-                remedy="use encoder.feature: projection",
+                f"encoder '{self.name}' with encoder.feature='{self._feature}' has no text space",
+                remedy="use encoder.feature: projection"
+                if self.has_text_space
+                else "remove zero_shot, retrieval and caption targets, or certify a CLIP or SigLIP model",
             )
         parts = []
         for start in range(0, len(texts), _TEXTS_PER_BATCH):
@@ -111,7 +157,7 @@ class PretrainedEncoder(Encoder):
     @property
     def has_texts(self) -> bool:
         """See ``Encoder.has_texts``."""
-        return self._feature == "projection"
+        return self.has_text_space and self._feature == "projection"
 
     @property
     def text_limit(self) -> int | None:

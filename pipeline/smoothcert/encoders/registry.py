@@ -11,7 +11,24 @@ from smoothcert.errors import EncoderError, did_you_mean
 if TYPE_CHECKING:
     from smoothcert.encoders.pretrained import PretrainedEncoder
 
-_FAMILIES = ("clip", "siglip")
+_FAMILIES = (
+    "blip",
+    "blip_2",
+    "clip",
+    "gemma3",
+    "idefics2",
+    "idefics3",
+    "instructblip",
+    "internvl",
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "metaclip_2",
+    "paligemma",
+    "qwen_vl",
+    "siglip",
+    "siglip2",
+)
 """Modules of this package that register an encoder; a new family is one more file and one more name here."""
 
 _registered: dict[str, type[PretrainedEncoder]] = {}

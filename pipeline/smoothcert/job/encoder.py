@@ -51,8 +51,13 @@ class EncoderSection(Section):
     and returns a smoothcert.encoders.Encoder."""
     revision: str | None = None
     """Hub revision (commit hash) to pin; ignored for directories."""
-    feature: Literal["projection", "pooled"] = "projection"
-    """projection: the joint image-text space. pooled: the vision tower before projection (no texts then)."""
+    feature: Literal["projection", "pooled", "tokens"] = "projection"
+    """projection: the joint image-text space; of a multimodal model the mean of the image tokens that enter its
+    language model. pooled: the vision tower before projection. tokens: all tokens, one after another: of a
+    multimodal model those that enter its language model. Texts only with projection where the space is joint."""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width of x for models that take images of any size (Qwen-VL, LLaVA-Next, Idefics, InternVL, SigLIP 2
+    NaFlex): one grid for all images, before tiling. By default one that suits the family."""
     purifier: Part | None = None
     """Before the model, behind the noise, part of what is certified: a .safetensors file that smoothcert.defences
     wrote, or module:callable, whose code then runs."""

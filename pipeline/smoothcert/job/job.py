@@ -59,9 +59,9 @@ class Job(Section):
                 )
         text_needed = self.zero_shot is not None or self.retrieval is not None
         text_needed = text_needed or any(t.certificate == "caption" for t in self.certify.targets)
-        if self.encoder.feature == "pooled" and text_needed:
+        if self.encoder.feature != "projection" and text_needed:
             raise ValueError(
-                "encoder.feature='pooled' has no text space: use feature: projection, or remove "
+                f"encoder.feature='{self.encoder.feature}' has no text space: use feature: projection, or remove "
                 "zero_shot, retrieval and caption targets"
             )
         return self
@@ -116,9 +116,10 @@ class Job(Section):
                         f"{', '.join(subjects)}, or name it in defences"
                     )
             texts = attack.objective in ("caption", "retrieval", "classification")
-            if self.encoder.feature == "pooled" and (texts or attack.target_caption is not None):
+            if self.encoder.feature != "projection" and (texts or attack.target_caption is not None):
                 raise ValueError(
-                    f"attacks.{number}: encoder.feature='pooled' has no text space; use feature: projection"
+                    f"attacks.{number}: encoder.feature='{self.encoder.feature}' has no text space; use feature: "
+                    "projection"
                 )
         doubled = [attack.attack_id for attack in self.attacks]
         if len(set(doubled)) < len(doubled):
@@ -138,9 +139,10 @@ class Job(Section):
         for part in ("model", "purifier", "mapper"):  # their content counts, by the encoder's digest
             if resolved["encoder"][part] is not None:
                 resolved["encoder"][part] = without_place(resolved["encoder"][part])
-        for later in ("class_names",):  # older than this field, and the same where it says nothing
-            if resolved["data"][later] is None:
-                del resolved["data"][later]
+        # older runs do not have these fields, and are the same where they say nothing
+        for section, later in (("data", "class_names"), ("encoder", "size")):
+            if resolved[section][later] is None:
+                del resolved[section][later]
         return resolved
 
     def to_yaml(self) -> str:

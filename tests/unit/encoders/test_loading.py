@@ -114,7 +114,7 @@ def with_adapter(copy: Path) -> None:
         (without_config, "no config.json"),
         (with_broken_config, "config.json cannot be read"),
         (without_model_type, "has no model_type"),
-        (with_misspelt_model_type, r"did you mean 'siglip'\?\); known: clip, siglip"),
+        (with_misspelt_model_type, r"did you mean 'siglip'\?\); known: blip, blip-2, clip"),
         (with_other_input_size, r"makes \(16, 16\) images, but the vision tower reads \(24, 24\)"),
         (with_adapter, "holds an adapter"),
     ],

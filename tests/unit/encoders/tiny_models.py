@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import string
 from pathlib import Path
 
 import sentencepiece
@@ -12,7 +13,13 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    MetaClip2Config,
+    MetaClip2Model,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    Siglip2Tokenizer,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
@@ -90,6 +97,52 @@ def build_sentencepiece_siglip(directory: Path, *, size: int = 24) -> Path:
     )
     (directory / "spiece.model").write_bytes(made.getvalue())
     SiglipTokenizer(str(directory / "spiece.model"), model_max_length=16).save_pretrained(directory)
+    return directory
+
+
+def build_siglip2(directory: Path) -> Path:
+    """SigLIP 2 NaFlex: nine patches of 8x8 pixels, in any arrangement; texts of letters."""
+    torch.manual_seed(0)
+    specials = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+    vocabulary = {token: number for number, token in enumerate((*specials, "▁", *string.ascii_lowercase))}
+    tokenizer = Siglip2Tokenizer(vocabulary, [], model_max_length=24, padding_side="right")
+    config = Siglip2Config(
+        text_config={
+            **TOWER,
+            "vocab_size": len(vocabulary),
+            "max_position_embeddings": 24,
+            "bos_token_id": 2,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+            "projection_size": TOWER["hidden_size"],
+        },
+        vision_config={**TOWER, "patch_size": 8, "num_patches": 9},
+    )
+    Siglip2Model(config).save_pretrained(directory)
+    Siglip2ImageProcessorPil(patch_size=8, max_num_patches=9).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def build_metaclip_2(directory: Path, *, end: int = len(WORDS) + 2) -> Path:
+    """MetaCLIP 2; with ``end`` 1, the padding, texts have no end."""
+    torch.manual_seed(0)
+    config = MetaClip2Config(
+        text_config={
+            **TOWER,
+            "vocab_size": len(WORDS) + 3,
+            "max_position_embeddings": 12,
+            "eos_token_id": end,
+            "pad_token_id": 1,
+        },
+        vision_config={**TOWER, "image_size": 24, "patch_size": 8},
+        projection_dim=20,
+    )
+    MetaClip2Model(config).save_pretrained(directory)
+    CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}).save_pretrained(
+        directory
+    )
+    _tokenizer(("<unk>", "<pad>", *WORDS, "<eos>"), length=12).save_pretrained(directory)
     return directory
 
 

@@ -45,7 +45,7 @@ class CertifyTask:
         """See ``Task.check``: targets out of reach, and what the encoder does not read of the texts (not encoded)."""
         job, encoder = inputs.job, inputs.encoder
         check_reach(job.certify)
-        if not encoder.has_texts or job.encoder.feature == "pooled":
+        if not encoder.has_texts:
             return
         if job.zero_shot is not None:
             check_prompts(encoder, job.zero_shot)
