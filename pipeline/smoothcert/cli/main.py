@@ -15,6 +15,7 @@ from smoothcert.cli.attack import attack
 from smoothcert.cli.audit import audit
 from smoothcert.cli.certify import certify
 from smoothcert.cli.compact import compact
+from smoothcert.cli.compare import compare
 from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
@@ -51,6 +52,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "ls": ls,
     "query": query,
+    "compare": compare,
     "retry": retry,
     "compact": compact,
     "gc": gc,

@@ -29,12 +29,24 @@ def paired_differences(
     for ours, theirs in measures:
         if ours.kind != theirs.kind:
             raise ValueError(f"'{ours.figure}' is a {ours.kind}, '{theirs.figure}' a {theirs.kind}")
-    both = (
-        f"({_values([ours for ours, _ in measures], 'a')} WHERE run_id = {quote(run_id)}) "
-        f"JOIN ({_values([theirs for _, theirs in measures], 'b')} WHERE run_id = {quote(baseline_id)}) "
-        "USING (pair_id)"
-    )
+    both = _side_by_side(run_id, baseline_id, measures)
     return differences(query, both, [ours.kind for ours, _ in measures])
+
+
+def paired_means(
+    query: Query, run_id: str, baseline_id: str, measures: Sequence[tuple[Measure, Measure]]
+) -> list[tuple[float | None, float | None]]:
+    """The figures themselves that ``paired_differences`` compares, of the run and of the baseline."""
+    columns = []
+    for i in range(len(measures)):
+        both = f"FILTER (a{i} IS NOT NULL AND b{i} IS NOT NULL)"
+        columns.append(f"[avg(a{i}::DOUBLE) {both}, avg(b{i}::DOUBLE) {both}] AS d{i}")
+    if not columns:
+        return []
+    (row,) = query.sql(
+        f"SELECT {', '.join(columns)} FROM {_side_by_side(run_id, baseline_id, measures)}"
+    ).to_pylist()
+    return [(row[f"d{i}"][0], row[f"d{i}"][1]) for i in range(len(measures))]
 
 
 def differences(query: Query, both: str, kinds: Sequence[str]) -> list[PairedDifference]:
@@ -51,6 +63,14 @@ def differences(query: Query, both: str, kinds: Sequence[str]) -> list[PairedDif
     columns = ", ".join(f"{sql} AS d{i}" for i, kind in enumerate(kinds) for sql in [_aggregate(kind, i)])
     (row,) = query.sql(f"SELECT {columns} FROM {both}").to_pylist()
     return [_difference(kind, row[f"d{i}"]) for i, kind in enumerate(kinds)]
+
+
+def _side_by_side(run_id: str, baseline_id: str, measures: Sequence[tuple[Measure, Measure]]) -> str:
+    return (
+        f"({_values([ours for ours, _ in measures], 'a')} WHERE run_id = {quote(run_id)}) "
+        f"JOIN ({_values([theirs for _, theirs in measures], 'b')} WHERE run_id = {quote(baseline_id)}) "
+        "USING (pair_id)"
+    )
 
 
 def _values(measures: Sequence[Measure], letter: str) -> str:

@@ -188,11 +188,9 @@ class RunInfo:
         """What makes another identity another run: one line each, old value first."""
         if identity.fingerprint == self.fingerprint:
             return []
-        ours, theirs = _flat(self.job.science()), _flat(_without_credentials(identity.job).science())
         lines = [
-            f"{key}: {_shown(ours.get(key, _ABSENT))} here, {_shown(theirs.get(key, _ABSENT))} now"
-            for key in [*ours, *(key for key in theirs if key not in ours)]
-            if ours.get(key, _ABSENT) != theirs.get(key, _ABSENT)
+            f"{key}: {old} here, {new} now"
+            for key, old, new in changed_fields(self.job, _without_credentials(identity.job))
         ]
         for what, old, new in (
             ("the data", self.data_digest, identity.data_digest),
@@ -205,6 +203,16 @@ class RunInfo:
 
 
 _ABSENT = object()
+
+
+def changed_fields(first: Job, second: Job) -> list[tuple[str, str, str]]:
+    """What two jobs say differently of that which determines numbers: field, and both values as JSON or ``absent``."""
+    ours, theirs = _flat(first.science()), _flat(second.science())
+    return [
+        (key, _shown(ours.get(key, _ABSENT)), _shown(theirs.get(key, _ABSENT)))
+        for key in [*ours, *(key for key in theirs if key not in ours)]
+        if ours.get(key, _ABSENT) != theirs.get(key, _ABSENT)
+    ]
 
 
 def run_name(identity: RunIdentity) -> str:
