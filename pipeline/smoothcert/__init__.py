@@ -1,3 +1,70 @@
-"""Certified robustness of image-text encoders over whole datasets."""
+"""Certified robustness of image-text encoders over whole datasets.
+
+In a notebook or a program::
+
+    import smoothcert as sc
+
+    found = sc.certify(image, "openai/clip-vit-base-patch32", sigma=0.25, draws=500, texts=["a cat", "a dog"])
+    found["certified_radius"]
+
+    run = sc.open_run("runs/digits-1a2b3c4d")
+    run.sql("SELECT label, median(certified_radius) FROM certificates GROUP BY 1")
+
+Importing this package imports nothing else: names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smoothcert.api.certify import Certificates, certify
+    from smoothcert.api.runs import Run, compare, open_run, run
+    from smoothcert.encoders.base import Encoder
+    from smoothcert.encoders.loading import load_encoder
+    from smoothcert.job.encoder import EncoderSection
+    from smoothcert.job.job import Job
+    from smoothcert.job.reading import load_job, parse_job
 
 __version__ = "0.2.0"
+
+__all__ = [
+    "Certificates",
+    "Encoder",
+    "EncoderSection",
+    "Job",
+    "Run",
+    "certify",
+    "compare",
+    "load_encoder",
+    "load_job",
+    "open_run",
+    "parse_job",
+    "run",
+]
+
+_HOME = {
+    "Certificates": "api.certify",
+    "Encoder": "encoders.base",
+    "EncoderSection": "job.encoder",
+    "Job": "job.job",
+    "Run": "api.runs",
+    "certify": "api.certify",
+    "compare": "api.runs",
+    "load_encoder": "encoders.loading",
+    "load_job": "job.reading",
+    "open_run": "api.runs",
+    "parse_job": "job.reading",
+    "run": "api.runs",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -30,6 +30,7 @@ ORDER = (
     "summary",
     "audit",
     "tracking",
+    "api",
     "cli",
 )
 PURE = {"torch", "ray", "mlflow", "duckdb", "pydantic", "pyarrow", "transformers"}

@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 def write_summary(driver: Driver) -> Summary:
     """Write the figures of the run as they are now, and return them."""
-    from smoothcert.summary.summary import summarise
+    from smoothcert.summary.summary import keep_summary
 
-    summary = summarise(driver.run.url)
-    driver.run.write_document("summary.json", summary.to_json().encode())
-    return summary
+    return keep_summary(driver.run)
 
 
 def track(driver: Driver, summary: Summary, report: PhaseReport, terminal: Terminal) -> None:

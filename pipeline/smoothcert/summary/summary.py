@@ -209,6 +209,17 @@ def summarise(run_url: str) -> Summary:
         return aggregate(query, run.info)
 
 
+def keep_summary(run: RunDirectory) -> Summary:
+    """Write the figures of a run as they are now into its directory, and return them.
+
+    Raises:
+        StoreError: reading or writing failed.
+    """
+    summary = summarise(run.url)
+    run.write_document("summary.json", summary.to_json().encode())
+    return summary
+
+
 def aggregate(query: Query, info: RunInfo) -> Summary:
     """The figures of one run, in one scan of the view ``certificates``.
 

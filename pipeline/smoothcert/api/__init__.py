@@ -1,0 +1,1 @@
+"""The door for notebooks and programs; its names are those of the package itself (``import smoothcert as sc``)."""
