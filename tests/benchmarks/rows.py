@@ -14,6 +14,7 @@ import torch
 
 from smoothcert.datasets import Pair
 from smoothcert.encoders import KnownEncoder
+from smoothcert.engine.draw_scores import DrawScores
 from smoothcert.engine.layout import plan_layout
 from smoothcert.engine.question import Questioner
 from smoothcert.engine.records import Measurement
@@ -42,9 +43,10 @@ def main() -> None:
     layout = plan_layout(certify, classes=options.classes, pool=0, captions=True, retrieval_k=1)
     questioner = Questioner(layout, texts, certify.sigma)
     encoder = KnownEncoder.rotating()
+    single = DrawScores(layout, texts, 1, torch.device("cpu"))
     rows = RowMaker(encoder, certify, texts, layout)
     measured = []
-    asking = 0.0
+    asking = judging = 0.0
     for i in range(options.pairs):
         caption = classes[i % options.classes]
         centre = caption + 0.3 * units(1)[0]
@@ -54,6 +56,13 @@ def main() -> None:
         question = questioner.ask(draws[:63], draws[63], caption, ("x",))
         asking += time.process_time() - started
         scores = ((1 + draws[64:] @ question.directions[: layout.reported].T) / 2).T.clip(0, 1)
+        drawn = torch.from_numpy(draws[64:])[None]
+        products = drawn @ torch.from_numpy(question.directions.T.copy())
+        started = time.process_time()
+        single.start(0, question)
+        others = single.of([0], drawn, products)[0].numpy().T
+        judging += time.process_time() - started
+        scores = np.concatenate([scores, others])
         pair = Pair(f"p{i}", "memory", None, ("x",), None, None)
         measured.append(Measurement("u", pair, question, scores, options.draws, 63, "fixed", (), ()))
     started = time.process_time()
@@ -63,6 +72,7 @@ def main() -> None:
     made = rows.rows("u", measured)
     cpu, wall = time.process_time() - started, time.perf_counter() - wall
     print(f"question: {1e3 * asking / options.pairs:.2f} CPU ms a pair ({options.classes} classes)")
+    print(f"margin and vote: {1e6 * judging / options.pairs / options.draws:.1f} CPU us a draw")
     print(f"row: {1e3 * cpu / options.pairs:.2f} CPU ms a pair, {1e3 * wall / options.pairs:.2f} ms wall")
     print(f"mean certified radius {np.mean([row.certified_radius or 0.0 for row in made]):.3f}")
 

@@ -89,6 +89,11 @@ def rows_of(unit: UnitSpec, run_id: str, attempt: str) -> pa.Table:
         values[name] = lambda: bounds
     for name in ("fcsb_radius", "angular_radius"):
         values[name] = lambda: grid(norm, vacuous(norm - 0.8), vacuous(norm - 0.9))
+    for name in ("clean", "pilot", "caption", "class"):
+        values[f"{name}_percentile"] = lambda: bounds
+        values[f"{name}_quantile_lcb"] = lambda: grid(*(norm * step for step in np.linspace(1.0, 0.2, 25)))
+    for name in ("clean_percentile_radius", "pilot_percentile_radius"):
+        values[name] = lambda: grid(norm, vacuous(norm - 0.8), vacuous(norm - 0.9))
     values["exceedance_lcb"] = lambda: grid(*(norm * step for step in np.linspace(1.0, 0.5, 8)))
     columns = []
     for column in CERTIFICATES.columns:

@@ -90,6 +90,9 @@ def test_an_honest_run_is_sound(
         (counts,) = query.sql(
             "SELECT count(*) AS pairs, count(certified_radius) AS classes, count(retrieval_radius) AS ranks, "
             "count(caption_bound[1]) AS captions, count(large_radius[1]) AS large, "
+            "count(vote_radius) AS votes, count(retrieval_vote_radius) AS rank_votes, "
+            "count(clean_percentile[1]) AS clean_medians, count(pilot_percentile_radius[1]) AS pilot_medians, "
+            "count(caption_percentile[1]) AS caption_medians, count(class_percentile[1]) AS class_medians, "
             "count_if(certified_radius IS NOT NULL AND class_rival_alignment IS NULL) AS without FROM certificates"
         ).to_pylist()
     # none of the kinds was sound for want of certificates
@@ -101,6 +104,17 @@ def test_an_honest_run_is_sound(
         "retrieval_radius": lambda value: value * 1.5 + 0.05,
         "caption_bound": lambda value: [each + 0.05 for each in value],
         "large_radius": lambda value: [None if each is None else each + 1e-4 for each in value],
+        "vote_radius": lambda value: value + 0.05,
+        "retrieval_vote_radius": lambda value: value + 0.05,
+        **{
+            name: lambda value: [None if each is None else each + 0.05 for each in value]
+            for name in ("clean_percentile_radius", "pilot_percentile_radius")
+        },
+        **{
+            # by 0.05, but to no more than a cosine can be
+            name: lambda value: [None if each is None else min(each + 0.05, (1 + each) / 2) for each in value]
+            for name in ("clean_percentile", "pilot_percentile", "caption_percentile", "class_percentile")
+        },
     }
     for part in (tmp_path / "r" / "certificates").glob("*.parquet"):
         table = pq.read_table(part)

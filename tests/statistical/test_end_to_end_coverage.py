@@ -2,7 +2,7 @@
 
 Each statement of a row may be false with probability alpha. So over n pairs the number of false ones is at most
 binomial(n, alpha), and exceeds its 1 - 1e-6 quantile with probability 1e-6: that is the false-failure rate of each
-of the assertions below (about 60 of them).
+of the assertions below (about 130 of them).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr
 from scipy.stats import binom
 
 from smoothcert.encoders import KnownEncoder
@@ -38,7 +39,13 @@ TARGETS = (
     {"certificate": "class", "radius": 0.02},
     {"certificate": "caption", "radius": 0.1, "cosine": 0.0},
     {"certificate": "retrieval", "radius": 0.02},
+    {"certificate": "vote", "radius": 0.1},
+    {"certificate": "retrieval_vote", "radius": 0.1},
 )
+PERCENTILE = 0.4
+GRID = np.arange(-7.0, 7.0, 0.004)
+"""Where noise may take t; what is said of a probability by it errs by at most 0.002 at each jump."""
+NEAR = 0.01
 ENCODERS = {
     # one norm for all; scores spread over an arc
     "rotating": KnownEncoder.rotating(1.5, text_angles=TEXTS, feature_dim=3, seed=5),
@@ -64,6 +71,29 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+class Draws:
+    """What single draws of an encoder show, as functions of t."""
+
+    def __init__(self, encoder: KnownEncoder) -> None:
+        t = GRID[:-1] + 0.002
+        pixels = 0.5 + t[:, None, None, None] * encoder.direction
+        self.features = encoder.clean_feature(pixels)
+        texts = {text: self.features @ FEATURES[id(encoder), text] for text in TEXTS}
+        self.similarity = texts
+        classes = np.stack([texts[label] for label in LABELS])
+        self.margin, self.rank = {}, {}
+        for i, label in enumerate(LABELS):
+            own = FEATURES[id(encoder), label]
+            others = [(j, own - FEATURES[id(encoder), LABELS[j]]) for j in range(len(LABELS)) if j != i]
+            gaps = np.stack([(classes[i] - classes[j]) / np.linalg.norm(gap) for j, gap in others])
+            self.margin[label] = gaps.min(axis=0)
+        for own in POOL:
+            self.rank[own] = sum((texts[c] >= texts[own]).astype(int) for c in POOL if c != own) < K
+
+
+DRAWS = {id(encoder): Draws(encoder) for encoder in ENCODERS.values()}
+
+
 class Truth:
     """Exact answers about one input."""
 
@@ -75,6 +105,20 @@ class Truth:
         self.score = float(encoder.robustness_score(pixels, SIGMA))
         self.caption = self.feature(caption)
         self.own = caption
+        self.draws = DRAWS[id(encoder)]
+        self.place = float(encoder.position(pixels))
+        self.mass: dict[float, np.ndarray] = {}
+
+    def least(self, event: np.ndarray, radius: float) -> float:
+        """The smallest probability of an event, given on the grid of t, over 9 shifts within a radius."""
+        if radius not in self.mass:
+            shifts = np.linspace(-radius, radius, 9)[:, None]
+            self.mass[radius] = np.diff(ndtr((GRID - self.place - shifts) / SIGMA), axis=1)
+        return float((self.mass[radius] @ event).min())
+
+    def keeps_percentile(self, score: np.ndarray, bound: float, radius: float) -> bool:
+        """Whether P(score < bound) stays below the percentile."""
+        return self.least(score >= bound - 1e-6, radius) >= 1 - PERCENTILE - NEAR
 
     def feature(self, text: str) -> np.ndarray:
         return FEATURES[id(self.encoder), text]
@@ -139,7 +183,29 @@ def false_statements(row: Any, truth: Truth, certify: Any) -> set[str]:
         wrong.add("certified_radius")
     if row.retrieval_radius is not None and not truth.keeps_rank(row.retrieval_radius):
         wrong.add("retrieval_radius")
+    scores = {
+        "clean": truth.draws.features @ truth.clean,
+        "caption": truth.draws.similarity[truth.own],
+        "class": truth.draws.margin[row.vote_label],
+    }
+    for name, score in scores.items():
+        for i, radius in enumerate(RADII):
+            bound = getattr(row, f"{name}_percentile")[i]
+            if bound is not None and not truth.keeps_percentile(score, bound, radius):
+                wrong.add(f"{name}_percentile")
+    for cosine, radius in zip(COSINES, row.clean_percentile_radius, strict=True):
+        if radius is not None and not truth.keeps_percentile(scores["clean"], cosine, radius):
+            wrong.add("clean_percentile_radius")
+    votes = truth.draws.margin[row.vote_label] > 0
+    kept = truth.draws.rank[truth.own]
+    for name, event in (("vote", votes), ("retrieval_vote", kept)):
+        claim(f"{name}_share_lcb", getattr(row, f"{name}_share_lcb"), truth.least(event, 0.0) + NEAR)
+        radius = getattr(row, f"{name}_radius")
+        if radius is not None and truth.least(event, radius) < 0.5 - NEAR:
+            wrong.add(f"{name}_radius")
     exact = {
+        "vote": lambda t: truth.least(votes, t.radius) >= 0.5 - NEAR,
+        "retrieval_vote": lambda t: truth.least(kept, t.radius) >= 0.5 - NEAR,
         "fcsb": lambda t: truth.to_clean(t.radius) >= t.cosine,
         "angular": lambda t: truth.angular(t.radius) >= t.cosine,
         "class": lambda t: truth.keeps_class(label, t.radius),
@@ -162,6 +228,7 @@ def certified(encoder: KnownEncoder, **changes: Any) -> tuple[list[Any], list[Tr
                 "radii": RADII,
                 "cosines": COSINES,
                 "rivals": 4,
+                "percentile": PERCENTILE,
             }
             | changes
         )
@@ -197,7 +264,10 @@ def test_fixed_draws(name):
     # the bounds say something, or their coverage would be no achievement
     for column in ("angular", "fcsb", "large_radius"):
         assert sum(getattr(row, column)[0] is not None for row in rows) > PAIRS / 10, column
-    assert sum(row.certified_radius is not None for row in rows) > PAIRS / 10
+    for column in ("certified_radius", "vote_radius"):
+        assert sum(getattr(row, column) is not None for row in rows) > PAIRS / 10, column
+    for column in ("clean_percentile", "caption_percentile", "class_percentile"):
+        assert sum(getattr(row, column)[-1] is not None for row in rows) > PAIRS / 10, column
     # and this check would see a bound that is none: the sample mean in the place of its lower bound
     limit = binom.isf(1e-6, PAIRS, ALPHA)
     assert sum(row.robustness_score > t.score for row, t in zip(rows, truths, strict=True)) > limit

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from smoothcert.attacks.objectives.divergence import FeatureDivergence
     from smoothcert.attacks.objectives.matching import FeatureMatching
     from smoothcert.attacks.objectives.retrieval import RetrievalDisplacement
+    from smoothcert.attacks.other_rules import RuleScore
     from smoothcert.attacks.records import AttackOutcome, AttackRecord
     from smoothcert.attacks.registry import make_attack
     from smoothcert.attacks.scoring import AttackScore, CleanDraws, draw_clean, score
@@ -51,6 +52,7 @@ __all__ = [
     "Objective",
     "ObjectiveInputs",
     "RetrievalDisplacement",
+    "RuleScore",
     "SmoothedSubject",
     "Subject",
     "TextReferences",
@@ -80,6 +82,7 @@ _HOME = {
     "Objective": "objectives.base",
     "ObjectiveInputs": "objectives.building",
     "RetrievalDisplacement": "objectives.retrieval",
+    "RuleScore": "other_rules",
     "SmoothedSubject": "subjects",
     "Subject": "subjects",
     "TextReferences": "textual",

@@ -13,6 +13,7 @@ from smoothcert.attacks.base import check_batch
 from smoothcert.attacks.cosines import Interval, cosine_between, cosine_to_fixed, exact
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.attacks.objectives.base import Objective
+from smoothcert.attacks.other_rules import RuleScore, judge_by_rules
 from smoothcert.attacks.subjects import Subject
 from smoothcert.attacks.textual import PairTexts, TextReferences, TextualScore, compare_with_texts
 from smoothcert.errors import JobError
@@ -70,6 +71,7 @@ class AttackScore:
         margin: the objective's margin of the mean feature.
         success: margin < 0.
         texts: predicted classes, and what certificates about texts bound.
+        rules: the same by the vote and by percentiles.
         error: why it could not be judged, else empty.
     """
 
@@ -84,6 +86,7 @@ class AttackScore:
     margin: float
     success: bool
     texts: TextualScore
+    rules: RuleScore
     error: str = ""
 
 
@@ -206,6 +209,7 @@ def _judge(
         margin=margin,
         success=margin < 0,
         texts=compare_with_texts(attacked, base, texts, alpha) if finite else TextualScore(),
+        rules=judge_by_rules(attacked, base, reference, texts, alpha) if finite else RuleScore(),
         error="" if finite else "the encoder returned NaN or infinity",
     )
 

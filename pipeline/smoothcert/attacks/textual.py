@@ -55,16 +55,20 @@ class PairTexts:
     Attributes:
         classes: (C, d) unit vectors, or None.
         label: class number that a certificate is about; None takes the one predicted without attack.
+        voted: class number that a certificate of the vote is about; None takes the one voted for without attack.
         caption: (d,) unit vector of the own captions, or None.
         others: (M, d) unit vectors of the other candidates, or None.
         k: the rank that retrieval certifies.
+        percentile: which percentile of scores is asked about; None for none.
     """
 
     classes: Array | None = None
     label: int | None = None
+    voted: int | None = None
     caption: Array | None = None
     others: Array | None = None
     k: int = 1
+    percentile: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +78,33 @@ class TextReferences:
     Attributes:
         classes: (C, d) unit vectors, or None.
         labels: for each pair as ``PairTexts.label``; empty for none.
+        voted: for each pair as ``PairTexts.voted``; empty for none.
         captions: for each pair (d,) or None; empty for none.
         pool: (M, d) unit vectors of the candidates, or None.
         own: for each pair (M,) bool, the candidates that are its own.
         k: the rank that retrieval certifies.
+        percentile: which percentile of scores is asked about; None for none.
     """
 
     classes: Array | None = None
     labels: tuple[int | None, ...] = ()
+    voted: tuple[int | None, ...] = ()
     captions: tuple[Array | None, ...] = ()
     pool: Array | None = None
     own: tuple[NDArray[np.bool_], ...] = ()
     k: int = 1
+    percentile: float | None = None
 
     def of(self, row: int) -> PairTexts:
         """The texts of one pair."""
         return PairTexts(
             self.classes,
             self.labels[row] if self.labels else None,
+            self.voted[row] if self.voted else None,
             self.captions[row] if self.captions else None,
             None if self.pool is None else self.pool[~self.own[row]],
             self.k,
+            self.percentile,
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from smoothcert.audit.expressions import SLACK, computed, number
 from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
-from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
+from smoothcert.catalogue.quantities import RANK_MARGIN, Quantity
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
 
@@ -57,6 +57,8 @@ def claims(info: RunInfo) -> Iterator[Comparison]:
     reach = f"({measured}) * (1 + {number(SLACK)})"
     for each in CATALOGUE:
         name, quantity = each.name, each.quantity
+        if not quantity.attacked:
+            continue
         if each.bound is not None:
             if each.anywhere:
                 yield _claim(quantity, name, computed(each, each.bound, "c.sigma", reach, "c."))
@@ -69,7 +71,7 @@ def claims(info: RunInfo) -> Iterator[Comparison]:
             for j, cosine in enumerate(certify.cosines, start=1):
                 yield _claim(quantity, f"{column}[{j}]", number(cosine), f"{reach} <= c.{column}[{j}]")
         if each.radius is not None:
-            yield _claim(quantity, name, "0.0", f"{reach} <= c.{each.radius.column}")
+            yield _claim(quantity, name, number(quantity.floor), f"{reach} <= c.{each.radius.column}")
     for quantity in quantities():
         if quantity.shown:
             yield Comparison(quantity.shown, f"a.{quantity.shown}", _reached(quantity), about="row")
@@ -77,7 +79,7 @@ def claims(info: RunInfo) -> Iterator[Comparison]:
         yield _claim(
             of_name(target.certificate).quantity,
             f"target[{j}]",
-            number(0.0 if target.cosine is None else target.cosine),
+            number(of_name(target.certificate).quantity.floor if target.cosine is None else target.cosine),
             f"c.target_decision[{j}] = 'certified' AND a.perturbation_l2 <= {number(target.radius)}",
         )
 
@@ -92,9 +94,9 @@ def _claim(quantity: Quantity, name: str, bound: str, where: str = "true") -> Co
 def _reached(quantity: Quantity) -> str:
     """Upper confidence bound of what an attack achieved."""
     upper = f"a.{quantity.attacked}_ucb"
-    if quantity == CLASS_MARGIN:
-        # a margin of another class says nothing about the certified one
-        return f"CASE WHEN a.class_margin_label = c.predicted_label THEN {upper} END"
+    if quantity.label:
+        # what another class has says nothing about the certified one
+        return f"CASE WHEN a.{quantity.attacked_label} = c.{quantity.label} THEN {upper} END"
     return upper
 
 

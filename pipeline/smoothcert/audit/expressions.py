@@ -7,7 +7,7 @@ computed is a cap.
 
 from __future__ import annotations
 
-from smoothcert.catalogue.certificates import Certificate, Form
+from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import Evidence
 
 SLACK = 1e-9

@@ -11,13 +11,15 @@ from scipy.stats import binom
 from smoothcert.audit.claims import quote_all
 from smoothcert.audit.expressions import SLACK, number
 from smoothcert.audit.rules import Check, Rule, select_failing
+from smoothcert.catalogue.certificates import quantities
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.store.asked import asked_tasks
 
-COSINES = ("clean_cosine", "cosine_to_clean", "cosine_to_smoothed")
-MARGINS = ("class_margin", "caption_similarity", "retrieval_margin")
+COSINES = ("clean_cosine", *(each.attacked for each in quantities() if each.shown))
+UPPER_BOUNDED = tuple(each.attacked for each in quantities() if each.attacked and not each.shown)
+"""What has no lower bound."""
 ROUNDING = 1e-5
 """Features in float32 are unit vectors up to 1e-6, by which upper bounds of inner products are widened too."""
 
@@ -90,7 +92,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
         Rules to hold rows against, and notes.
     """
     ok = f"FROM attacks WHERE run_id = {quote(info.run_id)} AND status = 'ok' AND sigma > 0"
-    bounds = [(name, f"{name}_ucb", ">") for name in (*COSINES, *MARGINS)]
+    bounds = [(name, f"{name}_ucb", ">") for name in (*COSINES, *UPPER_BOUNDED)]
     bounds += [(name, f"{name}_lcb", "<") for name in COSINES]
     known = " + ".join(f"({name} IS NOT NULL AND {bound} IS NOT NULL)::INT" for name, bound, _ in bounds)
     outside = " + ".join(f"coalesce({name} {sign} {bound}, false)::INT" for name, bound, sign in bounds)
@@ -128,7 +130,7 @@ def _unlikely(outside: int, bounds: int, alpha: float) -> bool:
 
 
 def _ranges() -> Iterator[Check]:
-    for name in (*COSINES, *MARGINS):
+    for name in (*COSINES, *UPPER_BOUNDED):
         exact = name in COSINES
         parts = (name, f"{name}_lcb", f"{name}_ucb") if exact else (name, f"{name}_ucb")
         for part in parts:

@@ -157,6 +157,8 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         select_failing(_beyond_draws(info), ok, keep="draws"),
     )
     yield from _rounded_up(info, ok)
+    if not certify.targets:
+        yield _recounted_votes(ok)
     needed = f"-ln({number(certify.alpha)})"
     for position, target in enumerate(certify.targets, start=1):
         yield Rule(
@@ -167,6 +169,30 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
             f"detail {ok} AND target_decision[{position}] = 'certified' AND NOT "
             f"coalesce(log_e_value[{position}] >= {needed} - {number(SLACK)}, false)",
         )
+
+
+def _recounted_votes(ok: str) -> Rule:
+    """Bounds of votes against those of as many votes; only of a number of draws that was fixed beforehand."""
+    checks = []
+    for each in evidence():
+        if each.votes:
+            share = f"CASE WHEN draws >= 1 AND {each.estimate} BETWEEN 0 AND 1 THEN {each.estimate} END"
+            level = f"alpha * {number(float(each.level))}"
+            checks.append(
+                Check(
+                    each.column,
+                    f"{{stored}} > coalesce({{computed}}, -1) + {number(SLACK)}",
+                    f"'{each.column} is ' || {{stored}} || ', at most ' || coalesce({{computed}}::VARCHAR, 'nothing') "
+                    "|| ' follows from the votes'",
+                    f"vote_share_bound({share}, draws, {level})",
+                )
+            )
+    return Rule(
+        "rounded-up",
+        "4.2",
+        "a stored bound or radius is larger than its confidence bound allows",
+        select_failing(checks, ok),
+    )
 
 
 def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
@@ -245,8 +271,10 @@ def _impossible(info: RunInfo) -> Iterator[str]:
         name = each.column
         if each.kind == "mean":
             yield f"NOT {name} BETWEEN {each.low:g} AND 1"
-        elif each.kind == "statistic" and each.size:
+        elif each.documented and each.size:
             yield f"list_min({name}) < {each.low:g} OR list_max({name}) > 1 OR len({name}) <> {each.size}"
+            if each.kind == "quantiles":  # those of smaller shares, which are smaller
+                yield f"{name} <> list_reverse_sort({name})"
         elif each.kind == "statistic":
             yield f"NOT {name} BETWEEN {each.low:g} AND 1"
     yield f"draws < 1 OR pilot_draws < 1 OR draws > {certify.max_draws}"
@@ -276,7 +304,7 @@ def _beyond_draws(info: RunInfo) -> list[Check]:
     ranks = 1 if retrieval is None else retrieval.k
     scores = {"class_margin_lcb": ("(1 + class_margin_lcb) / 2", alpha / 2)}
     for each in evidence():
-        if each.kind != "known":
+        if each.kind not in ("known", "quantiles"):  # a quantile may be as large as every draw
             largest = f"list_max({each.column})" if each.size else each.column
             level = part_of(alpha, each.level / ranks if each.ranked else each.level)
             scores[each.column] = (f"(1 + {largest}) / 2" if each.projection else largest, level)

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from smoothcert.audit.expressions import SLACK, argument, computed, number
 from smoothcert.audit.rules import LAST_DIGIT, Rule
-from smoothcert.catalogue.certificates import CATALOGUE, Certificate
+from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.catalogue.evidence import CLASS_RIVAL_ALIGNMENT, CLASS_RIVAL_MARGIN, NORM, Evidence
 from smoothcert.catalogue.quantities import RANK_MARGIN
 from smoothcert.sql.literals import quote

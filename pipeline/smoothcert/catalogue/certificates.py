@@ -9,11 +9,11 @@ Functions are imported when first called: a command that certifies nothing waits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import (
     CAPTION_ALIGNMENT,
     CLASS_RIVAL_ALIGNMENT,
@@ -26,6 +26,7 @@ from smoothcert.catalogue.evidence import (
     SIMILARITY,
     Evidence,
 )
+from smoothcert.catalogue.other_rules import OTHER_RULES
 from smoothcert.catalogue.quantities import (
     CLASS_MARGIN,
     RANK_MARGIN,
@@ -39,92 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from smoothcert.catalogue.evidence import FloatArray
-
-Function = Callable[..., "FloatArray"]
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One way to state a certificate, which is one column.
-
-    Attributes:
-        column: of the table ``certificates``.
-        function: pure and vectorised; its arguments are those of the certificate's ``basis``, then a radius (of a
-            bound) or a cosine (of a radius at a cosine), then sigma. NaN where nothing is certified.
-        sql: name of the function in SQL.
-        meaning: of the column, for a reader who has never seen the code.
-    """
-
-    column: str
-    function: Function
-    sql: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """One certificate. It has a bound at every radius, perhaps the radius of every cosine too; or only a radius.
-
-    Attributes:
-        name: in views, targets, metrics and findings.
-        rule: how draws become the decision that it is about.
-        quantity: what it bounds from below.
-        source: theorem, and where it is from.
-        basis: what it follows from, in the order of its functions' arguments.
-        share_of_alpha: level of each confidence bound of its basis; of a rank, split over the k ranks too.
-        bound: the quantity's lower bound at a radius: a list column, one element for each radius of the job.
-        radius_at: the radius up to which the quantity is at least a cosine: a list column, one for each cosine.
-        radius: the radius up to which the quantity is above 0: a plain column.
-        anywhere: whether a row's own numbers stand at ``share_of_alpha``, so that it can be had at any radius later.
-        target: whether a job may have targets on it.
-        figure: of a radius, what summary and MLflow call the share of pairs that reach a radius.
-        right_figure: the same among labelled pairs whose predicted class is right; empty for none.
-        norm: of the perturbations it speaks of.
-        noise: of the draws.
-    """
-
-    name: str
-    rule: Literal["mean", "vote", "percentile"]
-    quantity: Quantity
-    source: str
-    basis: tuple[Evidence, ...]
-    share_of_alpha: Fraction
-    bound: Form | None = None
-    radius_at: Form | None = None
-    radius: Form | None = None
-    anywhere: bool = False
-    target: bool = False
-    figure: str = ""
-    right_figure: str = ""
-    norm: str = "l2"
-    noise: str = "gaussian"
-
-    def __post_init__(self) -> None:
-        if (self.bound is None) == (self.radius is None):
-            raise ValueError(f"certificate '{self.name}' needs either a bound or a radius")
-        if self.radius is not None and not self.figure:
-            raise ValueError(f"certificate '{self.name}' has a radius; name its figure")
-        if self.radius_at is not None and not self.quantity.cosine:
-            raise ValueError(f"certificate '{self.name}' bounds no cosine; it has no radius at one")
-
-    @property
-    def forms(self) -> Iterator[Form]:
-        """Its columns."""
-        yield from (form for form in (self.bound, self.radius_at, self.radius) if form is not None)
-
-    def arguments(self, form: Form) -> tuple[str, ...]:
-        """What one of its functions takes, by name."""
-        basis = tuple(each.name for each in self.basis)
-        if form is self.radius:
-            return (*basis, "sigma")
-        return (*basis, "radius" if form is self.bound else "cosine", "sigma")
-
-    @property
-    def single_mean(self) -> Evidence | None:
-        """The one mean that it rests on, at the whole alpha; a target on it is a threshold of that mean."""
-        only = self.basis[0]
-        plain = len(self.basis) == 1 and only.kind == "mean" and self.share_of_alpha == 1
-        return only if plain else None
 
 
 def _fcsb(score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
@@ -322,6 +237,7 @@ CATALOGUE: Sequence[Certificate] = (
         target=True,
         figure="certified_retrieval",
     ),
+    *OTHER_RULES,
 )
 """In the order in which they are shown."""
 

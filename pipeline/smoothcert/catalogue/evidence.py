@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-Direction = Literal["pilot", "clean", "caption"]
-"""Fixed unit vectors of which each draw gives a score (1 + <u(x+eps), direction>)/2, kept for every pair."""
+Direction = Literal["pilot", "clean", "caption", "class_margin", "class_vote", "retrieval_vote"]
+"""What gives each draw of a pair a score in [0,1], kept for every pair: a fixed unit vector, by (1 + <u(x+eps),
+direction>)/2; the smallest margin of a class over all others, in the same way; or a vote, which is 0 or 1."""
 
 Statistic = Callable[["FloatArray", float, bool], "FloatArray"]
 """(scores (n,) of one pair's draws in [0,1], level of each bound, whether n was chosen by looking) -> (size,) lower
@@ -32,10 +33,13 @@ class Evidence:
     Attributes:
         name: what SQL functions call it.
         column: of the table ``certificates``.
-        kind: ``mean``: lower confidence bound of a mean score along ``direction``. ``statistic``: other bounds from the
+        kind: ``mean``: lower confidence bound of a mean score along ``direction``. ``quantiles``: lower confidence
+            bounds of the quantiles to which attacks of growing size shift the job's percentile of these scores, each
+            by itself at ``level``; ``low`` where so few draws bound nothing. ``statistic``: other bounds from the
             same scores. ``known``: no draws in it, so it cannot fail. ``rival``: of the binding rival, which is found
             while certifying (engine/rival_bounds.py).
         direction: which scores; empty for known and rival.
+        votes: whether each score is 0 or 1, so that an exact binomial bound is had.
         projection: whether the column holds 2 score - 1, in [-1,1], in place of a score in [0,1].
         estimate: column of the estimate that the bound may not exceed; empty for none.
         level: share of alpha at which the column's bounds stand, each of them.
@@ -44,14 +48,16 @@ class Evidence:
         low: smallest value of the column.
         size: 0 for one number, else the length of the list.
         statistic: how to compute it, of kind ``statistic``.
-        meaning: of the column, of kind ``statistic``; the others are documented beside their estimates.
+        meaning: of the column, of kinds ``statistic`` and ``quantiles``; the others are documented beside their
+            estimates.
         source: where it comes from.
     """
 
     name: str
     column: str
-    kind: Literal["mean", "statistic", "known", "rival"]
+    kind: Literal["mean", "quantiles", "statistic", "known", "rival"]
     direction: Direction | Literal[""] = ""
+    votes: bool = False
     projection: bool = False
     estimate: str = ""
     level: Fraction = Fraction(1)
@@ -65,8 +71,19 @@ class Evidence:
 
     @property
     def bounds(self) -> int:
-        """How many confidence bounds it is: each may fail at its level."""
-        return 0 if self.kind == "known" else max(1, self.size)
+        """How many confidence bounds a statement takes from it: each may fail at its level.
+
+        Of quantiles it is one: that of the statement's radius; and of a cosine the smallest radius at which it is not
+        kept, for which the bound of every larger radius is too low to say otherwise.
+        """
+        if self.kind == "known":
+            return 0
+        return 1 if self.kind == "quantiles" else max(1, self.size)
+
+    @property
+    def documented(self) -> bool:
+        """Whether its column is made from this entry; the others stand beside their estimates."""
+        return self.kind in ("statistic", "quantiles")
 
 
 SCORE = Evidence(
@@ -150,6 +167,55 @@ EXCEEDANCE = Evidence(
     source="theory T6, p_j",
 )
 """P(<u(x+eps), u(x)> >= c_j) at the thresholds of ``certificates.LARGE_RADIUS_THRESHOLDS``."""
+
+
+VOTE_SHARE = Evidence(
+    name="share",
+    column="vote_share_lcb",
+    kind="mean",
+    direction="class_vote",
+    votes=True,
+    estimate="vote_share",
+    source="theory T9",
+)
+"""P(a draw votes for the class that most pilot draws voted for)."""
+RANK_VOTE_SHARE = Evidence(
+    name="share",
+    column="retrieval_vote_share_lcb",
+    kind="mean",
+    direction="retrieval_vote",
+    votes=True,
+    estimate="retrieval_vote_share",
+    source="theory T9",
+)
+"""P(the own caption is among the first k of the pool for a draw)."""
+
+
+def _quantiles(direction: Direction, column: str, of: str) -> Evidence:
+    return Evidence(
+        name="quantiles",
+        column=column,
+        kind="quantiles",
+        direction=direction,
+        projection=True,
+        low=-1.0,
+        size=25,
+        meaning=f"Lower confidence bounds of quantiles of {of}, each at alpha: of the job's percentile, then of "
+        "those to which an attack of 1/8, 2/8, ..., 24/8 sigma can shift it; -1 where the draws are too few. NULL "
+        "where there is no such score, and in quarantined rows.",
+        source="theory T9",
+    )
+
+
+CLEAN_QUANTILES = _quantiles("clean", "clean_quantile_lcb", "a draw's cosine to the clean feature")
+PILOT_QUANTILES = _quantiles("pilot", "pilot_quantile_lcb", "a draw's cosine to the pilot direction")
+CAPTION_QUANTILES = _quantiles(
+    "caption", "caption_quantile_lcb", "a draw's inner product with the caption's feature"
+)
+CLASS_QUANTILES = _quantiles(
+    "class_margin", "class_quantile_lcb", "a draw's smallest margin of vote_label over the other classes"
+)
+"""At the shifts of ``certificates.PERCENTILE_SHIFTS``."""
 
 
 def part_of(alpha: float, share: Fraction) -> float:

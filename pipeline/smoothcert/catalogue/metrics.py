@@ -55,6 +55,13 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             of="labelled",
             needs="zero_shot",
         ),
+        "vote_accuracy": Metric(
+            "share",
+            "vote_label = label",
+            "pairs that the vote over draws classifies right",
+            of="labelled",
+            needs="zero_shot",
+        ),
         "retrieval_accuracy": Metric(
             "share",
             "retrieval_rank <= {retrieval.k}",

@@ -10,7 +10,8 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
-from smoothcert.catalogue.certificates import CATALOGUE, Certificate, sql_functions
+from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.certificates import CATALOGUE, sql_functions
 from smoothcert.catalogue.metrics import METRICS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "certificates.md"
@@ -62,7 +63,7 @@ def _facts(certificate: Certificate) -> tuple[str, ...]:
     return (
         f"`{certificate.name}`",
         certificate.rule,
-        f"`{certificate.quantity.attacked}`",
+        f"`{certificate.quantity.attacked}`" if certificate.quantity.attacked else certificate.quantity.name,
         ", ".join(f"`{form.column}`" for form in certificate.forms),
         ", ".join(f"`{each.column}`" for each in certificate.basis),
         _level(certificate.share_of_alpha) + ("/k" if ranked else ""),

@@ -17,11 +17,20 @@ from smoothcert.certificates.scalar_choice import choose_scalar
 from smoothcert.certificates.second_moment import second_moment_bound, second_moment_radius
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
-from smoothcert.certificates.vote import percentile_radius, percentile_share, vote_radius, vote_reach
+from smoothcert.certificates.vote import (
+    PERCENTILE_SHIFTS,
+    percentile_radius,
+    percentile_share,
+    shifted_percentile,
+    shifted_percentile_radius,
+    vote_radius,
+    vote_reach,
+)
 
 __all__ = [
     "LARGE_RADIUS_THRESHOLDS",
     "MarginScalar",
+    "PERCENTILE_SHIFTS",
     "angular_bound",
     "angular_radius",
     "choose_scalar",
@@ -40,6 +49,8 @@ __all__ = [
     "rank_radius",
     "second_moment_bound",
     "second_moment_radius",
+    "shifted_percentile",
+    "shifted_percentile_radius",
     "similarity_bound",
     "vote_radius",
     "vote_reach",

@@ -16,6 +16,9 @@ from scipy.special import ndtr, ndtri
 from smoothcert.certificates.domain import FloatArray, numbers, positive, shift_in_noise_units
 from smoothcert.certificates.projection import ROUNDING, quantile_of_mean
 
+PERCENTILE_SHIFTS = tuple(j / 8.0 for j in range(25))
+"""Attacks, in noise units, at which bounds of shifted quantiles are kept."""
+
 # Relative error of ndtr, and of its argument, in the tails that are used.
 _TAIL = 1e-12
 
@@ -107,6 +110,65 @@ def percentile_radius(exceedance_lcb: ArrayLike, percentile: ArrayLike, sigma: A
     shift = own + ndtri(q)
     shift = shift - _TAIL * (1.0 + np.abs(own))
     return np.where((p > 0.0) & (shift > 0.0), spread * np.maximum(shift, 0.0) * (1 - ROUNDING), np.nan)
+
+
+def shifted_percentile(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """The percentile of a score in [-1,1] within a radius, from bounds of the quantiles that it is shifted to.
+
+    Args:
+        quantiles: (..., 25) lower bounds, never rising, of the quantiles that ``percentile_share`` gives at each of
+            ``PERCENTILE_SHIFTS`` times sigma; -1 for nothing.
+        radius: l2 radius, >= 0, broadcasting against the leading axes. It counts up to the next of the shifts.
+        sigma: noise standard deviation, > 0.
+
+    Returns:
+        (...) the bound of the percentile under every attack within the radius; NaN where nothing is certified.
+
+    Raises:
+        ValueError: NaN or out of range.
+    """
+    bounds = _quantiles(quantiles)
+    rho, _ = shift_in_noise_units(radius, sigma)
+    # a shift that exceeds a kept one by rounding alone: what ``percentile_share`` is rounded down by covers it
+    place = np.searchsorted(np.array(PERCENTILE_SHIFTS) * (1 + ROUNDING), rho)
+    beyond = place >= len(PERCENTILE_SHIFTS)
+    place = np.where(beyond, 0, place)
+    shape = np.broadcast_shapes(bounds.shape[:-1], place.shape)
+    kept = np.broadcast_to(bounds, (*shape, bounds.shape[-1]))
+    found = np.take_along_axis(kept, np.broadcast_to(place, shape)[..., None], axis=-1)[..., 0]
+    return np.where(beyond | (found <= -1.0), np.nan, found)
+
+
+def shifted_percentile_radius(quantiles: ArrayLike, level: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """The largest of the kept shifts up to which a percentile is at least a level fixed beforehand.
+
+    Args:
+        quantiles: as of ``shifted_percentile``.
+        level: in (-1,1], broadcasting against the leading axes.
+        sigma: noise standard deviation, > 0.
+
+    Returns:
+        (...) the radius, rounded down; NaN where not even radius 0 holds.
+
+    Raises:
+        ValueError: NaN or out of range.
+    """
+    bounds, spread = _quantiles(quantiles), positive("sigma", sigma)
+    wanted = numbers("level", level, -1.0, 1.0, low_open=True)
+    # the first that fails ends it
+    kept = np.logical_and.accumulate(bounds >= wanted[..., None], axis=-1).sum(axis=-1)
+    shift = np.array(PERCENTILE_SHIFTS)[np.maximum(kept - 1, 0)]
+    return np.where(kept > 0, spread * shift * (1 - ROUNDING), np.nan)
+
+
+def _quantiles(quantiles: ArrayLike) -> FloatArray:
+    bounds = numbers("quantiles", quantiles, -1.0, 1.0)
+    if bounds.ndim == 0 or bounds.shape[-1] != len(PERCENTILE_SHIFTS):
+        raise ValueError(
+            f"quantiles has shape {bounds.shape}; its last axis needs {len(PERCENTILE_SHIFTS)} numbers, one for "
+            "each of PERCENTILE_SHIFTS"
+        )
+    return bounds
 
 
 def _inner_percentile(percentile: ArrayLike) -> FloatArray:

@@ -13,7 +13,7 @@ def _columns() -> Iterator[tuple[str, Any, Any]]:
     """What the catalogue's certificates fill, NULL unless filled."""
     several, one = "tuple[float | None, ...] | None", "float | None"
     for each in evidence():
-        if each.kind == "statistic":
+        if each.documented:
             yield each.column, several if each.size else one, field(default=None)
     for certificate in CATALOGUE:
         for form in certificate.forms:
@@ -56,6 +56,9 @@ class CertificateRow(_Certified):  # type: ignore[misc]  # columns that only the
     caption_alignment: float | None = None
     clean_label: str | None = None
     predicted_label: str | None = None
+    vote_label: str | None = None
+    vote_share: float | None = None
+    vote_share_lcb: float | None = None
     class_margin: float | None = None
     class_margin_lcb: float | None = None
     class_rival: str | None = None
@@ -64,6 +67,8 @@ class CertificateRow(_Certified):  # type: ignore[misc]  # columns that only the
     retrieval_rank: int | None = None
     retrieval_rival_margin_lcb: float | None = None
     retrieval_rival_alignment: float | None = None
+    retrieval_vote_share: float | None = None
+    retrieval_vote_share_lcb: float | None = None
     target_decision: tuple[str, ...] | None = None
     log_e_value: tuple[float, ...] | None = None
     encoder_digest: str

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from smoothcert.encoders import Encoder
 from smoothcert.engine.busy import BusyTime
 from smoothcert.engine.decoding import DecodeAhead, DecodedPair
+from smoothcert.engine.draw_scores import DrawScores
 from smoothcert.engine.layout import Layout, plan_layout
 from smoothcert.engine.noise import DrawKey, NoiseSource, Stream
 from smoothcert.engine.question import Question, Questioner
@@ -63,6 +64,7 @@ class Lane:
     pixels: torch.Tensor
     batch: torch.Tensor
     directions: torch.Tensor
+    others: DrawScores
     tracker: TargetTracker
     launched: list[int] = field(default_factory=list)
     features: Future[torch.Tensor | PairwiseFailure] | torch.Tensor | PairwiseFailure | None = None
@@ -146,6 +148,7 @@ class Engine:
             directions=torch.zeros(
                 (size, self.encoder.feature_dim, self.layout.directions), dtype=torch.float64, device=device
             ),
+            others=DrawScores(self.layout, self.texts, size, device),
             tracker=TargetTracker(self.layout, self.certify, size, device),
         )
 
@@ -327,6 +330,7 @@ class Engine:
             slot.chunk = 0
             directions = torch.from_numpy(np.ascontiguousarray(slot.question.directions.T))
             lane.directions[index].copy_(directions)
+            lane.others.start(index, slot.question)
             lane.tracker.start(index, slot.question.thresholds)
 
     def _encode_captions(
@@ -345,12 +349,15 @@ class Engine:
     ) -> Iterator[PairResult]:
         slots = [index for index, _ in certifying]
         positions = [position for _, position in certifying]
-        products = torch.bmm(features[positions], lane.directions[slots])
-        scores = ((1.0 + products) / 2.0).clamp_(0.0, 1.0)  # clamp keeps NaN
+        drawn = features[positions]
+        products = torch.bmm(drawn, lane.directions[slots])
+        others = lane.others.of(slots, drawn, products)
+        scores = torch.cat((((1.0 + products) / 2.0).clamp_(0.0, 1.0), others), dim=2)  # clamp keeps NaN
         counts = np.array([self._take(lane, index) for index in slots])
         lane.tracker.update(slots, scores, counts)
         decided = lane.tracker.decided(slots)
-        on_host = scores[:, :, : self.layout.reported].cpu().numpy()
+        reported, directions = self.layout.reported, self.layout.directions
+        on_host = torch.cat((scores[:, :, :reported], scores[:, :, directions:]), dim=2).cpu().numpy()
         for row, index in enumerate(slots):
             slot = lane.slots[index]
             assert slot is not None

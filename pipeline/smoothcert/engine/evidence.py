@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import CATALOGUE, evidence, projection_of_score
 from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, Evidence, part_of
-from smoothcert.engine.layout import POSITIONS, Layout
+from smoothcert.certificates import PERCENTILE_SHIFTS
+from smoothcert.engine.layout import Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
 from smoothcert.job import CertifySection
-from smoothcert.statistics import lower_bound
+from smoothcert.statistics import Method, lower_bound, percentile_bound
 
 Array = NDArray[np.float64]
 
@@ -40,7 +41,12 @@ class BatchEvidence:
         self._batch = batch
         self._certify = certify
         self._layout = layout
-        self._means = np.array([m.scores.mean(axis=1) for m in batch])
+        self._anytime = bool(layout.targets)
+        self._counts = np.array([m.draws for m in batch])
+        self._scores = np.zeros((len(batch), layout.kept, int(self._counts.max())))
+        for i, m in enumerate(batch):
+            self._scores[i, :, : m.draws] = m.scores
+        self._means: Array = self._scores.sum(axis=2) / self._counts[:, None]
         self._lower = self._lower_bounds(ranks if layout.pool_rivals else 1)
 
     def measured(self) -> list[Evidence]:
@@ -53,7 +59,7 @@ class BatchEvidence:
 
     def estimates(self, wanted: Evidence) -> Array:
         """(P,) sample means of what a bound of kind ``mean`` is about."""
-        scores = self._means[:, POSITIONS[wanted.direction]]
+        scores = self._means[:, self._layout.position(wanted.direction)]
         return 2.0 * scores - 1.0 if wanted.projection else scores
 
     def at(self, wanted: Evidence, share: Fraction) -> Array:
@@ -63,8 +69,10 @@ class BatchEvidence:
                 values = [_KNOWN[wanted.column](m.question) for m in self._batch]
                 return np.array(values, dtype=np.float64)
             case "mean":
-                bounds = self._lower[share][:, POSITIONS[wanted.direction]]
+                bounds = self._share(wanted, share) if wanted.votes else self._mean(wanted, share)
                 return projection_of_score(bounds) if wanted.projection else bounds
+            case "quantiles":
+                return self._quantiles(wanted, share)
             case _:
                 return self._statistic(wanted, share)
 
@@ -81,32 +89,29 @@ class BatchEvidence:
             return False
         if wanted.kind == "known":
             return wanted.column in _KNOWN and self._layout.caption
-        return wanted.direction != "caption" or self._layout.caption
+        if wanted.kind == "quantiles" and self._certify.percentile is None:
+            return False
+        return self._layout.has(wanted.direction)
 
     def _lower_bounds(self, ranks: int) -> dict[Fraction, Array]:
         """Lower confidence bounds of the reported means by share of alpha: of rivals only where theirs are asked."""
         own = self._layout.first_class_rival
-        asked = {each.level: own for each in evidence() if each.kind == "mean"}
+        asked = {each.level: own for each in evidence() if _is_plain_mean(each)}
         for certificate in CATALOGUE:
             share = certificate.share_of_alpha
-            kinds = {each.kind for each in certificate.basis}
-            if "rival" in kinds:
+            if any(each.kind == "rival" for each in certificate.basis):
                 asked[share] = self._layout.reported
                 asked[share / ranks] = self._layout.reported
-            elif "mean" in kinds:
+            elif any(_is_plain_mean(each) for each in certificate.basis):
                 asked.setdefault(share, own)
-        counts = np.array([m.draws for m in self._batch])
-        scores = np.zeros((len(self._batch), self._layout.reported, int(counts.max())))
-        for i, m in enumerate(self._batch):
-            scores[i, :, : m.draws] = m.scores
         found: dict[Fraction, Array] = {}
         for share in sorted(asked, reverse=True):
-            rows = scores[:, : asked[share]]
+            rows = self._scores[:, : asked[share]]
             bounds = lower_bound(
                 rows,
                 part_of(self._certify.alpha, share),
                 self._certify.method,
-                counts=np.repeat(counts[:, None], rows.shape[1], axis=1),
+                counts=np.repeat(self._counts[:, None], rows.shape[1], axis=1),
             )
             # A betting bound tuned for a smaller alpha may come out above that for a larger one. The smaller of the
             # two holds as well, and so a row's bounds at alpha are never below what its certificates rest on.
@@ -116,8 +121,37 @@ class BatchEvidence:
             found[share] = bounds
         return found
 
+    def _mean(self, wanted: Evidence, share: Fraction) -> Array:
+        return self._lower[share][:, self._layout.position(wanted.direction)]
+
+    def _share(self, wanted: Evidence, share: Fraction) -> Array:
+        """Of votes: exact at a number of draws fixed beforehand, by betting where targets may have stopped early."""
+        method: Method = "betting" if self._anytime else "clopper_pearson"
+        votes = self._scores[:, self._layout.position(wanted.direction)]
+        return lower_bound(votes, part_of(self._certify.alpha, share), method, counts=self._counts)
+
+    def _quantiles(self, wanted: Evidence, share: Fraction) -> Array:
+        """By order statistics of the draws, each shift by itself."""
+        percentile = self._certify.percentile
+        assert percentile is not None
+        bounds = percentile_bound(
+            self._scores[:, self._layout.position(wanted.direction)],
+            PERCENTILE_SHIFTS,
+            1.0,
+            part_of(self._certify.alpha, share),
+            percentile=percentile,
+            counts=self._counts,
+            anytime=self._anytime,
+        )
+        bounds = np.where(np.isnan(bounds), 0.0, bounds)
+        return projection_of_score(bounds) if wanted.projection else bounds
+
     def _statistic(self, wanted: Evidence, share: Fraction) -> Array:
         assert wanted.statistic is not None and wanted.direction
-        level, position = part_of(self._certify.alpha, share), POSITIONS[wanted.direction]
-        anytime = bool(self._layout.targets)
-        return np.stack([wanted.statistic(m.scores[position], level, anytime) for m in self._batch])
+        level, position = part_of(self._certify.alpha, share), self._layout.position(wanted.direction)
+        return np.stack([wanted.statistic(m.scores[position], level, self._anytime) for m in self._batch])
+
+
+def _is_plain_mean(wanted: Evidence) -> bool:
+    """Whether it is bounded by the job's method, together with the other means."""
+    return wanted.kind == "mean" and not wanted.votes

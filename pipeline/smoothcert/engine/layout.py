@@ -1,4 +1,4 @@
-"""What one job measures for every pair: a fixed set of directions, and fixed tests on them.
+"""What one job measures for every pair: a fixed set of directions and other scores, and fixed tests on them.
 
 The number of directions and tests is the same for all pairs of a job, so that batches keep their shape; which
 vectors they are is decided for each pair on its pilot draws (``question.py``).
@@ -12,8 +12,8 @@ from smoothcert.catalogue.certificates import of_name
 from smoothcert.job import CertifySection, Target
 
 PILOT, CLEAN, CAPTION = 0, 1, 2
-POSITIONS = {"pilot": PILOT, "clean": CLEAN, "caption": CAPTION}
-"""Where the scores of the catalogue's directions stand."""
+_FIRST = {"pilot": PILOT, "clean": CLEAN, "caption": CAPTION}
+"""Where the scores of the first directions stand."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,23 @@ class Layout:
     """Positions of directions and tests.
 
     Directions, in order: pilot, clean feature, caption (if any), class rivals, pool rivals; then one for each
-    test that needs its own.
+    test that needs its own. Behind their scores stand the ``others`` of each draw, which are no projections.
 
     Attributes:
         caption: whether a caption direction exists.
         class_rivals: number of rival classes measured directly.
         pool_rivals: number of rival captions measured directly.
+        others: names of scores that are no projections; each draw's are kept for the row's bounds.
         reported: how many directions have their draws kept for the row's bounds.
         directions: how many there are in all.
-        test_direction: for each test the direction it looks at.
+        test_direction: for each test the direction it looks at, or a position behind them.
         targets: the tests of each target, in the job's order.
     """
 
     caption: bool
     class_rivals: int
     pool_rivals: int
+    others: tuple[str, ...]
     reported: int
     directions: int
     test_direction: tuple[int, ...]
@@ -67,6 +69,19 @@ class Layout:
         """Position of the first rival caption."""
         return self.first_class_rival + self.class_rivals
 
+    @property
+    def kept(self) -> int:
+        """How many scores of each draw are kept: the reported directions', then the others."""
+        return self.reported + len(self.others)
+
+    def has(self, name: str) -> bool:
+        """Whether a score that the catalogue names is measured."""
+        return name in self.others or (name in _FIRST and (name != "caption" or self.caption))
+
+    def position(self, name: str) -> int:
+        """Where a score that the catalogue names stands among those that are kept."""
+        return self.reported + self.others.index(name) if name in self.others else _FIRST[name]
+
 
 def plan_layout(
     certify: CertifySection, *, classes: int, pool: int, captions: bool, retrieval_k: int
@@ -75,11 +90,12 @@ def plan_layout(
     class_rivals = min(certify.rivals, classes - 1) if classes else 0
     pool_rivals = min(max(certify.rivals, retrieval_k), pool) if pool else 0
     reported = CAPTION + int(captions) + class_rivals + pool_rivals
+    others = ("class_margin", "class_vote") * bool(class_rivals) + ("retrieval_vote",) * bool(pool_rivals)
     directions = reported
-    test_direction: list[int] = []
+    test_direction: list[int | str] = []
     targets: list[TargetTests] = []
 
-    def test(direction: int) -> int:
+    def test(direction: int | str) -> int:
         test_direction.append(direction)
         return len(test_direction) - 1
 
@@ -91,7 +107,8 @@ def plan_layout(
     for target in certify.targets:
         mean = of_name(target.certificate).single_mean
         if mean is not None:
-            targets.append(TargetTests(target, (test(POSITIONS[mean.direction]),)))
+            name = mean.direction
+            targets.append(TargetTests(target, (test(_FIRST.get(name, name)),)))
             continue
         match target.certificate:
             case "caption":
@@ -102,6 +119,8 @@ def plan_layout(
             case "retrieval":
                 rivals = tuple(test(own_direction()) for _ in range(pool_rivals))
                 targets.append(TargetTests(target, (test(PILOT),), rivals, retrieval_k - 1))
-    return Layout(
-        captions, class_rivals, pool_rivals, reported, directions, tuple(test_direction), tuple(targets)
+    # the others stand behind the directions, of which there are as many as now
+    tested = tuple(
+        each if isinstance(each, int) else directions + others.index(each) for each in test_direction
     )
+    return Layout(captions, class_rivals, pool_rivals, others, reported, directions, tested, tuple(targets))

@@ -56,9 +56,11 @@ class Question:
         clean_alignment: <v, u(x)>.
         predicted: index of the predicted class (None without zero-shot).
         clean_class: index of the class that the bare encoder predicts.
+        voted: index of the class that most pilot draws vote for.
         classes: rivals of the predicted class.
         pool: rivals of the pair's own caption in the retrieval pool.
         rank: rank of the own caption in the pool by the pilot direction, 1 is best.
+        own_captions: indices of the pool's captions that are the pair's own.
     """
 
     directions: Array
@@ -68,9 +70,11 @@ class Question:
     caption_alignment: float | None = None
     predicted: int | None = None
     clean_class: int | None = None
+    voted: int | None = None
     classes: Rivals | None = None
     pool: Rivals | None = None
     rank: int | None = None
+    own_captions: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Questioner:
         for item in layout.targets:
             target = item.target
             certificate = of_name(target.certificate)
-            if certificate.single_mean is not None and target.cosine is not None:
+            if certificate.single_mean is not None:
                 self._fixed_thresholds[item.must[0]] = certified_threshold(
                     certificate, target.cosine, target.radius, sigma
                 )
@@ -148,7 +152,12 @@ class Questioner:
             rivals = _rivals(features, features[predicted], direction, layout.class_rivals, {predicted})
             directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
             clean_class = int(np.argmax(features @ clean))
-            question = replace(question, predicted=predicted, clean_class=clean_class, classes=rivals)
+            # of a tie the class with the larger mean has it
+            votes = _count_votes(pilot_features, features)
+            voted = int(np.lexsort((features @ direction, votes))[-1])
+            question = replace(
+                question, predicted=predicted, clean_class=clean_class, voted=voted, classes=rivals
+            )
         if layout.pool_rivals and caption is not None:
             features = self._texts.pool_features
             own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
@@ -156,7 +165,7 @@ class Questioner:
             directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
             others = np.delete(features @ direction, list(own))
             rank = 1 + int(np.sum(others >= direction @ caption))
-            question = replace(question, pool=rivals, rank=rank)
+            question = replace(question, pool=rivals, rank=rank, own_captions=frozenset(own))
         pilot = _Pilot(pilot_features, pilot_mean, norm_estimate)
         thresholds = self._thresholds(question, pilot)
         return replace(question, pilot=pilot.scores(directions[: layout.reported]), thresholds=thresholds)
@@ -264,3 +273,12 @@ def _rivals(features: Array, own: Array, pilot: Array, count: int, excluded: set
     # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
     exact = np.where(same, 1.0, away @ pilot)
     return Rivals(measured, away, exact, worst)
+
+
+def _count_votes(features: Array, classes: Array) -> NDArray[np.int64]:
+    """(C,) how many of the draws (n, d) are nearest to each class (C, d); of a tie the first class has it.
+
+    In float32: it only chooses which class the certify draws are asked about.
+    """
+    products = features.astype(np.float32) @ classes.astype(np.float32).T
+    return np.bincount(np.argmax(products, axis=1), minlength=len(classes))

@@ -24,7 +24,8 @@ class Measurement:
         token: what the pair came with: names the attempt at its unit.
         pair: the pair, without image bytes.
         question: what was asked, fixed before these draws.
-        scores: (reported directions, draws) float64 in [0, 1]: (1 + <u(x+eps), direction>)/2.
+        scores: (kept, draws) float64 in [0, 1]: (1 + <u(x+eps), direction>)/2 of the reported directions, then the
+            layout's other scores.
         draws: number of certify draws used.
         pilot_draws: number of pilot draws thrown away.
         stop_reason: ``fixed`` without targets, ``decided`` when all targets were, else ``budget``.

@@ -169,6 +169,7 @@ class RowMaker:
                 {
                     "predicted_label": self._texts.labels[q.predicted],
                     "clean_label": self._texts.labels[q.clean_class],
+                    "vote_label": None if q.voted is None else self._texts.labels[q.voted],
                     "class_margin": _number(min(_signed(v) for v in means[i])),
                     "class_margin_lcb": _number(found.smallest_margin[i]),
                     "class_rival": None if rival == NOT_MEASURED else self._texts.labels[rival],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from smoothcert.catalogue.certificates import Certificate
+from smoothcert.catalogue.certificate import Certificate
 
 TRIVIAL = 0.0
 """A test that holds whatever is drawn (used where a pair has fewer rivals than the layout has places)."""
@@ -25,20 +25,29 @@ def score_threshold(needed: float, length: float) -> float:
     return _up((1.0 + needed / length) / 2.0)
 
 
-def certified_threshold(certificate: Certificate, cosine: float, radius: float, sigma: float) -> float:
-    """Smallest mean score that certifies the cosine at the radius, for a certificate that rests on one mean alone.
+def certified_threshold(certificate: Certificate, cosine: float | None, radius: float, sigma: float) -> float:
+    """Smallest mean score that certifies the radius, and the cosine there, for a certificate that rests on one mean.
+
+    Args:
+        certificate: it has a bound, or a radius.
+        cosine: what the bound must reach; None with a radius.
+        radius: l2 radius.
+        sigma: noise level.
 
     Raises:
-        ValueError: it rests on something else, or has no bounds.
+        ValueError: it rests on something else, or a cosine is missing.
     """
-    mean, bound = certificate.single_mean, certificate.bound
-    if mean is None or bound is None:
+    mean, bound, reach = certificate.single_mean, certificate.bound, certificate.radius
+    if mean is None or (cosine is None) == (reach is None):
         raise ValueError(f"certificate '{certificate.name}' has no threshold of one mean")
 
     def holds(score: float) -> bool:
         value = 2.0 * score - 1.0 if mean.projection else score
-        known = mean.null is None or value > mean.null
-        return known and float(bound.function(value, radius, sigma)) >= cosine
+        if mean.null is not None and value <= mean.null:
+            return False
+        if bound is not None and cosine is not None:
+            return float(bound.function(value, radius, sigma)) >= cosine
+        return reach is not None and float(reach.function(value, sigma)) >= radius
 
     return _smallest(holds)
 

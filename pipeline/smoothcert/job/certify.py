@@ -24,7 +24,8 @@ class Target(Section):
 
     certificate: CertificateName
     """fcsb, angular: cosine at a radius. class: prediction unchanged. caption: similarity at a radius.
-    retrieval: rank of the own caption at most k."""
+    retrieval: rank of the own caption at most k. vote: most draws predict the class. retrieval_vote: for most draws the
+    own caption is among the first k."""
     radius: Radius
     """l2 radius in units of [0,1] pixels."""
     cosine: Annotated[float, Field(ge=-1, lt=1)] | None = None
@@ -71,6 +72,8 @@ class CertifySection(Section):
     cosines: tuple[Cosine, ...] = (0.5, 0.8, 0.9)
     """Cosine thresholds for which certified radii are stored."""
     targets: tuple[Target, ...] = ()
+    percentile: Probability | None = 0.5
+    """Which percentile of scores is certified, 0.5 being the median; null certifies none."""
     rivals: PositiveInt = 8
     """Rival classes (or captions) whose margins are measured; the pilot direction bounds the others."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

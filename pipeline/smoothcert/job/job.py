@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.errors import did_you_mean
 from smoothcert.job.attacks import SUBJECTS, AttackSection
 from smoothcert.job.certify import CertifySection
@@ -50,10 +51,9 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _targets_have_what_they_need(self) -> Job:
-        needs = {"class": ("zero_shot", self.zero_shot), "retrieval": ("retrieval", self.retrieval)}
         for target in self.certify.targets:
-            section, value = needs.get(target.certificate, ("", True))
-            if value is None:
+            section = of_name(target.certificate).quantity.section
+            if section and getattr(self, section) is None:
                 raise ValueError(
                     f"target '{target.name}' needs the section '{section}'; add it or remove the target"
                 )

@@ -4,6 +4,7 @@ Those of the catalogue take what a certificate follows from, in its order: a low
 cosine, then sigma (docs/certificates.md lists them). Beside them
 
     share_low(certified, pairs, final), share_high   95% confidence interval of a population share
+    vote_share_bound(share, draws, alpha)            what vote_share_lcb is at a fixed number of draws
     share_interval, mean_interval, median_interval, quantile_interval: see intervals.py
 
 NULL in gives NULL out; a vacuous bound is NULL; a number outside a function's domain is an error.
@@ -21,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from smoothcert.catalogue.certificates import Certificate, Form, sql_functions
+from smoothcert.catalogue.certificate import Certificate, Form
+from smoothcert.catalogue.certificates import sql_functions
 from smoothcert.catalogue.evidence import Evidence
 from smoothcert.sql.intervals import register_intervals
 
@@ -40,6 +42,7 @@ def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
         _register(connection, name, _of_columns(certificate, form), arguments, types)
     for name, function in (("share_low", _share_low), ("share_high", _share_high)):
         _register(connection, name, function, ("certified", "pairs", "final"), ["DOUBLE"] * 3)
+    _register(connection, "vote_share_bound", _vote_share_bound, ("share", "draws", "alpha"), ["DOUBLE"] * 3)
     register_intervals(connection)
 
 
@@ -99,6 +102,12 @@ def _over_columns(function: Callable[..., Array], *columns: pa.ChunkedArray) -> 
         # to_numpy turns NULL into NaN; those rows are left out
         result[known] = function(*(column.to_numpy()[known] for column in columns))
     return pa.array(result, type=pa.float64(), from_pandas=True)
+
+
+def _vote_share_bound(share: Array, draws: Array, alpha: Array) -> Array:
+    from smoothcert.statistics import vote_share_bound
+
+    return vote_share_bound(np.round(share * draws), draws, alpha)
 
 
 def _share_low(certified: Array, pairs: Array, final: Array) -> Array:

@@ -114,7 +114,8 @@ def _right_and_certified(job: Job) -> Iterator[Measure]:
         if each.radius is None or not each.right_figure or (section and getattr(job, section) is None):
             continue
         for radius in job.certify.radii:
-            held = f"coalesce(predicted_label = label AND {each.radius.column} >= {radius!r}::DOUBLE, false)"
+            right = f"{each.quantity.label} = label"
+            held = f"coalesce({right} AND {each.radius.column} >= {radius!r}::DOUBLE, false)"
             yield Measure(
                 "certified_accuracy",
                 "share",

@@ -4,7 +4,7 @@ numpy and scipy only; sequential tests also run on torch tensors, without import
 """
 
 from smoothcert.statistics.betting import Bets, choose_bets
-from smoothcert.statistics.bounds import Method, lower_bound
+from smoothcert.statistics.bounds import Method, lower_bound, vote_share_bound
 from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
 from smoothcert.statistics.intervals import mean_interval, quantile_ranks, share_interval
 from smoothcert.statistics.paired import PairedDifference, mcnemar, mean_difference, share_difference
@@ -36,4 +36,5 @@ __all__ = [
     "share_difference",
     "share_interval",
     "simultaneous_alpha",
+    "vote_share_bound",
 ]

@@ -95,7 +95,26 @@ def _empirical_bernstein(flat: Array, used: NDArray[np.int64], mean: Array, alph
 def _clopper_pearson(flat: Array, used: NDArray[np.int64], alpha: float) -> Array:
     if not np.isin(flat, (0.0, 1.0)).all():
         raise ValueError("clopper_pearson takes votes: every draw must be 0 or 1")
-    hits = flat.sum(axis=1)
-    quantile = betaincinv(np.maximum(hits, 1.0), used - hits + 1.0, alpha)
+    return vote_share_bound(flat.sum(axis=1), used, alpha)
+
+
+def vote_share_bound(votes: ArrayLike, draws: ArrayLike, alpha: ArrayLike) -> Array:
+    """Exact lower confidence bound of a share of votes, from how many there were (Clopper and Pearson 1934).
+
+    Args:
+        votes: number of draws that voted for it, in 0..draws.
+        draws: number of draws, fixed beforehand, >= 1.
+        alpha: failure probability, in (0, 1).
+
+    Returns:
+        The broadcast bound in [0, 1), rounded down.
+
+    Raises:
+        ValueError: a number is NaN or out of range.
+    """
+    hits, n, level = (np.asarray(each, dtype=np.float64) for each in (votes, draws, alpha))
+    if not ((hits >= 0) & (hits <= n) & (n >= 1) & (level > 0) & (level < 1)).all():
+        raise ValueError("votes must be in 0..draws, draws at least 1, and alpha in (0, 1)")
+    quantile = betaincinv(np.maximum(hits, 1.0), n - hits + 1.0, level)
     # the inverse is accurate to a few units in the last place
     return np.where(hits > 0, quantile * (1.0 - 1e-12), 0.0)

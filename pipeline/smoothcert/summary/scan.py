@@ -49,7 +49,11 @@ def _columns(job: Job) -> dict[str, str]:
         **{f"metric_{name}": metric_sql(metric, job) for name, metric in metrics_of(job).items()},
         "claims": _claims(),
         "is_known": label_is_known(job),
-        "is_right": "predicted_label = label",
+        **{
+            f"is_right_{each.name}": f"{each.quantity.label} = label"
+            for each in CATALOGUE
+            if each.right_figure
+        },
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
 
@@ -102,7 +106,7 @@ def _aggregates(job: Job) -> dict[str, str]:
                 held = f"{each.radius.column} {at_least}"
                 count(f"{each.figure}_{i}", held)
                 if each.right_figure:
-                    count(f"{each.right_figure}_{i}", f"is_right AND {held}")
+                    count(f"{each.right_figure}_{i}", f"is_right_{each.name} AND {held}")
     for i in range(len(job.certify.targets)):
         for decision in ("certified", "refuted", "budget"):
             count(f"target_{i}_{decision}", f"decision_{i} = '{decision}'")

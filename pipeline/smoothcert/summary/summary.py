@@ -93,7 +93,8 @@ class AtRadius:
         cosines: by certificate, in the catalogue's order.
         unchanged: by name, pairs of which something cannot change: ``certified_prediction`` is out of the ok pairs,
             right or wrong, ``certified_accuracy`` out of those with a known label, which it must be;
-            ``certified_retrieval`` of those whose own caption stays among the first k. Only what the job asks for.
+            ``certified_retrieval`` of those whose own caption stays among the first k; ``certified_vote``,
+            ``certified_vote_accuracy`` and ``certified_retrieval_vote`` the same by vote. Only what the job asks for.
     """
 
     radius: float
@@ -183,6 +184,7 @@ class Summary:
             columns.append(("class certified", self._unchanged("certified_prediction")))
             if labelled.of:
                 columns.append(("certified accuracy", self._unchanged("certified_accuracy")))
+                columns.append(("accuracy by vote", self._unchanged("certified_vote_accuracy")))
         closest = [at.cosines[_SHOWN] for at in self.radii]
         for j, cosine in enumerate(each.cosine for found in closest[:1] for each in found.at_least):
             shares = [_percent(found.at_least[j].share) for found in closest]

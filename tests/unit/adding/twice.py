@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smoothcert.catalogue.certificates import Certificate, Form
+from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import SCORE
 from smoothcert.catalogue.quantities import TO_CLEAN
 from smoothcert.certificates import fcsb

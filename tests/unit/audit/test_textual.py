@@ -32,6 +32,11 @@ ADDED = {
     "class_rival_alignment",
     "retrieval_rival_margin_lcb",
     "retrieval_rival_alignment",
+    *("vote_label", "vote_share", "vote_share_lcb", "vote_radius"),
+    *("retrieval_vote_share", "retrieval_vote_share_lcb", "retrieval_vote_radius"),
+    *(f"{name}_quantile_lcb" for name in ("clean", "pilot", "caption", "class")),
+    *(f"{name}_percentile" for name in ("clean", "pilot", "caption", "class")),
+    *("clean_percentile_radius", "pilot_percentile_radius"),
 }
 
 

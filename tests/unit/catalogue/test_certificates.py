@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smoothcert.catalogue.certificates import CATALOGUE, Certificate, evidence, of_quantity, quantities
+from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.certificates import CATALOGUE, evidence, of_quantity, quantities
 from smoothcert.catalogue.evidence import EXCEEDANCE, Evidence
 from smoothcert.catalogue.page import PAGE, page
 from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
@@ -41,7 +42,10 @@ def test_every_entry_has_its_columns() -> None:
         assert each.column in columns and (not each.estimate or each.estimate in columns)
     attacked = {each.name for each in ATTACKS.columns}
     for quantity in quantities():
-        assert {quantity.attacked, f"{quantity.attacked}_ucb"} <= attacked
+        assert not quantity.attacked or {quantity.attacked, f"{quantity.attacked}_ucb"} <= attacked
+        assert (
+            not quantity.label or {quantity.label} <= columns.keys() and quantity.attacked_label in attacked
+        )
         assert not quantity.shown or quantity.shown in attacked
         assert of_quantity(quantity)
 
@@ -96,6 +100,11 @@ def test_more_evidence_never_certifies_less_and_a_larger_radius_never_more(certi
     high = [
         known if each.kind == "known" else known + generator.uniform(0, 1, known.shape) * (1 - known)
         for each, known in zip(certificate.basis, low, strict=True)
+    ]
+    # larger in every element, and still falling: sorting keeps both
+    high = [
+        np.sort(more, axis=1)[:, ::-1] if each.size else more
+        for each, more in zip(certificate.basis, high, strict=True)
     ]
     forms = [(certificate.bound, (0.1, 0.4)), (certificate.radius_at, (0.3, 0.7)), (certificate.radius, ())]
     for form, points in forms:

@@ -8,9 +8,12 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binomtest, norm
 
 from smoothcert.certificates import (
+    PERCENTILE_SHIFTS,
     percentile_radius,
     percentile_share,
     projection_bound,
+    shifted_percentile,
+    shifted_percentile_radius,
     vote_radius,
     vote_reach,
 )
@@ -116,3 +119,35 @@ def test_shares_outside_the_unit_interval_are_errors() -> None:
         vote_reach(0, 0.1, 1.0)
     with pytest.raises(ValueError, match="exceedance_lcb"):
         percentile_radius(np.nan, 0.5, 1.0)
+
+
+def test_a_shifted_percentile_is_the_kept_bound_of_the_next_larger_shift() -> None:
+    sigma, shifts = 0.4, np.array(PERCENTILE_SHIFTS)
+    assert np.all(np.diff(shifts) > 0) and shifts[0] == 0
+    quantiles = np.array([0.9 - 0.05 * j if j < 20 else -1.0 for j in range(len(shifts))])
+    radii = np.array([0.0, 0.01, 0.05, 0.05 * 3, 0.15001, 1.0, 1.0001, 5.0])
+    expected = []
+    for radius in radii:
+        later = [q for s, q in zip(shifts, quantiles, strict=True) if s * sigma >= radius * (1 - 1e-12)]
+        expected.append(later[0] if later and later[0] > -1 else np.nan)
+    np.testing.assert_array_equal(shifted_percentile(quantiles, radii, sigma), expected)
+    np.testing.assert_array_equal(shifted_percentile(quantiles[None], radii[:, None], sigma)[:, 0], expected)
+    for level in (0.9, 0.87, 0.0, -0.9):
+        radius = float(shifted_percentile_radius(quantiles, level, sigma))
+        within = [s * sigma for s, q in zip(shifts, quantiles, strict=True) if q >= level]
+        assert radius == pytest.approx(max(within), rel=1e-12) and radius <= max(within)
+        assert float(shifted_percentile(quantiles, radius, sigma)) >= level
+    assert np.isnan(shifted_percentile_radius(quantiles, 0.91, sigma))
+    assert np.isnan(shifted_percentile(np.full(len(shifts), -1.0), 0.0, sigma))
+    # a score that noise does not move is kept as far as is looked
+    assert float(shifted_percentile_radius(np.ones(len(shifts)), 1.0, sigma)) == pytest.approx(3 * sigma)
+
+
+def test_quantiles_of_another_length_or_range_are_errors() -> None:
+    for wrong, words in (([0.5] * 3, "needs 25"), ([1.5] * 25, "quantiles=1.5"), (0.5, "needs 25")):
+        with pytest.raises(ValueError, match=words):
+            shifted_percentile(wrong, 0.1, 1.0)
+    with pytest.raises(ValueError, match="radius"):
+        shifted_percentile([0.5] * 25, -0.1, 1.0)
+    with pytest.raises(ValueError, match="level"):
+        shifted_percentile_radius([0.5] * 25, -1.0, 1.0)

@@ -61,6 +61,15 @@ def refusal(*overrides: str, text: str = TINY) -> str:
             "certify.targets=[{certificate: retrieval, radius: 1}]",
             ("retrieval@1", "'retrieval'", "add it or remove"),
         ),
+        ("certify.targets=[{certificate: vote, radius: 1}]", ("vote@1", "zero_shot", "add it or remove")),
+        (
+            "certify.targets=[{certificate: retrieval_vote, radius: 1}]",
+            ("retrieval_vote@1", "'retrieval'", "add it or remove"),
+        ),
+        ("certify.percentile=0", ("certify.percentile=0", "greater than 0")),
+        ("certify.percentile=1", ("certify.percentile=1", "less than 1")),
+        ("certify.percentile=-0.5", ("certify.percentile=-0.5",)),
+        ("certify.percentile=.nan", ("certify.percentile=nan",)),
         ("certify.targets=[{certificate: angular, radius: 1}]", ("targets.0", "'cosine'", "cosine: 0.8")),
         (
             "certify.targets=[{certificate: class, radius: 1, cosine: 0.1}]",

@@ -19,6 +19,8 @@ certify:
 zero_shot: {labels: [cat, dog]}
 """
 
+QUANTILES = tuple(0.9 if j < 9 else -1.0 for j in range(25))
+
 
 def job(*overrides: str) -> Job:
     return parse_job(JOB, overrides)
@@ -80,6 +82,23 @@ def ok_row(unit_id: str, pair_id: str, **changes: Any) -> dict[str, Any]:
         "retrieval_rival_margin_lcb": None,
         "retrieval_rival_alignment": None,
         "retrieval_radius": None,
+        "vote_label": "cat",
+        "vote_share": 0.97,
+        "vote_share_lcb": 0.9,
+        "vote_radius": 0.64,
+        "clean_quantile_lcb": QUANTILES,
+        "clean_percentile": (0.9, 0.7),
+        "clean_percentile_radius": (0.5, 0.25),
+        "pilot_quantile_lcb": QUANTILES,
+        "pilot_percentile": (0.9, 0.7),
+        "pilot_percentile_radius": (0.5, 0.25),
+        "caption_quantile_lcb": QUANTILES,
+        "caption_percentile": (0.2, -0.1),
+        "class_quantile_lcb": QUANTILES,
+        "class_percentile": (0.2, -0.1),
+        "retrieval_vote_share": None,
+        "retrieval_vote_share_lcb": None,
+        "retrieval_vote_radius": None,
         "target_decision": ("certified", "budget"),
         "log_e_value": (7.5, 0.5),
         "encoder_digest": "e" * 64,

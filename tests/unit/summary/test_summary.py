@@ -85,6 +85,13 @@ def rows(unit: str, count: int, seed: int) -> list[Row]:
             "certified_radius": radius(),
             "retrieval_rank": draw.randrange(1, 10),
             "retrieval_radius": radius(),
+            "vote_label": draw.choice(LABELS),
+            "vote_radius": radius(),
+            "retrieval_vote_radius": radius(),
+            "clean_percentile": tuple(maybe(draw.random()) for _ in RADII),
+            "clean_percentile_radius": tuple(radius() for _ in COSINES),
+            "pilot_percentile": tuple(maybe(draw.random()) for _ in RADII),
+            "pilot_percentile_radius": tuple(radius() for _ in COSINES),
             "target_decision": tuple(draw.choice(["certified", "refuted", "budget"]) for _ in range(2)),
         }
         if draw.random() < 0.2:
@@ -198,7 +205,11 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
     ok = [row for row in written if row["status"] == "ok"]
     at, radius = summary.radii[i], RADII[i]
     assert at.radius == radius
-    assert tuple(at.cosines) == ("fcsb", "angular", "clean_reference", "large_radius")
+    of_means, of_draws = (
+        ("fcsb", "angular", "clean_reference", "large_radius"),
+        ("clean_percentile", "pilot_percentile"),
+    )
+    assert tuple(at.cosines) == of_means + of_draws
     for name, figure in at.cosines.items():
         check_mean(figure.mean, (row[name][i] for row in ok))
         assert figure.vacuous.count == holds(ok, lambda row, name=name: row[name][i] is None) > 0
@@ -208,7 +219,7 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
             assert found.cosine == cosine and found.share.of == len(ok)
             # by the radius where the row has one
             column, place, bound = (
-                (f"{name}_radius", j, radius) if name in ("fcsb", "angular") else (name, i, cosine)
+                (f"{name}_radius", j, radius) if name in ("fcsb", "angular", *of_draws) else (name, i, cosine)
             )
             assert found.share.count == holds(
                 ok, lambda row, c=column, p=place, b=bound: at_least(row[c][p], b)
@@ -220,6 +231,15 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
         ok, lambda row: row["label"] == row["predicted_label"] and at_least(row["certified_radius"], radius)
     )
     assert accuracy.of == sum(row["label"] is not None for row in ok)
+    # by vote: another radius, and another class that has to be right
+    assert at.unchanged["certified_vote"].count == holds(ok, lambda row: at_least(row["vote_radius"], radius))
+    by_vote = at.unchanged["certified_vote_accuracy"]
+    assert by_vote.of == accuracy.of and by_vote.count == holds(
+        ok, lambda row: row["label"] == row["vote_label"] and at_least(row["vote_radius"], radius)
+    )
+    assert at.unchanged["certified_retrieval_vote"].count == holds(
+        ok, lambda row: at_least(row["retrieval_vote_radius"], radius)
+    )
     assert at.unchanged["certified_retrieval"].count == holds(
         ok, lambda row: at_least(row["retrieval_radius"], radius)
     )
@@ -359,11 +379,11 @@ def test_json_is_strict_and_whole(summary: Summary) -> None:
 def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     header, body = summary.table()
     assert header == (
-        "radius", "class certified", "certified accuracy", "cosine >= 0.5", "cosine >= 0.8", "mean cosine",
-        "caption in top k",
+        "radius", "class certified", "certified accuracy", "accuracy by vote", "cosine >= 0.5", "cosine >= 0.8",
+        "mean cosine", "caption in top k",
     )  # fmt: skip
     assert [row[0] for row in body] == ["0.1", "0.3", "1"]
     share = summary.radii[0].unchanged["certified_prediction"]
     assert share.share is not None
     assert body[0][1] == f"{share.share:.1%}"
-    assert "vacuous)" in body[0][5]
+    assert "vacuous)" in body[0][6]

@@ -49,6 +49,8 @@ def test_no_test_is_faster_than_what_is_called_out_of_reach(radius: float, alpha
     [
         {"certificate": "class", "radius": 0.55},
         {"certificate": "retrieval", "radius": 0.55},
+        {"certificate": "vote", "radius": 0.55},
+        {"certificate": "retrieval_vote", "radius": 0.55},
         {"certificate": "caption", "radius": 0.4, "cosine": 0.4},
         {"certificate": "fcsb", "radius": 0.4, "cosine": 0.5},
         {"certificate": "angular", "radius": 0.6, "cosine": 0.5},

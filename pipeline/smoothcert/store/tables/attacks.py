@@ -123,9 +123,9 @@ def _interval(name: str, meaning: str) -> tuple[Column, ...]:
     )
 
 
-def _upper(name: str, meaning: str) -> tuple[Column, ...]:
+def _upper(name: str, meaning: str, source: str = "theory T4") -> tuple[Column, ...]:
     return (
-        Column(name, _NUMBER, f"{meaning} NULL where it is not known.", nullable=True, source="theory T4"),
+        Column(name, _NUMBER, f"{meaning} NULL where it is not known.", nullable=True, source=source),
         Column(
             f"{name}_ucb",
             _NUMBER,
@@ -177,6 +177,43 @@ _OUTCOME = (
     *_upper(
         "retrieval_margin",
         "The margin of the own caption against the k-th nearest other one; negative: it is not among the first k.",
+    ),
+    Column(
+        "attacked_vote",
+        _TEXT,
+        "Class that most fresh draws vote for under attack. NULL without a zero_shot section.",
+        nullable=True,
+        source="theory T9",
+    ),
+    Column(
+        "vote_share_label",
+        _TEXT,
+        "Class that vote_share and class_percentile are about: that of the certificate of the vote, else the one that "
+        "most draws vote for without attack. NULL without a zero_shot section.",
+        nullable=True,
+        source="theory T9",
+    ),
+    *_upper(
+        "vote_share",
+        "Share of the draws under attack that are nearer to that class's text than to any other; at most one half: "
+        "the vote may be lost.",
+        "theory T9",
+    ),
+    *_upper(
+        "retrieval_vote_share",
+        "Share of the draws under attack for which the own caption is among the first k.",
+        "theory T9",
+    ),
+    *_upper(
+        "clean_percentile",
+        "The job's percentile, by default the median, of a draw's cosine to the clean feature under attack.",
+        "theory T9",
+    ),
+    *_upper("caption_percentile", "The same of its inner product with the caption's feature.", "theory T9"),
+    *_upper(
+        "class_percentile",
+        "The same of its smallest margin of vote_share_label over the other classes.",
+        "theory T9",
     ),
     Column(
         "margin",

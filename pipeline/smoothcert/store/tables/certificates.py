@@ -9,7 +9,9 @@ import pyarrow as pa
 from smoothcert.catalogue.certificates import CATALOGUE, evidence, quantities
 from smoothcert.catalogue.quantities import (
     CLASS_MARGIN,
+    CLASS_VOTES,
     RANK_MARGIN,
+    RANK_VOTES,
     TO_CAPTION,
     TO_CLEAN,
     TO_SMOOTHED,
@@ -29,14 +31,14 @@ _COSINE = "cosine"
 _OK_ONLY = " NULL in quarantined rows."
 
 
-_PLACED = (TO_CLEAN, TO_SMOOTHED, TO_CAPTION, CLASS_MARGIN, RANK_MARGIN)
+_PLACED = (TO_CLEAN, TO_SMOOTHED, TO_CAPTION, CLASS_MARGIN, CLASS_VOTES, RANK_MARGIN, RANK_VOTES)
 """Quantities whose certificates stand beside their estimates; those of any other follow behind."""
 
 
 def _evidence() -> Iterator[Column]:
     """What certificates rest on, beside the means that have an estimate and stand below."""
     for each in evidence():
-        if each.kind == "statistic":
+        if each.documented:
             kind = _NUMBERS if each.size else _NUMBER
             yield Column(each.column, kind, each.meaning, nullable=True, source=each.source)
 
@@ -62,6 +64,22 @@ def _bounds(*wanted: Quantity) -> Iterator[Column]:
                     source=each.source,
                     infinite=True,
                 )
+
+
+def _share(name: str, of: str, section: str) -> Iterator[Column]:
+    """A share of draws, and its lower confidence bound."""
+    missing = f"NULL without a {section} section."
+    yield Column(
+        name, _NUMBER, f"Share of the {of}. A tie is no vote. {missing}", nullable=True, source="theory T9"
+    )
+    yield Column(
+        f"{name}_lcb",
+        _NUMBER,
+        f"Lower confidence bound of the probability that {name} estimates: exact at a fixed number of draws, by "
+        f"betting where the job has targets. {missing}",
+        nullable=True,
+        source="theory T9",
+    )
 
 
 _IDENTITY = (
@@ -226,6 +244,15 @@ _TEXTUAL = (
     ),
     *_bounds(CLASS_MARGIN),
     Column(
+        "vote_label",
+        _TEXT,
+        "Class that most pilot draws vote for; vote_radius is about it. NULL without a zero_shot section.",
+        nullable=True,
+        source="theory T9",
+    ),
+    *_share("vote_share", "draws that vote for vote_label: its text is nearer than any other's", "zero_shot"),
+    *_bounds(CLASS_VOTES),
+    Column(
         "retrieval_rank",
         _COUNT,
         "Rank of the own caption feature among the captions of the pool that are not the pair's own, by the "
@@ -250,6 +277,12 @@ _TEXTUAL = (
         source="theory T4, <v, w>",
     ),
     *_bounds(RANK_MARGIN),
+    *_share(
+        "retrieval_vote_share",
+        "draws for which the own caption feature is among the first k of the pool",
+        "retrieval",
+    ),
+    *_bounds(RANK_VOTES),
     *_bounds(*(each for each in quantities() if each not in _PLACED)),
 )
 

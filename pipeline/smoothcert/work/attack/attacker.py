@@ -196,8 +196,10 @@ class Attacker:
             subject = front.subject
             objective, wanted, known = self._objectives(front, pairs, images, section.evaluate_draws)
             held = [claims[name] if name in claims else None for name in names]
-            labels = [claim.label if claim is not None and claim.about(subject) else None for claim in held]
-            texts = front.goal.references(pairs, labels)
+            held = [claim if claim is not None and claim.about(subject) else None for claim in held]
+            labels = [None if claim is None else claim.label for claim in held]
+            voted = [None if claim is None else claim.voted for claim in held]
+            texts = front.goal.references(pairs, labels, voted)
             clean = draw_clean(subject, images, names, seed=section.seed, draws=section.evaluate_draws)
             for budget in section.budgets:
                 found = self._attack.run(

@@ -16,12 +16,11 @@ from smoothcert.catalogue.quantities import Quantity
 from smoothcert.store import RunDirectory
 from smoothcert.store.units import plan_number
 
-_ANYWHERE = tuple(each for each in CATALOGUE if each.anywhere and each.bound is not None)
-_GRIDS = tuple(
-    each for each in CATALOGUE if each.quantity.shown and each.bound is not None and not each.anywhere
-)
+_SHOWN = tuple(each for each in CATALOGUE if each.quantity.shown and each.bound is not None)
+_ANYWHERE = tuple(each for each in _SHOWN if each.anywhere)
+_GRIDS = tuple(each for each in _SHOWN if not each.anywhere)
 _COLUMNS = (
-    *("unit_id", "pair_id", "status", "sigma", "encoder_digest", "predicted_label"),
+    *("unit_id", "pair_id", "status", "sigma", "encoder_digest", "predicted_label", "vote_label"),
     *dict.fromkeys(part.column for each in _ANYWHERE for part in each.basis),
     *(each.bound.column for each in _GRIDS if each.bound is not None),
 )
@@ -38,6 +37,7 @@ class Claims:
         grids: by column, bounds at each radius of the certificates that cannot, None where vacuous.
         encoder_digest: of the encoder that is certified.
         label: the class that the class certificate is about; None without one.
+        voted: the class that the certificate of the vote is about; None without one.
     """
 
     sigma: float
@@ -46,6 +46,7 @@ class Claims:
     grids: Mapping[str, tuple[float | None, ...]]
     encoder_digest: str = ""
     label: str | None = None
+    voted: str | None = None
 
     def about(self, subject: Subject) -> bool:
         """Whether this is certified of a subject: the same encoder under the same noise."""
@@ -127,4 +128,12 @@ def claims_of(row: Mapping[str, Any], radii: tuple[float, ...]) -> Claims:
     grids = {
         each.bound.column: tuple(row[each.bound.column] or ()) for each in _GRIDS if each.bound is not None
     }
-    return Claims(row["sigma"], radii, evidence, grids, row["encoder_digest"], row["predicted_label"])
+    return Claims(
+        row["sigma"],
+        radii,
+        evidence,
+        grids,
+        row["encoder_digest"],
+        row["predicted_label"],
+        row.get("vote_label"),
+    )

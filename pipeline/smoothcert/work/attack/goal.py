@@ -148,24 +148,29 @@ class Goal:
         k = self._inputs.texts(self._inputs.certified).retrieval_k
         return build_objective(section.objective, inputs, threshold=section.resolved_threshold, k=k)
 
-    def references(self, pairs: Sequence[ReadyPair], labels: Sequence[str | None]) -> TextReferences:
-        """The texts of a batch, for judging.
+    def references(
+        self, pairs: Sequence[ReadyPair], labels: Sequence[str | None], voted: Sequence[str | None]
+    ) -> TextReferences:
+        """The texts of a batch, for judging, and the percentile that is asked about.
 
         Args:
             pairs: the pairs.
             labels: the class that each pair's certificate is about; None where there is none.
+            voted: the same of the certificate of the vote.
         """
-        known = self._inputs.texts(self._inputs.certified)
+        known, percentile = self._inputs.texts(self._inputs.certified), self._inputs.percentile
         if not (known.labels or known.pool_captions or known.captions):
-            return TextReferences()
+            return TextReferences(percentile=percentile)
         texts = self._inputs.texts(self._encoder)
         return TextReferences(
             classes=texts.class_features if texts.labels else None,
-            labels=tuple(texts.labels.index(label) if label in texts.labels else None for label in labels),
+            labels=_numbers(labels, texts),
+            voted=_numbers(voted, texts),
             captions=tuple(self._own_captions(pairs)) if texts.captions else (),
             pool=texts.pool_features if texts.pool_captions else None,
             own=tuple(_own(pairs, texts)),
             k=texts.retrieval_k,
+            percentile=percentile,
         )
 
     def _own_captions(self, pairs: Sequence[ReadyPair]) -> list[NDArray[np.float64] | None]:
@@ -174,6 +179,10 @@ class Goal:
 
     def _tensor(self, features: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(self._encoder.device)
+
+
+def _numbers(labels: Sequence[str | None], texts: Texts) -> tuple[int | None, ...]:
+    return tuple(texts.labels.index(label) if label in texts.labels else None for label in labels)
 
 
 def _own(pairs: Sequence[ReadyPair], texts: Texts) -> list[NDArray[np.bool_]]:

@@ -31,6 +31,7 @@ class AttackInputs:
         self._job = inputs.job
         self._inputs = inputs
         self.certified = inputs.encoder
+        self.percentile = inputs.job.certify.percentile
         self._texts: dict[Encoder, Texts] = {}
         self._defended: dict[str, Encoder] = {}
         self._surrogates: dict[EncoderSection, Encoder] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smoothcert.attacks import Interval, TextualScore, UpperBounded
+from smoothcert.attacks import Interval, RuleScore, TextualScore, UpperBounded
 from smoothcert.catalogue.quantities import TO_CLEAN, TO_SMOOTHED
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
@@ -69,6 +69,18 @@ class AttackRow:
     caption_similarity_ucb: float | None = None
     retrieval_margin: float | None = None
     retrieval_margin_ucb: float | None = None
+    attacked_vote: str | None = None
+    vote_share_label: str | None = None
+    vote_share: float | None = None
+    vote_share_ucb: float | None = None
+    retrieval_vote_share: float | None = None
+    retrieval_vote_share_ucb: float | None = None
+    clean_percentile: float | None = None
+    clean_percentile_ucb: float | None = None
+    caption_percentile: float | None = None
+    caption_percentile_ucb: float | None = None
+    class_percentile: float | None = None
+    class_percentile_ucb: float | None = None
     margin: float | None = None
     success: bool | None = None
     certified_to_clean: float | None = None
@@ -150,6 +162,7 @@ class AttackRowMaker:
             **_interval("cosine_to_clean", score.cosine_to_clean),
             **_interval("cosine_to_smoothed", score.cosine_to_smoothed),
             **self._textual(score.texts),
+            **self._by_rules(score.rules),
             "margin": _number(score.margin),
             "success": score.success,
         }
@@ -201,6 +214,18 @@ class AttackRowMaker:
             **_upper("class_margin", score.class_margin),
             **_upper("caption_similarity", score.caption_similarity),
             **_upper("retrieval_margin", score.retrieval_margin),
+        }
+
+    def _by_rules(self, score: RuleScore) -> dict[str, object]:
+        name = self._attacker.class_name
+        return {
+            "attacked_vote": name(score.attacked_vote),
+            "vote_share_label": name(score.voted),
+            **_upper("vote_share", score.vote_share),
+            **_upper("retrieval_vote_share", score.retrieval_vote_share),
+            **_upper("clean_percentile", score.clean_percentile),
+            **_upper("caption_percentile", score.caption_percentile),
+            **_upper("class_percentile", score.class_percentile),
         }
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.catalogue.certificates import CATALOGUE, Certificate, of_name
+from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.datasets import Pair, Source, UnitSpec
 from smoothcert.encoders import Encoder
 from smoothcert.engine import DecodeAhead, Engine, Measurement, Texts
