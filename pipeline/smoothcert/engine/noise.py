@@ -36,14 +36,17 @@ SCHEME = 3
 """Version of how a key becomes noise: raise it with any change of the numbers."""
 _BITS = 24
 """Bits of torch's uniform numbers on a CPU."""
-_TAIL = -2.0 * math.log(1024.5 / 2.0**_BITS)
-"""Squared radii of the last 1,024 cells: before them a cell is narrower than a thousandth of what lies beyond it."""
+_TAIL = -2.0 * math.log(64.5 / 2.0**_BITS)
+"""Squared radii of the last 64 cells: before them a cell holds less than a sixtieth of what lies beyond it."""
+_EITHER = np.float32(math.sqrt(_TAIL / 2.0) * (1.0 - 1e-6))
 _LEAST = 2.0**-52
 """Radii end at 8.49 (one image of 224 x 224 in 3e11), where noise at sigma 30 is still exact."""
 _CACHED = 16_384
 """Numbers per image up to which a whole chunk is perturbed at once on a CPU."""
 _VECTOR = 16
 """torch makes normal numbers in groups of so many: images of whole groups get the same ones either way."""
+_HALF = _VECTOR // 2
+"""The two numbers of one radius stand so far apart."""
 
 
 class Stream(StrEnum):
@@ -147,16 +150,20 @@ def refine_tails(numbers: torch.Tensor, within: Callable[[int], Array]) -> None:
         numbers: float32 on a CPU, 1-d, a multiple of 16 of them, as torch.randn made them.
         within: makes so many uniform numbers in [0, 1).
     """
-    pairs = numbers.view(-1, 2, _VECTOR // 2)
-    squared = torch.addcmul(pairs[:, 0].square(), pairs[:, 1], pairs[:, 1])
-    if squared.amax() <= _TAIL:
+    values = numbers.numpy()
+    # where a radius is in the tail, one of its two numbers is at least sqrt(1/2) of it: few numbers are
+    first = np.flatnonzero(np.abs(values) > _EITHER) & ~_HALF
+    squared = values[first].astype(np.float64) ** 2 + values[first | _HALF].astype(np.float64) ** 2
+    first = np.unique(first[squared > _TAIL])
+    if not len(first):
         return
-    row, column = (squared > _TAIL).nonzero(as_tuple=True)
-    found = squared[row, column].double()
-    cell = (found.mul(-0.5).exp() * 2.0**_BITS).round()
-    drawn = ((cell - torch.from_numpy(within(len(cell)))) / 2.0**_BITS).clamp(min=_LEAST)
-    scale = (drawn.log().mul(-2.0) / found).sqrt().float()
-    pairs[row, :, column] *= scale[:, None]
+    second = first | _HALF
+    squared = values[first].astype(np.float64) ** 2 + values[second].astype(np.float64) ** 2
+    cell = np.rint(np.exp(-0.5 * squared) * 2.0**_BITS)
+    drawn = np.maximum((cell - within(len(cell))) / 2.0**_BITS, _LEAST)
+    scale = np.sqrt(-2.0 * np.log(drawn) / squared).astype(np.float32)
+    values[first] *= scale
+    values[second] *= scale
 
 
 class NoiseSource:
