@@ -23,12 +23,9 @@ NOT_FAST = (
     "tests/unit/adding/",
     "tests/unit/datasets/test_links.py",
     "tests/unit/datasets/test_object_store.py",
-    "tests/unit/runtime/test_ray_address.py",
-    "tests/unit/store/test_lease.py",
     "tests/unit/test_infra.py",
-    "tests/unit/test_wheel.py",
 )
-"""Tests with Ray, servers or processes of their own."""
+"""Tests with Ray or servers; whole files that start other processes are known by what they import."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     fast, rest = [], []
     for item in items:
         place = item.path.relative_to(root).as_posix()
-        slow = place.startswith(NOT_FAST) or item.get_closest_marker("slow") is not None
+        starts_processes = hasattr(getattr(item, "module", None), "subprocess")
+        slow = starts_processes or place.startswith(NOT_FAST) or item.get_closest_marker("slow") is not None
         (rest if slow else fast).append(item)
     config.hook.pytest_deselected(items=rest)
     items[:] = fast
