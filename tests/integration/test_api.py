@@ -232,3 +232,18 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Mo
     assert names["difference"].both == 20 and len(names["run"].to_pandas()) == 20
     for opened in (names["run"], names["other"]):
         opened.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("smoothcert.cli.main", {"numpy", "torch", "pyarrow", "duckdb", "ray", "mlflow", "transformers"}),
+        ("smoothcert.sql.query", {"scipy", "torch", "ray", "mlflow", "transformers"}),
+        ("smoothcert.runtime.status", {"scipy", "torch", "duckdb", "ray", "mlflow", "transformers"}),
+        ("smoothcert.summary.comparison", {"torch", "ray", "mlflow", "transformers"}),
+    ],
+)
+def test_commands_import_only_what_they_need(module: str, without: set[str]) -> None:
+    code = f"import sys, {module}; print(*(set({sorted(without)}) & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == []

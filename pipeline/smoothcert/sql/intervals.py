@@ -19,8 +19,6 @@ from math import log
 import duckdb
 import pyarrow as pa
 
-from smoothcert.statistics.intervals import quantile_ranks
-
 CONFIDENCE = 0.95
 """Coverage of the intervals."""
 INTERVALS = ("share_interval", "mean_interval", "median_interval", "quantile_interval")
@@ -87,6 +85,9 @@ def register_intervals(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _rank(side: int) -> object:
     def rank(n: pa.ChunkedArray, q: pa.ChunkedArray) -> pa.Array:
+        # scipy takes longer to import than most queries to answer
+        from smoothcert.statistics.intervals import quantile_ranks
+
         ranks = [
             None if count is None or share is None else quantile_ranks(count, share, CONFIDENCE)[side]
             for count, share in zip(n.to_pylist(), q.to_pylist(), strict=True)

@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from smoothcert.errors import SmoothcertError, TrackingError
 from smoothcert.job import Job, TrackingSection
 from smoothcert.redaction import without_secrets, without_secrets_of
+from smoothcert.storage.waiting import waiting_aloud
 from smoothcert.store import CommitLog, RunDirectory, RunInfo
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking import figures
@@ -29,6 +30,8 @@ from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.destination import Destination, destination
 from smoothcert.tracking.quiet import quiet_mlflow
 
+_LIMIT_S = 30.0
+"""About how long a server that is not reached, or says nothing, is waited for (quiet.py)."""
 _BATCH = 100
 _METRIC_BATCH = 1000
 _DIGEST_LIMIT = 36
@@ -78,7 +81,8 @@ def track_run(
     tracking = tracking or job.tracking
     run = RunDirectory.open(run_url)
     to = destination(run_url, tracking)
-    with quiet_mlflow(), _translated(to):
+    aloud = waiting_aloud(f"for MLflow at '{to.shown}'", _LIMIT_S) if to.remote else nullcontext()
+    with quiet_mlflow(), _translated(to), aloud:
         if to.database is not None and to.artifacts is not None:
             ensure_database(to.database, to.artifacts)
         from mlflow import MlflowClient
