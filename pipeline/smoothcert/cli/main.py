@@ -19,6 +19,7 @@ from smoothcert.cli.compare import compare
 from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
+from smoothcert.cli.import_logs import import_logs
 from smoothcert.cli.ls import ls
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
@@ -53,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ls": ls,
     "query": query,
     "compare": compare,
+    "import": import_logs,
     "retry": retry,
     "compact": compact,
     "gc": gc,

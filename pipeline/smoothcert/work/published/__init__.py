@@ -1,0 +1,1 @@
+"""Certification logs that others published, as runs of the vote rule."""

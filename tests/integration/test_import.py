@@ -1,0 +1,219 @@
+"""`smoothcert import`: logs made here in each published format become runs that hold no more than the logs do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import beta, norm
+from typer.testing import CliRunner
+
+from smoothcert.cli.main import app
+from smoothcert.errors import JobError
+from smoothcert.sql import open_query
+from smoothcert.store import RunDirectory
+from smoothcert.summary.comparison import compare_runs
+from smoothcert.summary.summary import Share, summarise
+from smoothcert.work.published.importing import Stated, import_log
+from smoothcert.work.published.logs import TRUE_CLASS, read_log
+from smoothcert.work.published.reach import find_reach
+from smoothcert.work.published.rounding import Printing
+
+SIGMA, DRAWS, ALPHA, IMAGES = 0.5, 10_000, 0.001, 60
+HEAD = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+
+
+def outcomes(seed: int = 1) -> list[tuple[int, int, int, float]]:
+    """(idx, label, predict, radius) as Cohen's algorithm gives them: exact binomial bounds, abstaining below 1/2."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(IMAGES):
+        votes = DRAWS if number % 10 == 0 else int(rng.integers(2_000, DRAWS))
+        share = beta.ppf(ALPHA, votes, DRAWS - votes + 1)
+        radius = SIGMA * norm.ppf(share) if share > 0.5 else 0.0
+        predict = int(rng.integers(0, 3)) if radius else -1
+        found.append((20 * number, int(rng.integers(0, 3)), predict, float(radius)))
+    return found
+
+
+def log_text(rows: list[tuple[int, int, int, float]], time: Any = lambda i: f"0:00:{i % 60:02d}.5") -> str:
+    lines = [
+        f"{idx}\t{label}\t{predict}\t{radius:.3}\t{int(label == predict)}\t{time(i)}"
+        for i, (idx, label, predict, radius) in enumerate(rows)
+    ]
+    return "\n".join([HEAD, *lines]) + "\n"
+
+
+def imported(path: Path, runs: Path, **stated: Any) -> Any:
+    log = read_log(str(path))
+    assert log is not None
+    return import_log(log, Stated(**stated), str(runs), "0.2.0+test")
+
+
+def rows_of(url: str) -> dict[int, dict[str, Any]]:
+    with open_query([url]) as query:
+        found = query.sql("SELECT * FROM certificates").to_pylist()
+    return {int(row["pair_id"].rpartition("#")[2]): row for row in found}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "sigma_0.50" / "cohen.tsv"
+    path.parent.mkdir()
+    path.write_text(log_text(outcomes()))
+    return path
+
+
+def test_every_image_is_there_and_no_radius_is_above_the_true_one(log: Path, tmp_path: Path) -> None:
+    made = imported(log, tmp_path / "runs")
+    assert (made.sigma, made.draws, made.alpha, made.pairs) == (SIGMA, DRAWS, ALPHA, IMAGES), (
+        "sigma from the path"
+    )
+    assert made.reach is not None and (DRAWS, ALPHA) in made.reach.fits
+    rows, lost = rows_of(made.url), 0.0
+    assert rows.keys() == {idx for idx, *_ in outcomes()}
+    for idx, label, predict, radius in outcomes():
+        row = rows[idx]
+        assert (row["label"], row["vote_label"]) == (str(label), None if predict < 0 else str(predict))
+        if predict < 0:
+            assert (row["vote_radius"], row["vote_share_lcb"]) == (None, None)
+            continue
+        assert row["vote_radius"] is None or row["vote_radius"] < radius, (
+            "a certificate that the log did not give"
+        )
+        assert row["vote_share_lcb"] is None or row["vote_share_lcb"] < norm.cdf(radius / SIGMA)
+        lost = max(lost, radius - (row["vote_radius"] or 0.0))
+    assert 0 < lost <= 0.0101, "three digits: at most 0.01 is given away above 1"
+    printed = [float(f"{radius:.3}") for _, _, predict, radius in outcomes() if predict >= 0]
+    truth = [radius for _, _, predict, radius in outcomes() if predict >= 0]
+    assert any(p > t for p, t in zip(printed, truth, strict=True)), "else taking what is printed would do"
+    assert imported(log, tmp_path / "runs", sigma=1.0, draws=DRAWS, alpha=ALPHA).sigma == 1.0, (
+        "a path may be wrong"
+    )
+    again = imported(log, tmp_path / "runs")
+    assert again.url == made.url and len(rows_of(again.url)) == IMAGES, "twice changes nothing"
+
+
+def test_summary_sql_and_compare_read_it(log: Path, tmp_path: Path) -> None:
+    other = log.with_name("salman.tsv")
+    other.write_text(
+        log_text([(i, label, label, 0.9 * radius) for i, label, _, radius in outcomes() if radius])
+    )
+    first, second = (
+        imported(path, tmp_path / "runs", data="cifar10", draws=DRAWS, alpha=ALPHA) for path in (log, other)
+    )
+    summary = summarise(first.url)
+    assert summary.finished and summary.ok == IMAGES
+    with open_query([first.url]) as query:
+        table = query.sql(
+            "SELECT avg(coalesce(vote_label = label AND vote_radius >= 0.25, false)::INT) AS right, count(*) AS n "
+            "FROM certificates"
+        ).to_pylist()
+    expected = np.mean([label == predict and radius > 0.2505 for _, label, predict, radius in outcomes()])
+    assert table[0]["n"] == IMAGES and abs((table[0]["right"] or 0.0) - expected) < 1.5 / IMAGES
+    found = compare_runs(RunDirectory.open(first.url), RunDirectory.open(second.url))
+    assert found.both == sum(1 for *_, radius in outcomes() if radius)
+    assert any(each.figure.startswith("certified_share vote@") for each in found.figures)
+    assert isinstance(summary.quarantined, Share)
+
+
+def test_samplings_of_dsrs(tmp_path: Path) -> None:
+    path = tmp_path / "gaussian-None-0.5-50000-0.0005.txt"
+    path.write_text(
+        "\nx disttype gaussian\nx k None\nx std 0.5\nx N 50000\nx alpha 0.0005\n\n"
+        "o 0 0.8049041946398782 0.8171109213954812\no 10 0.47 0.49\no 20 0.9998341327646891 1\n"
+    )
+    made = imported(path, tmp_path / "runs")
+    assert (made.sigma, made.draws, made.alpha) == (0.5, 50_000, 0.0005)
+    rows = rows_of(made.url)
+    assert rows[0]["vote_radius"] == pytest.approx(0.5 * norm.ppf(0.8049041946398782), abs=1e-9)
+    assert rows[0]["vote_radius"] <= 0.5 * norm.ppf(0.8049041946398782)
+    assert rows[20]["vote_share_lcb"] <= 0.9998341327646891
+    assert (rows[10]["vote_label"], rows[10]["vote_radius"]) == (None, None)
+    assert {row["label"] for row in rows.values()} == {TRUE_CLASS}
+    with pytest.raises(JobError, match="says sigma=0.5, --sigma says 0.25"):
+        imported(path, tmp_path / "runs", sigma=0.25)
+    path.write_text(
+        path.read_text()
+        .replace("x k None", "x k 380")
+        .replace("disttype gaussian", "disttype general-gaussian")
+    )
+    with pytest.raises(JobError, match="noise 'general-gaussian' with k=380"):
+        read_log(str(path))
+
+
+def test_a_radius_that_no_such_draws_give_is_refused(log: Path, tmp_path: Path) -> None:
+    rows = outcomes()
+    log.write_text(log_text([*rows, (9999, 1, 1, 12.0 * SIGMA)]))
+    with pytest.raises(JobError, match=r"(?s)does not say how many draws.*no usual pair gives.*--draws"):
+        imported(log, tmp_path / "runs")
+    with pytest.raises(
+        JobError, match=r"(?s)radius of at least .* sigma, which 100,000 draws.*no certificates"
+    ):
+        imported(log, tmp_path / "runs", draws=100_000, alpha=0.001)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_reach_is_that_of_unanimous_draws() -> None:
+    for draws, alpha in ((10_000, 0.001), (100_000, 0.001), (1_000, 0.01)):
+        exact = float(norm.ppf(alpha ** (1.0 / draws)))
+        found = find_reach(exact - 0.002, exact + 0.002)
+        assert (draws, alpha) in found.fits and found.allows(draws, alpha)
+        assert not found.allows(draws // 10, alpha)
+        assert find_reach(exact, exact).rate == pytest.approx(math.log(1 / alpha) / draws, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["0.123", "0.0123", "0.00123", "1.23", "12.3", "0.5", "1.5", "1.2e-05", "0.0", "0.999", "0.1"]
+)
+def test_what_rounds_to_a_printed_number_is_between_its_ends(text: str) -> None:
+    """Whether it was printed to three digits or to the decimals of the longest; by trying numbers around it."""
+    printing = Printing.of(["0.123", text])
+    low, high = printing.between(text)
+    value = float(text)
+    for number in np.linspace(value - 0.02, value + 0.02, 40_001):
+        if (
+            f"{number:.3}" == f"{value:.3}"
+            or f"{number:.{printing.decimals}f}" == f"{value:.{printing.decimals}f}"
+        ):
+            assert low <= number <= high
+
+
+def test_odd_logs(log: Path, tmp_path: Path) -> None:
+    rows = outcomes()
+    text = log_text(rows, time=lambda i: f"{i}.25" if i % 2 else f"1 day, {i % 24}:00:01")
+    log.write_text("loading weights\n" + text + "done in 3 s\n" + f"{5000}\t1\t1\t0.1")  # cut by a kill
+    found = read_log(str(log))
+    assert found is not None and len(found.pairs) == IMAGES
+    assert [line for _, line in found.left_out] == ["loading weights", "done in 3 s", "5000\t1\t1\t0.1"]
+    assert found.pairs[1].seconds == 1.25 and found.pairs[2].seconds == 86400 + 2 * 3600 + 1
+    log.write_text(log_text([(i, label, 1 if radius else -1, radius) for i, label, _, radius in rows]))
+    constant = read_log(str(log))
+    assert constant is not None and constant.constant and not found.constant
+    log.write_text(log_text([rows[0], rows[0]]))
+    with pytest.raises(JobError, match="an idx twice"):
+        read_log(str(log))
+    log.write_text(log_text(rows).replace("\t1\t0:00", "\t0\t0:00"))
+    with pytest.raises(JobError, match="correct=0, but label"):
+        read_log(str(log))
+    (tmp_path / "stdout.txt").write_text("epoch 1\nepoch 2\n")
+    assert read_log(str(tmp_path / "stdout.txt")) is None
+
+
+def test_the_command(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stdout.txt").write_text("epoch 1\n")
+    nameless = tmp_path / "log.tsv"
+    nameless.write_text(log_text(outcomes(2)))
+    done = CliRunner().invoke(app, ["import", str(log), "stdout.txt"])
+    assert done.exit_code == 0, done.output
+    assert "60 images of" in done.output and "N=10,000 alpha=0.001" in done.output
+    assert "stdout.txt: no line of it is a certification" in done.output
+    refused = CliRunner().invoke(app, ["import", str(nameless)])
+    assert isinstance(refused.exception, JobError) and "--sigma" in str(refused.exception)
+    assert CliRunner().invoke(app, ["import", str(nameless), "--sigma", "0.5"]).exit_code == 0
+    nothing = CliRunner().invoke(app, ["import", "stdout.txt"])
+    assert isinstance(nothing.exception, JobError)
