@@ -151,15 +151,18 @@ def raise_bounds(run: RunDirectory, copy: Path) -> RunDirectory:
 
 
 def breaking_budget(options: argparse.Namespace, bare: Section) -> float:
-    """The smallest l2 budget at which nine bare predictions in ten fall (else the largest)."""
+    """The smallest l2 budget at which nine bare predictions in ten are wrong (else the largest)."""
     run = run_job(options, f"sigma-{options.sigmas[0]:g}", options.sigmas[0], [bare])
     say("attack success rate of PGD on the bare encoder, by l2 budget")
     where = "WHERE subject = 'bare' AND attack = 'pgd' AND objective = 'classification'"
     show(
         run,
-        f"SELECT budget, successes, pairs, success_rate, rate_low, rate_high FROM attack_success {where}",
+        "SELECT budget, pairs, clean_accuracy, robust_accuracy, wrong_under_attack, wrong_under_attack_low, "
+        f"wrong_under_attack_high FROM attack_success {where}",
     )
-    rates = select(run, f"SELECT budget, success_rate AS rate FROM attack_success {where} ORDER BY budget")
+    rates = select(
+        run, f"SELECT budget, wrong_under_attack AS rate FROM attack_success {where} ORDER BY budget"
+    )
     return float(next((row["budget"] for row in rates if row["rate"] >= 0.9), rates[-1]["budget"]))
 
 
@@ -197,10 +200,10 @@ def main() -> None:
         say(f"attack success rate at l2 {budget:g}: bare, and smoothed with sigma {sigma:g}")
         show(
             run,
-            "SELECT subject, successes, pairs, quarantined, success_rate, rate_low, rate_high, wrong_without_attack, "
-            "median_l2 FROM attack_success JOIN (SELECT attack_id, subject, budget, count(*) FILTER (clean_label <> "
-            "label) AS wrong_without_attack, median(perturbation_l2) FILTER (success) AS median_l2 FROM attacks GROUP "
-            "BY ALL) USING (attack_id, subject, budget) "
+            "SELECT subject, pairs, quarantined, clean_accuracy, robust_accuracy, success_among_right, "
+            "wrong_under_attack, median_l2 FROM attack_success JOIN (SELECT attack_id, subject, budget, "
+            "median(perturbation_l2) FILTER (success) AS median_l2 FROM attacks GROUP BY ALL) "
+            "USING (attack_id, subject, budget) "
             f"WHERE budget = {budget!r}::DOUBLE AND attack = 'pgd' AND objective = 'classification'",
         )
     sigma = options.sigmas[0]

@@ -16,20 +16,15 @@ from PIL import Image
 
 from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import angular_bound
-from smoothcert.cli import exit_codes
-from smoothcert.cli.attack import attack as attack_command
-from smoothcert.cli.attack import choose_again
-from smoothcert.cli.retry import retry
 from smoothcert.cli.running import run_job
 from smoothcert.datasets import DIGIT_NAMES, load_digits_pairs
-from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
-from smoothcert.errors import EncoderError, JobError, QueryError, RunDirectoryError
+from smoothcert.encoders import Encoder, load_encoder
+from smoothcert.errors import JobError
 from smoothcert.job import EncoderSection, parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
-from smoothcert.runtime.retry import choose, retry_units
 from smoothcert.sql import Query
-from smoothcert.store import ATTACKS, CERTIFICATES, RunDirectory
+from smoothcert.store import RunDirectory
 from smoothcert.store.units import task_of
 
 PAIRS = 5
@@ -124,11 +119,6 @@ def attack_units(run: RunDirectory) -> list[str]:
     return sorted(unit for unit in run.commits.unit_ids() if task_of(unit))
 
 
-def attack_again(driver: Driver, where: str) -> int:
-    """What ``smoothcert attack JOB --retry SQL`` does; its exit code."""
-    return run_job(driver, choose_again(driver, where))
-
-
 def rows(run: RunDirectory, sql: str) -> list[dict[str, Any]]:
     with Query([run]) as query:
         return list(query.sql(sql).to_pylist())
@@ -193,8 +183,14 @@ def test_views_count_over_all_pairs_asked_for(driver: Callable[..., Driver]) -> 
         "SELECT pair_id, bool_or(success) AS won FROM attacks WHERE norm = 'l2' AND subject = 'bare' AND budget = 0.5 "
         "GROUP BY pair_id",
     )
-    assert success[-1]["successes"] == sum(bool(row["won"]) for row in by_pair)
-    assert success[-1]["rate_low"] <= success[-1]["success_rate"] <= success[-1]["rate_high"] <= 1
+    worst = success[-1]
+    assert worst["wrong_after"] == sum(bool(row["won"]) for row in by_pair)
+    assert (
+        worst["wrong_under_attack_low"]
+        <= worst["wrong_under_attack"]
+        <= worst["wrong_under_attack_high"]
+        <= 1
+    )
     gap = rows(run, "SELECT * FROM robustness_gap WHERE radius = 0.0625")
     assert [(row["reference"], row["pairs"]) for row in gap] == [
         ("clean", PAIRS - 1),
@@ -203,8 +199,37 @@ def test_views_count_over_all_pairs_asked_for(driver: Callable[..., Driver]) -> 
     assert all(
         row["certified_cosine"] < row["attacked_cosine_of_certified"] <= row["clean_cosine"] for row in gap
     )
-    worst = rows(run, "SELECT pair_id, objective, subject, norm, budget FROM worst_pairs")
-    assert len(worst) == (PAIRS - 1) * 5 == len({tuple(row.values()) for row in worst})
+    pairs = rows(run, "SELECT pair_id, objective, subject, norm, budget FROM worst_pairs")
+    assert len(pairs) == (PAIRS - 1) * 5 == len({tuple(row.values()) for row in pairs})
+
+
+def test_what_was_wrong_before_is_no_success_of_the_attack(
+    driver: Callable[..., Driver], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of four labels are not the digit that is shown; the budget is too small to turn anything."""
+    table = pq.read_table(data)
+    shown = table["label"].to_pylist()
+    labels = [shown[(i + 1) % PAIRS] if i in (0, 1) else label for i, label in enumerate(shown)]
+    assert labels[0] != shown[0] and labels[1] != shown[1]
+    pq.write_table(table.set_column(2, "label", pa.array(labels)), tmp_path / "mixed.parquet")
+    harmless = SIGNS | {
+        "budget": 1e-6,
+        "subjects": ["bare", "smoothed"],
+        "eot_draws": 8,
+        "evaluate_draws": 64,
+    }
+    made = driver([harmless], f"data.uri={tmp_path / 'mixed.parquet'}")
+    assert run_job(made) == 0
+    clean = rows(
+        made.run, "SELECT subject, count_if(clean_label = label) AS n FROM attacks GROUP BY 1 ORDER BY 1"
+    )
+    found = rows(made.run, "SELECT * FROM attack_success WHERE attack = 'worst case' ORDER BY subject")
+    assert [row["right_before"] for row in found] == [row["n"] for row in clean] == [2, 2]
+    for row in found:
+        assert (row["turned"], row["success_among_right"], row["wrong_after"]) == (0, 0.0, 2)
+        assert row["robust_accuracy"] == row["clean_accuracy"] == 2 / PAIRS
+    said = " ".join(capsys.readouterr().out.split())
+    assert "40.0%" in said and "0.0% [0%," in said and "wrong counts pairs that were wrong before too" in said
 
 
 def test_the_strongest_examples_are_stored_without_loss(
@@ -316,264 +341,6 @@ def test_an_unsound_certificate_is_caught_in_a_real_run(driver: Callable[..., Dr
     (finding, *_) = (f for f in result.findings if f.rule == "rounded-up")
     touched = {row for row, bound in zip(table["pair_id"].to_pylist(), angular, strict=True) if bound}
     assert {pair for pair, _ in finding.listed} == touched
-
-
-class Gradless(KnownEncoder):
-    """Like an exported model: numbers, but no gradients."""
-
-    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        return super()._image_features(pixels.detach())
-
-
-@pytest.mark.parametrize(
-    ("attacks", "said"),
-    [
-        ([SIGNS | {"attack": "pdg"}], "did you mean 'pgd'"),
-        ([SIGNS | {"objective": "clasification"}], "did you mean 'classification'"),
-        ([SIGNS | {"subjects": ["smothed"]}], "did you mean 'smoothed'"),
-        ([SIGNS | {"norm": "l3"}], "norm 'l3' is unknown"),
-        ([SIGNS | {"budget": 0}], "budget=0"),
-        ([SIGNS | {"budget": -1.0}], "budget=-1"),
-        ([SIGNS | {"step": 3}], "did you mean 'steps'"),
-        ([SIGNS | {"settings": {"random_strat": True}}], "did you mean 'random_start'"),
-        ([SIGNS | {"settings": {"random_start": "no"}}], "settings.random_start='no' is not valid"),
-        ([SIGNS | {"objective": "matching"}], "needs a target"),
-        ([SIGNS | {"objective": "retrieval"}], "needs the section 'retrieval'"),
-        ([SIGNS | {"attack": "cw"}], "does not work in norm 'linf'"),
-        ([SIGNS | {"attack": "attackvlm"}], "matches a target"),
-        ([SIGNS | {"objective": "matching", "target_image": "nowhere.png"}], "target_image='nowhere.png'"),
-        ([SIGNS, SIGNS], "listed twice"),
-    ],
-)
-def test_bad_jobs_fail_before_anything_is_made(
-    driver: Callable[..., Driver], tmp_path: Path, attacks: list[dict[str, Any]], said: str
-) -> None:
-    with pytest.raises(JobError) as caught:
-        run_job(driver(attacks))
-    assert said in str(caught.value)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_an_attack_job_without_attacks_is_refused_before_anything_is_made(
-    driver: Callable[..., Driver], tmp_path: Path
-) -> None:
-    (tmp_path / "job.yaml").write_text(driver([]).job.to_yaml())
-    with pytest.raises(JobError, match="no 'attacks' section"):
-        attack_command(tmp_path / "job.yaml")
-    with pytest.raises(JobError, match="no attacks"):
-        driver([]).work("attacks", quiet())
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_source_without_labels_fails_before_anything_is_made(
-    driver: Callable[..., Driver], tmp_path: Path
-) -> None:
-    with pytest.raises(JobError, match="none of the first 5 pairs has what objective"):
-        run_job(driver([SIGNS], "data.columns.label=null"))
-    assert not (tmp_path / "runs").exists()
-
-
-def test_an_encoder_without_gradients_fails_before_anything_is_made(
-    driver: Callable[..., Driver], tmp_path: Path
-) -> None:
-    gradless = Gradless.rotating(input_size=(8, 8))
-    with pytest.raises(EncoderError, match="gives no gradients"):
-        run_job(driver([PGD], base=gradless))
-    assert not (tmp_path / "runs").exists()
-
-
-class Faulty(KnownEncoder):
-    """Gives NaN for bright images under noise as long as a file is there; without noise all is well."""
-
-    flag = Path()
-
-    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        features = super()._image_features(pixels)
-        if self.flag.exists():
-            flat = pixels.flatten(1)
-            features[(flat.mean(1) > 0.85) & (flat.std(1) > 0.15)] = torch.nan
-        return features
-
-
-class Hiccup(Faulty):
-    """Breaks on the first bright image that it sees while the file is there, and never again."""
-
-    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        features = KnownEncoder._image_features(self, pixels)
-        bright = (pixels.flatten(1).mean(1) > 0.85).nonzero()[:, 0]
-        if self.flag.exists() and len(bright):
-            self.flag.unlink()
-            features[bright[0]] = torch.nan
-        return features
-
-
-BRIGHT = (1, 4)
-"""Positions of the bright images, in two units."""
-NAN = "error_class = 'NonFiniteError'"
-
-
-@pytest.fixture
-def faulty(driver: Callable[..., Driver], tmp_path: Path) -> Callable[..., Driver]:
-    """Jobs on grey images, two of them bright, with an encoder that is at fault while ``<tmp_path>/flag`` exists."""
-    levels = [250 if number in BRIGHT else 60 + 10 * number for number in range(PAIRS)]
-    images = [png(Image.new("RGB", (8, 8), (level, level, level))) for level in levels]
-    pq.write_table(
-        pa.table({"image": images, "caption": [f"grey {n}" for n in range(PAIRS)]}), tmp_path / "grey.parquet"
-    )
-
-    def make(attacks: list[dict[str, Any]], *overrides: str, kind: type[Faulty] = Faulty) -> Driver:
-        base = kind.rotating(0.8, input_size=(8, 8))
-        base.flag = tmp_path / "flag"
-        return driver(
-            attacks,
-            f"data.uri={tmp_path / 'grey.parquet'}",
-            "data.columns.label=null",
-            "executor.units_in_flight=1",
-            *overrides,
-            base=base,
-        )
-
-    return make
-
-
-def test_a_pair_whose_reference_is_no_number_is_quarantined(
-    faulty: Callable[..., Driver], tmp_path: Path
-) -> None:
-    """Searching and judging see nothing of it: a wrong reference would make a wrong number."""
-    made = faulty([PGD | {"reference": "smoothed", "subjects": "smoothed", "budgets": 0.5}], kind=Hiccup)
-    made.work("certification", quiet())
-    (tmp_path / "flag").touch()
-    assert made.work("attacks", quiet()).missing == 0
-    assert not (tmp_path / "flag").exists()
-    (bad,) = rows(made.run, "SELECT * FROM attacks WHERE status = 'quarantined'")
-    assert (bad["pair_id"], bad["error_class"]) == (f"grey.parquet#{BRIGHT[0]}", "NonFiniteError")
-    assert "clean image under noise" in bad["error_message"]
-    assert [finding.rule for finding in audit_run(made.run).findings] == ["not-a-number"]
-
-
-def test_quarantined_attacks_are_made_again_on_request(
-    faulty: Callable[..., Driver], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = PGD | {"steps": 2, "seed": 6}
-    made = faulty([PGD, other])
-    made.work("certification", quiet())
-    (tmp_path / "flag").touch()
-    assert made.work("attacks", quiet()).missing == 0
-    run = made.run
-
-    def state() -> dict[str, set[tuple[str, str, str | None]]]:
-        """What each pair shows of the attack that is retried; every outcome once."""
-        found = rows(run, "SELECT * FROM attacks")
-        names = {(row["pair_id"], row["attack_id"], row["subject"], row["budget"]) for row in found}
-        assert len(names) == len(found) == PAIRS * 2 * 2 * 2
-        shown: dict[str, set[tuple[str, str, str | None]]] = {}
-        for row in found:
-            if row["seed"] == PGD["seed"]:
-                entry = (row["unit_id"], row["subject"], row["error_class"])
-                shown.setdefault(row["pair_id"], set()).add(entry)
-        return shown
-
-    bright = {f"grey.parquet#{number}" for number in BRIGHT}
-    first = state()
-    for pair, shown in first.items():
-        wrong = {(subject, error) for _, subject, error in shown if error}
-        assert wrong == ({("smoothed", "NonFiniteError")} if pair in bright else set())
-
-    # certification has nothing to retry, and says what would help
-    retry(run.url, NAN)
-    said = capsys.readouterr().err
-    assert "0 quarantined pairs to run again" in said and "4 pairs were quarantined while" in said
-    with pytest.raises(QueryError, match="smoothcert attack JOB --retry"):
-        retry(run.url, "subject = 'smoothed'")
-    with pytest.raises(QueryError, match="no_such_column"):
-        retry(run.url, "no_such_column = 1")
-
-    # the fault is still there: the rows of the retry take the place of the first, wholly
-    only = [PGD]
-    assert choose(run, ATTACKS, "true) OR (true", option="--retry") == choose(
-        run, ATTACKS, "true", option="--retry"
-    ), "none but quarantined rows"
-    chosen = choose(run, ATTACKS, f"{NAN} AND seed = {PGD['seed']}", option="--retry")
-    assert {pair for pairs in chosen.values() for pair in pairs} == bright and len(chosen) == 2
-    report = faulty(only).work("attacks", quiet(), chosen)
-    assert (report.missing, report.failed) == (0, {})
-    second = state()
-    for pair in bright:
-        assert {unit for unit, _, _ in second[pair]}.isdisjoint({unit for unit, _, _ in first[pair]})
-        assert {(subject, error) for _, subject, error in second[pair]} == {
-            ("bare", None),
-            ("smoothed", "NonFiniteError"),
-        }
-
-    # mended, but stopped half way: the same request goes on with the same units
-    (tmp_path / "flag").unlink()
-    again = faulty(only)
-    chosen = choose(run, ATTACKS, f"{NAN} AND seed = {PGD['seed']}", option="--retry")
-    units = {unit.unit_id for unit in retry_units(run, chosen, run.commits.load())}
-    stop = threading.Event()
-    halted = again.work("attacks", Monitor(on_result=lambda result: stop.set(), stop=stop), chosen)
-    # each of the two units is one pair
-    assert halted.stopped and (halted.missing, halted.units_missing, len(units)) == (1, 1, 2)
-    capsys.readouterr()
-    # the encoder still broke under the other attack
-    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
-    said = capsys.readouterr().err
-    assert "attacking 1 quarantined pairs again" in said and "2 more belong to attacks" in said
-    third = state()
-    for pair in bright:
-        assert {error for _, _, error in third[pair]} == {None}
-        assert {unit for unit, _, _ in third[pair]} <= units
-    assert {pair: third[pair] for pair in third.keys() - bright} == {
-        pair: first[pair] for pair in first.keys() - bright
-    }
-    known = run.commits.unit_ids()
-    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
-    assert "attacking 0 quarantined pairs again" in capsys.readouterr().err
-    assert run.commits.unit_ids() == known
-    # with all attacks made again the audit has nothing to object, but says what was there before
-    assert attack_again(faulty([PGD, other]), NAN) == 0
-    assert "because the encoder gave NaN" in " ".join(audit_run(run).notes)
-    assert len(rows(run, "SELECT * FROM replaced_attacks WHERE error_class = 'NonFiniteError'")) > 0
-
-
-def test_a_retry_of_attacks_is_refused_before_any_work(faulty: Callable[..., Driver], tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError):
-        attack_again(faulty([PGD]), NAN)
-    assert not (tmp_path / "runs").exists()
-    made = faulty([PGD])
-    known = made.run.commits.unit_ids()
-    for where, said in (
-        (" ", "--retry is empty"),
-        ("eror_class = 'NonFiniteError'", "did you mean 'error_class'"),
-        ("true) -- all", "check the SQL"),
-    ):
-        with pytest.raises(QueryError) as caught:
-            attack_again(made, where)
-        assert said in str(caught.value)
-    assert made.run.commits.unit_ids() == known
-
-
-def test_what_was_attacked_before_its_certificate_is_attacked_again(
-    faulty: Callable[..., Driver], tmp_path: Path
-) -> None:
-    made = faulty([PGD])
-    (tmp_path / "flag").touch()
-    made.work("certification", quiet())
-    (tmp_path / "flag").unlink()
-    assert made.work("attacks", quiet()).missing == 0
-    run = made.run
-    knowing = "SELECT count(*) AS n FROM attacks WHERE certified_to_smoothed IS NOT NULL AND budget = 0.0625"
-    assert rows(run, knowing) == [{"n": PAIRS - len(BRIGHT)}]
-    made.retry("certification", quiet(), choose(run, CERTIFICATES, NAN, option="--where"))
-    report = faulty([PGD]).work("attacks", quiet())
-    # the two bright pairs, in two units of retries
-    assert (report.pairs, report.missing, report.pairs - report.resumed) == (PAIRS, 0, len(BRIGHT))
-    assert len(attack_units(run)) == 3 + 2
-    assert rows(run, knowing) == [{"n": PAIRS}]
-    assert len(rows(run, "SELECT * FROM attacks")) == PAIRS * 2 * 2
-    assert audit_run(run).sound
-    again = faulty([PGD]).work("attacks", quiet())
-    assert (again.resumed, again.draws, len(attack_units(run))) == (PAIRS, 0, 3 + 2)
 
 
 def test_a_pair_that_owns_the_pool_is_quarantined_and_no_other(

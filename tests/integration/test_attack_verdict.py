@@ -201,10 +201,9 @@ def test_rates_are_over_all_pairs_asked_for_while_some_have_no_outcome(driver: M
     for row in found[:-1]:
         pairs = next(each["pairs"] for each in done if each["attack_id"] == row["attack_id"])
         assert (row["pairs_asked"], row["pairs"], row["missing"]) == (PAIRS, pairs, PAIRS - pairs)
-        assert row["successes"] == pairs and row["success_rate"] == pairs / PAIRS
-        assert row["rate_low"] < row["success_rate"] and row["rate_high"] == 1, (
-            "the missing ones may all succeed"
-        )
+        assert row["wrong_after"] == pairs and row["wrong_under_attack"] == pairs / PAIRS
+        assert row["wrong_under_attack_low"] < row["wrong_under_attack"], "the missing ones may all be right"
+        assert row["wrong_under_attack_high"] == 1, "or all wrong"
     assert found[-1]["attack"] == "worst case" and found[-1]["pairs_asked"] == PAIRS
     made.work("attacks", quiet())
     assert {row["missing"] for row in rows(made.run, "SELECT missing FROM attack_success")} == {0}
@@ -222,7 +221,7 @@ def test_of_the_worst_case_a_pair_is_known_once_all_attacks_are(driver: Made) ->
     partial = max(row["missing"] for row in single)
     assert sorted(row["missing"] for row in single) == [0, partial] and 0 < partial < PAIRS
     assert worst["attack"] == "worst case"
-    assert (worst["missing"], worst["pairs"], worst["successes"]) == (partial, PAIRS - partial, 0)
+    assert (worst["missing"], worst["pairs"], worst["wrong_after"]) == (partial, PAIRS - partial, 0)
 
 
 def test_missing_outcomes_stand_in_the_table(

@@ -68,6 +68,7 @@ class AttackScore:
         clean_cosine: between m(x) and u(x).
         cosine_to_clean: between m(x') and the clean feature u(x): what FCSB bounds.
         cosine_to_smoothed: between m(x') and m(x): what the angular certificate bounds.
+        clean_margin: the objective's margin of the mean feature without attack; negative: reached without any.
         margin: the objective's margin of the mean feature.
         success: margin < 0.
         texts: predicted classes, and what certificates about texts bound.
@@ -83,6 +84,7 @@ class AttackScore:
     clean_cosine: Interval
     cosine_to_clean: Interval
     cosine_to_smoothed: Interval
+    clean_margin: float
     margin: float
     success: bool
     texts: TextualScore
@@ -194,9 +196,7 @@ def _judge(
     elif finite:
         cosine = exact(float(_cosine(attacked[0], reference)))
         cosines = (exact(1.0), cosine, cosine)
-    device = subject.encoder.device
-    mean = torch.from_numpy(attacked.mean(axis=0, dtype=np.float64).astype(np.float32))[None].to(device)
-    margin = float(goal.margin(mean)[0]) if finite else float("nan")
+    margin = _margin(goal, attacked, subject) if finite else float("nan")
     return AttackScore(
         pair_id=clean.pair_id,
         subject=subject.name,
@@ -206,12 +206,18 @@ def _judge(
         clean_cosine=cosines[0],
         cosine_to_clean=cosines[1],
         cosine_to_smoothed=cosines[2],
+        clean_margin=_margin(goal, base, subject) if finite else float("nan"),
         margin=margin,
         success=margin < 0,
         texts=compare_with_texts(attacked, base, texts, alpha) if finite else TextualScore(),
         rules=judge_by_rules(attacked, base, reference, texts, alpha) if finite else RuleScore(),
         error="" if finite else "the encoder returned NaN or infinity",
     )
+
+
+def _margin(goal: Objective, features: NDArray[np.float32], subject: Subject) -> float:
+    mean = torch.from_numpy(features.mean(axis=0, dtype=np.float64).astype(np.float32))[None]
+    return float(goal.margin(mean.to(subject.encoder.device))[0])
 
 
 def _features(subject: Subject, image: torch.Tensor, key: NoiseKey, draws: int) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import shorten_url
@@ -12,19 +13,26 @@ if TYPE_CHECKING:
     from smoothcert.job import Job
     from smoothcert.runtime.driver import Driver, PhaseReport
     from smoothcert.sql import Query
+    from smoothcert.summary.attacked import UnderAttack
+    from smoothcert.summary.shares import Share
 
 
 def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
     """Print what attacks achieved and audit the run; returns the exit code that the rows deserve."""
     from smoothcert.audit.audit import audit_run
     from smoothcert.sql import Query
+    from smoothcert.summary.attacked import under_attack
 
     if report.stopped:
         return 0
     out = Terminal()
     with Query([driver.run]) as query:
-        success = query.sql("SELECT * FROM attack_success").to_pylist()
-        _print_rows(out, _success_title(success), _success_table(success))
+        found = under_attack(query, driver.run.run_id)
+        for question in dict.fromkeys(each.question for each in found):
+            of_it = _without_repeats([each for each in found if each.question == question])
+            _print_rows(out, _title(question, of_it), [_row(each) for each in of_it])
+        if found:
+            out.say(_MEANING)
         _print_rows(out, "Cosines under noise: certified, attacked and clean", query.sql(_GAP).to_pylist())
         quarantined = _quarantined(query, driver.job)
     result = audit_run(driver.run)
@@ -34,9 +42,18 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
     if report.missing:
         return 0
     over = _over_quarantine_budget(terminal, driver, quarantined)
+    if not over:
+        _print_next(out, shorten_url(driver.run.url))
     if not result.sound:
         return exit_codes.NOT_SOUND
     return exit_codes.OVER_QUARANTINE_BUDGET if over else 0
+
+
+def _print_next(terminal: Terminal, url: str) -> None:
+    terminal.say()
+    terminal.say("next:")
+    terminal.say(f'  smoothcert query {url} "SELECT * FROM worst_pairs LIMIT 10"')
+    terminal.say(f"  smoothcert audit {url}")
 
 
 def _quarantined(query: Query, job: Job) -> list[tuple[str, str, int]]:
@@ -77,46 +94,54 @@ _GAP = (
 )
 
 
-def _success_title(found: list[dict[str, Any]]) -> str:
-    title = "Wrong under attack: share of all requested pairs"
-    if any(row["missing"] for row in found):
-        return f"{title}; pairs without an outcome yet count as not wrong"
-    return title
+_MEANING = (
+    "Right: the attack's objective is not reached (of classification: the class is the label). Clean and robust "
+    "accuracy are out of all pairs asked for, success out of the right ones; wrong counts pairs that were wrong before "
+    "too. In brackets: 95% intervals."
+)
 
 
-def _success_table(found: list[dict[str, Any]]) -> list[dict[str, object]]:
-    """One row per attack and budget, one column per subject."""
-    rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for each in found:
-        key = (_question(each), *(each[name] for name in ("norm", "budget", "attack", "attack_id")))
-        row = rows.setdefault(
-            key,
-            {
-                "objective": _question(each),
-                "budget": f"{each['norm']} {each['budget']:g}",
-                "attack": each["attack"],
-                "pairs": each["pairs_asked"],
-            },
-        )
-        rate = "-"
-        if each["pairs"] > each["quarantined"]:
-            rate = f"{each['success_rate']:.1%} [{each['rate_low']:.0%}, {each['rate_high']:.0%}]"
-        aside = [f"{each[name]:,} {name}" for name in ("quarantined", "missing") if each[name]]
-        row[each["subject"]] = f"{rate} ({', '.join(aside)})" if aside else rate
-    subjects = dict.fromkeys(name for row in rows.values() for name in row)
-    return [{name: row.get(name) for name in subjects} for row in rows.values()]
+def _title(question: str, found: list[UnderAttack]) -> str:
+    aside = [
+        f"{most:,} {name}"
+        for name in ("quarantined", "missing")
+        if (most := max(getattr(each, name) for each in found))
+    ]
+    unsure = f" (of an attack up to {', '.join(aside)})" if aside else ""
+    return f"Under attack: {question}, {max(each.pairs for each in found):,} pairs{unsure}"
 
 
-def _question(row: dict[str, object]) -> str:
-    """The objective and what makes it one question: its reference, threshold or target."""
-    parts = [f"{row['objective']}"]
-    if row["reference"] in ("smoothed", "predicted"):
-        parts.append(f"from {row['reference']}")
-    if row["threshold"] is not None:
-        parts.append(f"< {row['threshold']:g}")
-    if row["target"]:
-        parts.append(f"{row['target']}")
-    return " ".join(parts)
+def _without_repeats(found: list[UnderAttack]) -> list[UnderAttack]:
+    """All but the worst case over a single attack, which is that attack."""
+
+    def where(each: UnderAttack) -> tuple[object, ...]:
+        return each.subject, each.norm, each.budget
+
+    counts = Counter(where(each) for each in found if not each.is_worst_case)
+    return [each for each in found if not each.is_worst_case or counts[where(each)] > 1]
+
+
+def _row(each: UnderAttack) -> dict[str, object]:
+    known = each.pairs > each.quarantined + each.missing
+    return {
+        "subject": each.subject,
+        "budget": f"{each.norm} {each.budget:g}",
+        "attack": each.attack,
+        "clean accuracy": _percent(each.clean_accuracy, known),
+        "robust accuracy": _interval(each.robust_accuracy, known),
+        "success among right": _interval(each.success_among_right, known),
+        "wrong under attack": _percent(each.wrong_under_attack, known),
+    }
+
+
+def _percent(share: Share, known: bool) -> str:
+    return f"{share.share:.1%}" if known and share.share is not None else "-"
+
+
+def _interval(share: Share, known: bool) -> str:
+    if not known or share.share is None or share.low is None or share.high is None:
+        return "-"
+    return f"{share.share:.1%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 def _print_rows(terminal: Terminal, title: str, rows: list[dict[str, object]]) -> None:

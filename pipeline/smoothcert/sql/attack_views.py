@@ -3,17 +3,23 @@
 attacks         one row per pair, attack, subject and budget: schemas/attacks.v1.json
 replaced_attacks
                 rows of attacks that a retry replaced
-attack_success  per attack, subject and budget: attack success rate over all pairs asked for (pairs_asked), with its
-                interval; how many of them have an outcome (pairs), none yet (missing), or are quarantined; the
-                rows with attack 'worst case' count a pair where any attack with that objective, reference, threshold
-                and target succeeded on that subject and budget
+attack_success  per attack, subject and budget, over all pairs asked for (pairs_asked): clean_accuracy, the pairs that
+                are right without attack; robust_accuracy, those right before and after; success_among_right, the
+                right ones that the attack turned; wrong_under_attack, all that are wrong after it, those that were
+                wrong before included; each with its interval (<name>_low, <name>_high), their counts (right_before,
+                right_after, turned, wrong_after); how many pairs have an outcome (pairs), none yet (missing), or are
+                quarantined; the rows with attack 'worst case' count a pair as turned where any attack with that
+                objective, reference, threshold and target turned it on that subject and budget
 robustness_gap  per subject with noise and l2 radius: certified, attacked and clean cosine side by side
 worst_pairs     per pair, question (objective, reference, threshold, target), subject, norm and budget: its strongest
                 attack, worst pairs first
 
-Rates count a pair that is quarantined, or has no outcome yet, as asked for and not successfully attacked; how many
-there are stands beside. Intervals are for the share in the population that the pairs were drawn from (95%,
-Clopper-Pearson); their upper end counts pairs without an outcome as successes, since nobody knows.
+Right means that the objective is not reached: of classification, that the class is the label, or the one predicted. A
+pair that is quarantined, or has no outcome yet, is asked for, and neither right nor wrong; how many there are stands
+beside. Intervals are for the share in the population that the pairs were drawn from (95%, Clopper-Pearson); they leave
+open what becomes of pairs without an outcome: lower ends take them for wrong and upper ends for right, in
+wrong_under_attack the missing ones the other way round. Rows from before ``clean_margin`` was kept have no figures that
+need it.
 """
 
 from __future__ import annotations
@@ -42,35 +48,55 @@ _KEYS = "objective, reference, threshold, target, subject, norm, budget"
 _SUCCESS = f"""
 CREATE VIEW attack_success AS
 WITH each AS (
-    SELECT run_id, attack, attack_id, {_KEYS}, pair_id,
-           status <> 'ok' AS quarantined, coalesce(success, false) AS success, true AS decided
+    SELECT run_id, attack, attack_id, {_KEYS}, pair_id, status <> 'ok' AS quarantined,
+           coalesce(success, false) AS wrong, clean_margin >= 0 AS right_clean, true AS decided, false AS uncertain
     FROM attacks
 ),
 made AS (
     SELECT run_id, {_KEYS}, count(DISTINCT attack_id) AS attacks FROM attacks GROUP BY ALL
 ),
 paired AS (
-    SELECT run_id, {_KEYS}, pair_id, bool_and(quarantined) AS quarantined, bool_or(success) AS success,
-           count(*) AS outcomes
+    SELECT run_id, {_KEYS}, pair_id, bool_and(quarantined) AS quarantined, bool_or(quarantined) AS lacks_some,
+           bool_or(wrong) AS wrong, bool_and(right_clean) AS right_clean, count(*) AS outcomes
     FROM each GROUP BY run_id, {_KEYS}, pair_id
 ),
 worst AS (
     SELECT p.run_id, '{WORST_CASE}' AS attack, NULL AS attack_id, {", ".join(f"p.{key}" for key in _KEYS.split(", "))},
-           p.pair_id, p.quarantined, p.success, p.success OR p.outcomes >= m.attacks AS decided
+           p.pair_id, p.quarantined, p.wrong, p.right_clean, p.wrong OR p.outcomes >= m.attacks AS decided,
+           NOT decided OR (lacks_some AND NOT wrong) AS uncertain
     FROM paired p JOIN made m
         ON p.run_id = m.run_id AND {" AND ".join(f"p.{k} IS NOT DISTINCT FROM m.{k}" for k in _KEYS.split(", "))}
 ),
 counted AS (
     SELECT run_id, attack, attack_id, {_KEYS}, count(*) FILTER (decided) AS pairs,
-           count(*) FILTER (quarantined AND decided) AS quarantined, count(*) FILTER (success) AS successes
+           count(*) FILTER (quarantined AND decided) AS quarantined, count(*) FILTER (wrong) AS wrong_after,
+           count(*) FILTER (right_clean) AS clean, count(right_clean) AS known,
+           count(*) FILTER (right_clean AND wrong) AS beaten,
+           count(*) FILTER (right_clean AND uncertain) AS open,
+           count(*) FILTER (right_clean IS NULL AND NOT quarantined) > 0 AS older
     FROM (SELECT * FROM each UNION ALL SELECT * FROM worst)
     GROUP BY ALL
+),
+asked AS (
+    SELECT c.*, greatest(r.pairs, c.pairs) AS pairs_asked, pairs_asked - c.pairs AS missing,
+           pairs_asked - known AS unknown, CASE WHEN NOT older THEN clean END AS right_before,
+           right_before - beaten - open AS right_after, CASE WHEN NOT older THEN beaten END AS turned
+    FROM counted c JOIN runs r USING (run_id)
 )
-SELECT c.*, greatest(r.pairs, c.pairs) AS pairs_asked, pairs_asked - c.pairs AS missing,
-       successes / pairs_asked AS success_rate,
-       share_low(successes, pairs_asked, 1) AS rate_low,
-       share_high(successes + missing, pairs_asked, 1) AS rate_high
-FROM counted c JOIN runs r USING (run_id)
+SELECT * EXCLUDE (clean, known, beaten, open, older, unknown),
+       right_before / pairs_asked AS clean_accuracy,
+       share_low(right_before, pairs_asked, 1) AS clean_accuracy_low,
+       share_high(right_before + unknown, pairs_asked, 1) AS clean_accuracy_high,
+       right_after / pairs_asked AS robust_accuracy,
+       share_low(right_after, pairs_asked, 1) AS robust_accuracy_low,
+       share_high(right_after + open + unknown, pairs_asked, 1) AS robust_accuracy_high,
+       turned / nullif(right_before, 0) AS success_among_right,
+       share_low(turned, right_before, 1) AS success_among_right_low,
+       share_high(turned + open, right_before, 1) AS success_among_right_high,
+       wrong_after / pairs_asked AS wrong_under_attack,
+       share_low(wrong_after, pairs_asked, 1) AS wrong_under_attack_low,
+       share_high(wrong_after + missing, pairs_asked, 1) AS wrong_under_attack_high
+FROM asked
 ORDER BY run_id, objective, reference, threshold, target, norm, budget, subject,
     attack = '{WORST_CASE}', attack, attack_id
 """

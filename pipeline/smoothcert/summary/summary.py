@@ -21,7 +21,6 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import log, sqrt
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
@@ -29,36 +28,15 @@ from smoothcert.job import Job
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
-from smoothcert.statistics import share_interval
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
+from smoothcert.summary.attacked import UnderAttack, under_attack
 from smoothcert.summary.scan import scan
+from smoothcert.summary.shares import Mean, Share, make_mean, make_share
 
 SUMMARY_VERSION = 2
 """2: ``radii`` have figures by certificate and ``metrics`` all others; 1 had a field for each."""
-CONFIDENCE = 0.95
 _SHOWN = "angular"
 """The certificate whose cosines the table shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """``count`` pairs of ``of``; the share and its 95% interval, all None where ``of`` is 0."""
-
-    count: int
-    of: int
-    share: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """Mean over ``count`` pairs, None where nothing was averaged; its 95% interval, once the run is finished."""
-
-    count: int
-    mean: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +127,7 @@ class Summary:
             or all that claim anything where these are fewer.
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
         tables: rows of each other table that has any, by its name.
+        attacks: what each attack achieved, and the worst case over all, by subject and budget.
     """
 
     run_id: str
@@ -169,6 +148,7 @@ class Summary:
     expected_false_certificates: float
     unknown_labels: int = 0
     tables: Mapping[str, TableCount] = field(default_factory=dict)
+    attacks: tuple[UnderAttack, ...] = ()
 
     def to_json(self) -> str:
         """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
@@ -256,6 +236,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         expected_false_certificates=min(certify.alpha * ok, scanned["claiming"]),
         unknown_labels=scanned["unknown_labels"],
         tables=_table_counts(query, run_id),
+        attacks=under_attack(query, run_id),
     )
 
 
@@ -341,29 +322,6 @@ def _table_counts(query: Query, run_id: str) -> dict[str, TableCount]:
         if row["rows"]:
             found[table.name] = TableCount(row["rows"], row["quarantined"])
     return found
-
-
-def make_share(count: int, of: int, *, anytime: bool = False) -> Share:
-    """A share with its interval: exact binomial, or valid at every moment of a run."""
-    if not of:
-        return Share(count, of, None, None, None)
-    return Share(count, of, count / of, *share_interval(count, of, CONFIDENCE, anytime=anytime))
-
-
-def make_mean(count: int, mean: float | None, variance: float | None, *, anytime: bool = False) -> Mean:
-    """A mean of numbers in [0, 1] with its empirical Bernstein interval (Maurer and Pontil 2009, theorem 4).
-
-    Distribution-free, from moments alone, so that the numbers never leave the database. Two-sided: each side
-    at half of the failure probability.
-    """
-    if mean is None or not count or anytime:
-        # at a moment that the run itself chose, the fixed-n interval would not hold
-        return Mean(count, mean, None, None)
-    if count < 2 or variance is None:
-        return Mean(count, mean, 0.0, 1.0)
-    term = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
-    half = sqrt(2.0 * variance * term / count) + 7.0 * term / (3.0 * (count - 1))
-    return Mean(count, mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
 def _percent(share: Share | None) -> str:

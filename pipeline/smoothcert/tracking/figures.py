@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,9 @@ import yaml
 
 from smoothcert.job import Job
 from smoothcert.redaction import redact, without_secrets
-from smoothcert.summary.summary import Mean, Share, Summary
+from smoothcert.summary.attacked import FIGURES, UnderAttack
+from smoothcert.summary.shares import Mean, Share
+from smoothcert.summary.summary import Summary
 
 PARAM_LIMIT = 500
 """Characters of a parameter; the shortest limit among MLflow's backends. job.yaml has the whole."""
@@ -87,6 +90,10 @@ def metrics(summary: Summary) -> dict[str, float]:
             found.update(_with_interval(f"{name}/{here}", share))
     for name, count in summary.tables.items():
         found |= {f"{name}/rows": count.rows, f"{name}/quarantined": count.quarantined}
+    for attacked in summary.attacks:
+        if attacked.is_worst_case:
+            for name in FIGURES:
+                found.update(_with_interval(f"{name}/{attack_name(attacked)}", getattr(attacked, name)))
     for target in summary.targets:
         name = metric_name(target.name)
         for decision in ("certified", "refuted", "budget"):
@@ -97,6 +104,16 @@ def metrics(summary: Summary) -> dict[str, float]:
 def metric_name(target: str) -> str:
     """A target's name in letters that MLflow takes: ``angular>=0.8@0.25`` is ``angular_0.8_r0.25``."""
     return target.replace(">=", "_").replace("@", "_r")
+
+
+def attack_name(each: UnderAttack) -> str:
+    """What was asked, of whom and with how much, in letters that MLflow takes: ``classification_bare_l2_0.5``."""
+    words = f"{each.question} {each.subject} {each.norm} {each.budget:g}"
+    short = re.sub(r"[^A-Za-z0-9.]+", "_", words).strip("_")
+    if len(short) <= 100 and not re.search(r"[^A-Za-z0-9.<> _-]", words):
+        return short
+    # a target may be any path or text
+    return f"{short[:90]}_{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def description(summary: Summary) -> str:

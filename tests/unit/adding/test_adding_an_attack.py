@@ -66,8 +66,11 @@ def test_views_count_its_successes(told: dict[str, Any]) -> None:
             for row in told["attacks"]
             if (row["subject"], row["budget"]) == (rate["subject"], rate["budget"])
         ]
-        assert rate["successes"] == sum(row["cosine_to_clean"] < THRESHOLD for row in rows)
-        assert rate["successes"] == (PAIRS if rate["budget"] == LARGE else 0) and rate["pairs_asked"] == PAIRS
+        assert rate["wrong_after"] == sum(row["cosine_to_clean"] < THRESHOLD for row in rows)
+        assert (
+            rate["wrong_after"] == (PAIRS if rate["budget"] == LARGE else 0) and rate["pairs_asked"] == PAIRS
+        )
+        assert rate["right_before"] == sum(row["clean_cosine"] >= THRESHOLD for row in rows)
     assert "│ shift " in told["said"] and "shift l2 " in told["status"]
 
 

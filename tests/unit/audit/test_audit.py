@@ -36,9 +36,7 @@ from smoothcert.store import (
     new_attempt,
     rows_to_table,
 )
-from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.parts import write_part
-from smoothcert.store.retry_unit import retry_unit, superseded_rows
 from smoothcert.store.units import plan_number, task_of, unit_under
 
 SIGMA, ALPHA, RADII, COSINES = 0.5, 0.001, (0.25, 0.5), (0.5, 0.8)
@@ -80,6 +78,7 @@ def certificate(pair: int) -> Row:
         "source_uri": "a.parquet",
         "caption": None,
         "captions": (),
+        "kept": None,
         "label": None,
         "status": "ok",
         "error_stage": None,
@@ -397,182 +396,13 @@ def test_a_raised_bound_is_beaten_by_an_attack_close_to_the_true_one(tmp_path: P
     assert result.violated_pairs == 1
 
 
-TEXTS = put(certified_radius=0.3, retrieval_radius=0.3, caption_bound=(0.1, -0.3))
-"""Rounder numbers; lower ones than those that follow are honest too."""
-HELD = {
-    "class_margin_label": "two",
-    "class_margin_ucb": 0.05,
-    "retrieval_margin_ucb": 0.01,
-    "caption_similarity_ucb": 0.3,
-}
-
-
-@pytest.mark.parametrize(
-    ("achieved", "beaten"),
-    [
-        ({}, None),
-        ({"class_margin_ucb": -0.01}, "class"),
-        ({"class_margin_ucb": -0.01, "perturbation_l2": 0.31, "budget": 0.31}, None),
-        ({"class_margin_ucb": -0.01, "class_margin_label": "three"}, None),
-        ({"class_margin_ucb": -0.01, "subject": "bare", "sigma": 0.0}, None),
-        ({"class_margin_ucb": -0.01, "norm": "linf", "perturbation_linf": 0.02}, "class"),
-        (
-            {"class_margin_ucb": -0.01, "norm": "linf", "perturbation_l2": 0.31, "perturbation_linf": 0.1},
-            None,
-        ),
-        ({"retrieval_margin_ucb": -1e-3}, "retrieval"),
-        ({"caption_similarity_ucb": 0.09}, "caption_bound[1]"),
-        ({"caption_similarity_ucb": -0.31, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
-        ({"caption_similarity_ucb": 0.09, "perturbation_l2": 0.4, "budget": 0.4}, None),
-    ],
-)
-def test_certificates_about_texts_are_attacked_too(tmp_path: Path, achieved: Row, beaten: str | None) -> None:
-    result = audited(tmp_path / "run", certificate_change=TEXTS, attack_change=put(**{**HELD, **achieved}))
-    found = [f for f in result.findings if f.rule == "violation"]
-    named = {detail.split(" ")[0] for finding in found for _, detail in finding.listed}
-    assert named == (set() if beaten is None else {beaten})
-
-
-def test_a_defence_is_never_held_against_the_certificate_of_another_encoder(tmp_path: Path) -> None:
-    """Whatever it achieves: it is another encoder. Shown as certified, it would be."""
-    nothing = {"certified_to_clean": None, "certified_to_smoothed": None, "certified_cosine": None}
-    beaten = {"cosine_to_clean_ucb": 0.0, "cosine_to_smoothed_ucb": 0.0, "class_margin_ucb": -0.5}
-    beaten |= {"cosine_to_clean": 0.0, "cosine_to_smoothed": 0.0, "class_margin": -0.5}
-    rows = [
-        outcome(pair)
-        | beaten
-        | nothing
-        | {"violation": None, "subject": "blurred", "encoder_digest": "b" * 64}
-        for pair in range(PAIRS)
-    ]
-    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)], rows)
-    assert audit_run(run).findings == ()
-    rows[1] |= {"certified_to_clean": 0.1, "certified_cosine": 0.1, "violation": False}
-    run = make_run(tmp_path / "shown", [certificate(i) for i in range(PAIRS)], rows)
-    (finding,) = audit_run(run).findings
-    assert (finding.rule, finding.listed[0][0]) == ("certified-beyond-l2", "a.parquet#1")
-    rows[1] = rows[2] | {"pair_id": "a.parquet#1", "subject": "smoothed"}
-    run = make_run(tmp_path / "posing", [certificate(i) for i in range(PAIRS)], rows)
-    assert "other-units" in {finding.rule for finding in audit_run(run).findings}
-
-
-def test_an_attack_that_was_asked_for_and_never_ran_is_owed_to_every_pair(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)])
-    (section,) = run.info.job.attacks
-    before = audit_run(run)
-    assert before.sound and "pgd l2 (divergence) on bare, smoothed, which was never begun" in before.notes[0]
-    note_asked(run, AskedTask(section.attack_id, "pgd", section.model_dump(mode="json")))
-    (finding,) = audit_run(run).findings
-    # one budget on two subjects
-    assert (finding.rule, finding.count) == ("missing-attack", 2 * PAIRS)
-    assert finding.listed[0] == ("a.parquet#0", f"pgd {section.attack_id} l2 0.25 on bare")
-    assert audit_run(run).notes == ()
-
-
-def attacked_again(url: Path, first: Row) -> RunDirectory:
-    """A run whose pair 2 was attacked again: ``first`` is the row that was replaced."""
-    run = make_run(
-        url,
-        [certificate(i) for i in range(PAIRS)],
-        [first if i == 2 else outcome(i) for i in range(PAIRS)],
-    )
-    origin = unit_under(UnitSpec("u00000-0", "a.parquet", 0, PAIRS), "1a2b3c4d")
-    unit = retry_unit(origin, origin.unit_id, ("a.parquet#2",))
-    assert task_of(unit.unit_id) == "1a2b3c4d"
-    attempt = new_attempt()
-    table = rows_to_table(
-        [outcome(2) | {"unit_id": unit.unit_id}], ATTACKS, run_id=run.run_id, attempt=attempt
-    )
-    part = write_part(run.storage, ATTACKS, unit.unit_id, attempt, table)
-    run.commits.commit(
-        Commit(
-            unit_id=unit.unit_id,
-            attempt=attempt,
-            parts=(part,),
-            ok=1,
-            supersedes=superseded_rows(unit),
-        )
-    )
-    return run
-
-
-def test_a_violation_that_was_attacked_again_stays_one(tmp_path: Path) -> None:
-    beaten = outcome(2) | {"class_margin_label": certificate(2)["predicted_label"], "class_margin_ucb": -0.01}
-    result = audit_run(attacked_again(tmp_path / "run", beaten))
-    assert [(f.rule, f.listed[0][0]) for f in result.findings] == [("violation", "a.parquet#2")]
-    assert result.violated_pairs == 1
-
-
-def test_a_quarantined_attack_that_was_repeated_counts_no_more(tmp_path: Path) -> None:
-    gone = {column.name: None for column in ATTACKS.columns if column.nullable}
-    broken = outcome(2) | gone | {"status": "quarantined", "error_stage": "decode"}
-    run = attacked_again(tmp_path / "run", broken)
-    result = audit_run(run)
-    assert (result.sound, result.attacks) == (True, PAIRS)
-    with Query([run]) as query:
-        assert query.sql("SELECT DISTINCT status FROM attacks").to_pylist() == [{"status": "ok"}]
-        assert query.sql("SELECT committed_pairs, finished FROM runs").to_pylist() == [
-            {"committed_pairs": PAIRS, "finished": True}
-        ]
-
-
-def test_an_encoder_that_breaks_under_attack_voids_its_certificate(tmp_path: Path) -> None:
-    """Certificates assume a feature of length 1 at every image; the digest says whose."""
-    nothing = {"certified_to_clean": None, "certified_to_smoothed": None, "certified_cosine": None}
-    broken = nothing | {
-        "status": "quarantined",
-        "error_stage": "encode",
-        "error_class": "NonFiniteError",
-        "violation": None,
-        "margin": None,
-        "success": None,
-    }
-    result = audited(tmp_path / "own", attack_change=put(**broken))
-    assert [(f.rule, f.listed[0][0]) for f in result.findings] == [("not-a-number", "a.parquet#2")]
-    other = broken | {"encoder_digest": "b" * 64}
-    assert audited(tmp_path / "other", attack_change=put(**other)).sound
-    read = broken | {"error_class": "DecodeError"}
-    assert audited(tmp_path / "read", attack_change=put(**read)).sound
-
-
-def test_few_draws_are_noted(tmp_path: Path) -> None:
-    assert not any("fewer" in note for note in audited(tmp_path / "many").notes)
-    for number, few in enumerate(({"eot_draws": 63}, {"evaluate_draws": 999})):
-        result = audited(tmp_path / f"{number}", attack_change=put(**few))
-        assert result.sound and "1 outcomes under noise rest on fewer" in result.notes[0]
-
-
-def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) -> None:
-    assert audited(tmp_path / "all").audited_pairs == PAIRS
-    empty = put(
-        robustness_score_lcb=None,
-        smooth_norm_lcb=None,
-        exceedance_lcb=None,
-        large_radius=(None, None),
-        certified_radius=None,
-        retrieval_radius=None,
-        caption_bound=(None, None),
-        target_decision=("budget",),
-    )
-
-    def vacuous(row: Row) -> None:
-        empty(row)
-        row.update(
-            {n: (None, None) for n in ("fcsb", "angular", "clean_reference", "fcsb_radius", "angular_radius")}
-        )
-
-    nothing = put(certified_to_clean=None, certified_to_smoothed=None, certified_cosine=None, violation=None)
-    result = audited(tmp_path / "vacuous", certificate_change=vacuous, attack_change=nothing)
-    assert (result.sound, result.audited_pairs) == (True, PAIRS - 1)
-
-
 def test_rows_from_before_references_had_names_are_the_same_question(tmp_path: Path) -> None:
     attacks = [
         outcome(i) | {"success": i == 0, "reference": "clean" if i % 2 else None} for i in range(PAIRS)
     ]
     run = make_run(tmp_path / "run", [certificate(i) for i in range(PAIRS)], attacks)
     with Query([run]) as query:
-        rates = query.sql("SELECT attack, reference, pairs, successes FROM attack_success").to_pylist()
+        rates = query.sql("SELECT attack, reference, pairs, wrong_after FROM attack_success").to_pylist()
     assert [tuple(row.values()) for row in rates] == [
         ("pgd", "clean", PAIRS, 1),
         ("worst case", "clean", PAIRS, 1),

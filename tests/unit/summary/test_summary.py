@@ -17,7 +17,8 @@ from smoothcert.datasets import UnitSpec
 from smoothcert.job import parse_job
 from smoothcert.statistics import mean_interval, share_interval
 from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
-from smoothcert.summary.summary import Mean, Share, Summary, make_mean, make_share, summarise
+from smoothcert.summary.shares import Mean, Share, make_mean, make_share
+from smoothcert.summary.summary import Summary, summarise
 
 RADII, COSINES, LABELS = (0.1, 0.30000000000000004, 1.0), (0.5, 0.8), ("one", "two", "it's")
 JOB = """
@@ -57,6 +58,7 @@ def rows(unit: str, count: int, seed: int) -> list[Row]:
             "pair_id": f"{unit}#{number}",
             "source_uri": unit,
             "captions": (),
+            "kept": None,
             "label": maybe(draw.choice(LABELS)),
             "sigma": 0.5,
             "alpha": 0.01,

@@ -4,12 +4,11 @@ import re
 import yaml
 
 from smoothcert.job import Job
+from smoothcert.summary.shares import Mean, Share
 from smoothcert.summary.summary import (
     AtCosine,
     AtRadius,
     CertifiedCosine,
-    Mean,
-    Share,
     Summary,
     TargetOutcome,
 )

@@ -216,6 +216,13 @@ _OUTCOME = (
         "theory T9",
     ),
     Column(
+        "clean_margin",
+        _NUMBER,
+        "margin of the clean image, on fresh draws: negative where the objective is reached without any attack; such a "
+        "pair is wrong before and counts for no attack. NULL in quarantined rows.",
+        nullable=True,
+    ),
+    Column(
         "margin",
         _NUMBER,
         "Distance to success on fresh draws; negative: success. NULL in quarantined rows.",

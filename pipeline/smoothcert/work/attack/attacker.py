@@ -140,7 +140,7 @@ class Attacker:
         except Exception as exc:
             raise DecodeError(f"{type(exc).__name__} while preparing the image: {exc}") from exc
         self.need_texts(pair)
-        without_bytes = Pair(pair.pair_id, pair.source_uri, None, pair.captions, pair.label, None)
+        without_bytes = replace(pair, image=None, error=None)
         return ReadyPair(without_bytes, pixels)
 
     def need_texts(self, pair: Pair) -> None:

@@ -81,6 +81,7 @@ class AttackRow:
     caption_percentile_ucb: float | None = None
     class_percentile: float | None = None
     class_percentile_ucb: float | None = None
+    clean_margin: float | None = None
     margin: float | None = None
     success: bool | None = None
     certified_to_clean: float | None = None
@@ -163,6 +164,7 @@ class AttackRowMaker:
             **_interval("cosine_to_smoothed", score.cosine_to_smoothed),
             **self._textual(score.texts),
             **self._by_rules(score.rules),
+            "clean_margin": _number(score.clean_margin),
             "margin": _number(score.margin),
             "success": score.success,
         }
