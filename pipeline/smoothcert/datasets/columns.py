@@ -31,6 +31,7 @@ class ParquetColumns:
         class_names: what integer labels stand for, where the job or the file says it.
         caption_names: what integer captions stand for, where the file says it.
         fixed: values of columns that are not in the file, but in its path.
+        kept: own columns to carry into rows.
     """
 
     image: str
@@ -40,12 +41,20 @@ class ParquetColumns:
     class_names: tuple[str, ...] = ()
     caption_names: tuple[str, ...] = ()
     fixed: Mapping[str, str | None] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
 
     @property
     def texts(self) -> list[str]:
-        """Everything in the file but the image."""
-        wanted = dict.fromkeys((self.caption, self.label, self.id))
-        return [name for name in wanted if name is not None and name not in self.fixed]
+        """Captions, labels and ids, where the file has them."""
+        return self._in_file((self.caption, self.label, self.id))
+
+    @property
+    def everything(self) -> list[str]:
+        """What a pair is made of, where the file has it."""
+        return self._in_file((self.image, self.caption, self.label, self.id, *self.kept))
+
+    def _in_file(self, names: Sequence[str | None]) -> list[str]:
+        return [name for name in dict.fromkeys(names) if name is not None and name not in self.fixed]
 
 
 def choose_columns(
@@ -89,7 +98,22 @@ def choose_columns(
             remedy="name a column with the name of one class, or set data.columns.label to null",
         )
     names = data.class_names or (() if label in fixed else _class_names(schema, label))
-    return ParquetColumns(wanted.image, wanted.caption, label, wanted.id, names, caption_names, fixed)
+    require_kept(data, known, uri)
+    return ParquetColumns(
+        wanted.image, wanted.caption, label, wanted.id, names, caption_names, fixed, tuple(data.kept)
+    )
+
+
+def require_kept(data: DataSection, known: Sequence[str], uri: str) -> None:
+    """Raise ``SourceError`` if a column of ``data.keep`` is not among the file's, or is there twice."""
+    for name in data.kept:
+        if known.count(name) != 1:
+            found = f"{known.count(name)} columns" if name in known else "no column"
+            raise SourceError(
+                f"{uri} has {found} '{name}' (data.keep){did_you_mean(name, known)}; columns: "
+                f"{', '.join(known) or 'none'}",
+                remedy="name others in data.keep, or give each column its own name",
+            )
 
 
 def require(name: str | None, option: str, known: Sequence[str], uri: str) -> None:

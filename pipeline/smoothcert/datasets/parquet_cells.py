@@ -8,9 +8,11 @@ import pyarrow as pa
 
 from smoothcert.datasets.captions import captions_from, not_utf8
 from smoothcert.datasets.columns import ParquetColumns
+from smoothcert.datasets.kept import kept_values
 from smoothcert.datasets.labels import label_from
 from smoothcert.datasets.parquet_rows import Row
 from smoothcert.errors import CaptionError, LabelError, ReadError
+from smoothcert.job import DataSection
 
 
 def cell(row: Row, column: str) -> Any:
@@ -26,6 +28,15 @@ def cell(row: Row, column: str) -> Any:
         raise not_utf8(f"column '{column}'", exc) from None
     except pa.ArrowInvalid as exc:
         raise ReadError(f"column '{column}' is damaged: {exc}", remedy="write the file again") from None
+
+
+def kept_of(row: Row, columns: ParquetColumns, data: DataSection) -> tuple[str | None, ...]:
+    """The row's own columns that the job keeps.
+
+    Raises:
+        ReadError: a value is not of its declared type.
+    """
+    return kept_values(data, lambda name: _cell_or_folder(row, columns, name))
 
 
 def captions_and_label(row: Row, columns: ParquetColumns) -> tuple[tuple[str, ...], str | None]:

@@ -15,7 +15,7 @@ from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import RowGroups
-from smoothcert.datasets.parquet_cells import captions_and_label, captions_of, cell
+from smoothcert.datasets.parquet_cells import captions_and_label, captions_of, cell, kept_of
 from smoothcert.datasets.parquet_labels import count_column, count_fixed
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
 from smoothcert.datasets.records import Pair, UnitSpec, broken_pair, pair_id
@@ -50,7 +50,7 @@ class ParquetSource(FileSource):
         """See ``Source.read``."""
         with open_parquet(unit.source_uri) as reader:
             columns = self._columns(reader, unit.source_uri)
-            for row in group_rows(reader, unit, [columns.image, *columns.texts], columns.id, only):
+            for row in group_rows(reader, unit, columns.everything, columns.id, only):
                 yield self._pair(row, unit, columns)
 
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -80,13 +80,16 @@ class ParquetSource(FileSource):
         identity = pair_id(unit.name, row.key)
         captions: tuple[str, ...] = ()
         label: str | None = None
+        kept: tuple[str | None, ...] = ()
         try:
             if row.error is not None:
                 raise row.error
+            kept = kept_of(row, columns, self.data)
             captions, label = captions_and_label(row, columns)
-            return Pair(identity, unit.source_uri, _image(row, unit, columns.image), captions, label, None)
+            image = _image(row, unit, columns.image)
+            return Pair(identity, unit.source_uri, image, captions, label, None, kept)
         except PairError as exc:
-            return broken_pair(identity, unit.source_uri, exc, captions=captions, label=label)
+            return broken_pair(identity, unit.source_uri, exc, captions=captions, label=label, kept=kept)
 
 
 def _image(row: Row, unit: UnitSpec, column: str) -> bytes:

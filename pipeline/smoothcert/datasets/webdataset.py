@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from smoothcert.datasets.captions import captions_from
 from smoothcert.datasets.files import ListedFile, open_binary, store_trouble
 from smoothcert.datasets.identity import sampled_digest
+from smoothcert.datasets.kept import kept_values
 from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
 from smoothcert.datasets.left_out import LeftOuts
@@ -125,9 +126,11 @@ class WebDatasetSource(FileSource):
     def _pair(self, stream: BinaryIO, identity: str, sample: Sample, uri: str) -> Pair:
         captions: tuple[str, ...] = ()
         label: str | None = None
+        kept: tuple[str | None, ...] = ()
         try:
             if sample.problem:
                 raise ReadError(f"sample '{sample.key}': {sample.problem}", remedy="restore the archive")
+            kept = _kept(stream, sample, uri, self.data)
             captions = _captions(stream, sample, self.data.columns)
             label = _label(stream, sample, uri, self.data)
             if sample.image is None:
@@ -135,9 +138,9 @@ class WebDatasetSource(FileSource):
                 raise ReadError(
                     f"sample '{sample.key}' has no image member{others}", remedy="use JPEG or PNG"
                 )
-            return Pair(identity, uri, member_bytes(stream, sample.image), captions, label, None)
+            return Pair(identity, uri, member_bytes(stream, sample.image), captions, label, None, kept)
         except PairError as exc:
-            return broken_pair(identity, uri, exc, captions=captions, label=label)
+            return broken_pair(identity, uri, exc, captions=captions, label=label, kept=kept)
 
 
 def _index(
@@ -190,6 +193,15 @@ def _label(stream: BinaryIO, sample: Sample, uri: str, data: DataSection) -> str
         if column in fields:
             return label_from(fields[column], f"key '{column}' in '{meta.name}'", names)
     return label_from(partition_values(uri).get(column), f"folder '{column}='", names)
+
+
+def _kept(stream: BinaryIO, sample: Sample, uri: str, data: DataSection) -> tuple[str | None, ...]:
+    """From the JSON, else the folders of the archive; a key that is in neither is nothing."""
+    if not data.keep:
+        return ()
+    meta = sample.members.get("json")
+    fields = partition_values(uri) | ({} if meta is None else _json(stream, meta, ReadError))
+    return kept_values(data, fields.get)
 
 
 def _json(stream: BinaryIO, member: Member, error: type[PairError]) -> dict[str, Any]:

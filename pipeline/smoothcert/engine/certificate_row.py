@@ -36,6 +36,7 @@ class CertificateRow(_Certified):  # type: ignore[misc]  # columns that only the
     caption: str | None
     captions: tuple[str, ...]
     label: str | None
+    kept: tuple[str | None, ...] | None = None
     status: str
     error_stage: str | None = None
     error_class: str | None = None

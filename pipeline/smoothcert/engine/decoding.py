@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class DecodeAhead:
                 continue
 
     def _decode(self, token: str, pair: Pair) -> DecodedPair:
-        without_bytes = Pair(pair.pair_id, pair.source_uri, None, pair.captions, pair.label, pair.error)
+        without_bytes = replace(pair, image=None)
         if pair.error is not None:
             return DecodedPair(token, without_bytes, None, pair.error)
         try:

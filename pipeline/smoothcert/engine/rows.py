@@ -84,6 +84,7 @@ class RowMaker:
             "caption": pair.captions[0] if pair.captions else None,
             "captions": pair.captions,
             "label": pair.label,
+            "kept": pair.kept or None,
             "sigma": self._certify.sigma,
             "alpha": self._certify.alpha,
             "input_height": self._size[0],

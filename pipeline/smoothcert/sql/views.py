@@ -1,6 +1,6 @@
 """The views that users query.
 
-certificates     one row per pair and run: schemas/certificates.v1.json
+certificates     one row per pair and run: schemas/certificates.v1.json, and the columns that data.keep names
 quarantine       the quarantined ones: where and why
 bounds           long form: run_id, pair_id, certificate, radius, cosine (NULL: nothing certified)
 units            one row per committed unit
@@ -75,7 +75,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
         for table in TABLES.values()
     }
     for table in TABLES.values():
-        rows = " UNION ALL ".join(f"SELECT * FROM {name}" for name in relations[table.name])
+        rows = " UNION ALL BY NAME ".join(f"SELECT * FROM {name}" for name in relations[table.name])
         connection.execute(
             f"CREATE VIEW {table.name} AS {_SELECTIONS.get(table.name, 'SELECT *')} FROM ({rows})"
         )
@@ -111,8 +111,21 @@ def _rows_of(connection: duckdb.DuckDBPyConnection, table: TableSchema, number: 
         connection.execute(f"CREATE TABLE IF NOT EXISTS {hidden} AS SELECT * FROM _hidden")
         connection.unregister("_hidden")
         sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
+    if table is CERTIFICATES:
+        sql = f"SELECT *{_kept_sql(run)} FROM ({sql})"
     connection.execute(f"CREATE VIEW {name} AS {sql}")
     return name
+
+
+_SQL_TYPES = {"text": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN"}
+
+
+def _kept_sql(run: OpenedRun) -> str:
+    """The own columns of the data that the run's job keeps, each by its name."""
+    return "".join(
+        f', kept[{position}]::{_SQL_TYPES[kind]} AS "{name.replace(chr(34), chr(34) * 2)}"'
+        for position, (name, kind) in enumerate(run.directory.info.job.data.kept.items(), start=1)
+    )
 
 
 def _replaced(number: int, run: OpenedRun, table: TableSchema) -> str:

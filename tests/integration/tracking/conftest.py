@@ -42,6 +42,7 @@ def row(unit: str, number: int, **changes: object) -> dict[str, object]:
         "pair_id": f"{unit}.parquet#{number}",
         "source_uri": f"{unit}.parquet",
         "captions": ("a photo",),
+        "kept": None,
         "status": "ok",
         "sigma": 0.5,
         "alpha": 0.001,

@@ -43,6 +43,7 @@ def ok_row(unit_id: str, pair_id: str, **changes: Any) -> dict[str, Any]:
         "source_uri": "data/a.parquet",
         "caption": "a cat",
         "captions": ("a cat", "a small cat"),
+        "kept": None,
         "label": None,
         "status": "ok",
         "error_stage": None,

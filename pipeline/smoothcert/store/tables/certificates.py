@@ -89,6 +89,13 @@ _IDENTITY = (
     Column("caption", _TEXT, "The first caption; NULL where there is none.", nullable=True),
     Column("captions", _TEXTS, "All captions, empty or NULL where there is none.", nullable=True),
     Column("label", _TEXT, "The class name given by the data; NULL where there is none.", nullable=True),
+    Column(
+        "kept",
+        _TEXTS,
+        "Own columns of the data, in the order of the job's data.keep; in SQL each is a column of its own name and "
+        "type, too. NULL without data.keep, and where they could not be read.",
+        nullable=True,
+    ),
     *status_columns(
         "ok: certified as far as possible. quarantined: nothing is claimed about this pair.",
         "read, decode, caption, encode or worker",
