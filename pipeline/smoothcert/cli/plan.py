@@ -54,7 +54,7 @@ def plan(
     terminal.say(
         f"encoder    {driver.encoder.name}, {driver.encoder.device.type}, {driver.encoder.dtype}",
     )
-    terminal.say(f"pairs      {made.pairs:,} in {made.files:,} files, {len(made.units):,} units")
+    terminal.say(f"pairs      {made.pairs:,} in {len(made.files):,} files, {len(made.units):,} units")
     print_data(terminal, made, full=True)
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"

@@ -168,9 +168,11 @@ def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> tuple[Found
     elif found is not None:
         chosen, others = files_in(fs, path, suffixes, recursive=recursive, told=told)
         if not chosen:
+            folders = [] if others or left_out else _folders(fs, path)
+            deeper = "name these folders or their files in data.uri" if folders and not recursive else ""
             raise SourceError(
-                f"directory '{uri}' has no {' or '.join(sorted(suffixes))} file{_instead(others, left_out)}",
-                remedy="check data.uri and data.format",
+                f"directory '{uri}' has no {' or '.join(sorted(suffixes))} file{_instead(others, left_out, folders)}",
+                remedy=deeper or "check data.uri and data.format",
             )
     elif any(mark in path for mark in MARKS):
         chosen = files_like(fs, path, told)
@@ -181,13 +183,24 @@ def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> tuple[Found
     return {_absolute(fs, each): size for each, size in chosen.items()}, left_out
 
 
-def _instead(others: Sequence[str], left_out: Sequence[tuple[str, str, str]]) -> str:
+def _folders(fs: Any, path: str) -> list[str]:
+    """Names of the folders in a folder."""
+    entries = steadily(lambda: fs.ls(path, detail=True))
+    return sorted(
+        each["name"].rstrip("/").rpartition("/")[2] for each in entries if each["type"] == "directory"
+    )
+
+
+def _instead(others: Sequence[str], left_out: Sequence[tuple[str, str, str]], folders: Sequence[str]) -> str:
     if others:
         return f", only files with suffix {', '.join(others[:8])}"
     if left_out:
         kind, path, reason = left_out[0]
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         return f", only the {kind} '{path}' ({reason}){more}"
+    if folders:
+        more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
+        return f": there are only folders in it, which hold none ({', '.join(folders[:3])}{more})"
     return ": it is empty"
 
 

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from smoothcert.datasets.ahead import map_ahead
+from smoothcert.datasets.columns import require_kept
 from smoothcert.datasets.files import ListedFile, folder_of, list_files, store_trouble
 from smoothcert.datasets.image_paths import read_image_file
-from smoothcert.datasets.image_versions import COVERED, ImageVersions
+from smoothcert.datasets.image_versions import COVERED, VersionReader
+from smoothcert.datasets.kept import kept_values
 from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Cut, FileLayout
 from smoothcert.datasets.partitions import partition_values
@@ -48,7 +50,7 @@ class ImageFolderSource(FileSource):
     - Each folder that holds images, at any depth, is what a file is to other sources. A pair's key is the image's
       name.
     - ``label=zero/`` is the class ``zero``.
-    - There are no captions.
+    - There are no captions, and ``data.keep`` knows the folders ``name=value`` of the path alone.
     - Who reads a unit lists its folder again, and refuses it where images came or went after planning.
     """
 
@@ -63,14 +65,15 @@ class ImageFolderSource(FileSource):
         """Look at the images of one folder.
 
         Raises:
-            SourceError: data.uri names some images of the folder, not the folder.
+            SourceError: a column of data.keep is not in the folder's path.
         """
         names = self._names(file.uri)
-        versions = ImageVersions(file.uri)
-        for name in names:
-            versions.add(name)
+        require_kept(self.data, list(partition_values(file.uri + "/")), file.uri)
+        reader = VersionReader(file.uri)
+        for name in names[:at_most]:
+            reader.add(name)
         layout = FolderLayout(len(names), _digest_of(names))
-        return Scan(layout, f"{layout.names_digest:016x}", images=versions.hexdigest())
+        return Scan(layout, f"{layout.names_digest:016x}", images=reader.versions)
 
     def list_files(self) -> list[ListedFile]:
         """The folders that hold images."""
@@ -102,6 +105,11 @@ class ImageFolderSource(FileSource):
         chosen = (each for each in wanted if only is None or each[0] in only)
         yield from map_ahead(lambda each: self._pair(*each, unit.source_uri), chosen)
 
+    def named_images(self, unit: UnitSpec) -> Iterator[tuple[str, str]]:
+        """See ``Source.named_images``."""
+        for name in self._names(unit.source_uri)[unit.start : unit.stop]:
+            yield pair_id(unit.name, name), name
+
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """There are none."""
         return iter(())
@@ -120,12 +128,14 @@ class ImageFolderSource(FileSource):
 
     def _pair(self, identity: str, name: str, folder: str) -> Pair:
         label = None
+        kept: tuple[str | None, ...] = ()
         try:
+            kept = kept_values(self.data, partition_values(folder + "/").get)
             label = self._label(folder)
             image = read_image_file(f"{folder}/{name}", folder)
-            return Pair(identity, folder, image, (), label, None)
+            return Pair(identity, folder, image, (), label, None, kept)
         except PairError as exc:
-            return broken_pair(identity, folder, exc, label=label)
+            return broken_pair(identity, folder, exc, label=label, kept=kept)
 
     def _label(self, folder: str) -> str | None:
         column = self.data.columns.label

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from smoothcert.datasets.ahead import map_ahead
 from smoothcert.datasets.captions import captions_from
-from smoothcert.datasets.columns import Complaint, chosen_label, image_path_complaint, require
+from smoothcert.datasets.columns import Complaint, chosen_label, image_path_complaint, require, require_kept
 from smoothcert.datasets.files import ListedFile, folder_of, open_binary, store_trouble
 from smoothcert.datasets.identity import whole_digest
 from smoothcert.datasets.image_paths import read_image_file
-from smoothcert.datasets.image_versions import COVERED, ImageVersions
+from smoothcert.datasets.image_versions import COVERED, VersionReader
+from smoothcert.datasets.kept import kept_values
 from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
 from smoothcert.datasets.left_out import LeftOuts
@@ -46,18 +47,18 @@ class ManifestSource(FileSource):
 
     def scan(self, file: ListedFile, at_most: int | None) -> Scan:
         """Check the columns and find where records begin."""
-        versions, left = ImageVersions(folder_of(file.uri)), LeftOuts()
+        images, left = VersionReader(folder_of(file.uri)), LeftOuts()
         with store_trouble(file.uri, "read the manifest"), open_binary(file.uri) as stream:
             if _is_parquet(file.uri):
                 scan = self._parquet.scan(file, at_most)
                 layout, pairs = scan.layout, min(scan.layout.pairs, at_most or scan.layout.pairs)
-                self._parquet.note_images(file, pairs, versions)
+                self._parquet.note_images(file, pairs, images)
             else:
                 table = _text_table(stream, file.uri)
-                layout = _index(table, self.data.columns, at_most, versions)
+                layout = _index(table, self.data, at_most, images)
                 for offset in sorted(table.blank):
                     left.add("line", f"{file.name}#byte {offset}", "it is blank")
-            return Scan(layout, whole_digest(stream), tuple(left), versions.hexdigest())
+            return Scan(layout, whole_digest(stream), tuple(left), images.versions)
 
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         """See ``Source.read``."""
@@ -66,6 +67,14 @@ class ManifestSource(FileSource):
             return
         rows = (row for row in _keyed_records(unit, self.data.columns) if only is None or row[0] in only)
         yield from map_ahead(lambda row: _pair(*row, unit.source_uri, self.data), rows)
+
+    def named_images(self, unit: UnitSpec) -> Iterator[tuple[str, str]]:
+        """Read the manifest alone."""
+        if _is_parquet(unit.source_uri):
+            yield from self._parquet.named_images(unit)
+            return
+        for identity, record in _keyed_records(unit, self.data.columns):
+            yield identity, str(record.fields.get(self.data.columns.image))
 
     def read_captions(self, unit: UnitSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Read the manifest alone."""
@@ -101,18 +110,28 @@ class _ParquetManifest(ParquetSource):
     def read(self, unit: UnitSpec, only: Collection[str] | None = None) -> Iterator[Pair]:
         with open_parquet(unit.source_uri) as reader:
             columns = self._columns(reader, unit.source_uri)
-            rows = group_rows(reader, unit, [columns.image, *columns.texts], columns.id, only)
+            rows = group_rows(reader, unit, columns.everything, columns.id, only)
             yield from map_ahead(lambda row: self._pair(row, unit, columns), rows)
 
-    def note_images(self, file: ListedFile, pairs: int, versions: ImageVersions) -> None:
+    def note_images(self, file: ListedFile, pairs: int, images: VersionReader) -> None:
         """Note the version of each image that the file's first pairs name."""
-        if not pairs:
-            return
-        unit = UnitSpec("", file.uri, 0, pairs, source_name=file.name)
-        with open_parquet(file.uri) as reader:
-            columns = self._columns(reader, file.uri)
-            for row in group_rows(reader, unit, [columns.image], None, None):
-                versions.add(None if row.error is not None else cell(row, columns.image))
+        if pairs:
+            for _, path in self._paths(UnitSpec("", file.uri, 0, pairs, source_name=file.name)):
+                images.add(path)
+
+    def named_images(self, unit: UnitSpec) -> Iterator[tuple[str, str]]:
+        return ((pair_id(unit.name, key), str(path)) for key, path in self._paths(unit))
+
+    def _paths(self, unit: UnitSpec) -> Iterator[tuple[str | int, object]]:
+        """Key and image path of each pair; None where it cannot be read."""
+        with open_parquet(unit.source_uri) as reader:
+            columns = self._columns(reader, unit.source_uri)
+            wanted = [columns.image, *([] if columns.id is None else [columns.id])]
+            for row in group_rows(reader, unit, wanted, columns.id, None):
+                try:
+                    yield row.key, None if row.error is not None else cell(row, columns.image)
+                except PairError:  # reading the pair tells what is wrong with it
+                    yield row.key, None
 
 
 def _is_parquet(uri: str) -> bool:
@@ -131,20 +150,21 @@ def _text_table(stream: BinaryIO, uri: str) -> TextTable:
     )
 
 
-def _index(table: TextTable, wanted: Columns, at_most: int | None, versions: ImageVersions) -> Checkpoints:
-    layout = Checkpoints()
+def _index(table: TextTable, data: DataSection, at_most: int | None, images: VersionReader) -> Checkpoints:
+    layout, wanted = Checkpoints(), data.columns
     known = [*table.columns(), *partition_values(table.uri)]
     if next(table.records(), None) is None:
         return layout
     for option in ("image", "caption", "id"):
         require(getattr(wanted, option), option, known, table.uri)
     chosen_label(wanted, known, table.uri)
+    require_kept(data, known, table.uri)
     seen: set[str] = set()
     for record in table.records():
         if wanted.id is not None:
             _check_id(record, wanted.id, seen, table.uri)
         layout.add(record.offset)
-        versions.add(record.fields.get(wanted.image))
+        images.add(record.fields.get(wanted.image))
         if layout.count == at_most:
             break
     return layout
@@ -191,9 +211,11 @@ def _keyed_records(unit: UnitSpec, columns: Columns) -> Iterator[tuple[str, Reco
 def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
     captions: tuple[str, ...] = ()
     label: str | None = None
+    kept: tuple[str | None, ...] = ()
     try:
         if record.error is not None:
             raise record.error
+        kept = kept_values(data, record.fields.get)
         captions, label = _captions_and_label(record.fields, data)
         path = record.fields.get(data.columns.image)
         if not isinstance(path, str) or not path:
@@ -201,9 +223,9 @@ def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
                 f"column '{data.columns.image}' is {path!r:.40}, not a path",
                 remedy="give the path of the image file",
             )
-        return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None)
+        return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None, kept)
     except PairError as exc:
-        return broken_pair(identity, uri, exc, captions=captions, label=label)
+        return broken_pair(identity, uri, exc, captions=captions, label=label, kept=kept)
 
 
 def _captions_and_label(fields: Fields, data: DataSection) -> tuple[tuple[str, ...], str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
+from smoothcert.datasets.image_versions import ImageVersions
 from smoothcert.errors import PairError
 
 
@@ -17,14 +18,14 @@ class SourceFile:
         name: the path below the folder that all files of the source share; part of every ``pair_id``.
         pairs: how many pairs of it belong to the source (after ``limit``).
         digest: hex digest of its content identity, the same for a copy of the file.
-        images: hex digest of the versions of the image files that it names; empty where it names none.
+        images: versions of the image files that its pairs name by path; ``None`` where images are inside.
     """
 
     uri: str
     name: str
     pairs: int
     digest: str
-    images: str = ""
+    images: ImageVersions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Pair:
         captions: one or more texts; empty when there is an error with them.
         label: the class name, if the data has one.
         error: ``ReadError`` or ``CaptionError``; such a pair becomes a quarantined row.
+        kept: own columns of the data, in the order of ``data.keep``; empty where there are none or they are not known.
     """
 
     pair_id: str
@@ -109,6 +111,7 @@ class Pair:
     captions: tuple[str, ...]
     label: str | None
     error: PairError | None
+    kept: tuple[str | None, ...] = ()
 
 
 def pair_id(name: str, key: str | int) -> str:
@@ -117,10 +120,16 @@ def pair_id(name: str, key: str | int) -> str:
 
 
 def broken_pair(
-    identity: str, uri: str, error: PairError, *, captions: tuple[str, ...] = (), label: str | None = None
+    identity: str,
+    uri: str,
+    error: PairError,
+    *,
+    captions: tuple[str, ...] = (),
+    label: str | None = None,
+    kept: tuple[str | None, ...] = (),
 ) -> Pair:
     """A pair that carries its error, as valid text and freed of the frames where it was raised."""
     message, remedy = (
         text.encode("utf-8", "backslashreplace").decode() for text in (error.message, error.remedy)
     )
-    return Pair(identity, uri, None, captions, label, type(error)(message, remedy=remedy))
+    return Pair(identity, uri, None, captions, label, type(error)(message, remedy=remedy), kept)

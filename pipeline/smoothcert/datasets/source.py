@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from smoothcert.datasets.files import ListedFile, list_files
+from smoothcert.datasets.image_versions import ImageVersions
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import FileLayout
 from smoothcert.datasets.left_out import LeftOut, LeftOuts
@@ -57,10 +58,10 @@ class Source(Protocol):
     def digest(self) -> str:
         """Hex digest of names, sizes and contents, as far as ``covers`` says; the same for a copy that keeps these."""
 
-    def images_digest(self) -> str:
-        """Hex digest of the versions of image files that the data names; empty where images are inside.
+    def named_images(self, unit: UnitSpec) -> Iterator[tuple[str, str]]:
+        """(pair_id, path) of each pair of a unit, in order, where data names images by path; nothing is read of them.
 
-        Apart from ``digest``: a mended image of a quarantined pair is no other data.
+        Their versions stand in ``SourceFile.images``, apart from ``digest``: a mended image is no other data.
         """
 
     def labels(self) -> LabelTally:
@@ -77,8 +78,8 @@ class Scan:
     layout: FileLayout
     digest: str
     left_out: tuple[LeftOut, ...] = ()
-    images: str = ""
-    """Identity of the image files that it names, where it names any."""
+    images: ImageVersions | None = None
+    """Versions of the image files that it names, where it names any."""
 
 
 class FileSource(ABC):
@@ -152,10 +153,9 @@ class FileSource(ABC):
             total.update(f"\0{file.name}\0{file.pairs}\0{file.digest}".encode())
         return total.hexdigest()
 
-    def images_digest(self) -> str:
-        """See ``Source.images_digest``."""
-        versions = [file.images for file in self.files() if file.images]
-        return hashlib.sha256("\0".join(versions).encode()).hexdigest() if versions else ""
+    def named_images(self, unit: UnitSpec) -> Iterator[tuple[str, str]]:
+        """See ``Source.named_images``; here there are none."""
+        return iter(())
 
     def labels(self) -> LabelTally:
         """See ``Source.labels``."""

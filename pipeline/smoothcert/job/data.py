@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from smoothcert.catalogue.formats import FORMATS
 from smoothcert.job.section import PositiveInt, Section
@@ -37,9 +37,15 @@ class DataSection(Section):
     ]
     uri: str | tuple[str, ...]
     """File, directory or glob, or a list of them: a path or any fsspec URL (s3://, gs://, memory://, file://)."""
+    moved_from: str | tuple[str, ...] | None = None
+    """What uri was when the run was begun, for data that was moved or copied since: the run goes on where digests,
+    names and sizes are the same."""
     columns: Columns = Columns()
     class_names: tuple[str, ...] | None = None
     """What integers in the label column stand for, from 0 on; files written by Hugging Face datasets say it."""
+    keep: tuple[str, ...] | dict[str, Literal["text", "integer", "number", "boolean"]] = ()
+    """Own columns of the data (JSON keys, folders name=value) to carry into rows, where SQL has them by name: a list of
+    names, each as text, or names with types."""
     limit: PositiveInt | None = None
     """Use only this many pairs, the first in file order."""
     max_pixels: PositiveInt = 178_956_970
@@ -49,6 +55,19 @@ class DataSection(Section):
     def has_captions(self) -> bool:
         """Whether pairs come with captions; otherwise with images and labels alone."""
         return self.columns.caption is not None and FORMATS[self.format].captions
+
+    @field_validator("keep")
+    @classmethod
+    def _each_once(cls, keep: tuple[str, ...] | dict[str, str]) -> tuple[str, ...] | dict[str, str]:
+        for number, name in enumerate(keep):
+            if name in tuple(keep)[:number]:
+                raise ValueError(f"'{name}' is listed twice; keep one")
+        return keep
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Names and types of the columns to keep."""
+        return dict(self.keep) if isinstance(self.keep, dict) else dict.fromkeys(self.keep, "text")
 
     @property
     def uris(self) -> tuple[str, ...]:

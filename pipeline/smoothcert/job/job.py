@@ -139,9 +139,11 @@ class Job(Section):
         for part in ("model", "purifier", "mapper"):  # their content counts, by the encoder's digest
             if resolved["encoder"][part] is not None:
                 resolved["encoder"][part] = without_place(resolved["encoder"][part])
+        if (moved_from := resolved["data"].pop("moved_from")) is not None:
+            resolved["data"]["uri"] = moved_from
         # older runs do not have these fields, and are the same where they say nothing
-        for section, later in (("data", "class_names"), ("encoder", "size")):
-            if resolved[section][later] is None:
+        for section, later in (("data", "class_names"), ("data", "keep"), ("encoder", "size")):
+            if not resolved[section][later]:
                 del resolved[section][later]
         return resolved
 

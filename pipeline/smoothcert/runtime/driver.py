@@ -7,26 +7,30 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
 from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
-from smoothcert.errors import JobError, PairError, RunDirectoryError, StoreError
+from smoothcert.errors import JobError, PairError, StoreError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
+from smoothcert.runtime.data_record import FILES, check_images, differing_files, keep_data, refuse_unmoved
 from smoothcert.runtime.driver_log import driver_log
 from smoothcert.runtime.executor import Executor, ExecutorReport, LocalExecutor, Monitor
 from smoothcert.runtime.metrics_file import MetricsFile
 from smoothcert.runtime.noise_pin import pin_noise
 from smoothcert.runtime.opening import Opening
 from smoothcert.runtime.plan import DATA_FILE, Plan, make_plan
-from smoothcert.runtime.results import UnitResult, UnitWriter
+from smoothcert.runtime.results import UnitResult, UnitWriter, worker_name
 from smoothcert.runtime.retry import Chosen, of_tasks, pending, retry_units
-from smoothcert.storage import join
+from smoothcert.runtime.sharing import elsewhere, still_open, tell_other_drivers
+from smoothcert.storage import Storage, join
 from smoothcert.store import CERTIFICATES, Committed, RunDirectory, RunIdentity, run_name
+from smoothcert.store.events import DRIVER
 from smoothcert.store.retry_unit import RetryUnit, chosen_pairs
+from smoothcert.store.run_directory import RUN_FILE
 from smoothcert.store.units import task_of
 from smoothcert.work.certify.pool import draw_pool
 from smoothcert.work.inputs import Inputs, load_checked, loadable_here
@@ -84,7 +88,7 @@ class Driver:
     Args:
         job: the validated job.
         encoder: the base encoder; loaded from the job when not given.
-        mending: take image files that the data names as they are now, for a retry.
+        mending: take images of quarantined pairs as they are now, for a retry.
 
     Attributes:
         asked: the job as it was given.
@@ -144,28 +148,32 @@ class Driver:
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory, created or resumed."""
-        run = RunDirectory.create_or_open(self.url, self.identity, self.plan.units)
+        plan = self.plan
+        if self.asked.data.moved_from is not None and not Storage(self.url).exists(RUN_FILE):
+            refuse_unmoved(self.url, self.identity, plan.files)
+        run = RunDirectory.create_or_open(
+            self.url, self.identity, plan.units, differing=lambda found: differing_files(found, plan.files)
+        )
         if self.inputs.pool and run.read_document(_POOL_FILE) is None:
             run.write_document(_POOL_FILE, json.dumps(self.inputs.pool).encode())
-        self._check_images(run)
+        if run.read_document(FILES) is None:
+            keep_data(run, plan.files)
+        check_images(run, self.source, plan.files, self.asked, mending=self._mending)
+        about = plan.about_data().encode()
+        if (
+            run.read_document(DATA_FILE) != about
+        ):  # mended images, or another thing that is no part of any pair
+            run.write_document(DATA_FILE, about)
         return run
 
-    def _check_images(self, run: RunDirectory) -> None:
-        """Keep what the plan says of the data; refuse a run whose image files are no longer those.
+    def _here(self, unit: UnitSpec) -> UnitSpec:
+        """A unit with its file where the job has it now: the data may have been moved since it was planned."""
+        uri = self._places.get(unit.name, unit.source_uri)
+        return unit if uri == unit.source_uri else replace(unit, source_uri=uri)
 
-        A retry is for mended images: it takes them as they are now.
-        """
-        stored = run.read_document(DATA_FILE)
-        now = self.plan.images_digest
-        changed = stored is not None and json.loads(stored).get("images", now) != now
-        if changed and not self._mending:
-            raise RunDirectoryError(
-                f"image files that the data names were changed since '{run.url}' was begun ({self.plan.covers})",
-                remedy="restore them or choose another directory (output.run); where only images of quarantined pairs "
-                f"were mended: smoothcert retry {run.url} --where true",
-            )
-        if stored is None or changed:
-            run.write_document(DATA_FILE, self.plan.about_data().encode())
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        return {file.name: file.uri for file in self.plan.files}
 
     def check(self) -> None:
         """Raise whatever can be known to be wrong with any task before any work.
@@ -204,7 +212,9 @@ class Driver:
         # what is mended for a certificate; an attack must see the image that was certified
         self._mending |= any(task.table == CERTIFICATES for task in phase.tasks)
         mine = of_tasks(again, {task.task_id for task in phase.tasks})
-        return self._run(phase, monitor, mine, lambda state: retry_units(self.run, mine, state))
+        return self._run(
+            phase, monitor, mine, lambda state: map(self._here, retry_units(self.run, mine, state))
+        )
 
     def phase(self, name: str) -> Phase:
         """The phase of this name.
@@ -223,7 +233,7 @@ class Driver:
         self, phase: Phase, committed: Committed, again: Mapping[str, tuple[str, ...]] = _NOTHING
     ) -> Iterator[UnitSpec]:
         """The units that ``work`` would run."""
-        return pending(self.run, phase.tasks, committed, again)
+        return map(self._here, pending(self.run, phase.tasks, committed, again))
 
     def _run(
         self,
@@ -260,8 +270,10 @@ class Driver:
         resumed = pairs - sum(len(unit) for unit in self.units_left(phase, state))
         books = _Books(run, monitor)
         report = ExecutorReport()
+        others = tell_other_drivers(run)
         while not report.stopped:
-            units = (unit for unit in left_of(state) if unit.unit_id not in report.failed)
+            left = (unit for unit in left_of(state) if unit.unit_id not in report.failed)
+            units = still_open(elsewhere(left) if others else left, run.commits.unit_ids)
             first = next(units, None)
             if first is None:
                 break
@@ -371,7 +383,7 @@ class _Duties:
     def split(self, unit: UnitSpec, parts: tuple[UnitSpec, ...]) -> bool:
         if isinstance(unit, RetryUnit):
             return unit.unit_id not in self._run.commits.unit_ids()
-        return self._run.commits.split(unit.unit_id, parts, worker="driver")
+        return self._run.commits.split(unit.unit_id, parts, worker=DRIVER + worker_name())
 
     def convict(self, unit: UnitSpec, error: PairError) -> UnitResult:
         task, inputs = self._tasks[task_of(unit.unit_id)], self._driver.inputs
@@ -380,7 +392,7 @@ class _Duties:
             for pair in self._driver.source.read(unit, chosen_pairs(unit))
             for row in task.quarantine(inputs, unit.unit_id, pair, error)
         ]
-        result = UnitWriter(self._run).write(task, unit, rows, 0, 0.0)
+        result = UnitWriter(self._run, DRIVER + worker_name()).write(task, unit, rows, 0, 0.0)
         if not result.done:
             self.commit(result)
         return result

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 
-from smoothcert.datasets import LabelCount, LeftOut, Source, UnitSpec
+from smoothcert.datasets import LabelCount, LeftOut, Source, SourceFile, UnitSpec
+from smoothcert.errors import JobError
 from smoothcert.job import Job
 from smoothcert.runtime.label_check import check_labels
+from smoothcert.store import CERTIFICATES
 
 DRAWS_PER_UNIT = 250_000
 """Default size of a unit: minutes of work on a GPU, small enough to lose."""
@@ -26,9 +29,8 @@ class Plan:
     Attributes:
         units: in the order of the source.
         pairs: how many they hold.
-        files: how many source files.
+        files: the source files, with the versions of the images that they name.
         data_digest: identity of the data.
-        images_digest: versions of the image files that the data names; empty where images are inside.
         covers: what of the data the digest covers, in words.
         labels: how many labels are classes of the job; None where the job has no classes, or wants no labels.
         left_out: what was seen in the data and is no part of any pair.
@@ -36,12 +38,20 @@ class Plan:
 
     units: tuple[UnitSpec, ...]
     pairs: int
-    files: int
+    files: tuple[SourceFile, ...]
     data_digest: str
-    images_digest: str
     covers: str
     labels: LabelCount | None
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def images_digest(self) -> str:
+        """Hex digest of the versions of all images that the data names by path; empty where images are inside."""
+        named = [file.images.marks for file in self.files if file.images is not None]
+        total = hashlib.sha256()
+        for marks in named:
+            total.update(marks.tobytes())
+        return total.hexdigest() if named else ""
 
     def draws(self, job: Job) -> int:
         """Draws at most: targets may stop earlier."""
@@ -65,18 +75,24 @@ def make_plan(job: Job, source: Source) -> Plan:
     """Scan the source and cut it into units.
 
     Raises:
+        JobError: a column of data.keep has the name of a column of rows.
         SourceError: the source is empty, unreadable, lacks a column, or has no label that is a class of the job.
     """
-    files = list(source.files())
+    for name in job.data.kept:
+        if name in {column.name for column in CERTIFICATES.columns}:
+            raise JobError(
+                f"data.keep: '{name}' is the name of a column that rows have already",
+                remedy="rename the column in the data, or leave it out",
+            )
+    files = tuple(source.files())
     pairs = sum(file.pairs for file in files)
     units = tuple(source.units(job.executor.pairs_per_unit or pairs_per_unit(job, pairs)))
     labels = check_labels(job, source)
     return Plan(
         units,
         pairs,
-        len(files),
+        files,
         source.digest(),
-        source.images_digest(),
         source.covers,
         labels,
         source.left_out(),

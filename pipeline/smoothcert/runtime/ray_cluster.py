@@ -84,12 +84,19 @@ class WorkerShare:
         """Why a worker may wait for a place, for a log line or an error."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         fits = [n for n in nodes if n.get("CPU", 0.0) >= self.cpus and n.get("GPU", 0.0) >= self.gpus]
-        has = "; ".join(f"{n.get('CPU', 0.0):g} CPUs and {n.get('GPU', 0.0):g} GPUs" for n in nodes[:8])
-        why = "no node has that much free at the moment" if fits else "no node is large enough"
-        return (
-            f"a worker needs {self.cpus:g} CPUs and {self.gpus:g} GPUs (executor.cpus_per_worker, "
-            f"executor.gpus_per_worker); nodes have {has or 'nothing'}: {why}"
-        )
+        has = "; ".join(_resources(n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in nodes[:8])
+        needs = _resources(self.cpus, self.gpus)
+        why = f"no node has {needs} free" if fits else f"no node is that large: nodes have {has or 'nothing'}"
+        return f"a worker needs {needs} (executor.cpus_per_worker, executor.gpus_per_worker), and {why}"
+
+
+def _resources(cpus: float, gpus: float) -> str:
+    parts = [
+        f"{count:g} {kind}{'' if count == 1 else 's'}"
+        for count, kind in ((cpus, "CPU"), (gpus, "GPU"))
+        if count
+    ]
+    return " and ".join(parts) or "no CPU"
 
 
 def end_process(place: tuple[str, int]) -> None:

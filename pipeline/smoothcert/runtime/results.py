@@ -31,7 +31,7 @@ class UnitResult:
 
 
 def worker_name() -> str:
-    """Who works here: host and process."""
+    """Who works here, where nobody gave it another name: host and process."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -40,11 +40,12 @@ class UnitWriter:
 
     Args:
         run: the run directory.
+        worker: who writes them; by default this process.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, worker: str = "") -> None:
         self._run = run
-        self._worker = worker_name()
+        self._worker = worker or worker_name()
 
     def write(
         self,

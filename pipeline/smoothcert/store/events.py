@@ -45,7 +45,7 @@ class EventLog:
 
     def __init__(self, storage: Storage, worker: str, *, every_s: float = _EVERY_S) -> None:
         self._worker = worker
-        file = f"{WORKERS}/{worker.replace(':', '-').replace('/', '-')}-{uuid.uuid4().hex[:6]}.jsonl"
+        file = f"{WORKERS}/{_in_file_name(worker)}-{uuid.uuid4().hex[:6]}.jsonl"
         self._count = 0
         self._troubles: deque[tuple[int, str]] = deque(maxlen=_KEPT_TROUBLES)
         self._lines: deque[tuple[int, str]] = deque(maxlen=_KEPT_LINES)
@@ -123,9 +123,15 @@ class WorkerState:
         return f"{self.worker}  {state}, {self.units_done:,} units done, {len(self.units)} in flight"
 
 
-def read_workers(storage: Storage, *, now: float) -> tuple[WorkerState, ...]:
+def _in_file_name(worker: str) -> str:
+    return worker.replace(":", "-").replace("/", "-")
+
+
+def read_workers(storage: Storage, *, now: float, drivers_only: bool = False) -> tuple[WorkerState, ...]:
     """The last state of every worker, and of every driver, that wrote into the run."""
-    files = [f"{WORKERS}/{name}" for name in storage.names(WORKERS) if name.endswith(".jsonl")]
+    begins = _in_file_name(DRIVER) if drivers_only else ""
+    names = storage.names(WORKERS)
+    files = [f"{WORKERS}/{name}" for name in names if name.endswith(".jsonl") and name.startswith(begins)]
     logs = [lines for _, data in storage.read_many(files) if (lines := _lines(data))]
     lost = {line["lost"]: line["time"] for lines in logs for line in lines if "lost" in line}
     states = (_state(lines, now, lost) for lines in logs)

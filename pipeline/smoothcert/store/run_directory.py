@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -62,7 +62,11 @@ class RunDirectory:
 
     @classmethod
     def create_or_open(
-        cls, url: str | os.PathLike[str], identity: RunIdentity, units: Iterable[UnitSpec]
+        cls,
+        url: str | os.PathLike[str],
+        identity: RunIdentity,
+        units: Iterable[UnitSpec],
+        differing: Callable[[RunDirectory], Sequence[str]] | None = None,
     ) -> RunDirectory:
         """Open the run of this identity, creating the directory where there is none.
 
@@ -70,6 +74,7 @@ class RunDirectory:
             url: local path or fsspec URL of the directory.
             identity: what determines the run's numbers.
             units: the plan; used up only when a directory is created.
+            differing: says of a run whose data has another digest what differs, one line each.
 
         Raises:
             RunDirectoryError: the directory holds a run of another identity (the text says what differs), or
@@ -82,10 +87,15 @@ class RunDirectory:
             run = cls._create(storage, identity, units)
         differences = run.info.differences(identity)
         if differences:
+            if differing is not None and run.info.data_digest != identity.data_digest:
+                differences += differing(run)
+            remedy = "choose another directory (output.run), or undo these changes in the job"
+            if run.info.is_elsewhere(identity):
+                remedy += f"; if this is the same data in another place: data.moved_from: {run.info.place}"
             raise RunDirectoryError(
                 f"'{storage.url}' belongs to a different job; the differences are:\n  "
                 + "\n  ".join(differences),
-                remedy="choose another directory (output.run), or undo these changes in the job",
+                remedy=remedy,
             )
         if not storage.exists(JOB_FILE):
             storage.replace(JOB_FILE, run.info.job.to_yaml().encode())

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, fingerprint
+from smoothcert.job.naming import variant
 from smoothcert.job.section import STORED
 from smoothcert.redaction import redact
 from smoothcert.store.tables.registry import TABLES
@@ -201,6 +202,23 @@ class RunInfo:
                 lines.append(f"{what}: {old[:16]} here, {new[:16]} now")
         return lines or ["credentials in URLs, or a field that this version of smoothcert added"]
 
+    @property
+    def place(self) -> str:
+        """Where the data was when the run was begun, as a value of ``data.moved_from``."""
+        data = self.job.science()["data"]
+        return json.dumps(data["uri"], ensure_ascii=False)
+
+    def is_elsewhere(self, identity: RunIdentity) -> bool:
+        """Whether another identity differs in the place of its data alone, as far as digests tell."""
+        moved = identity.job.data.model_copy(update={"moved_from": self.job.data.uri})
+        there = RunIdentity(
+            identity.job.model_copy(update={"data": moved}),
+            identity.data_digest,
+            identity.encoder_digest,
+            identity.code_version,
+        )
+        return there.fingerprint == self.fingerprint != identity.fingerprint
+
 
 _ABSENT = object()
 
@@ -216,8 +234,8 @@ def changed_fields(first: Job, second: Job) -> list[tuple[str, str, str]]:
 
 
 def run_name(identity: RunIdentity) -> str:
-    """Name of the run directory where the job gives none: the job's name and the head of its fingerprint."""
-    return f"{identity.job.name}-{identity.fingerprint[:8]}"
+    """Name of the run directory where the job gives none: the job's, what varies, and the head of its fingerprint."""
+    return f"{identity.job.name}-{variant(identity.job)}-{identity.fingerprint[:8]}"
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 
+def marks(source):
+    return [file.images.marks for file in source.files()]
+
+
+def sizes(source):
+    return [file.images.sizes.tolist() for file in source.files()]
+
+
 @pytest.fixture(params=["csv", "jsonl", "parquet"])
 def manifest(request, tmp_path):
     for name in ("a", "b", "c"):
@@ -39,17 +47,17 @@ def change_time(path):
     ],
 )
 def test_changes_on_a_disk(manifest, source, change, differs):
-    before = source("manifest", str(manifest)).images_digest()
+    before = marks(source("manifest", str(manifest)))
     change(manifest.parent)
-    assert (source("manifest", str(manifest)).images_digest() != before) == differs
+    assert (marks(source("manifest", str(manifest))) != before) == differs
 
 
 def test_a_limit_looks_at_its_own_images_alone(manifest, source):
-    before = source("manifest", str(manifest), limit=1).images_digest()
+    before = marks(source("manifest", str(manifest), limit=1))
     (manifest.parent / "b.png").write_bytes(b"other")
-    assert source("manifest", str(manifest), limit=1).images_digest() == before
+    assert marks(source("manifest", str(manifest), limit=1)) == before
     (manifest.parent / "a.png").write_bytes(b"other")
-    assert source("manifest", str(manifest), limit=1).images_digest() != before
+    assert marks(source("manifest", str(manifest), limit=1)) != before
 
 
 def test_changes_in_a_store_cost_one_listing_a_folder(put, source, monkeypatch):
@@ -67,11 +75,36 @@ def test_changes_in_a_store_cost_one_listing_a_folder(put, source, monkeypatch):
         return listing(self, path, *args, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "ls", noted)
-    before = source("manifest", uri).images_digest()
+    before = marks(source("manifest", uri))
     assert listed.count("/versions/images") == 1
-    assert source("manifest", uri).images_digest() == before
+    assert marks(source("manifest", uri)) == before
     put("memory://versions/images/7.png", b"longer")
-    assert source("manifest", uri).images_digest() != before
+    assert marks(source("manifest", uri)) != before
+
+
+def test_sizes_and_names_are_those_of_the_images(manifest, source):
+    read = source("manifest", str(manifest))
+    assert sizes(read) == [[1, 1, -1]]
+    (unit,) = read.units(10)
+    assert list(read.named_images(unit)) == [
+        (f"{manifest.name}#{i}", f"{name}.png") for i, name in enumerate(("a", "b", "gone"))
+    ]
+
+
+def test_what_a_copy_may_change(manifest, source):
+    (before,) = (file.images for file in source("manifest", str(manifest)).files())
+    change_time(manifest.parent / "a.png")
+    (manifest.parent / "b.png").write_bytes(b"longer")
+    (manifest.parent / "gone.png").write_bytes(b"back")
+    (now,) = (file.images for file in source("manifest", str(manifest)).files())
+    assert before.changed(now, moved=False) == [0, 1, 2]
+    assert before.changed(now, moved=True) == [1, 2]
+
+
+def test_an_unreadable_path_is_a_pair_without_version(tmp_path, source):
+    paths = pa.array([b"a.png", b"\xff\xfe"]).view(pa.string())
+    pq.write_table(pa.table({"image": paths, "caption": ["a", "b"]}), tmp_path / "m.parquet")
+    assert sizes(source("manifest", str(tmp_path / "m.parquet"))) == [[-1, -1]]
 
 
 def test_it_says_what_is_covered(source):

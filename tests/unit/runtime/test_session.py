@@ -380,7 +380,7 @@ def test_other_weights_than_the_run_was_planned_with_are_refused(driver):
 
 def test_draws_and_units_of_a_plan(driver):
     plan = driver.plan
-    assert (plan.pairs, plan.files, len(plan.units)) == (40, 2, 4)
+    assert (plan.pairs, len(plan.files), len(plan.units)) == (40, 2, 4)
     assert plan.draws(driver.job) == 40 * 15
     covered = Counter((unit.source_uri, i) for unit in plan.units for i in range(unit.start, unit.stop))
     assert len(covered) == 40 and set(covered.values()) == {1}

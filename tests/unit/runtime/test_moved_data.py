@@ -1,0 +1,112 @@
+"""A run goes on with the same data in another place, once the job says so; other data is refused, file by file."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from smoothcert.datasets import load_digits_pairs, write_demo_data
+from smoothcert.errors import RunDirectoryError
+from smoothcert.job import Job, parse_job
+from smoothcert.runtime.driver import Driver
+from smoothcert.runtime.executor import Monitor
+from smoothcert.sql import Query
+
+JOB = """
+name: moved
+data: {{format: {format}, uri: "{uri}", limit: 12}}
+encoder: {{model: "bundled:digits-clip", threads: 1}}
+certify: {{sigma: 0.25, max_draws: 20, radii: [0.1]}}
+output: {{runs: "{runs}"}}
+executor: {{pairs_per_unit: 2, units_in_flight: 1}}
+tracking: {{enabled: false}}
+"""
+
+
+def job_of(format: str, uri: Path, runs: Path, **data: str) -> Job:
+    changes = [f"data.{name}={value}" for name, value in data.items()]
+    return parse_job(JOB.format(format=format, uri=uri, runs=runs), changes)
+
+
+def work(job: Job, *, half: bool = False) -> Driver:
+    driver = Driver(job)
+    stop = threading.Event()
+    driver.work("certification", Monitor(lambda result: stop.set() if half else None, stop=stop))
+    return driver
+
+
+def manifest(folder: Path) -> Path:
+    folder.mkdir()
+    for number, (image, _, _) in zip(range(12), load_digits_pairs("test"), strict=False):
+        image.save(folder / f"{number}.png")
+    (folder / "m.csv").write_text("image,caption\n" + "".join(f"{i}.png,a digit\n" for i in range(12)))
+    return folder
+
+
+def test_a_half_done_run_is_finished_with_the_copy(tmp_path: Path) -> None:
+    write_demo_data(str(tmp_path / "old"), format="webdataset")
+    first = work(job_of("webdataset", tmp_path / "old", tmp_path / "runs"), half=True)
+    done = first.run.commits.unit_ids()
+    assert 0 < len(done) < len(first.plan.units)
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = job_of("webdataset", tmp_path / "new", tmp_path / "runs", moved_from=str(tmp_path / "old"))
+    second = work(moved)
+    assert second.url == first.url and list(second.run.pending()) == []
+    with Query([second.run]) as query:
+        rows = query.sql("SELECT status, source_uri FROM certificates").to_pylist()
+    assert len(rows) == 12 and {row["status"] for row in rows} == {"ok"}
+    assert {Path(row["source_uri"]).parent.name for row in rows} == {"old", "new"}
+
+
+def test_without_a_word_it_is_another_run_and_the_error_says_the_word(tmp_path: Path) -> None:
+    write_demo_data(str(tmp_path / "old"), format="parquet")
+    first = work(job_of("parquet", tmp_path / "old", tmp_path / "runs"))
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    plain = job_of("parquet", tmp_path / "new", tmp_path / "runs")
+    assert Driver(plain).url != first.url
+    name = first.url.rpartition("/")[2]
+    there = plain.model_copy(update={"output": plain.output.model_copy(update={"run": name})})
+    with pytest.raises(RunDirectoryError, match=f'data.moved_from: "{tmp_path}/old"'):
+        _ = Driver(there).run
+
+
+def test_other_data_is_refused_and_the_file_named(tmp_path: Path) -> None:
+    write_demo_data(str(tmp_path / "old"), format="parquet")
+    work(job_of("parquet", tmp_path / "old", tmp_path / "runs"))
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    (file, *_) = sorted((tmp_path / "new").glob("*.parquet"))
+    file.rename(file.with_name("renamed.parquet"))
+    moved = job_of("parquet", tmp_path / "new", tmp_path / "runs", moved_from=str(tmp_path / "old"))
+    with pytest.raises(RunDirectoryError, match=f"'{file.name}' is gone"):
+        _ = Driver(moved).run
+    assert len(list((tmp_path / "runs").iterdir())) == 1, "no new run was begun"
+
+
+def test_where_there_was_no_such_run_nothing_is_begun(tmp_path: Path) -> None:
+    write_demo_data(str(tmp_path / "new"), format="parquet")
+    moved = job_of("parquet", tmp_path / "new", tmp_path / "runs", moved_from="/elsewhere")
+    with pytest.raises(RunDirectoryError, match="holds no run of this job"):
+        _ = Driver(moved).run
+    assert not (tmp_path / "runs").exists()
+
+
+def test_images_named_by_path_may_have_other_times_there_but_no_other_sizes(tmp_path: Path) -> None:
+    old = manifest(tmp_path / "old")
+    job = job_of("manifest", old / "m.csv", tmp_path / "runs")
+    work(job)
+    shutil.copytree(old, tmp_path / "new")
+    for image in (tmp_path / "new").glob("*.png"):
+        os.utime(image, (1, 1))
+    there = job_of("manifest", tmp_path / "new" / "m.csv", tmp_path / "runs", moved_from=str(old / "m.csv"))
+    assert list(work(there).run.pending()) == []
+    os.utime(tmp_path / "new" / "3.png", (2, 2))  # once it goes on there, times count again
+    with pytest.raises(RunDirectoryError, match=r"3\.png"):
+        _ = Driver(there).run
+
+    shutil.copytree(old, tmp_path / "cut")
+    (tmp_path / "cut" / "7.png").write_bytes((old / "7.png").read_bytes()[:-1])
+    cut = job_of("manifest", tmp_path / "cut" / "m.csv", tmp_path / "runs", moved_from=str(old / "m.csv"))
+    with pytest.raises(RunDirectoryError, match=r"the image 7\.png"):
+        _ = Driver(cut).run
