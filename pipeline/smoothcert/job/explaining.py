@@ -29,9 +29,10 @@ def explain(error: ValidationError, origin: str) -> JobError:
         message = _in_words_of_yaml(item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
             known = _known_fields(item["loc"][:-1])
-            lines.append(
-                f"{where}: unknown key{did_you_mean(str(item['loc'][-1]), known)}; known: {', '.join(known)}"
-            )
+            key = str(item["loc"][-1])
+            place = next(iter(_places(key)), "") if key not in known else ""
+            hint = f" (did you mean '{place}'?)" if place else did_you_mean(key, known)
+            lines.append(f"{where}: unknown key{hint}; known: {', '.join(known)}")
         elif item["type"] == "missing":
             lines.append(f"{where}: missing; add it")
         elif item["type"] == "too_short":
@@ -71,6 +72,16 @@ def _place(location: Sequence[str | int]) -> Iterator[str | int]:
             model = _section_in(field.annotation) if field is not None else None
             kinds = set(get_args(field.annotation)) - {type(None)} if field is not None else set()
             several = model is None and len(kinds) > 1
+
+
+def _places(key: str, model: type[Section] = Job, above: str = "") -> Iterator[str]:
+    """Where in a job a key of this name is, by dotted name; those that are less deep come first."""
+    if key in model.model_fields:
+        yield f"{above}{key}"
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from _places(key, inner, f"{above}{name}.")
 
 
 def _known_fields(location: Sequence[str | int]) -> list[str]:

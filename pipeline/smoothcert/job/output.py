@@ -18,7 +18,8 @@ class OutputSection(Section):
     runs: str = "runs"
     """Directory (any fsspec URL) that holds run directories."""
     run: str | None = None
-    """Name of the run directory, one folder below runs; default is the job's name and the head of its fingerprint."""
+    """Name of the run directory, one folder below runs; default is the job's name with sigma, encoder and defence, and
+    the head of its fingerprint."""
     metrics: str | None = None
     """Prometheus text file that is kept up to date during a run, a path or URL, e.g. in the folder of the node
     exporter's textfile collector; default metrics.prom in the run directory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.store.run_info import RunInfo
 
 
@@ -21,6 +21,7 @@ class Claim:
         radius: l2 radius in [0,1] pixels.
         cosine: the cosine that must hold; ``None`` for predictions and ranks.
         condition: SQL, true exactly for rows that are certified.
+        right: SQL, true for rows whose prediction is right, where the claim is about a prediction; else empty.
     """
 
     kind: str
@@ -29,6 +30,10 @@ class Claim:
     radius: float
     cosine: float | None
     condition: str
+    right: str = ""
+
+
+_RIGHT = "predicted_label = label"
 
 
 def claims(info: RunInfo) -> list[Claim]:
@@ -45,6 +50,7 @@ def _targets(info: RunInfo) -> Iterator[Claim]:
             target.radius,
             target.cosine,
             f"target_decision[{position}] = 'certified'",
+            _RIGHT if of_name(target.certificate).right_figure else "",
         )
 
 
@@ -61,4 +67,5 @@ def _grid(info: RunInfo) -> Iterator[Claim]:
         if certificate.radius is not None and (not section or getattr(info.job, section) is not None):
             for radius in certify.radii:
                 held = f"{certificate.radius.column} >= {radius!r}::DOUBLE"
-                yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held)
+                right = _RIGHT if certificate.right_figure else ""
+                yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held, right)

@@ -58,6 +58,8 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
     for kind, remedy in _REMEDIES:
         if isinstance(error, kind):
             return remedy
+    if isinstance(error, duckdb.BinderException) and "ambiguous" in message.lower():
+        return "several of the views have this column: write which is meant, e.g. " + _qualified(message)
     if isinstance(error, duckdb.BinderException) and "column" in message.lower():
         return _columns(message, text, connection)
     if isinstance(error, duckdb.CatalogException) and "function" in message.lower():
@@ -75,6 +77,12 @@ _REMEDIES: tuple[tuple[type[duckdb.Error], str], ...] = (
     (duckdb.ParserException, "check the SQL where the arrow points"),
     (duckdb.IOException, "a committed file cannot be read: check the run directory and the store"),
 )
+
+
+def _qualified(message: str) -> str:
+    """The first way out that DuckDB offers for an ambiguous name."""
+    found = re.search(r'use: "([^"]+)"', message)
+    return found[1] if found else "certificates.pair_id"
 
 
 def _columns(message: str, text: str, connection: duckdb.DuckDBPyConnection) -> str:

@@ -4,6 +4,10 @@ A quarantined pair counts as one that does not hold. The interval is for the sha
 pairs were drawn from (95%, exact binomial); while the run still goes on it is one that holds at every
 moment. Each row's certificate is wrong with probability at most alpha, so at most alpha times the pairs are
 certified falsely on average, and never more than are certified.
+
+Of claims about a prediction, ``right_and_certified`` counts the pairs whose predicted class is also their label, and
+``certified_accuracy`` is their share of the pairs whose label is a class of the job (``labelled``), as in the summary;
+both are NULL for other claims.
 """
 
 from __future__ import annotations
@@ -43,10 +47,14 @@ def create_share_view(
                     "finished": finished,
                 }
             )
-        counts = ", ".join(f"coalesce(count_if({claim.condition}), 0)::BIGINT" for claim in listed)
+        counts = ", ".join(_count(claim.condition) for claim in listed)
+        right = ", ".join(
+            _count(f"{claim.right} AND {claim.condition}") if claim.right else "NULL" for claim in listed
+        )
         # all claims in one pass over the rows
         counted.append(
-            f"SELECT '{info.run_id}' AS run_id, count(*) AS pairs, [{counts}] AS counts FROM {relation}"
+            f"SELECT '{info.run_id}' AS run_id, count(*) AS pairs, [{counts}] AS counts, "
+            f"[{right}]::BIGINT[] AS both_hold, {_count(_labelled(info))} AS labelled FROM {relation}"
         )
     connection.register("_claims", pa.Table.from_pylist(rows, schema=_CLAIMS))
     connection.execute(f"CREATE TABLE {schema}.claims AS SELECT * FROM _claims")
@@ -61,11 +69,26 @@ def create_share_view(
                share_low(certified, n.pairs, c.finished::INTEGER) AS share_low,
                share_high(certified, n.pairs, c.finished::INTEGER) AS share_high,
                CASE WHEN c.finished THEN 'exact' ELSE 'anytime' END AS interval,
+               n.both_hold[c.position] AS right_and_certified,
+               CASE WHEN right_and_certified IS NOT NULL THEN n.labelled END AS labelled,
+               right_and_certified / nullif(n.labelled, 0) AS certified_accuracy,
                least(c.alpha * n.pairs, certified) AS expected_false_certificates
         FROM {schema}.claims c JOIN counted n USING (run_id)
         ORDER BY c.run_id, c.position
         """
     )
+
+
+def _count(condition: str) -> str:
+    return f"coalesce(count_if({condition}), 0)::BIGINT"
+
+
+def _labelled(info: RunInfo) -> str:
+    """Ok rows whose label is a class of the job: what accuracy is out of."""
+    if info.job.zero_shot is None:
+        return "false"
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in info.job.zero_shot.labels)
+    return f"status = 'ok' AND label IN ({names})"
 
 
 _CLAIMS = pa.schema(
