@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -75,6 +76,6 @@ def _show(result: pa.Table, format: OutputFormat) -> None:
             "--format parquet is no text for a terminal", remedy="name a file: --output result.parquet"
         )
     text = io.BytesIO()
-    write_result(result, format.value, text)
+    write_result(result, format.value, text, width=shutil.get_terminal_size().columns)
     # carriage returns end the lines of CSV
     sys.stdout.write(printable(text.getvalue().decode().replace("\r\n", "\n")))

@@ -70,10 +70,19 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
             f"target {target.name}: certified {target.certified.count:,}, refuted {target.refuted.count:,}, "
             f"undecided {target.budget.count:,}",
         )
+    if summary.targets:
+        terminal.say(_WHY_TARGETS)
     terminal.say(
         f"Each certificate is wrong with probability at most {summary.alpha:g}; expect at most "
         f"{summary.expected_false_certificates:.2g} wrong among these {summary.ok:,} pairs.",
     )
+
+
+_WHY_TARGETS = (
+    "A target is one statement, tested after every draw at the whole alpha; a column holds at every radius at once, "
+    "its bounds share alpha and look more seldom. So a target may certify more pairs than the column at its radius, or "
+    "fewer where drawing stopped undecided."
+)
 
 
 def _print_next(terminal: Terminal, url: str, *, classes: bool) -> None:

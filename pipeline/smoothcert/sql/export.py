@@ -20,9 +20,14 @@ from smoothcert.printable import printable
 from smoothcert.storage.foreign_errors import translate
 
 _BATCH_ROWS = 8192
+_GAP = "  "
+_LEAST_WIDTH = 8
+"""Columns cut to less than this say nothing: then each gets a line of its own."""
 
 
-def write_result(table: pa.Table, format: str, target: BinaryIO | str | os.PathLike[str]) -> None:
+def write_result(
+    table: pa.Table, format: str, target: BinaryIO | str | os.PathLike[str], *, width: int | None = None
+) -> None:
     """Write a query's result.
 
     Args:
@@ -32,6 +37,8 @@ def write_result(table: pa.Table, format: str, target: BinaryIO | str | os.PathL
             which JSON lacks, as null.
             ``parquet``: one file.
         target: a binary stream, or a path.
+        width: columns of the terminal that a ``table`` has to fit into: too wide cells are cut, and of many columns
+            each gets a line of its own. Without it nothing is cut.
 
     Raises:
         QueryError: there is no such format.
@@ -43,7 +50,10 @@ def write_result(table: pa.Table, format: str, target: BinaryIO | str | os.PathL
             remedy="use " + ", ".join(_WRITERS),
         )
     with _stream(target) as stream:
-        _WRITERS[format](table, stream)
+        if format == "table" and width is not None:
+            _write_fitting(table, stream, width)
+        else:
+            _WRITERS[format](table, stream)
         stream.flush()
 
 
@@ -145,23 +155,77 @@ def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
 
 
 def _write_table(table: pa.Table, stream: BinaryIO) -> None:
-    cells = [[_cell(value) for value in row] for row in _rows(table)]
-    right = [_is_number(field.type) for field in table.schema]
-    names = [_cell(name) for name in table.column_names]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    names, cells = _texts(table)
+    _write_grid(table, names, cells, _widths(names, cells), stream)
 
-    def line(row: list[str]) -> str:
+
+def _write_fitting(table: pa.Table, stream: BinaryIO, width: int) -> None:
+    """The table in lines of at most ``width``."""
+    names, cells = _texts(table)
+    widths = _fit(_widths(names, cells), width)
+    if widths is not None:
+        if any(len(cell) > limit for row in [names, *cells] for cell, limit in zip(row, widths, strict=True)):
+            cells = [[_cut(cell, limit) for cell, limit in zip(row, widths, strict=True)] for row in cells]
+            names = [_cut(name, limit) for name, limit in zip(names, widths, strict=True)]
+        _write_grid(table, names, cells, widths, stream)
+        return
+    longest = max(map(len, names))
+    for number, row in enumerate(cells, start=1):
+        stream.write(f"-- row {number} {'-' * max(0, min(width, 40) - 8 - len(str(number)))}\n".encode())
+        for name, cell in zip(names, row, strict=True):
+            stream.write(
+                (f"{name.ljust(longest)}  {_cut(cell, max(width - longest - 2, 8))}".rstrip() + "\n").encode()
+            )
+    stream.write(_row_count(table))
+
+
+def _fit(widths: list[int], width: int) -> list[int] | None:
+    """Widths of columns that fit together, the widest cut first; None where too little would be left of them."""
+    room = width - len(_GAP) * (len(widths) - 1)
+    if sum(widths) <= room:
+        return widths
+    low, high = 0, max(widths)
+    while low < high:  # the largest width that no column may pass
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if sum(min(each, middle) for each in widths) <= room else (low, middle - 1)
+    return [min(each, low) for each in widths] if low >= _LEAST_WIDTH else None
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _texts(table: pa.Table) -> tuple[list[str], list[list[str]]]:
+    return [_cell(name) for name in table.column_names], [
+        [_cell(value) for value in row] for row in _rows(table)
+    ]
+
+
+def _widths(names: list[str], cells: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+
+
+def _write_grid(
+    table: pa.Table, names: list[str], cells: list[list[str]], widths: list[int], stream: BinaryIO
+) -> None:
+    right = [_is_number(field.type) for field in table.schema]
+
+    def line(row: list[str]) -> bytes:
         padded = [
             text.rjust(width) if number else text.ljust(width)
             for text, width, number in zip(row, widths, right, strict=True)
         ]
-        return "  ".join(padded).rstrip() + "\n"
+        return (_GAP.join(padded).rstrip() + "\n").encode()
 
-    stream.write(line(names).encode())
-    stream.write(line(["-" * width for width in widths]).encode())
+    stream.write(line(names))
+    stream.write(line(["-" * width for width in widths]))
     for row in cells:
-        stream.write(line(row).encode())
-    stream.write(f"({table.num_rows} row{'' if table.num_rows == 1 else 's'})\n".encode())
+        stream.write(line(row))
+    stream.write(_row_count(table))
+
+
+def _row_count(table: pa.Table) -> bytes:
+    return f"({table.num_rows} row{'' if table.num_rows == 1 else 's'})\n".encode()
 
 
 def _cell(value: Any) -> str:

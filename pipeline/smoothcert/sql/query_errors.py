@@ -81,7 +81,7 @@ _REMEDIES: tuple[tuple[type[duckdb.Error], str], ...] = (
 
 def _qualified(message: str) -> str:
     """The first way out that DuckDB offers for an ambiguous name."""
-    found = re.search(r'use: "([^"]+)"', message)
+    found = re.search(r"""use: ["']([^"']+)["']""", message)
     return found[1] if found else "certificates.pair_id"
 
 

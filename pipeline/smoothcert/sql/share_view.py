@@ -6,8 +6,8 @@ moment. Each row's certificate is wrong with probability at most alpha, so at mo
 certified falsely on average, and never more than are certified.
 
 Of claims about a prediction, ``right_and_certified`` counts the pairs whose predicted class is also their label, and
-``certified_accuracy`` is their share of the pairs whose label is a class of the job (``labelled``), as in the summary;
-both are NULL for other claims.
+``certified_accuracy`` is their share of the pairs whose label is a class of the job (``labelled``; quarantined ones
+count, the summary leaves them out). All three are NULL for other claims.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from smoothcert.sql.claims import claims
+from smoothcert.sql.measures import label_is_known
 from smoothcert.store.run_info import RunInfo
 
 
@@ -54,7 +55,7 @@ def create_share_view(
         # all claims in one pass over the rows
         counted.append(
             f"SELECT '{info.run_id}' AS run_id, count(*) AS pairs, [{counts}] AS counts, "
-            f"[{right}]::BIGINT[] AS both_hold, {_count(_labelled(info))} AS labelled FROM {relation}"
+            f"[{right}]::BIGINT[] AS both_hold, {_count(label_is_known(info.job))} AS labelled FROM {relation}"
         )
     connection.register("_claims", pa.Table.from_pylist(rows, schema=_CLAIMS))
     connection.execute(f"CREATE TABLE {schema}.claims AS SELECT * FROM _claims")
@@ -81,14 +82,6 @@ def create_share_view(
 
 def _count(condition: str) -> str:
     return f"coalesce(count_if({condition}), 0)::BIGINT"
-
-
-def _labelled(info: RunInfo) -> str:
-    """Ok rows whose label is a class of the job: what accuracy is out of."""
-    if info.job.zero_shot is None:
-        return "false"
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in info.job.zero_shot.labels)
-    return f"status = 'ok' AND label IN ({names})"
 
 
 _CLAIMS = pa.schema(

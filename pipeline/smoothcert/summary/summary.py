@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
-from smoothcert.job import Job
+from smoothcert.job import Job, Target
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
@@ -37,6 +37,8 @@ SUMMARY_VERSION = 2
 """2: ``radii`` have figures by certificate and ``metrics`` all others; 1 had a field for each."""
 _SHOWN = "angular"
 """The certificate whose cosines the table shows."""
+_TARGET_COLUMNS = {"class": "class certified", "retrieval": "caption in top k"}
+"""The column of the table that a target stands in, by its certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ class TargetOutcome:
     refuted: Share
     budget: Share
     expected_false_certificates: float
+    certificate: str = ""
+    radius: float = 0.0
+    cosine: float | None = None
+
+    @property
+    def column(self) -> str:
+        """The column of the summary's table that is about the same."""
+        if self.certificate == _SHOWN:
+            return f"cosine >= {self.cosine:g}"
+        return _TARGET_COLUMNS.get(self.certificate, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +184,16 @@ class Summary:
         columns.append(("mean cosine", [_mean(found.mean, found.vacuous) for found in closest]))
         if "retrieval_accuracy" in self.metrics:
             columns.append(("caption in top k", self._unchanged("certified_retrieval")))
-        rows = zip(*(cells for _, cells in columns), strict=True)
-        return tuple(name for name, _ in columns), tuple(rows)
+        names = tuple(name for name, _ in columns)
+        rows = [tuple(row) for row in zip(*(cells for _, cells in columns), strict=True)]
+        return names, (*rows, *self._target_rows(names))
+
+    def _target_rows(self, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        """A row for each target that a column is about: what its own test certified."""
+        for target in self.targets:
+            if target.column in names:
+                cells = {"radius": f"{target.radius:g} target", target.column: _percent(target.certified)}
+                yield tuple(cells.get(name, "") for name in names)
 
     def _unchanged(self, name: str) -> list[str]:
         return [_percent(at.unchanged.get(name)) for at in self.radii]
@@ -232,7 +252,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         draws_per_pair=scanned["draws"] / ok if ok else None,
         metrics=figures.metrics(),
         radii=tuple(figures.at_radius(i, radius) for i, radius in enumerate(certify.radii)),
-        targets=tuple(figures.target(i, target.name) for i, target in enumerate(certify.targets)),
+        targets=tuple(figures.target(i, target) for i, target in enumerate(certify.targets)),
         expected_false_certificates=min(certify.alpha * ok, scanned["claiming"]),
         unknown_labels=scanned["unknown_labels"],
         tables=_table_counts(query, run_id),
@@ -271,16 +291,19 @@ class _Figures:
         }
         return AtRadius(radius, cosines, dict(self._unchanged(i)))
 
-    def target(self, i: int, name: str) -> TargetOutcome:
+    def target(self, i: int, target: Target) -> TargetOutcome:
         """Of the job's target number ``i``."""
         return TargetOutcome(
-            name,
+            target.name,
             certified=self._share(f"target_{i}_certified"),
             refuted=self._share(f"target_{i}_refuted"),
             budget=self._share(f"target_{i}_budget"),
             expected_false_certificates=min(
                 self._job.certify.alpha * self._ok, self._scanned[f"target_{i}_certified"]
             ),
+            certificate=target.certificate,
+            radius=target.radius,
+            cosine=target.cosine,
         )
 
     def _certified_cosine(self, name: str, i: int) -> CertifiedCosine:

@@ -77,16 +77,26 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
         ("s4://bucket/x", "rotocol"),
         ("{}/empty", "has no .parquet file: it is empty"),
         ("{}/texts", "has no .parquet file, only files with suffix .txt"),
+        ("{}/nested", "has no .parquet file: there are only folders in it, which hold none (one, two)"),
     ],
 )
 def test_what_means_nothing_is_named_with_a_remedy(tmp_path, put, uri, said):
     put(f"{tmp_path}/a.parquet", b"")
     put(f"{tmp_path}/texts/a.txt", b"")
     (tmp_path / "empty").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "nested" / name).mkdir(parents=True)
     uri = uri.format(tmp_path)
     with pytest.raises(SourceError, match=r"(.|\n)*remedy: .+") as caught:
         list_files([uri], SUFFIX)
     assert said in str(caught.value) and uri in str(caught.value)
+
+
+def test_a_folder_of_folders_is_not_empty_where_folders_are_not_searched(folder, put):
+    put(f"{folder}/data/one/a.parquet", b"")
+    with pytest.raises(SourceError, match="one") as caught:
+        list_files([f"{folder}/data"], SUFFIX, recursive=False)
+    assert "it is empty" not in str(caught.value)
 
 
 def test_no_file_twice(tree):

@@ -129,6 +129,10 @@ def test_a_bad_sigma_is_reported_once_and_alone():
         ("executor.worker=2", "executor.worker", "workers"),
         ("certify.targets=[{certificate: fcsb, radus: 1, cosine: 0.5}]", "certify.targets.0.radus", "radius"),
         ("zero_shot={labels: [a, b], prompt: ['{label}']}", "zero_shot.prompt", "prompts"),
+        ("sigma=0.5", "sigma", "certify.sigma"),
+        ("caption=null", "caption", "data.columns.caption"),
+        ("data.caption=null", "data.caption", "data.columns.caption"),
+        ("uri=x", "uri", "data.uri"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(override, key, meant):

@@ -112,3 +112,30 @@ def test_an_unknown_format_is_answered() -> None:
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nosuch/x.csv"):
         write_result(MIXED, "csv", tmp_path / "nosuch" / "x.csv")
+
+
+def fitted(table: pa.Table, width: int) -> list[str]:
+    stream = io.BytesIO()
+    write_result(table, "table", stream, width=width)
+    return stream.getvalue().decode().splitlines()
+
+
+def test_a_table_that_fits_a_terminal_is_the_same_as_in_a_pipe() -> None:
+    assert "\n".join(fitted(MIXED, 200)) + "\n" == written(MIXED, "table").decode()
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_wide_cells_are_cut_and_short_ones_left(width: int) -> None:
+    table = pa.table({"pair_id": ["a.parquet#1", "b#2"], "n": [1, 22], "caption": ["long " * 40, "short"]})
+    lines = fitted(table, width)
+    assert len(lines) == 5 and max(map(len, lines)) <= width
+    assert "a.parquet#1" in lines[2] and "…" in lines[2] and lines[3].split() == ["b#2", "22", "short"]
+
+
+def test_of_many_columns_each_has_a_line() -> None:
+    table = pa.table({f"column_{i}": ["x" * 30, "y"] for i in range(20)})
+    lines = fitted(table, 80)
+    assert max(map(len, lines)) <= 80 and len(lines) == 2 * 21 + 1
+    assert (
+        lines[0].startswith("-- row 1 ") and lines[1] == f"column_0   {'x' * 30}" and lines[-1] == "(2 rows)"
+    )

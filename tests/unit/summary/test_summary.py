@@ -384,7 +384,11 @@ def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
         "radius", "class certified", "certified accuracy", "accuracy by vote", "cosine >= 0.5", "cosine >= 0.8",
         "mean cosine", "caption in top k",
     )  # fmt: skip
-    assert [row[0] for row in body] == ["0.1", "0.3", "1"]
+    assert [row[0] for row in body] == ["0.1", "0.3", "1", "0.1 target", "1 target"]
+    angular, retrieval = summary.targets
+    assert angular.certified.share is not None and retrieval.certified.share is not None
+    assert body[3] == ("0.1 target", "", "", "", f"{angular.certified.share:.1%}", "", "")
+    assert body[4][-1] == f"{retrieval.certified.share:.1%}"
     share = summary.radii[0].unchanged["certified_prediction"]
     assert share.share is not None
     assert body[0][1] == f"{share.share:.1%}"
