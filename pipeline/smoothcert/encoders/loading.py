@@ -13,6 +13,7 @@ from smoothcert.encoders.explaining import explain
 from smoothcert.encoders.from_code import make_encoder
 from smoothcert.encoders.locate import files_digest, has_tokenizer, locate, read_config, weight_files
 from smoothcert.encoders.module_encoder import ModuleEncoder
+from smoothcert.encoders.open_clip import in_transformers_layout
 from smoothcert.encoders.preparation import Preparation
 from smoothcert.encoders.pretrained import PretrainedEncoder
 from smoothcert.encoders.quiet import quiet
@@ -77,7 +78,9 @@ def _load_pretrained(
     section: EncoderSection, device: torch.device, *, keep_language: bool = False
 ) -> Encoder:
     code = section.trust_remote_code
-    directory = locate(section.model, section.revision, code=code)
+    directory = in_transformers_layout(
+        locate(section.model, section.revision, code=code), model=section.model
+    )
     config = read_config(directory, model=section.model)
     family = encoder_class(config["model_type"], model=section.model)
     weights = weight_files(directory, model=section.model)

@@ -87,7 +87,8 @@ def locate(model: str, revision: str | None, *, code: bool = False) -> Path:
 
 def _patterns(code: bool) -> list[str]:
     """Names of the files that loading reads."""
-    return [_WEIGHTS, _INDEX, "model-*-of-*.safetensors", *_SETTINGS, *(["*.py"] if code else [])]
+    weights = [_WEIGHTS, _INDEX, "model-*-of-*.safetensors", "open_clip*.safetensors"]
+    return [*weights, "open_clip_config.json", *_SETTINGS, *(["*.py"] if code else [])]
 
 
 def _download(model: str, revision: str | None, *, code: bool) -> Path:
