@@ -30,7 +30,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
         found = under_attack(query, driver.run.run_id)
         for question in dict.fromkeys(each.question for each in found):
             of_it = _without_repeats([each for each in found if each.question == question])
-            _print_rows(out, _title(question, of_it), [_row(each) for each in of_it])
+            _print_rows(out, _title(question, of_it), _rows_of(of_it))
         if found:
             out.say(_MEANING)
         _print_rows(out, "Cosines under noise: certified, attacked and clean", query.sql(_GAP).to_pylist())
@@ -97,18 +97,12 @@ _GAP = (
 _MEANING = (
     "Right: the attack's objective is not reached (of classification: the class is the label). Clean and robust "
     "accuracy are out of all pairs asked for, success out of the right ones; wrong counts pairs that were wrong before "
-    "too. In brackets: 95% intervals."
+    "too. Pairs without an outcome yet count as neither. In brackets: 95% intervals."
 )
 
 
 def _title(question: str, found: list[UnderAttack]) -> str:
-    aside = [
-        f"{most:,} {name}"
-        for name in ("quarantined", "missing")
-        if (most := max(getattr(each, name) for each in found))
-    ]
-    unsure = f" (of an attack up to {', '.join(aside)})" if aside else ""
-    return f"Under attack: {question}, {max(each.pairs for each in found):,} pairs{unsure}"
+    return f"Under attack: {question}, {max(each.pairs for each in found):,} pairs"
 
 
 def _without_repeats(found: list[UnderAttack]) -> list[UnderAttack]:
@@ -121,17 +115,31 @@ def _without_repeats(found: list[UnderAttack]) -> list[UnderAttack]:
     return [each for each in found if not each.is_worst_case or counts[where(each)] > 1]
 
 
-def _row(each: UnderAttack) -> dict[str, object]:
-    known = each.pairs > each.quarantined + each.missing
-    return {
-        "subject": each.subject,
-        "budget": f"{each.norm} {each.budget:g}",
-        "attack": each.attack,
-        "clean accuracy": _percent(each.clean_accuracy, known),
-        "robust accuracy": _interval(each.robust_accuracy, known),
-        "success among right": _interval(each.success_among_right, known),
-        "wrong under attack": _percent(each.wrong_under_attack, known),
-    }
+def _rows_of(found: list[UnderAttack]) -> list[dict[str, object]]:
+    """One row an attack, subject and budget; a column for pairs without an outcome, where there are any."""
+    rows = []
+    for each in found:
+        known = each.pairs > each.quarantined + each.missing
+        rows.append(
+            {
+                "subject": each.subject,
+                "budget": f"{each.norm} {each.budget:g}",
+                "attack": each.attack,
+                "clean accuracy": _percent(each.clean_accuracy, known),
+                "robust accuracy": _interval(each.robust_accuracy, known),
+                "success among right": _percent(each.success_among_right, known),
+                "wrong under attack": _percent(each.wrong_under_attack, known),
+                "no outcome": ", ".join(
+                    f"{count:,} {name}"
+                    for name, count in (("quarantined", each.quarantined), ("missing", each.missing))
+                    if count
+                ),
+            }
+        )
+    if not any(row["no outcome"] for row in rows):
+        for row in rows:
+            del row["no outcome"]
+    return rows
 
 
 def _percent(share: Share, known: bool) -> str:
@@ -145,13 +153,19 @@ def _interval(share: Share, known: bool) -> str:
 
 
 def _print_rows(terminal: Terminal, title: str, rows: list[dict[str, object]]) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     if not rows:
         return
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+        table.add_column(
+            name,
+            justify="left" if isinstance(rows[0][name], str) else "right",
+            overflow="fold",
+            no_wrap=name in ("subject", "budget", "attack"),
+        )
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
     terminal.print(table)

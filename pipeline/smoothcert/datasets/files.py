@@ -185,7 +185,7 @@ def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> tuple[Found
 
 def _folders(fs: Any, path: str) -> list[str]:
     """Names of the folders in a folder."""
-    entries = steadily(lambda: fs.ls(path, detail=True))
+    entries = steadily(lambda: fs.ls(path, detail=True), path)
     return sorted(
         each["name"].rstrip("/").rpartition("/")[2] for each in entries if each["type"] == "directory"
     )

@@ -71,7 +71,7 @@ def test_views_count_its_successes(told: dict[str, Any]) -> None:
             rate["wrong_after"] == (PAIRS if rate["budget"] == LARGE else 0) and rate["pairs_asked"] == PAIRS
         )
         assert rate["right_before"] == sum(row["clean_cosine"] >= THRESHOLD for row in rows)
-    assert "│ shift " in told["said"] and "shift l2 " in told["status"]
+    assert " shift " in told["said"] and "shift l2 " in told["status"]
 
 
 def test_summary_and_mlflow_count_its_rows(told: dict[str, Any]) -> None:
