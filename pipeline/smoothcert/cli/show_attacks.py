@@ -117,7 +117,7 @@ def _without_repeats(found: list[UnderAttack]) -> list[UnderAttack]:
 
 def _rows_of(found: list[UnderAttack]) -> list[dict[str, object]]:
     """One row an attack, subject and budget; a column for pairs without an outcome, where there are any."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for each in found:
         known = each.pairs > each.quarantined + each.missing
         rows.append(

@@ -22,7 +22,7 @@ def test_a_new_directory_says_what_it_is_about(open_run: Opener, make: Any) -> N
     run = open_run(units=3, pairs=4)
     data = json.loads(run.storage.read("run.json"))
     assert run.created
-    assert data["run_id"] == run.run_id and run.run_id.startswith("tiny-" + run.info.fingerprint[:8])
+    assert data["run_id"] == run.run_id and run.run_id.startswith("tiny-s0.5-" + run.info.fingerprint[:8])
     assert data["fingerprint"] == make.identity().fingerprint
     assert (data["units"], data["pairs"]) == (3, 12)
     assert data["radii"] == [0.25, 0.5] and data["cosines"] == [0.5, 0.8]
