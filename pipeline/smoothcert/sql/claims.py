@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.store.run_info import RunInfo
 
@@ -33,7 +34,8 @@ class Claim:
     right: str = ""
 
 
-_RIGHT = "predicted_label = label"
+def _right(certificate: Certificate) -> str:
+    return f"{certificate.quantity.label} = label" if certificate.right_figure else ""
 
 
 def claims(info: RunInfo) -> list[Claim]:
@@ -50,7 +52,7 @@ def _targets(info: RunInfo) -> Iterator[Claim]:
             target.radius,
             target.cosine,
             f"target_decision[{position}] = 'certified'",
-            _RIGHT if of_name(target.certificate).right_figure else "",
+            _right(of_name(target.certificate)),
         )
 
 
@@ -67,5 +69,4 @@ def _grid(info: RunInfo) -> Iterator[Claim]:
         if certificate.radius is not None and (not section or getattr(info.job, section) is not None):
             for radius in certify.radii:
                 held = f"{certificate.radius.column} >= {radius!r}::DOUBLE"
-                right = _RIGHT if certificate.right_figure else ""
-                yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held, right)
+                yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held, _right(certificate))

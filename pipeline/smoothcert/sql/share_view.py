@@ -5,9 +5,9 @@ pairs were drawn from (95%, exact binomial); while the run still goes on it is o
 moment. Each row's certificate is wrong with probability at most alpha, so at most alpha times the pairs are
 certified falsely on average, and never more than are certified.
 
-Of claims about a prediction, ``right_and_certified`` counts the pairs whose predicted class is also their label, and
-``certified_accuracy`` is their share of the pairs whose label is a class of the job (``labelled``; quarantined ones
-count, the summary leaves them out). All three are NULL for other claims.
+Of claims about a prediction, ``right_and_certified`` counts the pairs whose class (of the mean, or of the vote) is
+also their label, and ``certified_accuracy`` is their share of the pairs whose label is a class of the job
+(``labelled``; quarantined ones count, the summary leaves them out). All three are NULL for other claims.
 """
 
 from __future__ import annotations

@@ -50,11 +50,22 @@ def _by_kind(run: RunDirectory) -> dict[tuple[str, float], tuple[Any, ...]]:
     return {(row["kind"], row["radius"]): tuple(row[name] for name in names) for row in rows}
 
 
+def test_the_vote_is_right_by_its_own_class(run: RunDirectory) -> None:
+    with Query([run]) as query:
+        (expected,) = query.sql(
+            "SELECT count_if(vote_label = label AND vote_radius >= 0.25) AS n FROM certificates"
+        ).to_pylist()
+        (found,) = query.sql(
+            "SELECT right_and_certified AS n FROM certified_share WHERE certificate = 'vote' AND radius = 0.25"
+        ).to_pylist()
+    assert found == expected
+
+
 def test_other_claims_have_none(run: RunDirectory) -> None:
     with Query([run]) as query:
         found = query.sql(
             "SELECT DISTINCT right_and_certified, labelled, certified_accuracy FROM certified_share "
-            "WHERE certificate <> 'class'"
+            "WHERE certificate NOT IN ('class', 'vote')"
         ).to_pylist()
     assert [tuple(row.values()) for row in found] == [(None, None, None)]
 

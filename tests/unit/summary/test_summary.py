@@ -387,7 +387,8 @@ def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     assert [row[0] for row in body] == ["0.1", "0.3", "1", "0.1 target", "1 target"]
     angular, retrieval = summary.targets
     assert angular.certified.share is not None and retrieval.certified.share is not None
-    assert body[3] == ("0.1 target", "", "", "", f"{angular.certified.share:.1%}", "", "")
+    said = {name: cell for name, cell in zip(header, body[3], strict=True) if cell}
+    assert said == {"radius": "0.1 target", "cosine >= 0.8": f"{angular.certified.share:.1%}"}
     assert body[4][-1] == f"{retrieval.certified.share:.1%}"
     share = summary.radii[0].unchanged["certified_prediction"]
     assert share.share is not None
