@@ -20,6 +20,7 @@ from smoothcert.cli.demo_data import demo_data
 from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
 from smoothcert.cli.import_logs import import_logs
+from smoothcert.cli.init import init
 from smoothcert.cli.ls import ls
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
@@ -46,6 +47,7 @@ def _reflow(text: str) -> str:
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "plan": plan,
     "certify": certify,
     "attack": attack,

@@ -1,0 +1,127 @@
+"""`smoothcert init`: what it guesses of data in every format, and that what it writes validates and plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from smoothcert.cli.main import app
+from smoothcert.datasets import open_source, write_demo_data
+from smoothcert.datasets.guessing import guess_data
+from smoothcert.errors import JobError, SourceError
+from smoothcert.job import load_job
+
+TARGETS = ["--target", "angular>=0.8@0.125", "--target", "class@0.25"]
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["init", *arguments])
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+@pytest.mark.parametrize("format", ["parquet", "webdataset", "manifest"])
+def test_a_job_for_the_digits_in_every_format(tmp_path: Path, format: str) -> None:
+    write_demo_data(tmp_path / "digits", format)
+    job_file = tmp_path / "job.yaml"
+    said = run(
+        "--data", str(tmp_path / "digits"), "--encoder", "bundled:digits-clip", "--sigma", "0.5", *TARGETS,
+        "-o", str(job_file),
+    )  # fmt: skip
+    assert f"data       {format}, 3 files" in said and "10 classes; 0 of 360 pairs without one" in said
+    job = load_job(job_file)
+    assert (job.name, job.data.format, job.certify.sigma) == ("digits", format, 0.5)
+    assert [each.name for each in job.certify.targets] == ["angular>=0.8@0.125", "class@0.25"]
+    assert job.zero_shot is not None and set(job.zero_shot.labels) >= {"zero", "nine"}
+    assert len(job.zero_shot.labels) == 10
+    source = open_source(job.data)
+    assert sum(file.pairs for file in source.files()) == 360 and len(list(source.captions())) == 360
+    if format == "manifest":
+        assert "beside them 360 files that look like imagefolder" in said
+    with pytest.raises(JobError, match="is there already"):
+        run("--data", str(tmp_path / "digits"), "-o", str(job_file))
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+
+
+def test_folders_of_images(tmp_path: Path) -> None:
+    for label in ("cat", "a dog"):
+        picture(tmp_path / "animals" / label / "1.png")
+    run("--data", str(tmp_path / "animals"), "-o", str(tmp_path / "job.yaml"))
+    job = load_job(tmp_path / "job.yaml")
+    assert job.data.format == "imagefolder" and job.zero_shot is not None
+    assert job.zero_shot.labels == ("a dog", "cat")
+
+
+def test_other_names_of_columns_and_odd_texts(tmp_path: Path) -> None:
+    odd = 'it\'s: a "label" # with {braces}'
+    table = pa.table(
+        {
+            "id": [1, 2],
+            "IMG": pa.array([{"bytes": b"x", "path": "x"}, {"bytes": b"y", "path": None}]),
+            "Text": [["a", "b"], ["c"]],
+            "category": [odd, "plain"],
+        }
+    )
+    pq.write_table(table, tmp_path / "odd 'name' #1.parquet")
+    guess = guess_data(str(tmp_path / "odd 'name' #1.parquet"))
+    assert (guess.format, guess.image, guess.caption, guess.label) == ("parquet", "IMG", "Text", "category")
+    run("--data", str(tmp_path / "odd 'name' #1.parquet"), "-o", str(tmp_path / "job.yaml"))
+    job = load_job(tmp_path / "job.yaml")
+    assert job.zero_shot is not None and set(job.zero_shot.labels) == {odd, "plain"}
+    assert (job.data.columns.image, job.data.columns.caption) == ("IMG", "Text")
+    assert job.name == "odd-name-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.csv", "file_name,title\nx.png,t\n", ("manifest", "file_name", "title", None)),
+        ("a.tsv", "url\ty\nhttp://h/x.png\t3\n", ("manifest", "url", None, "y")),
+        ("a.jsonl", '{"image": "x.png", "caption": "c", "cls": 1}\n', ("manifest", "image", "caption", "cls")),
+        ("a.csv", "one,two\n1,2\n", ("manifest", None, None, None)),
+    ],
+)  # fmt: skip
+def test_text_tables(tmp_path: Path, name: str, text: str, expected: tuple[str | None, ...]) -> None:
+    (tmp_path / name).write_text(text)
+    guess = guess_data(str(tmp_path / name))
+    assert (guess.format, guess.image, guess.caption, guess.label) == expected
+
+
+def test_data_on_a_store_and_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("memory://init/a.csv", b"image,caption\nx.png,c\n")
+    run("--data", "memory://init/a.csv", "--encoder", "s3://models/clip", "--sigma", "0.1")
+    job = load_job(tmp_path / "job.yaml")
+    assert (job.data.uri, job.encoder.model, job.zero_shot) == (
+        "memory://init/a.csv",
+        "s3://models/clip",
+        None,
+    )
+    fs.rm("memory://init", recursive=True)
+    (tmp_path / "none.csv").write_text("one,two\n1,2\n")
+    with pytest.raises(JobError, match="looks like images"):
+        run("--data", "none.csv", "-o", "x.yaml")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError):
+        run("--data", "notes.txt", "-o", "x.yaml")
+    with pytest.raises(JobError, match="--data is missing"):
+        run("-o", "x.yaml")
+    (tmp_path / "ok.csv").write_text("image,caption\nx.png,c\n")
+    with pytest.raises(JobError, match="is no target"):
+        run("--data", "ok.csv", "--target", "angular", "-o", "x.yaml")
+    with pytest.raises(JobError, match="needs 'cosine'"):
+        run("--data", "ok.csv", "--target", "angular@0.2", "-o", "x.yaml")
+    assert not (tmp_path / "x.yaml").exists()
