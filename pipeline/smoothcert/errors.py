@@ -17,6 +17,7 @@
     ├── StoreError                   writing or reading results failed (full disk, lost store)
     ├── QueryError (ValueError)      the user's SQL failed
     ├── TrackingError                MLflow could not be reached or refused
+    ├── TrainingError                training went wrong: its last good checkpoint is kept
     └── ExecutorError                workers or the cluster failed beyond the budget
 
 Certificates and statistics raise plain ``ValueError`` for numbers outside their domain.
@@ -159,6 +160,12 @@ class TrackingError(SmoothcertError):
     """MLflow could not be reached or refused; results are not affected."""
 
     exit_code = 4
+
+
+class TrainingError(SmoothcertError):
+    """A loss or gradient is no longer a finite number; the last good checkpoint is kept."""
+
+    exit_code = 5
 
 
 class ExecutorError(SmoothcertError):

@@ -24,6 +24,7 @@ ORDER = (
     "attacks",
     "engine",
     "store",
+    "training",
     "sql",
     "work",
     "runtime",
@@ -40,6 +41,7 @@ FORBIDDEN = {
     **dict.fromkeys(("certificates", "statistics", "catalogue"), PURE),
     "store": {"torch", "ray", "mlflow", "duckdb"},
     "sql": {"torch", "ray", "mlflow"},
+    "training": {"ray", "mlflow", "duckdb"},
     "work": {"ray", "mlflow"},
 }
 

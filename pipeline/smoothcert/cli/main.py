@@ -29,6 +29,7 @@ from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
 from smoothcert.cli.terminal import LogLines, Terminal, prepare_streams
 from smoothcert.cli.track import track
+from smoothcert.cli.train import train
 from smoothcert.errors import SmoothcertError
 from smoothcert.redaction import without_secrets
 
@@ -61,6 +62,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compact": compact,
     "gc": gc,
     "track": track,
+    "train": train,
     "demo-data": demo_data,
     "doctor": doctor,
 }

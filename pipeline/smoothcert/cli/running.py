@@ -103,12 +103,18 @@ def _state(done: int, pairs: int) -> str:
 
 
 class StopSignals:
-    """First SIGINT or SIGTERM: finish gracefully. Second: leave at once."""
+    """First SIGINT or SIGTERM: finish gracefully. Second: leave at once.
 
-    def __init__(self, terminal: Terminal) -> None:
+    Args:
+        terminal: where to say so.
+        work: what is waited for after the first.
+    """
+
+    def __init__(self, terminal: Terminal, work: str = "units in progress") -> None:
         self.event = threading.Event()
         self.signal: int | None = None
         self.terminal = terminal
+        self._work = work
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
@@ -118,4 +124,4 @@ class StopSignals:
             raise SystemExit(128 + number)
         self.signal = number
         self.event.set()
-        self.terminal.say("stopping: waiting for units in progress; press Ctrl-C again to quit now")
+        self.terminal.say(f"stopping: waiting for {self._work}; press Ctrl-C again to quit now")

@@ -18,7 +18,7 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
     """Print the summary, keep it, track the run; returns the exit code that the rows deserve."""
     run = driver.run
     summary = write_summary(driver)
-    _print_summary(Terminal(), summary, report)
+    _print_summary(Terminal(), summary, report, driver.encoder.notes)
     track(driver, summary, report, terminal)
     if report.stopped or report.missing:
         return 0
@@ -40,7 +40,7 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
     return 0
 
 
-def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) -> None:
+def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport, notes: tuple[str, ...]) -> None:
     from rich.table import Table
 
     terminal.say()
@@ -58,6 +58,8 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport) ->
             f"{summary.unknown_labels:,} pairs have a label that zero_shot.labels does not "
             "name; they are in no accuracy",
         )
+    for note in notes:
+        terminal.say(("warning: ", "yellow"), note)
     header, rows = summary.table()
     table = Table(title=f"Certified against every l2 attack up to the radius (sigma {summary.sigma:g})")
     for name in header:

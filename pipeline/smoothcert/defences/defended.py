@@ -27,12 +27,16 @@ class DefendedEncoder(Encoder):
     Args:
         base: the encoder.
         purifier: (B, 3, H, W) to the same, float32; None for none.
-        mapper: (B, d) unit features to (B, d), float32; None for none.
+        mapper: (B, d) unit features to (B, d), float32; None for none. One with the attribute ``tokens`` maps patch
+            tokens (B, T, d') instead, which no certificate is about.
         name: what the user called it.
         parts_digest: hex digest of purifier and mapper; enters ``digest``.
 
     Attributes:
         base: as given.
+        purifier: as given.
+        mapper: of pooled features, or None.
+        token_mapper: of patch tokens, or None.
 
     Raises:
         EncoderError: the mapper changes the size of features.
@@ -59,11 +63,13 @@ class DefendedEncoder(Encoder):
         )
         self.base = base
         self.probe_texts = base.probe_texts
-        self._purifier = purifier
-        self._mapper = mapper
-        if mapper is not None:
+        self.purifier = purifier
+        maps_tokens = mapper is not None and any(getattr(part, "tokens", False) for part in mapper.modules())
+        self.mapper = None if maps_tokens else mapper
+        self.token_mapper = mapper if maps_tokens else None
+        if self.mapper is not None:
             with torch.no_grad():
-                shape = tuple(mapper(torch.ones((1, base.feature_dim), device=base.device)).shape)
+                shape = tuple(self.mapper(torch.ones((1, base.feature_dim), device=base.device)).shape)
             if shape != (1, base.feature_dim):
                 raise EncoderError(
                     f"defence '{name}': its mapper makes {shape} of (1, {base.feature_dim})",
@@ -90,13 +96,14 @@ class DefendedEncoder(Encoder):
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         features = self.base.encode_images(self._purified(pixels))
-        return features if self._mapper is None else self._mapper(features)
+        return features if self.mapper is None else self.mapper(features)
 
     def _patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.base.encode_patches(self._purified(pixels))
+        tokens = self.base.encode_patches(self._purified(pixels))
+        return tokens if self.token_mapper is None else self.token_mapper(tokens)
 
     def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
         return self.base.encode_texts(texts)
 
     def _purified(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels if self._purifier is None else self._purifier(pixels.float())
+        return pixels if self.purifier is None else self.purifier(pixels.float())

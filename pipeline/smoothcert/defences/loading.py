@@ -3,46 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+import inspect
+from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from smoothcert.defences.defended import DefendedEncoder
-from smoothcert.defences.modules import KIND, MAPPERS, PURIFIERS, kind_of
+from smoothcert.defences.noise_level import AtSigma, TrainedFor
+from smoothcert.defences.saved import read_part
 from smoothcert.encoders import Encoder, check_encoder, load_encoder
-from smoothcert.encoders.cache import fetch_file, is_url
 from smoothcert.encoders.factories import digest_of, import_callable
 from smoothcert.errors import EncoderError, SmoothcertError
-from smoothcert.job.encoder import DefenceSection, EncoderSection
+from smoothcert.job.encoder import DefenceSection, EncoderSection, names_code
 
 
-def load_defended(section: EncoderSection) -> Encoder:
+def load_defended(section: EncoderSection, sigma: float | None = None) -> Encoder:
     """Load and check the encoder of a job, with its purifier and mapper where it names them.
+
+    Args:
+        section: of the job.
+        sigma: of the job's noise, which parts may be conditioned on.
 
     Raises:
         EncoderError: it cannot be loaded, or breaks the contract.
     """
     base = load_encoder(section)
-    return base if section.defence is None else defend(base, section.defence, base.name)
+    if section.defence is None:
+        return base
+    return defend(base, section.defence, section.defence.label, sigma)
 
 
-def defend(base: Encoder, section: DefenceSection, name: str) -> DefendedEncoder:
+def defend(base: Encoder, section: DefenceSection, name: str, sigma: float | None = None) -> DefendedEncoder:
     """An encoder behind a defence, held to the contract of encoders.
 
-    A file is read as safetensors. ``module:callable`` is imported and called with ``base``; it returns a
-    ``torch.nn.Module``. The digest covers a file's bytes, or the factory's name, its source file and the weights.
+    A file or directory is read as ``saved`` says. ``module:callable`` is imported and called with ``base``, and with
+    ``sigma`` where it has a parameter of that name; it returns a ``torch.nn.Module``. The digest covers a file's bytes,
+    or the factory's name, its source file and the weights; and sigma, where a part depends on it.
+
+    Args:
+        base: the encoder.
+        section: names the parts.
+        name: the defence's own name, for messages.
+        sigma: noise level, units of [0,1] pixels, that parts are conditioned on.
 
     Raises:
         EncoderError: a part cannot be loaded, or together they break the contract.
     """
-    purifier, first = _part(base, name, "purifier", section.purifier, PURIFIERS)
-    mapper, second = _part(base, name, "mapper", section.mapper, MAPPERS)
+    parts = {
+        field: _load(base, name, field, where, sigma)
+        for field in ("purifier", "mapper")
+        if (where := getattr(section, field)) is not None
+    }
+    modules: dict[str, torch.nn.Module | None] = {"purifier": None, "mapper": None}
+    modules |= {field: part.module for field, part in parts.items()}
+    notes = tuple(note for field, part in parts.items() if (note := _range_note(name, field, part, sigma)))
     try:
         defended = DefendedEncoder(
-            base, purifier=purifier, mapper=mapper, name=name, parts_digest=f"{first} {second}"
+            base,
+            purifier=modules["purifier"],
+            mapper=modules["mapper"],
+            name=name,
+            parts_digest=" ".join(parts[f].digest if f in parts else "none" for f in modules),
         )
         check_encoder(defended)
     except RuntimeError as exc:
@@ -50,41 +72,79 @@ def defend(base: Encoder, section: DefenceSection, name: str) -> DefendedEncoder
             f"defence '{name}' does not fit encoder '{base.name}': {exc}",
             remedy="check the shapes of its weights",
         ) from exc
+    defended.notes = notes
     return defended
 
 
-def _part(
-    base: Encoder, name: str, field: str, where: str | None, kinds: Mapping[str, type[torch.nn.Module]]
-) -> tuple[torch.nn.Module | None, str]:
-    if where is None:
-        return None, "none"
+@dataclass(frozen=True, slots=True)
+class _LoadedPart:
+    module: torch.nn.Module
+    digest: str
+    trained: TrainedFor | None = None
+
+
+def _load(base: Encoder, name: str, field: str, where: str, sigma: float | None) -> _LoadedPart:
     try:
-        if where.endswith(".safetensors"):
-            return _from_file(where, kinds, field)
-        return _from_factory(where, base)
+        if names_code(where):
+            return _from_factory(where, base, sigma)
+        saved = read_part(where, field)
     except (SmoothcertError, torch.OutOfMemoryError):
         raise
     except Exception as exc:  # a damaged file, or whatever the named code raises
         raise EncoderError(
             f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
-            remedy="give a .safetensors file written by smoothcert.defences.save_module, or an importable "
-            "module:callable that makes a torch module of the encoder",
+            remedy="give a directory that smoothcert train wrote, a .safetensors file that smoothcert.defences wrote, "
+            "or an importable module:callable that makes a torch module of the encoder",
         ) from exc
+    _refuse_other_size(saved.module, base, name, field, where)
+    if not getattr(saved.module, "conditioned", False):
+        return _LoadedPart(saved.module, saved.digest, saved.trained)
+    if sigma is None:
+        raise EncoderError(
+            f"defence '{name}': its {field} depends on the noise level, and none is given",
+            remedy="give sigma, of the noise that is added to images",
+        )
+    return _LoadedPart(
+        AtSigma(saved.module, sigma, saved.trained), f"{saved.digest} at {sigma!r}", saved.trained
+    )
 
 
-def _from_file(where: str, kinds: Mapping[str, type[Any]], field: str) -> tuple[torch.nn.Module, str]:
-    place = fetch_file(where, field=field) if is_url(where) else Path(where).expanduser()
-    data = place.read_bytes()
-    tensors = safetensors.torch.load(data)
-    kind = kind_of(data)
-    if kind is None or kind not in kinds:
-        raise ValueError(f"its metadata has {KIND}={kind!r}; expected {' or '.join(kinds)}")
-    return kinds[kind](tensors), hashlib.sha256(data).hexdigest()
-
-
-def _from_factory(where: str, base: Encoder) -> tuple[torch.nn.Module, str]:
+def _from_factory(where: str, base: Encoder, sigma: float | None) -> _LoadedPart:
     factory = import_callable(where)
-    made = factory(base)
+    wants_sigma = "sigma" in inspect.signature(factory).parameters
+    made = factory(base, sigma=sigma) if wants_sigma else factory(base)
     if not isinstance(made, torch.nn.Module):
         raise TypeError(f"it returned {type(made).__name__}, not a torch.nn.Module")
-    return made, digest_of(where, (factory, type(made)), made.modules())
+    digest = digest_of(where, (factory, type(made)), made.modules())
+    if wants_sigma:
+        digest = hashlib.sha256(f"{digest} at {sigma!r}".encode()).hexdigest()
+    return _LoadedPart(made, digest)
+
+
+def _refuse_other_size(module: Any, base: Encoder, name: str, field: str, where: str) -> None:
+    """Raise ``EncoderError`` for a part that says what it was made for, which is something else."""
+    size = getattr(module, "input_size", None)
+    if size is not None and tuple(size) != base.input_size:
+        raise EncoderError(
+            f"defence '{name}': {field}='{where}' was made for images of {size[0]}x{size[1]}, encoder "
+            f"'{base.name}' reads {base.input_size[0]}x{base.input_size[1]}",
+            remedy="train one for this encoder with smoothcert train",
+        )
+    width = getattr(module, "feature_dim", None)
+    if width is not None and not getattr(module, "tokens", False) and width != base.feature_dim:
+        raise EncoderError(
+            f"defence '{name}': {field}='{where}' was made for features of size {width}, those of encoder "
+            f"'{base.name}' have {base.feature_dim}",
+            remedy="train one for this encoder with smoothcert train",
+        )
+
+
+def _range_note(name: str, field: str, part: _LoadedPart, sigma: float | None) -> str | None:
+    if part.trained is None or sigma is None or part.trained.covers(sigma):
+        return None
+    low, high = part.trained.sigma
+    trained = f"sigma {low:g}" if low == high else f"sigma {low:g} to {high:g}"
+    return (
+        f"defence '{name}': its {field} was trained for {trained} and is used at {sigma:g}; certificates hold, but "
+        "expect lower ones than after training for this level"
+    )

@@ -1,17 +1,12 @@
-"""A purifier and a mapper whose weights are plain safetensors files."""
+"""A purifier and a mapper that know no noise level: plain tensors, written by hand or by another tool."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any, ClassVar
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-
-KIND = "smoothcert"
-"""Key of a file's metadata; its value says which module the file holds."""
 
 
 class ConvolutionalPurifier(torch.nn.Module):
@@ -27,7 +22,8 @@ class ConvolutionalPurifier(torch.nn.Module):
         ValueError: the tensors do not fit together.
     """
 
-    kind = "convolutional_purifier"
+    kind: ClassVar[str] = "convolutional_purifier"
+    conditioned: ClassVar[bool] = False
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -50,6 +46,13 @@ class ConvolutionalPurifier(torch.nn.Module):
         if not len(self.weights) or channels != 3:
             raise ValueError(f"{len(self.weights)} layers end with {channels} channels; expected 3")
 
+    @classmethod
+    def restore(
+        cls, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]
+    ) -> ConvolutionalPurifier:
+        """The module that a file holds; it has no settings."""
+        return cls(tensors, **settings)
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """The purified images."""
         hidden = pixels
@@ -70,7 +73,8 @@ class LinearMapper(torch.nn.Module):
         ValueError: the tensors do not fit together.
     """
 
-    kind = "linear_mapper"
+    kind: ClassVar[str] = "linear_mapper"
+    conditioned: ClassVar[bool] = False
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -83,40 +87,14 @@ class LinearMapper(torch.nn.Module):
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
         self.bias = torch.nn.Parameter(bias, requires_grad=False)
 
+    @classmethod
+    def restore(cls, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> LinearMapper:
+        """The module that a file holds; it has no settings."""
+        return cls(tensors, **settings)
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """The mapped features."""
         return F.linear(features, self.weight, self.bias)
-
-
-PURIFIERS: Mapping[str, type[ConvolutionalPurifier]] = {ConvolutionalPurifier.kind: ConvolutionalPurifier}
-MAPPERS: Mapping[str, type[LinearMapper]] = {LinearMapper.kind: LinearMapper}
-
-
-def save_module(path: Path, kind: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a module's tensors where a job can name them.
-
-    Args:
-        path: a new file that ends in .safetensors.
-        kind: ``ConvolutionalPurifier.kind`` or ``LinearMapper.kind``.
-        tensors: as the module's constructor takes them, which is tried first.
-
-    Raises:
-        ValueError: the kind is unknown, or the tensors do not fit together.
-    """
-    known = {**PURIFIERS, **MAPPERS}
-    if kind not in known:
-        raise ValueError(f"kind '{kind}' is unknown; use one of {', '.join(known)}")
-    known[kind](tensors)
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={KIND: kind}
-    )
-
-
-def kind_of(data: bytes) -> str | None:
-    """Which module the bytes of a safetensors file hold."""
-    size = int.from_bytes(data[:8], "little")
-    kind = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get(KIND)
-    return kind if isinstance(kind, str) else None
 
 
 def _odd_square(weight: torch.Tensor) -> bool:

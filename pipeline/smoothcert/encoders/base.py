@@ -59,7 +59,10 @@ class Encoder(ABC):
         device: where pixels are expected.
         dtype: arithmetic inside the network.
         modules: all of the network's modules, children included.
+        notes: sentences that whoever uses it should read, e.g. that it was trained for other noise.
     """
+
+    notes: tuple[str, ...] = ()
 
     probe_texts: tuple[str, ...] = ("a", "a photo", "a photo of seven", "seven", "of seven")
     """Different texts that ``check_encoder`` tries; override them where these words mean nothing to the encoder.

@@ -7,6 +7,7 @@ crop and the normalisation (docs/theory.md section 4.7), so the call is split: t
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,10 @@ class Preparation:
                 f"{image.width}x{image.height} {image.mode} image; expected {(3, *self.input_size)}"
             )
         return grid
+
+    def save(self, directory: str | PathLike[str]) -> None:
+        """Write the image processor's settings into a model's directory."""
+        self._processor.save_pretrained(directory)
 
     def _grid(self, image: Image.Image) -> NDArray[np.uint8]:
         self._refuse_elongated(image)

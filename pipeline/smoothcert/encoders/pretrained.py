@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -106,6 +107,60 @@ class PretrainedEncoder(Encoder):
     def compile(self) -> None:
         """Compile the image tower; every batch size that is used later is compiled once, at its first use."""
         self._tower = torch.compile(self._image_tower, dynamic=False)
+
+    @property
+    def feature(self) -> Literal["projection", "pooled", "tokens"]:
+        """As given."""
+        return self._feature
+
+    @property
+    def image_tower(self) -> torch.nn.Module:
+        """What makes image features, for whoever tunes it: vision model and projection. Certify a fresh copy after.
+
+        Raises:
+            EncoderError: the model has another build than CLIP and SigLIP.
+        """
+        vision = getattr(self._model, "vision_model", None)
+        if vision is None or self._feature == "tokens":
+            raise EncoderError(
+                f"encoder '{self.name}' cannot be tuned: it is {type(self._model).__name__} with encoder.feature="
+                f"'{self._feature}'",
+                remedy="tune a CLIP or SigLIP model",
+            )
+        projection = getattr(self._model, "visual_projection", None)
+        parts = [vision]
+        if projection is not None and self._feature == "projection":
+            parts.append(projection)
+        return torch.nn.ModuleList(parts)
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines of images and texts are multiplied by to make logits."""
+        return float(self._model.logit_scale.exp())
+
+    def save(self, directory: str | PathLike[str]) -> None:
+        """Write the model as ``encoder.model`` reads it: weights, configuration, image processor, tokenizer.
+
+        Raises:
+            EncoderError: it has no fixed grid of its own.
+        """
+        if not isinstance(self._preparation, Preparation):
+            raise EncoderError(
+                f"encoder '{self.name}' cannot be saved: its grid is set by encoder.size",
+                remedy="name the original model where it is used",
+            )
+        self._model.save_pretrained(directory)
+        self._preparation.save(directory)
+        if self._tokenizer is not None:
+            self._tokenizer.save_pretrained(directory)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the image processor makes of x: (B, 3, H, W), before any layout."""
+        return self._normalised(pixels)
+
+    def denormalised(self, normalised: torch.Tensor) -> torch.Tensor:
+        """X behind what the image processor made, up to rounding."""
+        return (normalised - self._shift) / self._scale
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """See ``Encoder.prepare``."""

@@ -6,6 +6,7 @@ from smoothcert.engine.engine import Engine
 from smoothcert.engine.read_texts import check_captions, check_pool, check_prompts
 from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rows import RowMaker
+from smoothcert.engine.smoothed_encoder import SmoothedEncoder
 from smoothcert.engine.texts import Texts, encode_texts
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Measurement",
     "PairResult",
     "RowMaker",
+    "SmoothedEncoder",
     "Texts",
     "check_captions",
     "check_pool",

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,17 @@ class DecodedPair:
     pair: Pair
     pixels: NDArray[np.uint8] | None
     error: PairError | None
+
+
+class Feed(Protocol):
+    """Pairs for an engine, ready or on their way."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there are no more."""
+
+    def take(self, *, block: bool) -> DecodedPair | None:
+        """The next pair; None when there is none yet (``block=False``) or none at all (``exhausted``)."""
 
 
 class DecodeAhead:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from smoothcert.encoders import Encoder
 from smoothcert.engine.busy import BusyTime
-from smoothcert.engine.decoding import DecodeAhead, DecodedPair
+from smoothcert.engine.decoding import DecodedPair, Feed
 from smoothcert.engine.draw_scores import DrawScores
 from smoothcert.engine.layout import Layout, plan_layout
 from smoothcert.engine.noise import DrawKey, NoiseSource, Stream
@@ -152,7 +152,7 @@ class Engine:
             tracker=TargetTracker(self.layout, self.certify, size, device),
         )
 
-    def run(self, feed: DecodeAhead) -> Iterator[PairResult]:
+    def run(self, feed: Feed) -> Iterator[PairResult]:
         """Certify all pairs of the feed; outcomes come in the order in which pairs stop.
 
         Raises:
@@ -162,7 +162,7 @@ class Engine:
         for outcomes in self.steps(feed):
             yield from outcomes
 
-    def steps(self, feed: DecodeAhead) -> Iterator[list[PairResult]]:
+    def steps(self, feed: Feed) -> Iterator[list[PairResult]]:
         """Like ``run``, but yields after every step of every lane, with the outcomes of that step."""
         while True:
             active = False
@@ -184,7 +184,7 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
-    def _admit(self, lane: Lane, feed: DecodeAhead, *, may_wait: bool) -> Iterator[PairResult]:
+    def _admit(self, lane: Lane, feed: Feed, *, may_wait: bool) -> Iterator[PairResult]:
         for index, held in enumerate(lane.slots):
             while held is None and not feed.exhausted:
                 # wait for the first pair only: as long as any slot is busy the device has work

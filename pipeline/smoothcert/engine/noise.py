@@ -56,6 +56,7 @@ class Stream(StrEnum):
     CERTIFY = "certify"
     ATTACK = "attack"
     EVALUATE = "evaluate"
+    TRAIN = "train"
 
 
 Array = NDArray[np.float64]

@@ -9,6 +9,7 @@ from smoothcert.job.job import JOB_SCHEMA_VERSION, Job, fingerprint, job_json_sc
 from smoothcert.job.output import OutputSection, TrackingSection
 from smoothcert.job.reading import load_job, parse_job
 from smoothcert.job.texts import RetrievalSection, ZeroShotSection
+from smoothcert.job.train import TrainSection
 
 __all__ = [
     "AttackSection",
@@ -24,6 +25,7 @@ __all__ = [
     "RetrievalSection",
     "Target",
     "TrackingSection",
+    "TrainSection",
     "ZeroShotSection",
     "fingerprint",
     "job_json_schema",

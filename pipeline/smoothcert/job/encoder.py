@@ -13,25 +13,33 @@ DEFENCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CODE = re.compile(r"([A-Za-z_]\w*(\.[A-Za-z_]\w*)*|.+\.py):[A-Za-z_]\w*")
 
 
+BUNDLED = "bundled:"
+"""Begins the names of models and defences that ship with the package."""
+_NO_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".py", ".yaml", ".json")
+
+
 def names_code(value: str) -> bool:
     """Whether a value has the form ``module:callable`` or ``path/to/file.py:callable``."""
-    return _CODE.fullmatch(value) is not None and not value.startswith("bundled:")
+    return _CODE.fullmatch(value) is not None and not value.startswith(BUNDLED)
 
 
-def _file_or_code(value: str) -> str:
-    if not value.endswith(".safetensors") and not names_code(value):
-        raise ValueError(f"'{value}' is neither a .safetensors file nor of the form module:callable")
+def _weights_or_code(value: str) -> str:
+    if not value.strip() or value.endswith(_NO_WEIGHTS):
+        raise ValueError(
+            f"'{value}' is neither a .safetensors file nor of the form module:callable, nor a directory that holds one"
+        )
     return value
 
 
-Part = Annotated[str, AfterValidator(_file_or_code)]
+Part = Annotated[str, AfterValidator(_weights_or_code)]
 
 
 class DefenceSection(Section):
     """What stands before and behind the base encoder, noise coming first: purifier, encoder, mapper."""
 
     purifier: Part | None = None
-    """Maps images to images: a .safetensors file written by smoothcert.defences, or module:callable (runs it)."""
+    """Maps images to images: a directory or .safetensors file written by smoothcert train, bundled:digits-psm, or
+    module:callable, whose code then runs."""
     mapper: Part | None = None
     """Maps features to features of the same size; given like purifier."""
 
@@ -40,6 +48,15 @@ class DefenceSection(Section):
         if self.purifier is None and self.mapper is None:
             raise ValueError("names neither purifier nor mapper; add one of them")
         return self
+
+    @property
+    def label(self) -> str:
+        """A short name for people: ``digits-psm``, ``mapper digits-psm``, or ``purifier blur, mapper turn``."""
+        names = {"purifier": self.purifier, "mapper": self.mapper}
+        short = {field: _short(value) for field, value in names.items() if value is not None}
+        if self.purifier == self.mapper:
+            return short["purifier"]
+        return ", ".join(f"{field} {name}" for field, name in short.items())
 
 
 class EncoderSection(Section):
@@ -59,8 +76,8 @@ class EncoderSection(Section):
     """Height and width of x for models that take images of any size (Qwen-VL, LLaVA-Next, Idefics, InternVL, SigLIP 2
     NaFlex): one grid for all images, before tiling. By default one that suits the family."""
     purifier: Part | None = None
-    """Before the model, behind the noise, part of what is certified: a .safetensors file that smoothcert.defences
-    wrote, or module:callable, whose code then runs."""
+    """Before the model, behind the noise, part of what is certified: a directory or .safetensors file written by
+    smoothcert train, bundled:digits-psm, or module:callable, whose code then runs."""
     mapper: Part | None = None
     """Behind the model, before normalisation, part of what is certified: as purifier."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -89,3 +106,8 @@ class EncoderSection(Section):
         if self.purifier is None and self.mapper is None:
             return None
         return DefenceSection(purifier=self.purifier, mapper=self.mapper)
+
+
+def _short(value: str) -> str:
+    """The last part of a path or of a module's name."""
+    return value.rstrip("/").rpartition("/")[2].removeprefix(BUNDLED).removesuffix(".safetensors")

@@ -24,10 +24,11 @@ from smoothcert.job.output import OutputSection, TrackingSection
 from smoothcert.job.paths import without_place
 from smoothcert.job.section import Section
 from smoothcert.job.texts import RetrievalSection, ZeroShotSection
+from smoothcert.job.train import TrainSection
 
 JOB_SCHEMA_VERSION = 1
 
-BESIDE_CERTIFICATES = ("attacks", "defences", "executor", "output", "tracking")
+BESIDE_CERTIFICATES = ("attacks", "defences", "executor", "output", "tracking", "train")
 """Sections that change no certificate: where and how fast a job runs, and what is done besides, each task of which has
 an identity of its own."""
 
@@ -45,6 +46,8 @@ class Job(Section):
     """Encoders to attack beside the certified one, by name: encoder.model behind a purifier, before a mapper."""
     attacks: tuple[AttackSection, ...] = ()
     """Attacks to run on every pair after certification."""
+    train: TrainSection | None = None
+    """What ``smoothcert train`` fits to these data; no other command reads it."""
     executor: ExecutorSection = ExecutorSection()
     output: OutputSection = OutputSection()
     tracking: TrackingSection = TrackingSection()
@@ -124,6 +127,26 @@ class Job(Section):
         doubled = [attack.attack_id for attack in self.attacks]
         if len(set(doubled)) < len(doubled):
             raise ValueError("attacks: the same attack with the same settings is listed twice; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _training_has_what_it_needs(self) -> Job:
+        train = self.train
+        if train is None:
+            return self
+        if train.method == "tecoa" and self.zero_shot is None:
+            raise ValueError(
+                "train.method 'tecoa' needs the section 'zero_shot': its texts guide the training"
+            )
+        if train.tunes_encoder and (self.encoder.mapper is not None or self.encoder.purifier is not None):
+            raise ValueError(
+                f"train.method '{train.method}' changes encoder.model alone; remove encoder.purifier and encoder.mapper"
+            )
+        for part in train.stages:
+            if getattr(self.encoder, part, None) is not None:
+                raise ValueError(
+                    f"encoder.{part} is given, and train.method '{train.method}' makes one; remove it"
+                )
         return self
 
     def science(self) -> dict[str, Any]:

@@ -63,7 +63,10 @@ def resolve_defence(section: _Parts, folder: Path, field: str) -> _Parts:
         found = _find(value, folder)
         if found is None:
             raise _nowhere(
-                f"{field}.{name}", value, folder, "name a file that smoothcert.defences.save_module wrote"
+                f"{field}.{name}",
+                value,
+                folder,
+                "name a directory or .safetensors file that smoothcert train wrote",
             )
         changed[name] = str(found)
     return section.model_copy(update=changed)

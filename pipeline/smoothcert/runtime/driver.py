@@ -252,6 +252,8 @@ class Driver:
             labels = self.plan.labels
             if labels is not None and (labels.unknown or labels.refused):
                 log.warning("labels: %s", labels)
+            for note in self.encoder.notes:
+                log.warning("%s", note)
             return self._run_alone(phase, told, again, left_of)
 
     def _run_alone(

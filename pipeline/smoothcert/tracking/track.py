@@ -82,14 +82,14 @@ def track_run(
     run = RunDirectory.open(run_url)
     to = destination(run_url, tracking)
     aloud = waiting_aloud(f"for MLflow at '{to.shown}'", _LIMIT_S) if to.remote else nullcontext()
-    with quiet_mlflow(), _translated(to), aloud:
+    with quiet_mlflow(), translated(to), aloud:
         if to.database is not None and to.artifacts is not None:
             ensure_database(to.database, to.artifacts)
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=to.uri)
-        experiment = _experiment(client, tracking.experiment, to)
-        parent, _ = _find_or_create(
+        experiment = find_experiment(client, tracking.experiment, to)
+        parent, _ = find_or_create(
             client,
             experiment,
             name=job.name,
@@ -97,7 +97,7 @@ def track_run(
             tags={"smoothcert.role": "job", "smoothcert.job": job.name},
         )
         defence = "none"
-        child, created = _find_or_create(
+        child, created = find_or_create(
             client,
             experiment,
             name=f"{defence}, sigma {job.certify.sigma:g}, {_short(job.encoder.model)}",
@@ -181,7 +181,12 @@ def _lineage_tags(info: RunInfo, run_url: str) -> dict[str, str]:
     }
 
 
-def _experiment(client: Any, name: str, to: Destination) -> str:
+def find_experiment(client: Any, name: str, to: Destination) -> str:
+    """Id of the experiment of this name, made if it is not there.
+
+    Raises:
+        TrackingError: it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -201,7 +206,7 @@ def _experiment(client: Any, name: str, to: Destination) -> str:
     return str(found.experiment_id)
 
 
-def _find_or_create(
+def find_or_create(
     client: Any,
     experiment: str,
     *,
@@ -237,7 +242,7 @@ def _short(model: str) -> str:
 
 
 @contextmanager
-def _translated(to: Destination) -> Iterator[None]:
+def translated(to: Destination) -> Iterator[None]:
     """MLflow's exceptions, and those of what it stands on, as one of ours with store and remedy."""
     try:
         yield

@@ -63,7 +63,7 @@ def load_checked(job: Job) -> Encoder:
     Raises:
         EncoderError: it cannot be loaded, or breaks the contract.
     """
-    encoder = load_defended(job.encoder)
+    encoder = load_defended(job.encoder, job.certify.sigma)
     check_encoder(encoder)
     return encoder
 

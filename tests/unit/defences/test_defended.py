@@ -167,8 +167,8 @@ def test_a_defence_in_training_mode_is_refused(base: Encoder) -> None:
     ("section", "said"),
     [
         ({"purifier": "nowhere.safetensors"}, "purifier='nowhere.safetensors' cannot be loaded"),
-        ({"purifier": "{turn}"}, "expected convolutional_purifier"),
-        ({"mapper": "{blur}"}, "expected linear_mapper"),
+        ({"purifier": "{turn}"}, "expected unet_purifier or convolutional_purifier"),
+        ({"mapper": "{blur}"}, "expected residual_mapper or linear_mapper"),
         ({"mapper": "{plain}"}, "smoothcert=None"),
         ({"mapper": "{large}"}, "defence 'bad' does not fit encoder"),
         ({"mapper": "{broken}"}, "cannot be loaded"),

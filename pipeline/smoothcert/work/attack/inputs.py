@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import cached_property
 
 import fsspec
@@ -18,6 +19,8 @@ from smoothcert.job import Job
 from smoothcert.job.attacks import AttackSection
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.work.inputs import Inputs
+
+log = logging.getLogger(__name__)
 
 
 class AttackInputs:
@@ -46,7 +49,9 @@ class AttackInputs:
         if subject not in self._job.defences:
             return self.certified
         if subject not in self._defended:
-            found = defend(self._undefended, self._job.defences[subject], subject)
+            found = defend(self._undefended, self._job.defences[subject], subject, self._job.certify.sigma)
+            for note in found.notes:
+                log.warning("%s", note)
             self._defended[subject] = found
         return self._defended[subject]
 
@@ -58,7 +63,7 @@ class AttackInputs:
         """
         for wanted in section.surrogates:
             if wanted not in self._surrogates:
-                encoder = load_defended(self._inputs.here(wanted))
+                encoder = load_defended(self._inputs.here(wanted), self._job.certify.sigma)
                 check_encoder(encoder)
                 self._surrogates[wanted] = encoder
         return tuple(self._surrogates[wanted] for wanted in section.surrogates)

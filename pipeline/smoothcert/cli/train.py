@@ -1,0 +1,74 @@
+"""``smoothcert train``: fit a defence, or tune the encoder, and write what a job can name."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from smoothcert.cli.options import JobFile, Overrides, overrides, shorten_url
+from smoothcert.cli.running import StopSignals
+from smoothcert.cli.terminal import Terminal
+from smoothcert.job import load_job
+
+if TYPE_CHECKING:
+    from smoothcert.training.train import Trained, Training
+
+
+def train(job_file: JobFile, set_: Overrides = None) -> None:
+    """Fit what the section train of a job names: a purifier, a mapper, both, or the encoder itself.
+
+    Checkpoints and what comes out go to train.out. Run the same command again to resume. The directory can then be
+    named in encoder.purifier and encoder.mapper, its folder model in encoder.model. MLflow shows losses and held-out
+    figures.
+
+    Exit codes: 0 done; 2 bad input; 3 the store failed; 5 a loss is no longer finite; 130, 143 stopped by SIGINT,
+    SIGTERM.
+    """
+    job = load_job(job_file, overrides(set_))
+    from smoothcert.cli.training_progress import TrainingProgress
+    from smoothcert.training.train import Training
+
+    training = Training(job)
+    terminal = Terminal(stderr=True)
+    signals = StopSignals(terminal, "the step in progress and its checkpoint")
+    _introduce(terminal, training)
+    with TrainingProgress(terminal, training, signals.event) as progress:
+        trained = training.run(progress)
+    if not trained.finished:
+        terminal.say("stopped; run the same command again to resume")
+        sys.exit(128 + (signals.signal or 0))
+    _show(Terminal(), trained)
+    for part in progress.tracked:
+        terminal.say(part)
+
+
+def _introduce(terminal: Terminal, training: Training) -> None:
+    section, encoder = training.section, training.encoder
+    low, high = training.sigma
+    noise = f"sigma {low:g}" if low == high else f"sigma {low:g} to {high:g}"
+    terminal.say(
+        f"{shorten_url(training.place.url)}  ({section.method}, {noise}; {len(training.training):,} images to "
+        f"train on, {len(training.held_out):,} held out; encoder {encoder.name} on {encoder.device.type})"
+    )
+
+
+def _show(terminal: Terminal, trained: Trained) -> None:
+    from rich.table import Table
+
+    table = Table(title="Held-out pairs, before and after (estimates, not certificates)")
+    for name in ("sigma", "robustness score", "smooth norm", "cosine to clean", "accuracy"):
+        table.add_column(name, justify="right")
+    for sigma, (before, after) in sorted(trained.scores.items()):
+        figures = (
+            (before.robustness_score, after.robustness_score),
+            (before.smooth_norm, after.smooth_norm),
+            (before.clean_cosine, after.clean_cosine),
+            (before.accuracy, after.accuracy),
+        )
+        table.add_row(f"{sigma:g}", *(_change(*pair) for pair in figures))
+    terminal.print(table)
+    terminal.say(f"written to {shorten_url(trained.url)}")
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return "-" if before is None or after is None else f"{before:.3f} to {after:.3f}"

@@ -1,0 +1,1 @@
+"""Fitting a defence, or the encoder itself: data, losses, loop, checkpoints (torch; no Ray, no MLflow)."""

@@ -1,0 +1,100 @@
+"""What one step sees: a function of the seed, the stage and the step alone, so that training resumes exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from smoothcert.engine.noise import Stream, generator, noise_key
+from smoothcert.job import TrainSection
+from smoothcert.training.examples import Examples
+
+_SHIFT, _TURN, _SCALE = 0.06, math.radians(12), 0.1
+"""Largest move as a share of the image, angle, and change of size, of an augmented image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images and their noise.
+
+    Attributes:
+        images: float32 (B, 3, H, W) in [0,1].
+        noise: the same shape, standard normal.
+        sigma: (B,) noise levels, units of [0,1] pixels.
+        classes: (B,) indices, or ``UNKNOWN``.
+        seed: of whatever else is random in the step.
+    """
+
+    images: torch.Tensor
+    noise: torch.Tensor
+    sigma: torch.Tensor
+    classes: torch.Tensor
+    seed: int
+
+    @property
+    def noisy(self) -> torch.Tensor:
+        """The images with their noise."""
+        return torch.addcmul(self.images, self.noise, self.sigma.view(-1, 1, 1, 1))
+
+
+def training_batch(
+    examples: Examples, section: TrainSection, sigma: tuple[float, float], stage: str, position: int
+) -> Batch:
+    """The batch at a position: each image once an epoch, in an order of that epoch, under noise of this position."""
+    size = min(section.batch, len(examples))
+    epoch, number = divmod(position, len(examples) // size)
+    cpu = torch.device("cpu")
+    order = torch.randperm(
+        len(examples), generator=_keyed(section.seed, f"{stage} order", epoch, cpu), device=cpu
+    )
+    rows = order[number * size : (number + 1) * size].to(examples.pixels.device)
+    source = _keyed(section.seed, stage, position, examples.pixels.device)
+    images = examples.images(rows)
+    if section.augment:
+        images = _moved(images, source)
+    return _with_noise(images, examples.classes[rows], sigma, source, _seed(section.seed, stage, position))
+
+
+def validation_batch(
+    examples: Examples, rows: slice, sigma: tuple[float, float], stage: str, seed: int
+) -> Batch:
+    """Held-out images under noise that is the same at every validation."""
+    source = _keyed(seed, f"{stage} validation", rows.start or 0, examples.pixels.device)
+    key = _seed(seed, f"{stage} validation", rows.start or 0)
+    return _with_noise(examples.images(rows), examples.classes[rows], sigma, source, key)
+
+
+def _with_noise(
+    images: torch.Tensor,
+    classes: torch.Tensor,
+    sigma: tuple[float, float],
+    source: torch.Generator,
+    seed: int,
+) -> Batch:
+    noise = torch.randn(images.shape, generator=source, device=images.device)
+    low, high = sigma
+    levels = low + (high - low) * torch.rand(len(images), generator=source, device=images.device)
+    return Batch(images, noise, levels, classes, seed)
+
+
+def _seed(seed: int, what: str, number: int) -> int:
+    return noise_key(seed, what, Stream.TRAIN, number) >> 66
+
+
+def _keyed(seed: int, what: str, number: int, device: torch.device) -> torch.Generator:
+    return generator(noise_key(seed, what, Stream.TRAIN, number), device)
+
+
+def _moved(images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+    """Each image moved, turned and scaled a little; what comes in from outside is black."""
+    count = len(images)
+    random = 2 * torch.rand((count, 4), generator=source, device=images.device) - 1
+    angle, scale = random[:, 0] * _TURN, 1 + _SCALE * random[:, 1]
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    across, along = 2 * _SHIFT * random[:, 2], 2 * _SHIFT * random[:, 3]
+    rows = torch.stack((cos, -sin, across, sin, cos, along), dim=1).view(count, 2, 3)
+    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False).clamp_(0, 1)

@@ -1,0 +1,166 @@
+"""``smoothcert train`` as a user meets it: a trained defence that certifies, in MLflow, resumed, and mistaken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from smoothcert.cli.main import main
+from smoothcert.datasets import write_demo_data
+from smoothcert.tracking.quiet import quiet_mlflow
+
+JOB = """
+name: mini
+data: {{format: parquet, uri: "{data}", limit: 60}}
+encoder: {{model: "bundled:digits-clip", device: cpu, threads: 1}}
+certify: {{sigma: 0.25, alpha: 0.01, pilot_draws: 15, max_draws: 32}}
+output: {{runs: "{runs}"}}
+train: {{out: "{out}", steps: {steps}, batch: 8, validate_every: 2, purifier: {{channels: [8], patch: 4}}}}
+"""
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("digits")
+    write_demo_data(where, "parquet", split="train")
+    return where
+
+
+@pytest.fixture
+def job(digits: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "mini.yaml"
+    path.write_text(JOB.format(data=digits, runs=tmp_path / "runs", out=tmp_path / "psm", steps=4))
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        monkeypatch.setattr(sys, "argv", ["smoothcert", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        finally:
+            for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+                signal.signal(number, handler)
+        seen = capsys.readouterr()
+        return code, seen.out + seen.err
+
+    torch.set_num_threads(1)
+    return call
+
+
+def tracked(runs: Path) -> Any:
+    with quiet_mlflow():
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{runs}/mlflow.db")
+        experiment = client.get_experiment_by_name("smoothcert")
+        return client, client.search_runs([experiment.experiment_id], "tags.`smoothcert.role` = 'training'")
+
+
+def test_a_defence_is_trained_tracked_and_certified(job: Path, run: Run, tmp_path: Path) -> None:
+    code, said = run("train", job)
+    assert code == 0, said
+    assert "the weights of step" in said and "smooth norm" in said and "MLflow run" in said
+    client, (found,) = tracked(tmp_path / "runs")
+    assert found.info.status == "FINISHED" and found.info.run_name == "train psm, mini"
+    with quiet_mlflow():
+        history = client.get_metric_history(found.info.run_id, "purifier/loss")
+        files = {each.path for each in client.list_artifacts(found.info.run_id)}
+    assert [point.step for point in history] == [2, 4]
+    wanted = {
+        "purifier/denoising",
+        "mapper/held_out_cosine",
+        "mapper/robustness_score_s0.25",
+        "mapper/smooth_norm_s0.25",
+    }
+    assert wanted <= set(found.data.metrics)
+    assert {"README.md", "scores.json", "job.yaml"} <= files
+    psm = tmp_path / "psm"
+    code, said = run(
+        "certify", job, "--set", f"encoder.purifier={psm}", "--set", f"encoder.mapper={psm}",
+        "--set", "train=null", "--set", "data.limit=6", "--set", "tracking.enabled=false",
+    )  # fmt: skip
+    assert code == 0 and "6 of 6 pairs certified" in said, said
+    assert "was trained for" not in said
+    code, said = run(
+        "certify", job, "--set", f"encoder.purifier={psm}", "--set", "train=null", "--set", "data.limit=2",
+        "--set", "certify.sigma=0.5", "--set", "tracking.enabled=false",
+    )  # fmt: skip
+    assert code == 0
+    assert (
+        "warning: defence 'purifier psm': its purifier was trained for sigma 0.25 and is used at 0.5" in said
+    )
+
+
+def test_training_again_after_the_end_trains_nothing(job: Path, run: Run, tmp_path: Path) -> None:
+    assert run("train", job)[0] == 0
+    before = (tmp_path / "psm" / "mapper.safetensors").read_bytes()
+    code, said = run("train", job)
+    assert code == 0 and "goes on at step 4 of 4" in said
+    assert (tmp_path / "psm" / "mapper.safetensors").read_bytes() == before
+    assert len(tracked(tmp_path / "runs")[1]) == 1
+
+
+def test_a_signal_stops_after_a_step_and_the_same_command_goes_on(
+    job: Path, run: Run, tmp_path: Path, digits: Path
+) -> None:
+    job.write_text(JOB.format(data=digits, runs=tmp_path / "runs", out=tmp_path / "psm", steps=10_000))
+    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "train", str(job)]
+    process = subprocess.Popen(
+        [*command, "--set", "tracking.enabled=false"], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    checkpoint = tmp_path / "psm" / "checkpoint-purifier.safetensors"
+    try:
+        for _ in range(600):
+            if checkpoint.exists() or process.poll() is not None:
+                break
+            try:
+                process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, said
+    assert "run the same command again to resume" in said
+
+
+def test_a_tracking_server_that_is_away_costs_nothing_but_a_line(job: Path, run: Run) -> None:
+    code, said = run("train", job, "--set", "tracking.uri=http://127.0.0.1:9")
+    assert code == 0 and said.count("not tracked") == 1, said
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train=null"], "the job has no 'train' section"),
+        (["train.sigma=[0.5, 0.25]"], "must be [smallest, largest]"),
+        (["train.method=tecoa"], "needs the section 'zero_shot'"),
+        (["train.method=boost"], "train.method"),
+        (["train.out="], "train.out"),
+        (["data.limit=9"], "are too few"),
+        (["encoder.mapper=bundled:digits-psm"], "encoder.mapper is given"),
+        (["train.mapper.groups=5"], "train.mapper"),
+    ],
+)
+def test_mistakes_are_told_before_training(
+    job: Path, run: Run, tmp_path: Path, settings: list[str], said: str
+) -> None:
+    code, text = run("train", job, *(word for each in settings for word in ("--set", each)))
+    assert code == 2 and said in text, text
+    assert not (tmp_path / "psm").exists()

@@ -1,0 +1,266 @@
+"""Training from a job to parts that another job loads: what it learns, resumes, refuses and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from smoothcert.defences import defend, load_defended, read_part
+from smoothcert.encoders import load_encoder
+from smoothcert.errors import JobError, SourceError, StoreError, TrainingError
+from smoothcert.job import Job
+from smoothcert.job.encoder import DefenceSection, EncoderSection
+from smoothcert.training import loop
+from smoothcert.training.loop import rate
+from smoothcert.training.stages import MapperStage, PurifierStage
+from smoothcert.training.train import Training
+from smoothcert.training.watching import Silent
+
+MakeJob = Callable[..., Job]
+
+
+class Recorder(Silent):
+    """Keeps what it hears, and stops after some steps."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.losses: list[float] = []
+        self.figures: list[Mapping[str, float]] = []
+        self._stop_after = stop_after
+
+    @property
+    def stopped(self) -> bool:  # type: ignore[override]
+        return self._stop_after is not None and len(self.losses) >= self._stop_after
+
+    def step(self, stage: str, step: int, losses: Mapping[str, float]) -> None:
+        self.losses.append(losses["loss"])
+
+    def validated(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
+        self.figures.append(figures)
+
+
+def weights(place: Path, part: str) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(place / f"{part}.safetensors")
+
+
+def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_psm_is_trained_written_and_loaded_by_another_job(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(sigma=[0.1, 0.25])
+    training = Training(job)
+    assert not set(training.training.pair_ids) & set(training.held_out.pair_ids)
+    assert len(training.training) + len(training.held_out) == 40
+    recorder = Recorder()
+    trained = training.run(recorder)
+    assert trained.finished and len(recorder.losses) == 12 and set(trained.scores) == {0.1, 0.175, 0.25}
+    out = tmp_path / "out"
+    for part in ("purifier", "mapper"):
+        held = read_part(str(out), part).trained
+        assert held is not None and held.sigma == (0.1, 0.25)
+        assert held.encoder_digest == training.encoder.digest and held.data_digest == training.data_digest
+    card = (out / "README.md").read_text()
+    assert "encoder.purifier" in card and "| 0.25 |" in card
+    assert set(json.loads((out / "scores.json").read_text())) == {"0.1", "0.175", "0.25"}
+    assert not list(out.glob("*.pt")) and not list(out.glob("*.bin"))
+    section = EncoderSection(model=job.encoder.model, device="cpu", purifier=str(out), mapper=str(out))
+    assert load_defended(section, 0.2).notes == ()
+
+
+def test_training_lowers_the_held_out_loss(make_job: MakeJob) -> None:
+    """A purifier learns to see its noise: 40 steps take more than a tenth off the loss at the first validation."""
+    recorder = Recorder()
+    shape = {"channels": [16], "patch": 2}
+    Training(make_job("purifier", steps=40, validate_every=4, learning_rate=1e-2, purifier=shape)).run(
+        recorder
+    )
+    first, last = recorder.figures[0]["held_out_loss"], recorder.figures[-1]["held_out_loss"]
+    assert last < 0.9 * first
+    assert {"held_out_denoising", "held_out_consistency", "robustness_score_s0.25"} <= set(
+        recorder.figures[0]
+    )
+
+
+@pytest.mark.parametrize("stop_after", [1, 7])
+def test_a_stopped_training_goes_on_as_if_it_never_had(
+    make_job: MakeJob, tmp_path: Path, stop_after: int
+) -> None:
+    """Bit by bit: the same sums in the same order, in one process or two."""
+    Training(make_job(out=str(tmp_path / "whole"))).run(Silent())
+    parted = make_job(out=str(tmp_path / "parted"))
+    assert not Training(parted).run(Recorder(stop_after)).finished
+    assert Training(parted).run(Silent()).finished
+    for part in ("purifier", "mapper"):
+        assert same(weights(tmp_path / "whole", part), weights(tmp_path / "parted", part))
+
+
+KILLED = """
+import os, signal, sys
+import yaml
+from smoothcert.job import Job
+from smoothcert.training.train import Training
+from smoothcert.training.watching import Silent
+class Killer(Silent):
+    def step(self, stage, step, losses):
+        if step == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+import torch
+torch.set_num_threads(1)
+Training(Job.model_validate(yaml.safe_load(open(sys.argv[1]).read()))).run(Killer())
+"""
+
+
+def test_a_killed_training_goes_on_as_if_it_never_had(make_job: MakeJob, tmp_path: Path) -> None:
+    Training(make_job("purifier", out=str(tmp_path / "whole"))).run(Silent())
+    job = make_job("purifier", out=str(tmp_path / "killed"))
+    (tmp_path / "job.yaml").write_text(job.to_yaml())
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "job.yaml"), "5"]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == -9
+    assert (tmp_path / "killed" / "checkpoint-purifier.safetensors").exists()
+    recorder = Recorder()
+    assert Training(job).run(recorder).finished
+    assert len(recorder.losses) == 2, "the checkpoint of step 4 of 6 was not used"
+    assert same(weights(tmp_path / "whole", "purifier"), weights(tmp_path / "killed", "purifier"))
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(make_job: MakeJob, tmp_path: Path) -> None:
+    """Each batch has a key of its own, so the noise differs; the number of batches seen is the same."""
+    recorder = Recorder()
+    Training(make_job("purifier", accumulate=2, steps=2)).run(recorder)
+    assert len(recorder.losses) == 2
+
+
+def test_early_stopping_keeps_the_best_weights(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "rate", lambda step, steps: 1.0 if step < 2 else 200.0)
+    recorder = Recorder()
+    Training(make_job("purifier", steps=40, patience=2, learning_rate=0.01)).run(recorder)
+    held = [figures["held_out_loss"] for figures in recorder.figures]
+    best = held.index(min(held))
+    assert len(held) == best + 1 + 2 < 20, "it stops after two validations without a better loss"
+    kept = safetensors.torch.load_file(tmp_path / "out" / "checkpoint-purifier.safetensors")
+    at_best = {name.removeprefix("best/"): t for name, t in kept.items() if name.startswith("best/")}
+    assert same(at_best, weights(tmp_path / "out", "purifier"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = PurifierStage.losses
+    count = iter(range(100))
+
+    def broken(stage: PurifierStage, batch: object) -> Mapping[str, torch.Tensor]:
+        found = losses(stage, batch)  # type: ignore[arg-type]
+        return {**found, "denoising": found["denoising"] * (float("nan") if next(count) >= 4 else 1.0)}
+
+    monkeypatch.setattr(PurifierStage, "losses", broken)
+    with pytest.raises(TrainingError) as caught:
+        Training(make_job("purifier")).run(Silent())
+    assert "denoising, gradient is nan at step 2" in str(caught.value) and "holds step 2" in str(caught.value)
+    assert not (tmp_path / "out" / "purifier.safetensors").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    real, written = os.fsync, iter(range(100))
+
+    def full(descriptor: int) -> None:
+        real(descriptor)
+        if next(written) >= 2:  # of each checkpoint the file and its directory are flushed
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="checkpoint-purifier"):
+        Training(make_job("purifier")).run(Silent())
+    monkeypatch.undo()
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["checkpoint-purifier.safetensors"]
+    recorder = Recorder()
+    assert Training(make_job("purifier")).run(recorder).finished and len(recorder.losses) == 4
+
+
+def test_a_checkpoint_cut_short_is_named(make_job: MakeJob, tmp_path: Path) -> None:
+    Training(make_job("purifier")).run(Recorder(2))
+    path = tmp_path / "out" / "checkpoint-purifier.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(TrainingError, match="damaged or cut short"):
+        Training(make_job("purifier")).run(Silent())
+
+
+def test_another_recipe_does_not_go_on_from_a_checkpoint(make_job: MakeJob) -> None:
+    Training(make_job("purifier")).run(Recorder(2))
+    with pytest.raises(JobError, match="other settings, data, encoder or code"):
+        Training(make_job("purifier", learning_rate=0.1)).run(Silent())
+
+
+def test_too_few_images_are_refused_before_training(make_job: MakeJob) -> None:
+    with pytest.raises(SourceError, match="too few"):
+        Training(make_job(validation=0.9))
+    job = make_job()
+    few = job.model_copy(update={"data": job.data.model_copy(update={"limit": 5})})
+    with pytest.raises(SourceError, match="are too few"):
+        Training(few)
+
+
+def test_wrong_shapes_are_errors_of_the_job(make_job: MakeJob) -> None:
+    for settings, said in (
+        ({"purifier": {"channels": [12]}}, "train.purifier: channels"),
+        ({"purifier": {"channels": [8], "patch": 5}}, "not a multiple of patch=5"),
+        ({"method": "mapper", "mapper": {"groups": 7}}, "train.mapper: feature_dim=20"),
+    ):
+        with pytest.raises(JobError, match=said):
+            Training(make_job(**settings))
+
+
+def test_a_mapper_is_trained_behind_a_given_purifier(make_job: MakeJob, tmp_path: Path) -> None:
+    Training(make_job("purifier", out=str(tmp_path / "first"))).run(Silent())
+    job = make_job("mapper", out=str(tmp_path / "second"))
+    behind = job.model_copy(
+        update={"encoder": job.encoder.model_copy(update={"purifier": str(tmp_path / "first")})}
+    )
+    training = Training(behind)
+    assert isinstance(training.first, MapperStage)
+    assert training.recipe != Training(job).recipe
+    training.run(Silent())
+    section = DefenceSection(purifier=str(tmp_path / "first"), mapper=str(tmp_path / "second"))
+    defend(training.encoder, section, "both", 0.25)
+
+
+def test_tokens_have_a_mapper_of_their_own(make_job: MakeJob, tmp_path: Path) -> None:
+    training = Training(make_job("token-mapper"))
+    training.run(Silent())
+    defended = defend(training.encoder, DefenceSection(mapper=str(tmp_path / "out")), "tokens", 0.25)
+    pixels = training.held_out.images(slice(0, 2))
+    assert defended.encode_patches(pixels).shape == training.encoder.encode_patches(pixels).shape
+    assert not torch.equal(defended.encode_patches(pixels), training.encoder.encode_patches(pixels))
+
+
+@pytest.mark.parametrize("method", ["noise", "fare", "tecoa"])
+def test_a_tuned_encoder_is_a_model_that_a_job_loads(make_job: MakeJob, tmp_path: Path, method: str) -> None:
+    job = make_job(method, learning_rate=1e-3)
+    training = Training(job)
+    before = training.encoder.encode_images(training.held_out.images(slice(0, 2)))
+    training.run(Silent())
+    torch.testing.assert_close(training.encoder.encode_images(training.held_out.images(slice(0, 2))), before)
+    tuned = load_encoder(EncoderSection(model=str(tmp_path / "out" / "model"), device="cpu"))
+    after = tuned.encode_images(training.held_out.images(slice(0, 2)))
+    assert float((after - before).norm(dim=1).min()) > 1e-4
+    texts = ["a photo of the cat", "a photo of the dog"]
+    torch.testing.assert_close(tuned.encode_texts(texts), training.encoder.encode_texts(texts))
+
+
+def test_the_rate_rises_then_falls() -> None:
+    rates = [rate(step, 100) for step in range(100)]
+    assert rates[:5] == sorted(rates[:5]) and rates[5:] == sorted(rates[5:], reverse=True)
+    assert max(rates) == 1.0 and 0 <= rates[-1] < 0.01
