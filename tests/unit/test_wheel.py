@@ -70,6 +70,7 @@ def test_the_wheel_has_every_file_of_the_folders_unchanged(wheel: Path) -> None:
             "py.typed",
             "datasets/bundled/digits.npz",
             "encoders/bundled/digits-clip/model.safetensors",
+            "defences/bundled/digits-psm/mapper.safetensors",
         ):
             assert f"smoothcert/{needed}" in names
         assert not [name for name in names if name.startswith(("jobs/", "tests/", "setup"))]

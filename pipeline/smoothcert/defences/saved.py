@@ -48,7 +48,7 @@ class SavedPart:
 
     Attributes:
         module: in evaluation mode.
-        digest: hex sha256 of the file's bytes.
+        digest: hex sha256 of the file's tensors and metadata.
         trained: None where the file does not say.
     """
 
@@ -124,7 +124,7 @@ def read_part(where: str, part: str) -> SavedPart:
     except (RuntimeError, TypeError, KeyError) as exc:  # tensors or settings that are not this module's
         raise ValueError(f"its content is not that of a {kind}: {exc}") from exc
     module.eval().requires_grad_(False)
-    return SavedPart(module, hashlib.sha256(data).hexdigest(), trained)
+    return SavedPart(module, _digest(data), trained)
 
 
 def file_of(where: str, part: str) -> str:
@@ -158,10 +158,21 @@ def _bundled_root() -> Path:
     return Path(str(files("smoothcert.defences") / "bundled"))
 
 
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its tensors begin."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), end
+
+
 def _metadata(data: bytes) -> Mapping[str, str]:
-    size = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    found = _header(data)[0].get("__metadata__", {})
     return found if isinstance(found, dict) else {}
+
+
+def _digest(data: bytes) -> str:
+    """Of the content: safetensors writes metadata in an order of its own each time."""
+    header, end = _header(data)
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode() + b"\0" + data[end:]).hexdigest()
 
 
 def _trained(text: str | None) -> TrainedFor | None:

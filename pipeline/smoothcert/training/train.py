@@ -90,7 +90,12 @@ class Training:
         source = open_source(job.data)
         self.data_digest = source.digest()
         self.recipe = _recipe(job, self.sigma, self.encoder, self._given, self.data_digest)
+        self._new_mapper: ResidualMapper | None = None
         self.first = self._first_stage()
+        if (
+            self.section.method == "psm"
+        ):  # made now, so that wrong settings are known before the purifier is trained
+            self._new_mapper = self._make_mapper(tokens=False)
         self.training, self.held_out = load_examples(job, self.encoder, source)
 
     @property
@@ -129,21 +134,20 @@ class Training:
         return self._mapper_stage(purifier.module if isinstance(purifier, AtSigma) else purifier)
 
     def _mapper_stage(self, purifier: torch.nn.Module | None) -> MapperStage:
-        section = self.section
-        tokens = section.method == "token-mapper"
-        width = self.encoder.feature_dim
+        module = self._new_mapper or self._make_mapper(tokens=self.section.method == "token-mapper")
+        if purifier is not None:
+            purifier.eval().requires_grad_(False)
+        return MapperStage(self.encoder, purify_with(purifier), module, self.section.weights)
+
+    def _make_mapper(self, *, tokens: bool) -> ResidualMapper:
+        width, shape = self.encoder.feature_dim, self.section.mapper
         if tokens:
             with torch.no_grad():
                 probe = torch.zeros((1, 3, *self.encoder.input_size), device=self.encoder.device)
                 width = int(self.encoder.encode_patches(probe).shape[-1])
-        shape = section.mapper
-        with _first_weights("mapper", section.seed):
+        with _first_weights("mapper", self.section.seed):
             module = ResidualMapper(width, shape.groups, shape.width, shape.heads, shape.blocks, tokens)
-        if purifier is not None:
-            purifier.eval().requires_grad_(False)
-        return MapperStage(
-            self.encoder, purify_with(purifier), module.to(self.encoder.device), section.weights
-        )
+        return module.to(self.encoder.device)
 
     def _tuning_stage(self) -> TuningStage:
         tuned = load_encoder(self.job.encoder)

@@ -90,8 +90,8 @@ def test_rows_are_those_of_a_job_with_the_same_draws(tmp_path: Path) -> None:
         for column in ("smooth_norm", "smooth_norm_lcb", "robustness_score", "robustness_score_lcb"):
             assert getattr(row, column) == pytest.approx(rows[name][column], abs=1e-5), column
         np.testing.assert_allclose(
-            np.array(row.angular_bound, dtype=float),
-            np.array(rows[name]["angular_bound"], dtype=float),
+            np.array(row.angular, dtype=float),
+            np.array(rows[name]["angular"], dtype=float),
             atol=1e-5,
         )
         assert (row.draws, row.encoder_digest) == (rows[name]["draws"], rows[name]["encoder_digest"])
