@@ -26,7 +26,7 @@ from smoothcert.audit.plan import misplaced_rows, unfinished_tasks
 from smoothcert.audit.rules import Rule, certificate_rules
 from smoothcert.audit.tables import table_rules
 from smoothcert.audit.textual import pool_of, textual_rules
-from smoothcert.catalogue.certificates import CATALOGUE, of_name
+from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
 from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.plan import DATA_FILE
 from smoothcert.runtime.retry import stale_pairs
@@ -214,9 +214,10 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
             notes.append(f"attacks of {', '.join(each.run_id for each in related)} were held against it too")
     chance = None
     if book.violated:
-        # every certificate of a pair, and five upper bounds of each attack
+        # every certificate of a pair, and every upper bound of each attack
         kinds = len(CATALOGUE) + len(info.job.certify.targets)
-        rate = min(1.0, kinds * info.job.certify.alpha + 5 * statements * alpha)
+        uppers = sum(quantity.attacked != "" for quantity in quantities())
+        rate = min(1.0, kinds * info.job.certify.alpha + uppers * statements * alpha)
         beaten = len(book.violated)
         chance = float(binom.sf(beaten - 1, max(len(tested), beaten), rate))
     return RunAudit(

@@ -178,6 +178,12 @@ def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) 
         retrieval_radius=None,
         caption_bound=(None, None),
         target_decision=("budget",),
+        vote_radius=None,
+        retrieval_vote_radius=None,
+        **{f"{name}_quantile_lcb": None for name in ("clean", "pilot", "caption", "class")},
+        **{f"{name}_percentile": (None, None) for name in ("clean", "pilot", "caption", "class")},
+        clean_percentile_radius=(None, None),
+        pilot_percentile_radius=(None, None),
     )
 
     def vacuous(row: Row) -> None:
