@@ -424,7 +424,8 @@ class RayExecutor:
             )
         if now >= self._complain_after:
             self._complain_after = now + _SAY_AGAIN_S
-            log.warning("%d worker(s) pending: %s", len(waiting), share.unplaced())
+            are = "1 worker is" if len(waiting) == 1 else f"{len(waiting):,} workers are"
+            log.warning("%s pending: %s", are, share.unplaced())
 
     def _kill(self, held: _Held) -> None:
         """End a worker for good, whatever state its process is in."""
