@@ -6,7 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from smoothcert.cli.main import app
 from smoothcert.datasets import load_digits_pairs, write_demo_data
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job, parse_job
@@ -110,3 +112,19 @@ def test_images_named_by_path_may_have_other_times_there_but_no_other_sizes(tmp_
     cut = job_of("manifest", tmp_path / "cut" / "m.csv", tmp_path / "runs", moved_from=str(old / "m.csv"))
     with pytest.raises(RunDirectoryError, match=r"the image 7\.png"):
         _ = Driver(cut).run
+
+
+def test_a_retry_mends_pairs_at_the_new_place(tmp_path: Path) -> None:
+    old = manifest(tmp_path / "old")
+    good = (old / "5.png").read_bytes()
+    (old / "5.png").write_bytes(b"broken")
+    job = job_of("manifest", old / "m.csv", tmp_path / "runs")
+    run = work(job).run
+    shutil.copytree(old, tmp_path / "new")
+    (tmp_path / "new" / "5.png").write_bytes(good)
+    place = [f"data.uri={tmp_path / 'new' / 'm.csv'}", f"data.moved_from={old / 'm.csv'}"]
+    settings = [part for change in (*place, "output.quarantine_budget=1.0") for part in ("--set", change)]
+    shown = CliRunner().invoke(app, ["retry", run.url, "--where", "true", *settings], catch_exceptions=False)
+    assert shown.exit_code == 0, shown.output
+    with Query([run]) as query:
+        assert query.sql("SELECT DISTINCT status FROM certificates").to_pylist() == [{"status": "ok"}]
