@@ -38,3 +38,20 @@ def test_it_follows_a_run_to_its_end(start, check, plug, tools):
     out, err = plain.communicate(timeout=60)
     assert plain.returncode == 0 and "48 of 48 committed (100.0%), 1 quarantined" in out
     check(run.url, {tools.bright_id: "OutOfMemoryError"})
+
+
+def test_a_killed_worker_is_shown_as_lost_under_its_own_name(start, check, plug, tools):
+    from smoothcert.runtime.status import read_status
+
+    run = start(plug.Faults(pace_s=0.1))
+    workers = tools.until(lambda: len(found := tools.workers_of(run.url)) == 2 and found)
+    tools.kill(workers[0])
+    assert run.report().missing == 0
+    status = read_status(run.url)
+    lost = [worker for worker in status.workers if worker.lost]
+    assert [int(worker.worker.rpartition(":")[2]) for worker in lost] == [workers[0]]
+    assert not lost[0].alive and lost[0].units == ()
+    [driver] = status.drivers
+    assert driver.ending == "done" and f"lost worker {lost[0].worker} (died)" in (driver.last_trouble or "")
+    assert f"worker    {lost[0].worker}  lost, " in "\n".join(status.lines())
+    check(run.url)

@@ -163,3 +163,44 @@ def test_a_driver_on_a_store_with_exclusive_creation_says_so(tmp_path, caplog):
     assert "commits: by workers" in caplog.text
     [state] = read_workers(Storage(tmp_path), now=time.time())
     assert state.last_trouble is None
+
+
+def test_how_a_driver_ended_is_kept(tmp_path):
+    stop = threading.Event()
+    for number, (ending, end) in enumerate((("done", lambda: None), ("stopped", stop.set))):
+        storage = Storage(tmp_path / str(number))
+        with driver_log(Run(storage), Monitor(lambda result: None, stop=stop)):
+            end()
+        [state] = read_workers(storage, now=time.time())
+        assert (state.ending, state.alive, state.ended) == (ending, False, True)
+
+
+def test_the_rates_that_a_driver_says_are_those_of_its_monitor(tmp_path):
+    storage = Storage(tmp_path)
+    with driver_log(Run(storage), Monitor(lambda result: None)) as monitor:
+        monitor.on_progress(Progress(0, 0, 0))
+        time.sleep(0.5)
+        monitor.on_progress(Progress(1000, 10, 0))
+    [state] = read_workers(storage, now=time.time())
+    assert state.draws_per_s is not None and state.pairs_per_s is not None
+    assert 0 < state.draws_per_s <= 2000 and abs(state.draws_per_s - 100 * state.pairs_per_s) < 1e-6
+
+
+def test_a_worker_that_a_driver_lost_is_lost_until_it_speaks_again(tmp_path):
+    storage = Storage(tmp_path)
+    worker = EventLog(storage, "h:1")
+    worker.say("progress", units=["u1"], draws=5)
+    worker.close()
+    driver = EventLog(storage, "driver:h:2")
+    driver.say("warning", message="lost worker h:1 (died): x", lost="h:1")
+    driver.close()
+    now = time.time()
+    states = {state.worker: state for state in read_workers(storage, now=now)}
+    lost = states["h:1"]
+    assert (lost.lost, lost.alive, lost.units, lost.draws) == (True, False, (), 5)
+    assert lost.describe().startswith("h:1  lost, ") and states["driver:h:2"].alive
+    [file] = (tmp_path / "workers").glob("h-1-*.jsonl")
+    line = json.loads(file.read_text())
+    file.write_text(json.dumps(line | {"time": now + 30.0}) + "\n")
+    [again] = [state for state in read_workers(storage, now=now + 31.0) if not state.drives]
+    assert (again.lost, again.alive) == (False, True)
