@@ -33,6 +33,9 @@ _SETTINGS = (
     *_TOKENIZERS,
 )
 
+_HUB_PREFIX = "hf-hub:"
+"""What open_clip writes before ids of the hub."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +75,7 @@ def locate(model: str, revision: str | None, *, code: bool = False) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
+    model = model.removeprefix(_HUB_PREFIX)
     if path.exists():
         raise EncoderError(
             f"encoder.model='{model}' is a file",

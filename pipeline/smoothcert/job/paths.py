@@ -16,7 +16,7 @@ from smoothcert.errors import JobError
 from smoothcert.job.attacks import AttackSection
 from smoothcert.job.encoder import DefenceSection, EncoderSection, names_code
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _Parts = TypeVar("_Parts", EncoderSection, DefenceSection)

@@ -131,3 +131,9 @@ def test_the_place_of_a_model_is_no_part_of_what_a_run_is_about(project, tmp_pat
 
 def test_a_job_without_a_file_keeps_its_paths():
     assert parse_job(JOB, ["encoder.model=models/clip"]).encoder.model == "models/clip"
+
+
+def test_open_clips_way_to_write_hub_ids_is_taken(project):
+    assert load(project, "encoder.model=hf-hub:chs20/fare2-clip").encoder.model == "hf-hub:chs20/fare2-clip"
+    with pytest.raises(JobError, match="does not exist"):
+        load(project, "encoder.model=hub:chs20/fare2-clip")
