@@ -99,7 +99,7 @@ def test_a_batch_has_the_numbers_of_the_job(run: sc.Run, images: list[bytes], en
         images, encoder, sigma=0.25, draws=24, texts=texts, captions=[row["caption"] for row in expected],
         pair_ids=[row["pair_id"] for row in expected], **CERTIFY,
     )  # fmt: skip
-    named = {"clean_label", "predicted_label", "class_rival"}
+    named = {"clean_label", "predicted_label", "class_rival", "vote_label"}
     for mine, theirs in zip(found, expected, strict=True):
         wrong = {
             name: (mine[name], value)
