@@ -19,6 +19,7 @@ from smoothcert.certificates import (
     MarginScalar,
     angular_bound,
     choose_scalar,
+    dual_direction,
     fcsb,
     margin_radius,
     second_moment_bound,
@@ -121,6 +122,23 @@ def cosines(table: Table, u: np.ndarray, clean: np.ndarray, sigma: float, n: int
             table["cosine", sigma, n, name, shift].append(float(np.nan_to_num(value)))
 
 
+def two_directions(away: np.ndarray, mean: np.ndarray, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each rival the unit mixture of its margin's direction and the pilot's that T4 asks about, and the score."""
+    length = float(np.linalg.norm(mean))
+    v = mean / length
+    along = away @ v
+    gram = np.empty((len(away), 3, 3))
+    gram[:] = [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    gram[:, 0, 2] = gram[:, 2, 0] = -along
+    gram[:, 1, 2] = gram[:, 2, 1] = along
+    norm = np.sqrt(max((PILOT * length**2 - 1) / (PILOT - 1), 0.0))
+    estimates = np.stack([away @ mean, np.full(len(away), norm)], axis=1)
+    weights, needed = dual_direction(gram, estimates, shift, 1.0)
+    vectors = weights[:, :1] * away + weights[:, 1:] * v
+    lengths = np.linalg.norm(vectors, axis=1)
+    return vectors / lengths[:, None], (1 + needed / lengths) / 2
+
+
 def decisions(table: Table, u: np.ndarray, texts: np.ndarray, sigma: float, alpha: float) -> None:
     """Draws until "class at r = 0.25" is certified, and the floor ln(1/alpha)/growth of the best constant bet."""
     pilot, fresh = u[:PILOT], u[PILOT:]
@@ -132,7 +150,9 @@ def decisions(table: Table, u: np.ndarray, texts: np.ndarray, sigma: float, alph
     h = choose_scalar(before, shift, 1.0, draws=limit, alpha=alpha, level=0.0)
     constant = h.constant(shift, 1.0)
     votes = [((w @ texts.T).argmax(axis=1) == y).astype(float)[None] for w in (pilot, fresh)]
+    mixed, mixed_needed = two_directions(away, pilot.mean(axis=0), shift)
     cases = {
+        "mean (T4's direction)": ((1 + mixed @ pilot.T) / 2, (1 + mixed @ fresh.T) / 2, mixed_needed),
         "mean (T1)": ((1 + before) / 2, (1 + margins) / 2, np.full(len(away), norm.cdf(shift))),
         "T8": (h.scores(before, 0 * before), h.scores(margins, 0 * margins), h.threshold(constant)),
         "vote": (*votes, np.array([norm.cdf(shift)])),
@@ -192,7 +212,7 @@ def show(table: Table, sigma: float, options: argparse.Namespace) -> None:
                 floor.mean() if len(floor) else np.nan,
             )
             rows.append(
-                [str(key[2]), f"{len(used) / len(found):.1%}", *(f"{number:,.0f}" for number in numbers)]
+                [str(key[2]), f"{len(used) / len(found):.1%}", *("-" if np.isnan(number) else f"{number:,.0f}" for number in numbers)]
             )
     header = ["test", "certified", "draws, all digits", "draws where certified", "floor there"]
     most = max(options.draws)
