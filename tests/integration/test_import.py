@@ -85,6 +85,10 @@ def test_every_image_is_there_and_no_radius_is_above_the_true_one(log: Path, tmp
             "a certificate that the log did not give"
         )
         assert row["vote_share_lcb"] is None or row["vote_share_lcb"] < norm.cdf(radius / SIGMA)
+        if row["vote_share"] is not None:
+            votes = round(row["vote_share"] * DRAWS)
+            assert beta.ppf(ALPHA, votes, DRAWS - votes + 1) >= row["vote_share_lcb"] * (1 - 1e-9)
+            assert beta.ppf(ALPHA, votes - 1, DRAWS - votes + 2) < row["vote_share_lcb"]
         lost = max(lost, radius - (row["vote_radius"] or 0.0))
     assert 0 < lost <= 0.0101, "three digits: at most 0.01 is given away above 1"
     printed = [float(f"{radius:.3}") for _, _, predict, radius in outcomes() if predict >= 0]

@@ -24,6 +24,7 @@ def compare(
         typer.Option(help="Also list pairs that gained or lost this share, by its name in the table."),
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="How many of each are listed.")] = 10,
+    every: Annotated[bool, typer.Option("--all", help="Show figures that are 0 in both runs too.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare two runs of the same data, pair by pair.
@@ -41,10 +42,10 @@ def compare(
         more = {} if claim is None else {"changed_pairs": [asdict(each) for each in changed]}
         typer.echo(json.dumps({**found.as_mapping(), **more}))
         return
-    _print(Terminal(), found, changed)
+    _print(Terminal(), found, changed, every)
 
 
-def _print(terminal: Terminal, found: PairedComparison, changed: list[ChangedPair]) -> None:
+def _print(terminal: Terminal, found: PairedComparison, changed: list[ChangedPair], every: bool) -> None:
     from rich.table import Table
 
     terminal.say(f"A  {found.first}")
@@ -64,9 +65,12 @@ def _print(terminal: Terminal, found: PairedComparison, changed: list[ChangedPai
     table = Table()
     for name in ("figure", "pairs", "A", "B", "B - A", "95% interval", "gained", "lost", "p"):
         table.add_column(name, justify="left" if name == "figure" else "right")
-    for each in found.figures:
+    shown = [each for each in found.figures if every or each.first or each.second]
+    for each in shown:
         table.add_row(each.figure, *_cells(each))
     terminal.print(table)
+    if len(shown) < len(found.figures):
+        terminal.say(f"{len(found.figures) - len(shown)} more figures are 0 in both (--all shows them)")
     for pair in changed:
         label = "" if pair.label is None else f"  [{pair.label}]"
         terminal.say(f"{pair.change:<7} {pair.pair_id}{label}  {(pair.caption or '')[:60]}")

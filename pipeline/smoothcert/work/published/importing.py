@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
-from scipy.special import ndtr
+from scipy.special import betaincinv, ndtr
 
 from smoothcert.certificates import vote_radius
 from smoothcert.datasets import UnitSpec
@@ -163,7 +163,8 @@ def _job(log: PublishedLog, stated: Stated, sigma: float, draws: int, alpha: flo
         return Job.model_validate(
             {
                 "name": stem[:90],
-                "data": {"format": "manifest", "uri": log.path, "columns": {"caption": None}},
+                # images of classes, known by number alone
+                "data": {"format": "imagefolder", "uri": log.path},
                 "encoder": {"model": f"{_UNKNOWN} log {stem[:90]}"},
                 "certify": {"sigma": sigma, "alpha": alpha, "max_draws": draws, "percentile": None},
                 # a job has two classes at least; a log may show one
@@ -227,6 +228,7 @@ def _rows(
             "pilot_draws": 0,
             "stop_reason": "fixed",
             "vote_label": pair.predicted,
+            "vote_share": None if share is None else _implied(share, certify.max_draws, certify.alpha),
             "vote_share_lcb": share,
             "vote_radius": None if math.isnan(radius) else radius,
             "encoder_digest": log.digest,
@@ -235,6 +237,17 @@ def _rows(
             "device": _UNKNOWN,
             "dtype": _UNKNOWN,
         }
+
+
+def _implied(share_lcb: float, draws: int, alpha: float) -> float:
+    """The share of votes that a lower bound implies: that of the fewest votes whose exact bound reaches it."""
+    low, high = 0, draws
+    while high - low > 1:
+        votes = (low + high) // 2
+        low, high = (
+            (low, votes) if betaincinv(votes, draws - votes + 1.0, alpha) >= share_lcb else (votes, high)
+        )
+    return high / draws
 
 
 def _share(pair: PublishedPair, kind: str, sigma: float) -> float | None:
