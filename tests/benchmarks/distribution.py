@@ -212,7 +212,11 @@ def show(table: Table, sigma: float, options: argparse.Namespace) -> None:
                 floor.mean() if len(floor) else np.nan,
             )
             rows.append(
-                [str(key[2]), f"{len(used) / len(found):.1%}", *("-" if np.isnan(number) else f"{number:,.0f}" for number in numbers)]
+                [
+                    str(key[2]),
+                    f"{len(used) / len(found):.1%}",
+                    *("-" if np.isnan(number) else f"{number:,.0f}" for number in numbers),
+                ]
             )
     header = ["test", "certified", "draws, all digits", "draws where certified", "floor there"]
     most = max(options.draws)
