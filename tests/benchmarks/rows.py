@@ -41,7 +41,7 @@ def main() -> None:
     texts = Texts(tuple(map(str, range(options.classes))), classes, captions=True)
     certify = CertifySection(sigma=0.25, max_draws=options.draws, radii=(0.0625, 0.125, 0.25, 0.375, 0.5))
     layout = plan_layout(certify, classes=options.classes, pool=0, captions=True, retrieval_k=1)
-    questioner = Questioner(layout, texts, certify.sigma)
+    questioner = Questioner(layout, texts, certify)
     encoder = KnownEncoder.rotating()
     single = DrawScores(layout, texts, 1, torch.device("cpu"))
     rows = RowMaker(encoder, certify, texts, layout)

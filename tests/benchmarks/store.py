@@ -94,6 +94,14 @@ def rows_of(unit: UnitSpec, run_id: str, attempt: str) -> pa.Table:
         values[f"{name}_quantile_lcb"] = lambda: grid(*(norm * step for step in np.linspace(1.0, 0.2, 25)))
     for name in ("clean_percentile_radius", "pilot_percentile_radius"):
         values[name] = lambda: grid(norm, vacuous(norm - 0.8), vacuous(norm - 0.9))
+    for name in ("second_moment", "clean_distribution", "class_distribution", "caption_distribution"):
+        values[name] = lambda: bounds
+    for name in ("clean", "class", "caption"):
+        values[f"{name}_scalar_lcb"] = lambda: bounds
+        law = [np.round(norm, 4), np.round(0.1 * norm, 4), np.full(n, 1.9), np.full(n, 0.5), norm]
+        values[f"{name}_scalar"] = lambda law=law: grid(*law * 4)  # type: ignore[misc]
+    for name in ("retrieval_scalar_lcb", "retrieval_scalar", "retrieval_distribution"):
+        values[name] = lambda: [None] * n
     values["exceedance_lcb"] = lambda: grid(*(norm * step for step in np.linspace(1.0, 0.5, 8)))
     columns = []
     for column in CERTIFICATES.columns:

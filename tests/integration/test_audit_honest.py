@@ -71,7 +71,7 @@ def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]], **more: A
 
 @pytest.mark.parametrize(
     ("k", "targets"),
-    [(1, []), (2, []), (2, [{"certificate": "class", "radius": 0.0625}])],
+    [(1, []), (2, []), (2, [{"certificate": "class", "radius": 0.25}])],
     ids=["nearest", "first two", "adaptive"],
 )
 def test_an_honest_run_is_sound(
@@ -104,6 +104,10 @@ def test_an_honest_run_is_sound(
         "retrieval_radius": lambda value: value * 1.5 + 0.05,
         "caption_bound": lambda value: [each + 0.05 for each in value],
         "large_radius": lambda value: [None if each is None else each + 1e-4 for each in value],
+        **{
+            f"{name}_distribution": lambda value: [None if each is None else each + 1e-4 for each in value]
+            for name in ("clean", "class", "caption", "retrieval")
+        },
         "vote_radius": lambda value: value + 0.05,
         "retrieval_vote_radius": lambda value: value + 0.05,
         **{

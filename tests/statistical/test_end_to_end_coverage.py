@@ -149,6 +149,13 @@ class Truth:
     def keeps_rank(self, radius: float) -> bool:
         return self.overtaking(self.caption, [c for c in POOL if c != self.own], radius) < K
 
+    def margins(self, own: np.ndarray, rivals: list[str], radius: float) -> np.ndarray:
+        """Smallest margins over each rival within the radius, in order."""
+        differences = own - np.stack([self.feature(rival) for rival in rivals])
+        return np.sort(
+            (self.reached(radius) @ differences.T).min(axis=0) / np.linalg.norm(differences, axis=1)
+        )
+
     def margin(self, label: str) -> float:
         own = self.feature(label)
         differences = [own - self.feature(c) for c in LABELS if c != label]
@@ -172,6 +179,13 @@ def false_statements(row: Any, truth: Truth, certify: Any) -> set[str]:
         claim("clean_reference", row.clean_reference[i], truth.to_clean(radius))
         claim("large_radius", row.large_radius[i], truth.to_clean(radius))
         claim("caption_bound", row.caption_bound[i], truth.similarity(radius))
+        claim("clean_distribution", row.clean_distribution[i], truth.to_clean(radius))
+        claim("caption_distribution", row.caption_distribution[i], truth.similarity(radius))
+        rivals = [c for c in LABELS if c != row.predicted_label]
+        exact = truth.margins(truth.feature(row.predicted_label), rivals, radius)[0]
+        claim("class_distribution", row.class_distribution[i], exact)
+        exact = truth.margins(truth.caption, [c for c in POOL if c != truth.own], radius)[K - 1]
+        claim("retrieval_distribution", row.retrieval_distribution[i], exact)
     for i, cosine in enumerate(COSINES):
         for name, worst in (("fcsb_radius", truth.to_clean), ("angular_radius", truth.angular)):
             radius = getattr(row, name)[i]
@@ -262,7 +276,7 @@ def test_fixed_draws(name):
     rows, truths, certify = certified(ENCODERS[name], max_draws=80)
     check(rows, truths, certify)
     # the bounds say something, or their coverage would be no achievement
-    for column in ("angular", "fcsb", "large_radius"):
+    for column in ("angular", "fcsb", "large_radius", "clean_distribution", "class_distribution"):
         assert sum(getattr(row, column)[0] is not None for row in rows) > PAIRS / 10, column
     for column in ("certified_radius", "vote_radius"):
         assert sum(getattr(row, column) is not None for row in rows) > PAIRS / 10, column

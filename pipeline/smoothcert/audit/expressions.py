@@ -19,27 +19,35 @@ def number(value: float) -> str:
     return f"'{value!r}'::DOUBLE"
 
 
-def argument(evidence: Evidence, table: str = "") -> str:
+def argument(evidence: Evidence, table: str = "", position: int = 1) -> str:
     """What a row says of one piece of evidence; NULL where that is impossible, or nothing is known.
 
     Args:
         evidence: the column.
         table: alias of the table and a dot, where there are several.
+        position: number of the radius in the job, from 1 on, where there is something for each.
     """
     name = f"{table}{evidence.column}"
+    if evidence.per_radius and evidence.size:
+        name = f"list_slice({name}, {evidence.size * (position - 1) + 1}, {evidence.size * position})"
+    elif evidence.per_radius:
+        name = f"{name}[{position}]"
+    low, high = f"{evidence.low:g}", f"{evidence.high:g}"
+    if evidence.size:
+        inside = f"len({name}) = {evidence.size} AND list_min({name}) >= {low} AND list_max({name}) <= {high}"
+        return f"CASE WHEN {inside} THEN {name} END"
+    inside = f"WHEN {name} BETWEEN {low} AND {high} THEN {name}"
     if evidence.kind == "known":
         # an inner product of unit vectors, which rounding may have put outside its range
-        return f"CASE WHEN abs({name}) <= 1 + {number(SLACK)} THEN greatest(-1, least(1, {name})) END"
-    if evidence.size:
-        inside = f"len({name}) = {evidence.size} AND list_min({name}) >= {evidence.low:g} AND list_max({name}) <= 1"
-        return f"CASE WHEN {inside} THEN {name} END"
-    inside = f"WHEN {name} BETWEEN {evidence.low:g} AND 1 THEN {name}"
+        inside = f"WHEN abs({name}) <= 1 + {number(SLACK)} THEN greatest(-1, least(1, {name}))"
     if evidence.null is None:
         return f"CASE {inside} END"
     return f"CASE WHEN {name} IS NULL THEN {evidence.null:g} {inside} END"
 
 
-def computed(certificate: Certificate, form: Form, sigma: str, point: str = "", table: str = "") -> str:
+def computed(
+    certificate: Certificate, form: Form, sigma: str, point: str = "", table: str = "", position: int = 1
+) -> str:
     """A bound or radius as it follows from a row; NULL where nothing does.
 
     Args:
@@ -48,6 +56,7 @@ def computed(certificate: Certificate, form: Form, sigma: str, point: str = "", 
         sigma: SQL of the noise.
         point: SQL of a radius, or of a cosine, where the form takes one.
         table: alias of the table and a dot, where there are several.
+        position: number of that radius in the job, from 1 on, where the row rests on something else at each.
     """
-    arguments = [argument(each, table) for each in certificate.basis]
+    arguments = [argument(each, table, position) for each in certificate.basis]
     return f"{form.sql}({', '.join([*arguments, *([point] if point else []), sigma])})"

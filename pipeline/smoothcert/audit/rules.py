@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
-from smoothcert.catalogue.evidence import SCORE, part_of
+from smoothcert.catalogue.evidence import ESCAPE, SCORE, part_of
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
 
@@ -90,7 +91,7 @@ def select_failing(checks: Sequence[Check], source: str, keep: str = "") -> str:
 
 
 _CLAIMING = (
-    *(each.column for each in evidence() if each.kind != "known"),
+    *(each.column for each in evidence() if not each.exact),
     *(form.column for certificate in CATALOGUE for form in certificate.forms),
     *("class_margin_lcb", "target_decision"),
 )
@@ -136,8 +137,17 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         f"'bound ' || robustness_score_lcb) AS detail {ok} AND ("
         + " OR ".join(
             f"({name}_lcb IS NOT NULL AND NOT coalesce({name}_lcb <= {name} AND {name} <= 1 + {number(SLACK)}, false))"
-            for name in (*(each.estimate for each in evidence() if each.estimate), "class_margin")
+            for name in (
+                *(each.estimate for each in evidence() if each.estimate and each.kind != "upper"),
+                "class_margin",
+            )
         )
+        + "".join(
+            f" OR ({each.column} IS NOT NULL AND NOT coalesce({each.column} >= {each.estimate}, false))"
+            for each in evidence()
+            if each.estimate and each.kind == "upper"
+        )
+        + "".join(f" OR {each}" for each in _above_means(info))
         + "".join(
             f" OR {each} > 2 * {SCORE.estimate} - 1 + {number(SLACK)}" for each in _by_scores(certify.sigma)
         )
@@ -200,7 +210,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
     certify = info.job.certify
     sigma = number(certify.sigma)
     pairs = [
-        (f"{each.bound.column}[{i}]", computed(each, each.bound, sigma, number(radius)))
+        (f"{each.bound.column}[{i}]", computed(each, each.bound, sigma, number(radius), position=i))
         for i, radius in enumerate(certify.radii, start=1)
         for each in _COSINES
         if each.bound is not None
@@ -239,7 +249,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
         "a stored bound or radius is larger than its confidence bound allows",
         select_failing(checks, ok),
     )
-    for name in (each.bound.column for each in _COSINES if each.bound is not None):
+    for name in (each.bound.column for each in CATALOGUE if each.bound is not None and _falls(each)):
         rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]
         rising += [
             f"({name}[{i + 1}] IS NOT NULL AND {name}[{i}] IS NULL)" for i in range(1, len(certify.radii))
@@ -251,6 +261,26 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
                 "a bound is larger at a larger radius",
                 f"SELECT pair_id, '{name} ' || {name}::VARCHAR AS detail {ok} AND ({' OR '.join(rising)})",
             )
+
+
+def _falls(certificate: Certificate) -> bool:
+    """Whether its bounds never rise with the radius: computed so, or kept so."""
+    return certificate.quantity.cosine or any(each.per_radius for each in certificate.basis)
+
+
+def _above_means(info: RunInfo) -> Iterator[str]:
+    """Conditions that means of scalars are below their lower bounds, or their bounds above the mean margin."""
+    laws = {each.column: each for each in evidence() if each.kind == "law"}
+    for each in evidence():
+        if each.kind == "scalar":
+            law = laws[each.column.removesuffix("_lcb")]
+            for i in range(len(info.job.certify.radii)):
+                mean = f"{law.column}[{law.size * (i + 1)}]"
+                yield f"({each.column}[{i + 1}] IS NOT NULL AND NOT coalesce({each.column}[{i + 1}] <= {mean}, false))"
+    # whatever the law of the margins, that of the very draws among them, a scalar proves no more than their mean
+    yield f"list_max(class_distribution) > class_margin + {number(SLACK)}"
+    yield f"list_max(clean_distribution) > 2 * {SCORE.estimate} - 1 + {number(SLACK)}"
+    yield f"list_max(caption_distribution) > caption_similarity + {number(SLACK)}"
 
 
 def _by_scores(sigma: float) -> list[str]:
@@ -271,12 +301,13 @@ def _impossible(info: RunInfo) -> Iterator[str]:
         name = each.column
         if each.kind == "mean":
             yield f"NOT {name} BETWEEN {each.low:g} AND 1"
-        elif each.documented and each.size:
-            yield f"list_min({name}) < {each.low:g} OR list_max({name}) > 1 OR len({name}) <> {each.size}"
+        elif each.listed and each.kind != "known":
+            length = max(1, each.size) * (len(certify.radii) if each.per_radius else 1)
+            yield f"list_min({name}) < {each.low:g} OR list_max({name}) > {each.high:g} OR len({name}) <> {length}"
             if each.kind == "quantiles":  # those of smaller shares, which are smaller
                 yield f"{name} <> list_reverse_sort({name})"
-        elif each.kind == "statistic":
-            yield f"NOT {name} BETWEEN {each.low:g} AND 1"
+        elif each.kind in ("statistic", "upper"):
+            yield f"NOT {name} BETWEEN {each.low:g} AND {each.high:g}"
     yield f"draws < 1 OR pilot_draws < 1 OR draws > {certify.max_draws}"
     yield f"list_max(log_e_value) > {number(LARGEST_LOG_E)} OR len(target_decision) <> {len(certify.targets)}"
     # Lists have one element for each radius or cosine: what stands beyond them would be nobody's claim.
@@ -304,8 +335,11 @@ def _beyond_draws(info: RunInfo) -> list[Check]:
     ranks = 1 if retrieval is None else retrieval.k
     scores = {"class_margin_lcb": ("(1 + class_margin_lcb) / 2", alpha / 2)}
     for each in evidence():
-        if each.kind not in ("known", "quantiles"):  # a quantile may be as large as every draw
-            largest = f"list_max({each.column})" if each.size else each.column
+        if each == ESCAPE:
+            scores[each.column] = (f"1 - {each.column}", part_of(alpha, each.level))
+        # a quantile may be as large as every draw
+        elif not each.exact and each.kind not in ("upper", "quantiles"):
+            largest = f"list_max({each.column})" if each.listed else each.column
             level = part_of(alpha, each.level / ranks if each.ranked else each.level)
             scores[each.column] = (f"(1 + {largest}) / 2" if each.projection else largest, level)
     return [

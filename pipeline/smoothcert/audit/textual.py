@@ -77,7 +77,7 @@ def textual_rules(info: RunInfo, pool: Sequence[str] | None) -> Iterator[Rule]:
             yield _radius(certificate.radius.column, follows, needed, ok)
         if certificate.bound is not None:
             for i, radius in enumerate(info.job.certify.radii, start=1):
-                follows = computed(certificate, certificate.bound, sigma, number(radius))
+                follows = computed(certificate, certificate.bound, sigma, number(radius), position=i)
                 yield _bound(f"{certificate.bound.column}[{i}]", follows, needed, ok)
 
 

@@ -48,9 +48,11 @@ class Certificate:
         bound: the quantity's lower bound at a radius: a list column, one element for each radius of the job.
         radius_at: the radius up to which the quantity is at least a cosine: a list column, one for each cosine.
         radius: the radius up to which the quantity is above 0: a plain column.
+        either: whether each statement rests on one of its confidence bounds alone, fixed beforehand though nobody knows
+            which (of the rival that truly overtakes first): then alpha is not split between them.
         anywhere: whether a row's own numbers stand at ``share_of_alpha``, so that it can be had at any radius later.
         target: whether a job may have targets on it.
-        figure: of a radius, what summary and MLflow call the share of pairs that reach a radius.
+        figure: of a decision, what summary and MLflow call the share of pairs for which it holds up to a radius.
         right_figure: the same among labelled pairs whose class, the quantity's ``label``, is right; empty for none.
         norm: of the perturbations it speaks of.
         noise: of the draws.
@@ -65,6 +67,7 @@ class Certificate:
     bound: Form | None = None
     radius_at: Form | None = None
     radius: Form | None = None
+    either: bool = False
     anywhere: bool = False
     target: bool = False
     figure: str = ""
@@ -81,6 +84,19 @@ class Certificate:
             raise ValueError(f"certificate '{self.name}' is about no class that could be right")
         if self.radius_at is not None and not self.quantity.cosine:
             raise ValueError(f"certificate '{self.name}' bounds no cosine; it has no radius at one")
+
+    def holds_at(self, position: int, radius: float, columns: str = "{column}[{position}]") -> str:
+        """SQL that is true of a row whose decision is certified at a radius of the job.
+
+        Args:
+            position: of the radius in the job, from 1 on.
+            radius: the radius.
+            columns: how an element of a list column is written.
+        """
+        if self.radius is not None:
+            return f"{self.radius.column} >= {radius!r}::DOUBLE"
+        assert self.bound is not None
+        return columns.format(column=self.bound.column, position=position) + " > 0"
 
     @property
     def forms(self) -> Iterator[Form]:

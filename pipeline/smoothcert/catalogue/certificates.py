@@ -13,15 +13,28 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from smoothcert.catalogue import functions
 from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import (
     CAPTION_ALIGNMENT,
+    CAPTION_LAW,
+    CAPTION_SCALAR,
+    CLASS_LAW,
+    CLASS_OTHERS,
     CLASS_RIVAL_ALIGNMENT,
     CLASS_RIVAL_MARGIN,
+    CLASS_SCALAR,
+    CLEAN_LAW,
+    CLEAN_SCALAR,
+    EIGENVALUE,
+    ESCAPE,
     EXCEEDANCE,
     NORM,
+    RANK_LAW,
+    RANK_OTHERS,
     RANK_RIVAL_ALIGNMENT,
     RANK_RIVAL_MARGIN,
+    RANK_SCALAR,
     SCORE,
     SIMILARITY,
     Evidence,
@@ -37,76 +50,10 @@ from smoothcert.catalogue.quantities import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from smoothcert.catalogue.evidence import FloatArray
+    pass
 
 
-def _fcsb(score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import fcsb
-
-    return fcsb(score, radius, sigma)
-
-
-def _fcsb_radius(score: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import fcsb_radius
-
-    return fcsb_radius(score, cosine, sigma)
-
-
-def _angular_bound(norm: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import angular_bound
-
-    return angular_bound(_not_negative(norm), radius, sigma)
-
-
-def _angular_radius(norm: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import angular_radius
-
-    return angular_radius(_not_negative(norm), cosine, sigma)
-
-
-def _clean_reference(score: ArrayLike, norm: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import clean_reference_bound
-
-    return clean_reference_bound(projection_of_score(score), norm, radius, sigma)
-
-
-def _large_radius(exceedance: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS, large_radius_bound
-
-    return large_radius_bound(exceedance, LARGE_RADIUS_THRESHOLDS, radius, sigma)
-
-
-def _margin_radius(margin: ArrayLike, norm: ArrayLike, alignment: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import margin_radius
-
-    return margin_radius(margin, norm, alignment, sigma)
-
-
-def _similarity_bound(
-    similarity: ArrayLike, norm: ArrayLike, alignment: ArrayLike, radius: ArrayLike, sigma: ArrayLike
-) -> FloatArray:
-    from smoothcert.certificates import similarity_bound
-
-    return similarity_bound(similarity, norm, alignment, radius, sigma)
-
-
-def projection_of_score(score: ArrayLike) -> FloatArray:
-    """2 score - 1 for lower bounds of scores in [0,1], rounded down."""
-    import numpy as np
-
-    return np.maximum(np.nextafter(2.0 * np.asarray(score, dtype=np.float64) - 1.0, -2.0), -1.0)
-
-
-def _not_negative(norm: ArrayLike) -> FloatArray:
-    """A norm is never less: then nothing follows from it."""
-    import numpy as np
-
-    return np.maximum(np.asarray(norm, dtype=np.float64), 0.0)
-
-
-_WHOLE, _HALF = Fraction(1), Fraction(1, 2)
+_WHOLE, _HALF, _THIRD = Fraction(1), Fraction(1, 2), Fraction(1, 3)
 
 CATALOGUE: Sequence[Certificate] = (
     Certificate(
@@ -118,14 +65,14 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=_WHOLE,
         bound=Form(
             "fcsb",
-            _fcsb,
+            functions.fcsb,
             "fcsb",
             "Certified cosine between smoothed feature under attack and clean feature, one per radius of the "
             "job; element NULL where nothing is certified.",
         ),
         radius_at=Form(
             "fcsb_radius",
-            _fcsb_radius,
+            functions.fcsb_radius,
             "fcsb_radius",
             "Radius up to which fcsb is at least the cosine, one per cosine of the job; element NULL where "
             "there is none.",
@@ -142,20 +89,35 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=_WHOLE,
         bound=Form(
             "angular",
-            _angular_bound,
+            functions.angular_bound,
             "angular_bound",
             "Certified cosine between smoothed features with and without attack, one per radius of the job; "
             "element NULL where nothing is certified.",
         ),
         radius_at=Form(
             "angular_radius",
-            _angular_radius,
+            functions.angular_radius,
             "angular_radius",
             "Radius up to which angular is at least the cosine, one per cosine of the job; element NULL where "
             "there is none.",
         ),
         anywhere=True,
         target=True,
+    ),
+    Certificate(
+        name="second_moment",
+        rule="mean",
+        quantity=TO_SMOOTHED,
+        source="theory T7",
+        basis=(NORM, EIGENVALUE, ESCAPE),
+        share_of_alpha=_THIRD,
+        bound=Form(
+            "second_moment",
+            functions.second_moment_bound,
+            "second_moment_bound",
+            "As angular, by the largest eigenvalue of the features' second moment too; element NULL where nothing is "
+            "certified.",
+        ),
     ),
     Certificate(
         name="clean_reference",
@@ -166,7 +128,7 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=_HALF,
         bound=Form(
             "clean_reference",
-            _clean_reference,
+            functions.clean_reference,
             "clean_reference_bound",
             "As fcsb, by the better of T2 and T5 at a shared alpha; element NULL where nothing is certified.",
         ),
@@ -180,9 +142,24 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=EXCEEDANCE.level,
         bound=Form(
             "large_radius",
-            _large_radius,
+            functions.large_radius,
             "large_radius_bound",
             "As fcsb, by exceedance probabilities, which reach larger radii; element NULL where nothing is "
+            "certified.",
+        ),
+    ),
+    Certificate(
+        name="clean_distribution",
+        rule="mean",
+        quantity=TO_CLEAN,
+        source="theory T8",
+        basis=(CLEAN_SCALAR, CLEAN_LAW),
+        share_of_alpha=_WHOLE,
+        bound=Form(
+            "clean_distribution",
+            functions.clean_distribution,
+            "cosine_distribution_bound",
+            "As fcsb, by the distribution of the draws' cosines to the clean feature; element NULL where nothing is "
             "certified.",
         ),
     ),
@@ -195,13 +172,32 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=_HALF,
         radius=Form(
             "certified_radius",
-            _margin_radius,
+            functions.margin_radius,
             "margin_radius",
             "Radius within which the smoothed encoder predicts predicted_label. NULL where none is certified.",
         ),
         target=True,
         figure="certified_prediction",
         right_figure="certified_accuracy",
+    ),
+    Certificate(
+        name="class_distribution",
+        rule="mean",
+        quantity=CLASS_MARGIN,
+        source="theory T8",
+        basis=(CLASS_SCALAR, CLASS_LAW, NORM, CLASS_OTHERS),
+        share_of_alpha=_WHOLE,
+        either=True,
+        bound=Form(
+            "class_distribution",
+            functions.rival_distribution,
+            "rival_distribution_bound",
+            "Lower bound of the smallest margin of predicted_label over all rival classes under attack, by the "
+            "distribution of the draws' margins, one per radius of the job: the smoothed encoder predicts "
+            "predicted_label there. Element NULL where that is not certified.",
+        ),
+        figure="certified_prediction_by_distribution",
+        right_figure="certified_accuracy_by_distribution",
     ),
     Certificate(
         name="caption",
@@ -212,13 +208,28 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=_HALF,
         bound=Form(
             "caption_bound",
-            _similarity_bound,
+            functions.similarity_bound,
             "similarity_bound",
             "Lower bound of the inner product of smoothed feature under attack and caption feature, one per "
             "radius of the job; may be negative, since it bounds a projection; element NULL where nothing is "
             "certified.",
         ),
         target=True,
+    ),
+    Certificate(
+        name="caption_distribution",
+        rule="mean",
+        quantity=TO_CAPTION,
+        source="theory T8",
+        basis=(CAPTION_SCALAR, CAPTION_LAW),
+        share_of_alpha=_WHOLE,
+        bound=Form(
+            "caption_distribution",
+            functions.distribution,
+            "distribution_bound",
+            "As caption_bound, by the distribution of the draws' inner products with the caption's feature; may be "
+            "negative; element NULL where nothing is certified.",
+        ),
     ),
     Certificate(
         name="retrieval",
@@ -229,13 +240,31 @@ CATALOGUE: Sequence[Certificate] = (
         share_of_alpha=_HALF,
         radius=Form(
             "retrieval_radius",
-            _margin_radius,
+            functions.margin_radius,
             "margin_radius",
             "Radius within which the own caption feature stays among the first k of the pool. NULL where none is "
             "certified.",
         ),
         target=True,
         figure="certified_retrieval",
+    ),
+    Certificate(
+        name="retrieval_distribution",
+        rule="mean",
+        quantity=RANK_MARGIN,
+        source="theory T8",
+        basis=(RANK_SCALAR, RANK_LAW, NORM, RANK_OTHERS),
+        share_of_alpha=_WHOLE,
+        either=True,
+        bound=Form(
+            "retrieval_distribution",
+            functions.rival_distribution,
+            "rival_distribution_bound",
+            "Lower bound of the k-th smallest margin of the own caption over the others of the pool under attack, by "
+            "the distribution of the draws' margins, one per radius of the job: the own caption stays among the first "
+            "k there. Element NULL where that is not certified, and where there are fewer than k rivals.",
+        ),
+        figure="certified_retrieval_by_distribution",
     ),
     *OTHER_RULES,
 )

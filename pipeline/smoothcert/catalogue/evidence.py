@@ -37,25 +37,27 @@ class Evidence:
             bounds of the quantiles to which attacks of growing size shift the job's percentile of these scores, each
             by itself at ``level``; ``low`` where so few draws bound nothing. ``statistic``: other bounds from the
             same scores. ``known``: no draws in it, so it cannot fail. ``rival``: of the binding rival, which is found
-            while certifying (engine/rival_bounds.py).
-        direction: which scores; empty for known and rival.
+            while certifying (engine/rival_bounds.py). ``scalar``: of the mean of a scalar that was fixed on the pilot,
+            and ``law``: that scalar, which cannot fail (engine/distribution.py). ``upper``: an upper confidence bound.
+        direction: which scores; empty for known and rival, and for scalars of the binding rival.
         votes: whether each score is 0 or 1, so that an exact binomial bound is had.
         projection: whether the column holds 2 score - 1, in [-1,1], in place of a score in [0,1].
-        estimate: column of the estimate that the bound may not exceed; empty for none.
+        estimate: column of the estimate that the bound may not exceed, or fall below of kind ``upper``; empty for none.
         level: share of alpha at which the column's bounds stand, each of them.
         ranked: whether that level is split over the k ranks of a retrieval section too.
         null: what NULL stands for; None where nothing is known then.
         low: smallest value of the column.
+        high: largest value of the column.
         size: 0 for one number, else the length of the list.
+        per_radius: whether the column has so much for each radius of the job, one after the other.
         statistic: how to compute it, of kind ``statistic``.
-        meaning: of the column, of kinds ``statistic`` and ``quantiles``; the others are documented beside their
-            estimates.
+        meaning: of the column; empty where it is documented beside its estimate.
         source: where it comes from.
     """
 
     name: str
     column: str
-    kind: Literal["mean", "quantiles", "statistic", "known", "rival"]
+    kind: Literal["mean", "quantiles", "statistic", "known", "rival", "scalar", "law", "upper"]
     direction: Direction | Literal[""] = ""
     votes: bool = False
     projection: bool = False
@@ -64,7 +66,9 @@ class Evidence:
     ranked: bool = False
     null: float | None = None
     low: float = 0.0
+    high: float = 1.0
     size: int = 0
+    per_radius: bool = False
     statistic: Statistic | None = None
     meaning: str = ""
     source: str = ""
@@ -76,14 +80,19 @@ class Evidence:
         Of quantiles it is one: that of the statement's radius; and of a cosine the smallest radius at which it is not
         kept, for which the bound of every larger radius is too low to say otherwise.
         """
-        if self.kind == "known":
+        if self.exact:
             return 0
         return 1 if self.kind == "quantiles" else max(1, self.size)
 
     @property
-    def documented(self) -> bool:
-        """Whether its column is made from this entry; the others stand beside their estimates."""
-        return self.kind in ("statistic", "quantiles")
+    def exact(self) -> bool:
+        """Whether no draw is in it, so that it cannot fail."""
+        return self.kind in ("known", "law")
+
+    @property
+    def listed(self) -> bool:
+        """Whether its column is a list."""
+        return self.size > 0 or self.per_radius
 
 
 SCORE = Evidence(
@@ -167,6 +176,88 @@ EXCEEDANCE = Evidence(
     source="theory T6, p_j",
 )
 """P(<u(x+eps), u(x)> >= c_j) at the thresholds of ``certificates.LARGE_RADIUS_THRESHOLDS``."""
+
+EIGENVALUE = Evidence(
+    name="eigenvalue",
+    column="eigenvalue_ucb",
+    kind="upper",
+    level=Fraction(1, 3),
+    high=4.0,
+    estimate="eigenvalue",
+    meaning="Upper confidence bound, at a third of alpha, of the largest eigenvalue of the second moment of the "
+    "features about their pilot mean, of draws in a ball about it that the pilot fixed. NULL where it is not measured.",
+    source="theory T7, lambda_b",
+)
+ESCAPE = Evidence(
+    name="escape",
+    column="escape_ucb",
+    kind="upper",
+    level=Fraction(1, 3),
+    meaning="Upper confidence bound, at a third of alpha, of the probability that a draw's feature is outside that "
+    "ball. NULL where it is not measured.",
+    source="theory T7, p_0",
+)
+
+
+def _scalar(name: str, of: str, level: str, direction: Direction | Literal[""], ranked: bool) -> Evidence:
+    return Evidence(
+        name="scalar",
+        column=f"{name}_scalar_lcb",
+        kind="scalar",
+        direction=direction,
+        ranked=ranked,
+        per_radius=True,
+        meaning=f"Lower confidence bounds, at {level}, of the mean scores of the scalars in {name}_scalar, which are "
+        f"about {of}; one per radius of the job, and element NULL from the radius on at which nothing is certified.",
+        source="theory T8, E h",
+    )
+
+
+def _law(name: str, of: str, direction: Direction | Literal[""]) -> Evidence:
+    return Evidence(
+        name="law",
+        column=f"{name}_scalar",
+        kind="law",
+        direction=direction,
+        low=-10.0,
+        high=10.0,
+        size=5,
+        per_radius=True,
+        meaning=f"The scalar of {of} that pilot draws chose for each radius of the job, five numbers each: centre, "
+        "spread and end of a normal law, the shift it was made for, and the mean score of the draws, an estimate.",
+        source="theory T8, h",
+    )
+
+
+_CLEAN, _CAPTION = "the cosine to the clean feature", "the inner product with the caption's feature"
+_CLASS, _RANK = (
+    "the margin over the rival class that binds there",
+    "the margin over the caption that binds there",
+)
+
+CLEAN_SCALAR, CLEAN_LAW = _scalar("clean", _CLEAN, "alpha", "clean", False), _law("clean", _CLEAN, "clean")
+CAPTION_SCALAR = _scalar("caption", _CAPTION, "alpha", "caption", False)
+CAPTION_LAW = _law("caption", _CAPTION, "caption")
+CLASS_SCALAR, CLASS_LAW = _scalar("class", _CLASS, "alpha", "", False), _law("class", _CLASS, "")
+RANK_SCALAR = _scalar("retrieval", _RANK, "alpha/k", "", True)
+RANK_LAW = _law("retrieval", _RANK, "")
+
+
+def _others(name: str, what: str) -> Evidence:
+    return Evidence(
+        name="others",
+        column=f"{name}_others_alignment",
+        kind="known",
+        null=-2.0,
+        low=-1.0,
+        meaning=f"The largest inner product of the pilot direction and the unit vectors from the own text's feature to "
+        f"those of {what} that were not measured; with smooth_norm_lcb it bounds the margin over them. NULL where all "
+        "were.",
+        source="theory T4, <v, w>",
+    )
+
+
+CLASS_OTHERS, RANK_OTHERS = _others("class", "rival classes"), _others("retrieval", "rival captions")
 
 
 VOTE_SHARE = Evidence(

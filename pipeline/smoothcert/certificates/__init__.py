@@ -11,9 +11,19 @@ from smoothcert.certificates.direction import dual_direction, mixture_direction
 from smoothcert.certificates.dual import dual_bound
 from smoothcert.certificates.margin import margin_radius, rank_radius
 from smoothcert.certificates.margin_scalar import MarginScalar
+from smoothcert.certificates.normal_scalar import (
+    LAW,
+    LAW_RANGE,
+    NO_OTHERS,
+    cosine_distribution_bound,
+    distribution_bound,
+    normal_scalar,
+    rival_distribution_bound,
+    unmeasured_bound,
+)
 from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
 from smoothcert.certificates.reference import clean_reference_bound
-from smoothcert.certificates.scalar_choice import choose_scalar
+from smoothcert.certificates.scalar_choice import choose_law, choose_scalar, speed_of_test
 from smoothcert.certificates.second_moment import second_moment_bound, second_moment_radius
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
@@ -28,6 +38,16 @@ from smoothcert.certificates.vote import (
 )
 
 __all__ = [
+    "LAW",
+    "LAW_RANGE",
+    "NO_OTHERS",
+    "choose_law",
+    "cosine_distribution_bound",
+    "distribution_bound",
+    "normal_scalar",
+    "rival_distribution_bound",
+    "speed_of_test",
+    "unmeasured_bound",
     "LARGE_RADIUS_THRESHOLDS",
     "MarginScalar",
     "PERCENTILE_SHIFTS",

@@ -21,15 +21,13 @@ from scipy.special import ndtri
 from smoothcert.certificates.domain import FloatArray, numbers, shift_in_noise_units
 from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT
 from smoothcert.certificates.margin_scalar import MarginScalar
+from smoothcert.certificates.normal_scalar import law_of, normal_scalar
 
 _LOWERED, _STRETCHED, _BEFORE_END = (0.0, 0.4), (1.0, 1.5, 2.5), (0.0, 0.5, 1.0, 1.5)
-_KNOTS = 14
-_LARGEST_Z = 3.0
-"""Beyond this z on the side of large margins phi is nearly flat: one slope will do."""
 _LEAST_DEVIATION = 1e-3
 
 
-def choose_scalar(
+def choose_law(
     margins: ArrayLike,
     radius: ArrayLike,
     sigma: float,
@@ -37,7 +35,7 @@ def choose_scalar(
     draws: int,
     alpha: float,
     level: float | None = None,
-) -> MarginScalar:
+) -> tuple[FloatArray, FloatArray]:
     """The scalar of each row that should prove most at a radius, chosen on pilot draws.
 
     Args:
@@ -50,7 +48,8 @@ def choose_scalar(
             that it is at least this level, with as few draws as possible.
 
     Returns:
-        A scalar per row, of the margin alone.
+        (laws, worth): (rows, 4) numbers that stand for a scalar of the margin alone (``normal_scalar``), and (rows,)
+        what it promises: the bound, or of a test the more the fewer draws it should need, and below 0 where none.
 
     Raises:
         ValueError: NaN, out of range, or no draws.
@@ -61,36 +60,24 @@ def choose_scalar(
     if draws < 1 or not 0.0 < alpha < 1.0:
         raise ValueError(f"draws={draws} must be at least 1 and alpha={alpha} in (0, 1)")
     rho = np.broadcast_to(shift_in_noise_units(radius, sigma)[0], len(m))
-    candidates, shape = _candidates(
-        m, np.clip(rho, SMALLEST_SHIFT, LARGEST_SHIFT), math.log(1 / alpha) / draws
-    )
-    worth = _worth(candidates, m, np.repeat(rho, shape[1]), math.log(1 / alpha) / draws, level).reshape(shape)
-    best = np.argmax(worth, axis=1) + shape[1] * np.arange(shape[0])
-    return candidates.take(best)
+    rarity = math.log(1 / alpha) / draws
+    laws, each = _candidates(m, np.clip(rho, SMALLEST_SHIFT, LARGEST_SHIFT), rarity)
+    worth = _worth(normal_scalar(laws), m, np.repeat(rho, each), rarity, level).reshape(-1, each)
+    best = np.argmax(worth, axis=1) + each * np.arange(len(m))
+    return laws[best], worth.max(axis=1)
 
 
-def _candidates(m: FloatArray, rho: FloatArray, rarity: float) -> tuple[MarginScalar, tuple[int, int]]:
-    """All candidates, those of one row after the other, and (rows, candidates of a row)."""
+def _candidates(m: FloatArray, rho: FloatArray, rarity: float) -> tuple[FloatArray, int]:
+    """The laws of all candidates, those of one row after the other, and how many a row has."""
     end = -float(ndtri(min(rarity, 0.4)))
     grid = np.meshgrid(_LOWERED, _STRETCHED, end - np.array(_BEFORE_END), indexing="ij")
     lowered, stretched, last = (axis.ravel() for axis in grid)
     deviation = np.sqrt(m.var(axis=1) + _LEAST_DEVIATION**2)[:, None]
     center = m.mean(axis=1)[:, None] - lowered * deviation
-    spread = stretched * deviation
-    # z from the rare side to the common one, where the margins center - spread z stay inside [-1, 1]
-    first = np.minimum(last, (center + 1.0) / spread)
-    common = np.maximum(-_LARGEST_Z, (center - 1.0) / spread)
-    common = np.minimum(common, first)
-    z = first[..., None] + (common - first)[..., None] * np.linspace(0.0, 1.0, _KNOTS)
-    knots = np.clip(center[..., None] - spread[..., None] * z, -1.0, 1.0)
-    between = np.concatenate([z[..., :1], (z[..., 1:] + z[..., :-1]) / 2.0, z[..., -1:]], axis=-1)
-    shift = rho[:, None, None]
-    slopes = np.exp(shift * between - shift**2 / 2.0)
-    rows, count = center.shape
-    zero = np.zeros(rows * count)
-    knots = np.maximum.accumulate(knots, axis=-1).reshape(rows * count, _KNOTS)
-    slopes = np.minimum.accumulate(slopes, axis=-1).reshape(rows * count, _KNOTS + 1)
-    return MarginScalar(zero, knots, slopes, zero, zero, zero, np.zeros_like(knots)), (rows, count)
+    shape = center.shape
+    spread, last = stretched * deviation, np.broadcast_to(np.round(last, 3), shape)
+    shift = np.broadcast_to(rho[:, None], shape)
+    return law_of(*(each.ravel() for each in (center, spread, last, shift))), shape[1]
 
 
 def _worth(
@@ -106,8 +93,35 @@ def _worth(
     proved = mean - constant - math.sqrt(2.0 * rarity) * deviation - rarity * room
     if level is None:
         return np.asarray(proved)
+    return speed_of_test(mean - constant - level, deviation, room, proved - level)
+
+
+def speed_of_test(
+    excess: FloatArray, deviation: FloatArray, room: FloatArray, proved: FloatArray
+) -> FloatArray:
+    """How few draws a test should need, on a scale on which more is fewer; at most 0 where it should never end.
+
+    Args:
+        excess: by how much the mean exceeds what is needed.
+        deviation: standard deviation of the draws.
+        room: by how much the mean exceeds the least that one draw can be.
+        proved: what the draws should leave of the excess.
+    """
     # With x = sqrt(ln(1/alpha)/n): excess = sqrt(2) deviation x + room x^2. The larger x, the fewer draws.
-    excess = mean - constant - level
     reach = np.sqrt(deviation**2 / 2.0 + room * np.maximum(excess, 0.0)) + deviation / math.sqrt(2.0)
     fewest = np.divide(excess, reach, out=np.zeros_like(excess), where=reach > 0.0)
-    return np.asarray(np.where(excess > 0.0, fewest, np.minimum(proved - level, 0.0)))
+    return np.asarray(np.where(excess > 0.0, fewest, np.minimum(proved, 0.0)))
+
+
+def choose_scalar(
+    margins: ArrayLike,
+    radius: ArrayLike,
+    sigma: float,
+    *,
+    draws: int,
+    alpha: float,
+    level: float | None = None,
+) -> MarginScalar:
+    """The scalars that ``choose_law`` chooses."""
+    laws, _ = choose_law(margins, radius, sigma, draws=draws, alpha=alpha, level=level)
+    return normal_scalar(laws)

@@ -13,8 +13,8 @@ def _columns() -> Iterator[tuple[str, Any, Any]]:
     """What the catalogue's certificates fill, NULL unless filled."""
     several, one = "tuple[float | None, ...] | None", "float | None"
     for each in evidence():
-        if each.documented:
-            yield each.column, several if each.size else one, field(default=None)
+        if each.meaning:
+            yield each.column, several if each.listed else one, field(default=None)
     for certificate in CATALOGUE:
         for form in certificate.forms:
             yield form.column, one if form is certificate.radius else several, field(default=None)
@@ -52,6 +52,7 @@ class CertificateRow(_Certified):  # type: ignore[misc]  # columns that only the
     smooth_norm_lcb: float | None = None
     robustness_score: float | None = None
     robustness_score_lcb: float | None = None
+    eigenvalue: float | None = None
     caption_similarity: float | None = None
     caption_similarity_lcb: float | None = None
     caption_alignment: float | None = None

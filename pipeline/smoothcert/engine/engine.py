@@ -26,6 +26,7 @@ from smoothcert.engine.busy import BusyTime
 from smoothcert.engine.decoding import DecodedPair, Feed
 from smoothcert.engine.draw_scores import DrawScores
 from smoothcert.engine.layout import Layout, plan_layout
+from smoothcert.engine.moments import LARGEST_DIMENSION, MomentTracker
 from smoothcert.engine.noise import DrawKey, NoiseSource, Stream
 from smoothcert.engine.question import Question, Questioner
 from smoothcert.engine.records import Failure, Measurement, PairResult, StopReason
@@ -66,6 +67,7 @@ class Lane:
     directions: torch.Tensor
     others: DrawScores
     tracker: TargetTracker
+    moments: MomentTracker
     launched: list[int] = field(default_factory=list)
     features: Future[torch.Tensor | PairwiseFailure] | torch.Tensor | PairwiseFailure | None = None
 
@@ -123,8 +125,16 @@ class Engine:
             retrieval_k=texts.retrieval_k,
         )
         self.draws_done = 0
-        self._questioner = Questioner(self.layout, texts, certify.sigma)
+        self._questioner = Questioner(self.layout, texts, certify)
         self.captions = CaptionFeatures(encoder)
+        if certify.second_moment and encoder.feature_dim > LARGEST_DIMENSION:
+            log.warning(
+                "second moments are measured of at most %d numbers a feature, and encoder '%s' has %d: "
+                "'second_moment' stays empty, use 'angular'",
+                LARGEST_DIMENSION,
+                encoder.name,
+                encoder.feature_dim,
+            )
         self._noise = NoiseSource(certify.sigma, certify.seed, encoder.device)
         # full shapes always where shapes are expensive to change; on a CPU idle slots are left out
         self._static = encoder.device.type != "cpu"
@@ -150,6 +160,9 @@ class Engine:
             ),
             others=DrawScores(self.layout, self.texts, size, device),
             tracker=TargetTracker(self.layout, self.certify, size, device),
+            moments=MomentTracker(
+                size, self.encoder.feature_dim if self.certify.second_moment else 0, device
+            ),
         )
 
     def run(self, feed: Feed) -> Iterator[PairResult]:
@@ -326,12 +339,13 @@ class Engine:
             except PairError as exc:
                 yield self._fail(lane, index, exc)
                 continue
+            lane.moments.start(index, pilot)
             slot.pilot.clear()
             slot.chunk = 0
             directions = torch.from_numpy(np.ascontiguousarray(slot.question.directions.T))
             lane.directions[index].copy_(directions)
             lane.others.start(index, slot.question)
-            lane.tracker.start(index, slot.question.thresholds)
+            lane.tracker.start(index, slot.question)
 
     def _encode_captions(
         self, captions: Sequence[tuple[str, ...]]
@@ -355,6 +369,7 @@ class Engine:
         scores = torch.cat((((1.0 + products) / 2.0).clamp_(0.0, 1.0), others), dim=2)  # clamp keeps NaN
         counts = np.array([self._take(lane, index) for index in slots])
         lane.tracker.update(slots, scores, counts)
+        lane.moments.update(slots, features[positions], counts)
         decided = lane.tracker.decided(slots)
         reported, directions = self.layout.reported, self.layout.directions
         on_host = torch.cat((scores[:, :, :reported], scores[:, :, directions:]), dim=2).cpu().numpy()
@@ -399,6 +414,7 @@ class Engine:
             reason,
             decisions,
             log_e_values,
+            lane.moments.result(index),
         )
 
     def _fail(self, lane: Lane, index: int, error: PairError) -> Failure:

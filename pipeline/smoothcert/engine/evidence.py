@@ -8,14 +8,16 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.catalogue.certificates import CATALOGUE, evidence, projection_of_score
-from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, Evidence, part_of
+from smoothcert.catalogue.certificates import CATALOGUE, evidence
+from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, EIGENVALUE, ESCAPE, Evidence, part_of
+from smoothcert.catalogue.functions import projection_of_score
 from smoothcert.certificates import PERCENTILE_SHIFTS
+from smoothcert.engine.distribution import Draws, ScalarBounds, ScalarMeter, joined
 from smoothcert.engine.layout import Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
 from smoothcert.job import CertifySection
-from smoothcert.statistics import Method, lower_bound, percentile_bound
+from smoothcert.statistics import Method, eigenvalue_upper_bound, lower_bound, percentile_bound
 
 Array = NDArray[np.float64]
 
@@ -46,6 +48,7 @@ class BatchEvidence:
         self._scores = np.zeros((len(batch), layout.kept, int(self._counts.max())))
         for i, m in enumerate(batch):
             self._scores[i, :, : m.draws] = m.scores
+        self._scalars: dict[str, ScalarBounds] = {}
         self._means: Array = self._scores.sum(axis=2) / self._counts[:, None]
         self._lower = self._lower_bounds(ranks if layout.pool_rivals else 1)
 
@@ -58,12 +61,17 @@ class BatchEvidence:
         return all(self._has(each) for each in basis)
 
     def estimates(self, wanted: Evidence) -> Array:
-        """(P,) sample means of what a bound of kind ``mean`` is about."""
+        """(P,) sample values of what a bound that has an estimate is about."""
+        if wanted == EIGENVALUE:
+            return np.array([np.nan if m.spread is None else m.spread.eigenvalue for m in self._batch])
         scores = self._means[:, self._layout.position(wanted.direction)]
         return 2.0 * scores - 1.0 if wanted.projection else scores
 
     def at(self, wanted: Evidence, share: Fraction) -> Array:
-        """(P,) or (P, size) bounds, each at that share of alpha; what is known exactly, at any."""
+        """(P,) or (P, size) bounds, each at that share of alpha; what is known exactly, at any.
+
+        What there is for each radius of the job has an axis (P, R, ...) more; NaN where it was not asked.
+        """
         match wanted.kind:
             case "known":
                 values = [_KNOWN[wanted.column](m.question) for m in self._batch]
@@ -73,8 +81,19 @@ class BatchEvidence:
                 return projection_of_score(bounds) if wanted.projection else bounds
             case "quantiles":
                 return self._quantiles(wanted, share)
+            case "upper":
+                return self._upper(wanted, part_of(self._certify.alpha, share))
+            case "scalar":
+                return self._scalar(wanted, part_of(self._certify.alpha, share)).score
+            case "law":
+                return self._scalar(wanted, part_of(self._certify.alpha, share)).law
             case _:
                 return self._statistic(wanted, share)
+
+    def draws(self, i: int, first: int, places: int) -> Draws:
+        """What pilot and certify draws of one pair showed along the directions from ``first`` on."""
+        m, rows = self._batch[i], slice(first, first + places)
+        return Draws(m.question.pilot[rows], m.scores[rows], np.full(places, m.draws, dtype=np.int64))
 
     def means(self, first: int, places: int) -> Array:
         """(P, places) sample means of scores along the directions from ``first`` on."""
@@ -85,8 +104,10 @@ class BatchEvidence:
         return projection_of_score(self._lower[share][:, first : first + places])
 
     def _has(self, wanted: Evidence) -> bool:
-        if wanted.kind == "rival":
+        if wanted.kind == "rival" or (wanted.kind in ("scalar", "law") and not wanted.direction):
             return False
+        if wanted.kind == "upper":
+            return self._batch[0].spread is not None
         if wanted.kind == "known":
             return wanted.column in _KNOWN and self._layout.caption
         if wanted.kind == "quantiles" and self._certify.percentile is None:
@@ -104,6 +125,8 @@ class BatchEvidence:
                 asked[share / ranks] = self._layout.reported
             elif any(_is_plain_mean(each) for each in certificate.basis):
                 asked.setdefault(share, own)
+                if any(each.ranked for each in certificate.basis):
+                    asked.setdefault(share / ranks, own)
         found: dict[Fraction, Array] = {}
         for share in sorted(asked, reverse=True):
             rows = self._scores[:, : asked[share]]
@@ -145,6 +168,32 @@ class BatchEvidence:
         )
         bounds = np.where(np.isnan(bounds), 0.0, bounds)
         return projection_of_score(bounds) if wanted.projection else bounds
+
+    def _upper(self, wanted: Evidence, alpha: float) -> Array:
+        """Of the features' second moment, and of the draws that it leaves out (docs/theory.md T7)."""
+        spreads = [each for m in self._batch if (each := m.spread) is not None]
+        anytime = bool(self._layout.targets)
+        if wanted == ESCAPE:
+            inside = np.zeros((len(spreads), max(len(each.inside) for each in spreads)))
+            counts = np.array([len(each.inside) for each in spreads])
+            for row, each in zip(inside, spreads, strict=True):
+                row[: len(each.inside)] = each.inside
+            return 1.0 - lower_bound(
+                inside, alpha, "betting" if anytime else "clopper_pearson", counts=counts
+            )
+        assert wanted == EIGENVALUE
+        values = np.array([(each.eigenvalue, len(each.inside), each.squared_radius) for each in spreads]).T
+        return eigenvalue_upper_bound(values[0], values[1], alpha, values[2], anytime=anytime)
+
+    def _scalar(self, wanted: Evidence, alpha: float) -> ScalarBounds:
+        """Scalars along a fixed direction: bounds of cosines are of no use below 0."""
+        assert wanted.direction
+        if wanted.direction not in self._scalars:
+            position = self._layout.position(wanted.direction)
+            draws = joined([self.draws(i, position, 1) for i in range(len(self._batch))])
+            least = -1.0 if wanted.direction == "caption" else 0.0
+            self._scalars[wanted.direction] = ScalarMeter(self._certify, alpha).along(draws, least)
+        return self._scalars[wanted.direction]
 
     def _statistic(self, wanted: Evidence, share: Fraction) -> Array:
         assert wanted.statistic is not None and wanted.direction

@@ -106,12 +106,12 @@ def plan_layout(
 
     for target in certify.targets:
         mean = of_name(target.certificate).single_mean
-        if mean is not None:
+        if mean is not None and target.certificate != "fcsb":
             name = mean.direction
             targets.append(TargetTests(target, (test(_FIRST.get(name, name)),)))
             continue
         match target.certificate:
-            case "caption":
+            case "fcsb" | "caption":
                 targets.append(TargetTests(target, (test(own_direction()),)))
             case "class":
                 rivals = tuple(test(own_direction()) for _ in range(class_rivals))

@@ -6,13 +6,15 @@ of it (docs/theory.md section 3.1).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import of_name
-from smoothcert.certificates import dual_direction
+from smoothcert.certificates import choose_law, dual_direction, normal_scalar, speed_of_test
+from smoothcert.certificates.normal_scalar import KNOTS
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
 from smoothcert.engine.texts import Texts
 from smoothcert.engine.thresholds import (
@@ -22,8 +24,13 @@ from smoothcert.engine.thresholds import (
     score_threshold,
 )
 from smoothcert.errors import NonFiniteError
+from smoothcert.job import CertifySection
+from smoothcert.statistics import Bets, choose_bets
 
 Array = NDArray[np.float64]
+
+PIECES = 2 + 2 * KNOTS
+"""Numbers that say how a test's scalar follows from the projection on its direction."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,9 @@ class Question:
     Attributes:
         directions: (K, d) float64, positions as in ``Layout``.
         pilot: (reported directions, n0) scores in [0, 1] of the pilot draws.
-        thresholds: (T,) values in [0, 1] that the mean score of each test must exceed.
+        thresholds: (T,) values in [0, 1] that the mean of each test's scalar must exceed.
+        scalars: (T, PIECES) the scalar of each test as ``MarginScalar.pieces``: of the projection on its direction.
+        bets: how each test bets, by its pilot scalars; None without tests.
         caption_alignment: <v, t> of pilot direction and caption (None without caption).
         clean_alignment: <v, u(x)>.
         predicted: index of the predicted class (None without zero-shot).
@@ -66,7 +75,9 @@ class Question:
     directions: Array
     pilot: Array
     thresholds: Array
+    scalars: Array
     clean_alignment: float
+    bets: Bets | None = None
     caption_alignment: float | None = None
     predicted: int | None = None
     clean_class: int | None = None
@@ -96,20 +107,21 @@ class Questioner:
     Args:
         layout: positions.
         texts: fixed text features.
-        sigma: noise level.
+        certify: noise, levels and numbers of draws.
     """
 
-    def __init__(self, layout: Layout, texts: Texts, sigma: float) -> None:
+    def __init__(self, layout: Layout, texts: Texts, certify: CertifySection) -> None:
         self._layout = layout
         self._texts = texts
-        self._sigma = sigma
+        self._certify = certify
         self._fixed_thresholds: dict[int, float] = {}
         for item in layout.targets:
             target = item.target
             certificate = of_name(target.certificate)
-            if certificate.single_mean is not None:
+            own = layout.test_direction[item.must[0]]
+            if certificate.single_mean is not None and not layout.reported <= own < layout.directions:
                 self._fixed_thresholds[item.must[0]] = certified_threshold(
-                    certificate, target.cosine, target.radius, sigma
+                    certificate, target.cosine, target.radius, certify.sigma
                 )
 
     def ask(
@@ -142,7 +154,9 @@ class Questioner:
         norm_estimate = float(np.sqrt(np.clip((pilot_draws * norm**2 - 1) / (pilot_draws - 1), 0.0, 1.0)))
         directions = np.zeros((layout.directions, direction.size))
         directions[PILOT], directions[CLEAN] = direction, clean
-        question = Question(directions, np.empty(0), np.empty(0), float(direction @ clean))
+        plain = np.zeros((len(layout.test_direction), PIECES))
+        plain[:, :2] = 0.5
+        question = Question(directions, np.empty(0), np.empty(0), plain, float(direction @ clean))
         if layout.caption and caption is not None:
             directions[CAPTION] = caption
             question = replace(question, caption_alignment=float(direction @ caption))
@@ -168,7 +182,39 @@ class Questioner:
             question = replace(question, pool=rivals, rank=rank, own_captions=frozenset(own))
         pilot = _Pilot(pilot_features, pilot_mean, norm_estimate)
         thresholds = self._thresholds(question, pilot)
-        return replace(question, pilot=pilot.scores(directions[: layout.reported]), thresholds=thresholds)
+        return replace(
+            question,
+            pilot=pilot.scores(directions[: layout.reported]),
+            thresholds=thresholds,
+            bets=self._bets(question, pilot),
+        )
+
+    def _bets(self, question: Question, pilot: _Pilot) -> Bets | None:
+        """How to bet on each test, by what its scalar was in the pilot draws."""
+        tests = list(self._layout.test_direction)
+        if not tests:
+            return None
+        projections = pilot.scores(question.directions)
+        scores = np.stack(
+            [
+                projections[each] if each < len(projections) else self._votes(each, question, pilot)
+                for each in tests
+            ]
+        )
+        return choose_bets(
+            scalar_scores(scores, question.scalars), self._certify.alpha, self._certify.max_draws
+        )
+
+    def _votes(self, position: int, question: Question, pilot: _Pilot) -> Array:
+        """(n0,) votes of the pilot draws, of the kind that a test at a position behind the directions is about."""
+        features, name = pilot.features, self._layout.others[position - self._layout.directions]
+        if name == "class_vote":
+            return np.asarray(
+                np.argmax(features @ self._texts.class_features.T, axis=1) == question.voted, float
+            )
+        ahead = features @ self._texts.pool_features.T >= features @ question.directions[CAPTION][:, None]
+        ahead[:, list(question.own_captions)] = False
+        return np.asarray(ahead.sum(axis=1) < self._texts.retrieval_k, float)
 
     def _thresholds(self, question: Question, pilot: _Pilot) -> Array:
         """Fill in the tests' own directions (in place) and return all thresholds."""
@@ -180,10 +226,12 @@ class Questioner:
         for item in self._layout.targets:
             radius = item.target.radius
             match item.target.certificate:
+                case "fcsb" if item.target.cosine is not None:
+                    away, level = -question.directions[CLEAN][None], -item.target.cosine
+                    self._margin_tests(question, item.must, away, pilot, radius, level, thresholds)
                 case "caption" if item.target.cosine is not None and question.caption_alignment is not None:
-                    away = -question.directions[CAPTION][None]
-                    tests, level = item.must[:1], -item.target.cosine
-                    self._margin_tests(question, tests, away, pilot, radius, level, thresholds)
+                    away, level = -question.directions[CAPTION][None], -item.target.cosine
+                    self._margin_tests(question, item.must, away, pilot, radius, level, thresholds)
                 case "class":
                     self._rival_tests(question, item, item.must[1:], question.classes, pilot, thresholds)
                 case "retrieval":
@@ -206,7 +254,7 @@ class Questioner:
             thresholds[item.must[0]] = TRIVIAL  # every rival is measured
         else:
             gram = np.array([[1.0, rivals.others_alignment], [rivals.others_alignment, 1.0]])
-            weights, needed = dual_direction(gram, np.array([pilot.norm]), radius, self._sigma)
+            weights, needed = dual_direction(gram, np.array([pilot.norm]), radius, self._certify.sigma)
             thresholds[item.must[0]] = score_threshold(float(needed), float(weights[0]))
         thresholds[list(tests[len(rivals.measured) :])] = TRIVIAL  # this pair has fewer rivals than places
         tests = tests[: len(rivals.measured)]
@@ -225,9 +273,11 @@ class Questioner:
     ) -> None:
         """Tests, each of which implies <m(x+delta), away_i> <= level for all deltas up to the radius.
 
-        One call for all of them: nearly all of its cost is per call.
+        Each tests the mean of one number a draw: <u, q> for the best mixture q of -away_i and the pilot direction (T4),
+        or a scalar of <u, -away_i> (T8), whichever the pilot draws say needs fewer draws. One call for all of them:
+        nearly all of its cost is per call.
         """
-        direction = question.directions[PILOT]
+        certify, direction = self._certify, question.directions[PILOT]
         alignment = away @ direction
         usable = np.isfinite(alignment) & away.any(axis=1)
         # what cannot be tested is asked about harmlessly, and its answer not used
@@ -236,17 +286,41 @@ class Questioner:
         gram[:] = [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
         gram[:, 0, 2] = gram[:, 2, 0] = alignment
         gram[:, 1, 2] = gram[:, 2, 1] = -alignment
-        seen = np.clip(np.where(usable, -(away @ pilot.mean), 0.0), -1.0, 1.0)
-        estimates = np.stack([seen, np.full(len(tests), pilot.norm)], axis=1)
-        weights, needed = dual_direction(gram, estimates, radius, self._sigma, level)
-        vectors = -weights[:, :1] * away + weights[:, 1:] * direction
+        toward = np.where(usable[:, None], -away, direction)
+        margins = np.clip(toward @ pilot.features.T, -1.0, 1.0)
+        estimates = np.stack(
+            [np.where(usable, margins.mean(axis=1), 0.0), np.full(len(tests), pilot.norm)], axis=1
+        )
+        weights, needed = dual_direction(gram, estimates, radius, certify.sigma, level)
+        vectors = weights[:, :1] * toward + weights[:, 1:] * direction
         lengths = np.linalg.norm(vectors, axis=1)
+        vectors /= np.maximum(lengths, 1e-9)[:, None]
+        laws, speed = choose_law(
+            margins, radius, certify.sigma, draws=certify.max_draws, alpha=certify.alpha, level=-level
+        )
+        scalar = normal_scalar(laws)
+        proves = scalar.threshold(scalar.constant(radius, certify.sigma), -level)
+        pieces = scalar.pieces()
+        bent = speed > self._speed(vectors @ pilot.features.T, needed / np.maximum(lengths, 1e-9))
         for i, test in enumerate(tests):
-            if usable[i] and lengths[i] > 1e-9:
-                question.directions[self._layout.test_direction[test]] = vectors[i] / lengths[i]
+            place = self._layout.test_direction[test]
+            if not usable[i]:
+                thresholds[test] = IMPOSSIBLE
+            elif bent[i]:
+                question.directions[place], question.scalars[test] = toward[i], pieces[i]
+                thresholds[test] = score_threshold(2.0 * float(proves[i]) - 1.0, 1.0)
+            elif lengths[i] > 1e-9:
+                question.directions[place] = vectors[i]
                 thresholds[test] = score_threshold(float(needed[i]), float(lengths[i]))
             else:
                 thresholds[test] = IMPOSSIBLE
+
+    def _speed(self, along: Array, needed: Array) -> Array:
+        """How few draws a test of the mean of <u, q> should need, from pilot draws (tests, n0) of it."""
+        mean, deviation = along.mean(axis=1), along.std(axis=1)
+        rarity = math.log(1.0 / self._certify.alpha) / self._certify.max_draws
+        gap = math.sqrt(2.0 * rarity) * deviation + rarity * (1.0 + mean)
+        return speed_of_test(mean - needed, deviation, 1.0 + mean, mean - needed - gap)
 
 
 _CLOSE = 1e-3
@@ -282,3 +356,11 @@ def _count_votes(features: Array, classes: Array) -> NDArray[np.int64]:
     """
     products = features.astype(np.float32) @ classes.astype(np.float32).T
     return np.bincount(np.argmax(products, axis=1), minlength=len(classes))
+
+
+def scalar_scores(scores: Array, pieces: Array) -> Array:
+    """What tests see of scores (tests, n) along their directions: see ``MarginScalar.pieces``."""
+    margins = 2.0 * scores - 1.0
+    knots, kinks = np.split(pieces[:, None, 2:], 2, axis=-1)
+    falls = np.sum(kinks * np.maximum(knots - margins[..., None], 0.0), axis=-1)
+    return np.asarray(np.clip(pieces[:, :1] + pieces[:, 1:2] * margins - falls, 0.0, 1.0))

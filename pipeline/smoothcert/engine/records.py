@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.datasets import Pair
+from smoothcert.engine.moments import SecondMoment
 from smoothcert.engine.question import Question
 from smoothcert.errors import PairError
 
@@ -31,6 +32,7 @@ class Measurement:
         stop_reason: ``fixed`` without targets, ``decided`` when all targets were, else ``budget``.
         decisions: one per target.
         log_e_values: one per target: log of an e-value against "the target does not hold".
+        spread: second moment of the features; None where it is not measured.
     """
 
     token: str
@@ -42,6 +44,7 @@ class Measurement:
     stop_reason: StopReason
     decisions: tuple[Decision, ...]
     log_e_values: tuple[float, ...]
+    spread: SecondMoment | None = None
 
     @property
     def passes(self) -> int:

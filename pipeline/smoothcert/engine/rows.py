@@ -13,10 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.catalogue.certificate import Form
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
+from smoothcert.catalogue.evidence import Evidence, part_of
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
 from smoothcert.engine.certificate_row import CertificateRow
+from smoothcert.engine.distribution import ScalarBounds, ScalarMeter
 from smoothcert.engine.evidence import BatchEvidence
 from smoothcert.engine.layout import PILOT, Layout
 from smoothcert.engine.noise import generator_name
@@ -42,6 +45,23 @@ def _number(value: float) -> float | None:
 def _cell(values: Array | float) -> float | None | tuple[float | None, ...]:
     """One number of a column, or a list of them."""
     return _number(float(values)) if np.ndim(values) == 0 else tuple(_number(v) for v in np.asarray(values))
+
+
+def _at_each(
+    form: Form, basis: Sequence[Evidence], known: Sequence[Array], points: Sequence[float], sigma: float
+) -> Array:
+    """(P, points) of a form; NaN where nothing was asked at a radius, of what rests on something else at each."""
+    if not any(each.per_radius for each in basis):
+        return np.stack([form.function(*known, point, sigma) for point in points], axis=1)
+    found = np.full((len(known[0]), len(points)), np.nan)
+    for i, point in enumerate(points):
+        here = [
+            values[:, i] if each.per_radius else values for each, values in zip(basis, known, strict=True)
+        ]
+        asked = np.all([np.isfinite(values.reshape(len(values), -1)).all(axis=1) for values in here], axis=0)
+        if asked.any():
+            found[asked, i] = form.function(*(values[asked] for values in here), point, sigma)
+    return found
 
 
 class RowMaker:
@@ -131,11 +151,11 @@ class RowMaker:
         found: dict[str, Array] = {}
         for each in evidence.measured():
             values = evidence.at(each, each.level)
-            if each.kind == "mean":
+            if each.estimate:
                 found[each.estimate] = evidence.estimates(each)
                 # a bound that says no more than what NULL stands for is NULL
                 values = values if each.null is None else np.where(values > each.null, values, np.nan)
-            found[each.column] = values
+            found[each.column] = values.reshape(len(values), -1) if each.per_radius else values
         for certificate in CATALOGUE:
             if not evidence.supports(certificate.basis):
                 continue
@@ -145,9 +165,10 @@ class RowMaker:
                 (certificate.radius_at, certify.cosines),
             ):
                 if form is not None:
-                    found[form.column] = np.stack(
-                        [form.function(*known, point, sigma) for point in points], axis=1
-                    )
+                    values = _at_each(form, certificate.basis, known, points, sigma)
+                    # what holds at a radius holds at the next smaller one; a search for multipliers may not know it
+                    falls = form is certificate.bound
+                    found[form.column] = np.minimum.accumulate(values, axis=1) if falls else values
             if certificate.radius is not None:
                 found[certificate.radius.column] = certificate.radius.function(*known, sigma)
         return found
@@ -158,6 +179,7 @@ class RowMaker:
         """The predicted class and what binds it, of each pair."""
         first, places = self._layout.first_class_rival, self._layout.class_rivals
         found = self._rivals("class", evidence, [m.question.classes for m in batch], first, places)
+        scalars = self._scalars("class", evidence, [m.question.classes for m in batch], first)
         means = evidence.means(first, places)
         rows: list[dict[str, object]] = []
         for i, m in enumerate(batch):
@@ -177,6 +199,7 @@ class RowMaker:
                     "class_rival_margin_lcb": _number(found.margin[i]),
                     "class_rival_alignment": _number(found.alignment[i]),
                     "certified_radius": _number(found.radius[i]),
+                    **_scalar_columns("class", q.classes, scalars, i),
                 }
             )
         return rows
@@ -185,13 +208,16 @@ class RowMaker:
         """The own caption's rank and what binds it, of each pair."""
         first, places = self._layout.first_pool_rival, self._layout.pool_rivals
         pools = [m.question.pool for m in batch]
-        found = self._rivals("retrieval", evidence, pools, first, places, self._texts.retrieval_k)
+        k = self._texts.retrieval_k
+        found = self._rivals("retrieval", evidence, pools, first, places, k)
+        scalars = self._scalars("retrieval", evidence, pools, first, k)
         return [
             {
                 "retrieval_rank": m.question.rank,
                 "retrieval_rival_margin_lcb": _number(found.margin[i]),
                 "retrieval_rival_alignment": _number(found.alignment[i]),
                 "retrieval_radius": _number(found.radius[i]),
+                **_scalar_columns("retrieval", m.question.pool, scalars, i),
             }
             if m.question.pool is not None
             else {}
@@ -214,3 +240,29 @@ class RowMaker:
         margins = evidence.projections(share, first, places)
         pilots = evidence.projections(share, PILOT, 1)[:, 0]
         return bound_rivals(rivals, margins, pilots, self._certify.sigma, k)
+
+    def _scalars(
+        self, name: str, evidence: BatchEvidence, rivals: Sequence[Rivals | None], first: int, k: int = 1
+    ) -> ScalarBounds:
+        """What scalars of the rivals from position ``first`` on prove (docs/theory.md T8)."""
+        share = of_name(f"{name}_distribution").share_of_alpha / k
+        draws = [
+            None if each is None else evidence.draws(i, first, len(each.measured))
+            for i, each in enumerate(rivals)
+        ]
+        if not any(each is not None for each in draws):
+            return ScalarBounds.empty(len(rivals), len(self._certify.radii))
+        norms = evidence.projections(share, PILOT, 1)[:, 0]
+        meter = ScalarMeter(self._certify, part_of(self._certify.alpha, share))
+        return meter.against(rivals, draws, norms, k)
+
+
+def _scalar_columns(name: str, rivals: Rivals | None, found: ScalarBounds, i: int) -> dict[str, object]:
+    """Of one pair: the columns of the catalogue's certificate of that name by the distribution."""
+    others = None if rivals is None else rivals.others_alignment
+    return {
+        f"{name}_scalar_lcb": _cell(found.score[i]),
+        f"{name}_scalar": _cell(found.law[i].ravel()),
+        f"{name}_others_alignment": others,
+        f"{name}_distribution": _cell(found.bound[i]),
+    }

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from smoothcert.engine.layout import Layout, TargetTests
+from smoothcert.engine.question import PIECES, Question
 from smoothcert.engine.records import Decision
 from smoothcert.job import CertifySection
 from smoothcert.statistics import SequentialTest
@@ -48,16 +49,20 @@ class TargetTracker:
         self._device = device
         self._log_needed = -math.log(certify.alpha)
         self._directions = torch.tensor(layout.test_direction, dtype=torch.int64, device=device)
+        self._bends = torch.zeros(
+            (slots, len(layout.test_direction), PIECES), dtype=torch.float64, device=device
+        )
         self._test: SequentialTest | None = None
         if layout.targets:
             thresholds = torch.ones((slots, len(layout.test_direction)), dtype=torch.float64, device=device)
             self._test = SequentialTest(thresholds, _levels(layout, certify.alpha), certify.alpha_futility)
 
-    def start(self, slot: int, thresholds: NDArray[np.float64]) -> None:
+    def start(self, slot: int, question: Question) -> None:
         """A new pair is in the slot."""
         if self._test is not None:
-            values = torch.from_numpy(thresholds).to(self._device)
-            self._test.reset([slot], values[None, :])
+            values = torch.from_numpy(question.thresholds).to(self._device)
+            self._test.reset([slot], values[None, :], question.bets)
+            self._bends[slot] = torch.from_numpy(question.scalars).to(self._device)
 
     def update(self, slots: Sequence[int], scores: torch.Tensor, counts: NDArray[np.int64]) -> None:
         """Feed the next draws of some slots.
@@ -68,7 +73,8 @@ class TargetTracker:
             counts: how many of the chunk's draws count, per slot.
         """
         if self._test is not None:
-            self._test.update(scores[:, :, self._directions], slots=slots, counts=counts)
+            bent = _bend(scores[:, :, self._directions], self._bends[list(slots)])
+            self._test.update(bent, slots=slots, counts=counts)
 
     def decided(self, slots: Sequence[int]) -> NDArray[np.bool_]:
         """Per slot, whether every target is decided (never without targets)."""
@@ -99,3 +105,12 @@ class TargetTracker:
         if log_e >= self._log_needed:
             return "certified", min(log_e, _LARGEST)
         return ("refuted" if refuted else "budget"), log_e
+
+
+def _bend(scores: torch.Tensor, pieces: torch.Tensor) -> torch.Tensor:
+    """The scalar of each test (``MarginScalar.pieces``) of scores (slots, n, tests) along its direction; NaN stays."""
+    margins = 2.0 * scores - 1.0
+    offset, slope, rest = pieces[:, None, :, 0], pieces[:, None, :, 1], pieces[:, None, :, 2:]
+    knots, kinks = rest.tensor_split(2, dim=-1)
+    falls = (kinks * (knots - margins[..., None]).clamp_(min=0.0)).sum(dim=-1)
+    return (offset + slope * margins - falls).clamp_(0.0, 1.0)

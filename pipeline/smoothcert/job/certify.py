@@ -74,6 +74,9 @@ class CertifySection(Section):
     targets: tuple[Target, ...] = ()
     percentile: Probability | None = 0.5
     """Which percentile of scores is certified, 0.5 being the median; null certifies none."""
+    second_moment: bool = False
+    """Whether to measure how much features scatter, for the certificate 'second_moment': a matrix of d x d numbers a
+    slot, and some milliseconds of a core for each pair and radius. It pays where they scatter in many directions."""
     rivals: PositiveInt = 8
     """Rival classes (or captions) whose margins are measured; the pilot direction bounds the others."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

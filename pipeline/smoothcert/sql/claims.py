@@ -66,7 +66,7 @@ def _grid(info: RunInfo) -> Iterator[Claim]:
                     held = f"{certificate.bound.column}[{position}] >= {cosine!r}::DOUBLE"
                     yield Claim("grid", f"{name}>={cosine:g}@{radius:g}", name, radius, cosine, held)
         section = certificate.quantity.section
-        if certificate.radius is not None and (not section or getattr(info.job, section) is not None):
-            for radius in certify.radii:
-                held = f"{certificate.radius.column} >= {radius!r}::DOUBLE"
+        if certificate.figure and (not section or getattr(info.job, section) is not None):
+            for position, radius in enumerate(certify.radii, start=1):
+                held = certificate.holds_at(position, radius)
                 yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held, _right(certificate))

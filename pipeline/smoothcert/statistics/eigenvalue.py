@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dpotrf
 from scipy.special import xlogy
 
 Array = NDArray[np.float64]
@@ -28,8 +29,18 @@ _ROUNDING = 1e-10
 """Relative error of an eigenvalue of a matrix of some thousand rows, and of the sums in it, rounded up."""
 
 
+_SMALL = 96
+"""Up to so many rows all eigenvalues are computed; beyond, an upper bound of the largest one is proved."""
+_STEPS = 12
+_ABOVE = (2e-3, 1e-2, 5e-2)
+"""Relative distances above the estimate at which the bound is tried: it is that loose at most."""
+
+
 def largest_eigenvalue(moments: ArrayLike) -> Array:
-    """Largest eigenvalues (...,) of symmetric matrices (..., d, d), rounded up; at least 0.
+    """Largest eigenvalues (...,) of symmetric matrices (..., d, d) without negative ones, rounded up; at least 0.
+
+    Of large matrices an upper bound, some thousandths above it and ten times as fast: if theta I - S has a Cholesky
+    factor, no eigenvalue of S exceeds theta.
 
     Raises:
         ValueError: an entry is not finite, or the matrices are not square.
@@ -39,7 +50,12 @@ def largest_eigenvalue(moments: ArrayLike) -> Array:
         raise ValueError(f"moments has shape {matrix.shape}; give square matrices (..., d, d)")
     if not np.isfinite(matrix).all():
         raise ValueError("moments holds NaN or an infinite number")
-    top = np.linalg.eigvalsh(matrix)[..., -1]
+    d = matrix.shape[-1]
+    if d <= _SMALL:
+        top = np.linalg.eigvalsh(matrix)[..., -1]
+    else:
+        each = matrix.reshape(-1, d, d)
+        top = np.array([_proved_eigenvalue(one) for one in each]).reshape(matrix.shape[:-2])
     size = np.sqrt(np.sum(matrix**2, axis=(-1, -2)))
     return np.asarray(np.maximum(top + _ROUNDING * size, 0.0))
 
@@ -92,6 +108,39 @@ def eigenvalue_upper_bound(
         inside = evidence <= limit
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     return np.asarray(np.minimum(high * (1.0 + _ROUNDING), 1.0) * scale)
+
+
+def _proved_eigenvalue(matrix: Array) -> float:
+    """An upper bound of the largest eigenvalue, by a Cholesky factor above an estimate of it."""
+    estimate = _estimate_eigenvalue(matrix)
+    # A factor in floating point is an exact one of a matrix that differs by less than this (Higham 2002, theorem 10.3).
+    rounding = 4.0 * len(matrix) ** 2 * np.finfo(np.float64).eps
+    for above in _ABOVE:
+        theta = estimate * (1.0 + above)
+        shifted = -matrix
+        shifted[np.diag_indices_from(shifted)] += theta
+        _, failed = dpotrf(shifted.T, lower=1, clean=0, overwrite_a=1)
+        if not failed:
+            return theta * (1.0 + rounding)
+    return float(np.linalg.eigvalsh(matrix)[-1])
+
+
+def _estimate_eigenvalue(matrix: Array) -> float:
+    """The largest eigenvalue, nearly, by Lanczos from a fixed start, with the error of its Ritz vector added."""
+    vector = np.linalg.norm(matrix, axis=0) + 1e-300
+    basis, tridiagonal = np.zeros((_STEPS, len(matrix))), np.zeros((_STEPS, _STEPS))
+    length = float(np.linalg.norm(vector))
+    for step in range(_STEPS):
+        basis[step] = vector / length
+        moved = matrix @ basis[step]
+        tridiagonal[step, step] = basis[step] @ moved
+        vector = moved - basis[: step + 1].T @ (basis[: step + 1] @ moved)
+        length = float(np.linalg.norm(vector))
+        if step + 1 == _STEPS or length <= 1e-12 * (1e-300 + tridiagonal[0, 0]):
+            break
+        tridiagonal[step, step + 1] = tridiagonal[step + 1, step] = length
+    values, vectors = np.linalg.eigh(tridiagonal[: step + 1, : step + 1])
+    return float(values[-1] + length * abs(vectors[-1, -1]))
 
 
 def fix_ball(pilot: ArrayLike) -> tuple[Array, Array]:

@@ -37,7 +37,7 @@ def _columns(job: Job) -> dict[str, str]:
     of_lists = {
         f"{form.column}_at_{i}": f"{form.column}[{i + 1}]"
         for each in CATALOGUE
-        if each.quantity.cosine
+        if each.quantity.cosine or (each.figure and each.bound is not None)
         for form, points in ((each.bound, certify.radii), (each.radius_at, certify.cosines))
         if form is not None
         for i in range(len(points))
@@ -102,8 +102,8 @@ def _aggregates(job: Job) -> dict[str, str]:
                     if each.radius_at is not None:
                         enough = f"{each.radius_at.column}_at_{j} {at_least}"
                     count(f"{each.name}_{i}_at_{j}", enough)
-            if each.radius is not None:
-                held = f"{each.radius.column} {at_least}"
+            if each.figure:
+                held = each.holds_at(i, radius, "{column}_at_{position}")
                 count(f"{each.figure}_{i}", held)
                 if each.right_figure:
                     count(f"{each.right_figure}_{i}", f"is_right_{each.name} AND {held}")

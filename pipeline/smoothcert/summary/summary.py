@@ -23,7 +23,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.catalogue.certificates import CATALOGUE, of_quantity
+from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
 from smoothcert.job import Job, Target
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
@@ -176,6 +177,10 @@ class Summary:
             columns.append(("class certified", self._unchanged("certified_prediction")))
             if labelled.of:
                 columns.append(("certified accuracy", self._unchanged("certified_accuracy")))
+            columns += self._other_ways(
+                CLASS_MARGIN, "accuracy" if labelled.of else "class", right=labelled.of > 0
+            )
+            if labelled.of:
                 columns.append(("accuracy by vote", self._unchanged("certified_vote_accuracy")))
         closest = [at.cosines[_SHOWN] for at in self.radii]
         for j, cosine in enumerate(each.cosine for found in closest[:1] for each in found.at_least):
@@ -184,6 +189,7 @@ class Summary:
         columns.append(("mean cosine", [_mean(found.mean, found.vacuous) for found in closest]))
         if "retrieval_accuracy" in self.metrics:
             columns.append(("caption in top k", self._unchanged("certified_retrieval")))
+            columns += self._other_ways(RANK_MARGIN, "top k")
         names = tuple(name for name, _ in columns)
         rows = [tuple(row) for row in zip(*(cells for _, cells in columns), strict=True)]
         return names, (*rows, *self._target_rows(names))
@@ -194,6 +200,14 @@ class Summary:
             if target.column in names:
                 cells = {"radius": f"{target.radius:g} target", target.column: _percent(target.certified)}
                 yield tuple(cells.get(name, "") for name in names)
+
+    def _other_ways(
+        self, quantity: Quantity, what: str, *, right: bool = False
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Columns of all but the first certificate of a decision, named by how they come to it."""
+        for each in of_quantity(quantity)[1:]:
+            figure = each.right_figure if right else each.figure
+            yield f"{what} by {each.name.rpartition('_')[2]}", self._unchanged(figure)
 
     def _unchanged(self, name: str) -> list[str]:
         return [_percent(at.unchanged.get(name)) for at in self.radii]
@@ -317,7 +331,7 @@ class _Figures:
     def _unchanged(self, i: int) -> Iterator[tuple[str, Share]]:
         for each in CATALOGUE:
             section = each.quantity.section
-            if each.radius is not None and (not section or getattr(self._job, section) is not None):
+            if each.figure and (not section or getattr(self._job, section) is not None):
                 yield each.figure, self._share(f"{each.figure}_{i}")
                 if each.right_figure:
                     yield (

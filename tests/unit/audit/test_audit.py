@@ -19,6 +19,8 @@ from smoothcert.certificates import (
     fcsb_radius,
     large_radius_bound,
     margin_radius,
+    normal_scalar,
+    second_moment_bound,
     shifted_percentile_radius,
     similarity_bound,
     vote_radius,
@@ -68,6 +70,36 @@ def listed(values: Sequence[Any]) -> tuple[float | None, ...]:
     return tuple(None if np.isnan(value) else float(value) for value in values)
 
 
+def scalars(name: str, center: float, spread: float, bounds: tuple[float, float], **more: Any) -> Row:
+    """Columns of one certificate by the distribution: scalars whose means prove these bounds at the radii."""
+    low, law = [], []
+    for radius, bound in zip(RADII, bounds, strict=True):
+        numbers = (center, spread, 2.5, radius / SIGMA)
+        scalar = normal_scalar([numbers])
+        least, most = scalar.limits()
+        low.append(float(((bound + scalar.constant(radius, SIGMA) - least) / (most - least))[0]))
+        law += [*numbers, low[-1] + 0.01]
+    assert max(low) < 0.99
+    found = {f"{name}_scalar_lcb": tuple(low), f"{name}_scalar": tuple(law)}
+    return found | {f"{name}_distribution": tuple(bound - 1e-9 for bound in bounds)} | more
+
+
+def distributions(pair: int) -> Row:
+    """What follows from the distributions of margins, and from the spread of the features."""
+    norm = 0.6 + 0.01 * pair
+    moment = (norm - 0.01, 0.08)
+    return {
+        "eigenvalue": 0.05,
+        "eigenvalue_ucb": 0.08,
+        "escape_ucb": 0.01,
+        "second_moment": listed([second_moment_bound(*moment, r, SIGMA, escape=0.01) for r in RADII]),
+        **scalars("clean", 0.57, 0.15, (0.45, 0.3)),
+        **scalars("class", 0.57, 0.15, (0.045, 0.01), class_others_alignment=None),
+        **scalars("caption", 0.52, 0.15, (0.35, 0.2)),
+        **scalars("retrieval", 0.45, 0.15, (0.008, 0.005), retrieval_others_alignment=None),
+    }
+
+
 def certificate(pair: int) -> Row:
     """A row whose bounds follow from its lower confidence bounds."""
     score, norm = 0.78 + 0.01 * pair, 0.6 + 0.01 * pair
@@ -102,6 +134,7 @@ def certificate(pair: int) -> Row:
         "large_radius": listed(
             [large_radius_bound(EXCEEDANCE, LARGE_RADIUS_THRESHOLDS, r, SIGMA) for r in RADII]
         ),
+        **distributions(pair),
         "fcsb_radius": listed([fcsb_radius(score, c, SIGMA) for c in COSINES]),
         "angular_radius": listed([angular_radius(norm, c, SIGMA) for c in COSINES]),
         "caption_similarity": 0.52,
@@ -299,6 +332,25 @@ def test_an_honest_run_has_nothing_to_object(tmp_path: Path) -> None:
         (put(retrieval_vote_share_lcb=1.0, retrieval_vote_share=1.0), "beyond-draws"),
         (put(caption_quantile_lcb=QUANTILES[:24]), "impossible-value"),
         (put(exceedance_lcb=(*EXCEEDANCE[:5], 0.9, 0.9, 0.9)), "above-estimate"),
+        (raised("second_moment", 0.05), "rounded-up"),
+        (put(eigenvalue_ucb=0.03), "above-estimate"),
+        (put(escape_ucb=0.001), "beyond-draws"),
+        (put(escape_ucb=1.2), "impossible-value"),
+        (raised("clean_distribution", 1e-6), "rounded-up"),
+        (raised("clean_distribution", 0.05), "rounded-up"),
+        (raised("class_distribution", 0.05), "rounded-up"),
+        (raised("class_distribution", 0.05, 1), "rises-with-radius"),
+        (raised("caption_distribution", 0.05), "rounded-up"),
+        (raised("retrieval_distribution", 0.05), "rounded-up"),
+        (raised("clean_scalar_lcb", 0.05), "above-estimate"),
+        (raised("class_scalar_lcb", 0.05), "above-estimate"),
+        (raised("caption_scalar_lcb", 0.05), "above-estimate"),
+        (raised("retrieval_scalar_lcb", 0.05), "above-estimate"),
+        (put(retrieval_others_alignment=0.9), "rounded-up"),
+        (put(clean_scalar_lcb=None), "rounded-up"),
+        (put(clean_scalar=(0.5,) * 9), "impossible-value"),
+        (raised("class_scalar", 50.0), "impossible-value"),
+        (put(class_others_alignment=-1.5), "impossible-value"),
         (put(exceedance_lcb=(1.5, *EXCEEDANCE[1:])), "impossible-value"),
         (put(fcsb=(None, 0.1)), "rises-with-radius"),
         (put(fcsb=(-0.2, None)), "impossible-value"),

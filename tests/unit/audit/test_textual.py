@@ -26,6 +26,11 @@ certificate, make_run, put, raised = (_AUDITED[name] for name in ("certificate",
 SIGMA = _AUDITED["SIGMA"]
 ADDED = {
     "exceedance_lcb",
+    *(f"{name}_scalar_lcb" for name in ("clean", "class", "caption", "retrieval")),
+    *(f"{name}_scalar" for name in ("clean", "class", "caption", "retrieval")),
+    "eigenvalue",
+    "eigenvalue_ucb",
+    "escape_ucb",
     "caption_alignment",
     "class_rival",
     "class_rival_margin_lcb",
@@ -167,6 +172,7 @@ HONEST = (
         angular=None,
         angular_radius=None,
         clean_reference=None,
+        second_moment=None,
         certified_radius=float(margin_radius(0.55, 0.0, -0.4, SIGMA)),
         retrieval_radius=float(margin_radius(0.45, -0.1, -0.3, SIGMA)),
         caption_bound=None,
@@ -188,8 +194,11 @@ def test_rivals_that_were_not_measured_have_their_own_cap(
         assert rule == "rounded-up" and detail.startswith(name)
 
 
-def test_rows_from_before_are_read_compacted_and_found_lacking(tmp_path: Path) -> None:
+def test_rows_from_before_are_read_compacted_and_found_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two parts, one without the columns that were added since: their certificates cannot be audited."""
+    monkeypatch.setattr(audit, "LISTED", 1000)
     units = [UnitSpec(f"u{i:05d}-0", "a.parquet", 2 * i, 2 * i + 2) for i in range(2)]
     identity = RunIdentity(parse_job(_AUDITED["JOB"]), "d" * 64, _AUDITED["DIGEST"], "0.1")
     run = RunDirectory.create_or_open(str(tmp_path / "run"), identity, units)
@@ -226,5 +235,7 @@ def test_rows_from_before_are_read_compacted_and_found_lacking(tmp_path: Path) -
             "class_margin_lcb",
             "caption_bound",
             "large_radius",
+            *(f"{name}_distribution" for name in ("clean", "class", "caption", "retrieval")),
+            "second_moment",
         }
         compact(run)

@@ -9,8 +9,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.optimize import brentq
 
+from smoothcert.certificates import angular_bound
 from smoothcert.encoders import KnownEncoder
 from smoothcert.engine import DecodeAhead, Engine, Failure, Measurement, Texts
 from smoothcert.engine.noise import NormalStream, Stream, noise_key
@@ -115,21 +116,25 @@ def test_nothing_in_nothing_out(make):
 # --- stopping -----------------------------------------------------------------------------------------------
 
 
-def log_capital(scores, threshold, alpha, sign):
+def log_capital(scores, pilot, threshold, alpha, sign):
     """Log capital after every draw of the bet that the mean exceeds (sign 1) or undercuts (-1) the threshold.
 
-    theory.md section 3 written out draw by draw, with Python floats.
+    theory.md section 3 written out draw by draw, with Python floats, the stakes primed with pilot scores.
     """
+    n, before, variance = len(pilot), pilot.mean(), pilot.var()
+    at_limit = 300 * variance <= 2 * math.log(1 / alpha) * before**2
+    shares = dict(zip((0.5, 0.9, 0.99), (0.05, 0.1, 0.85) if at_limit else (1 / 3,) * 3, strict=True))
     most = threshold if sign > 0 else 1 - threshold
     totals = {0.5: 0.0, 0.9: 0.0, 0.99: 0.0}
-    seen, squares, path = 0.0, 0.0, []
+    seen, squares, path = 0.0, n * variance, []
     for i, y in enumerate(scores, start=1):
-        stake = math.sqrt(2 * math.log(1 / alpha) / ((0.25 + squares) / i * i * math.log(1 + i)))
+        spread = (0.0625 + squares) / (n + i - 1 + 0.25)
+        stake = math.sqrt(2 * math.log(1 / alpha) / (spread * i * math.log(1 + i)))
         for c in totals:
             totals[c] += math.log1p(sign * min(stake, c / most) * (y - threshold))
+        squares += (y - (n * before + seen) / (n + i - 1)) ** 2
         seen += y
-        squares += (y - (0.5 + seen) / (i + 1)) ** 2
-        path.append(math.log(sum(math.exp(v) for v in totals.values()) / 3))
+        path.append(math.log(sum(shares[c] * math.exp(v) for c, v in totals.items())))
     return path
 
 
@@ -141,11 +146,15 @@ def test_targets_stop_where_brute_force_capitals_cross(make):
     """Decisions, draws and e-values of two targets, from the scores of a fixed run of the same pairs."""
     sigma, alpha, futility, chunk, most = 0.5, 0.05, 0.02, 8, 300
     targets = (
-        {"certificate": "fcsb", "radius": 0.05, "cosine": 0.2},
-        {"certificate": "fcsb", "radius": 0.05, "cosine": 0.5},
+        {"certificate": "angular", "radius": 0.05, "cosine": 0.9},
+        {"certificate": "angular", "radius": 0.05, "cosine": 0.985},
     )
-    # smallest S with 2 Phi(Phi^-1(S) - rho) - 1 >= tau
-    needed = [norm.cdf(norm.ppf((1 + t["cosine"]) / 2) + t["radius"] / sigma) for t in targets]
+
+    # smallest norm that certifies the cosine, as a mean score
+    def missing(norm, target):
+        return float(np.nan_to_num(angular_bound(norm, target["radius"], sigma))) - target["cosine"]
+
+    needed = [(1 + brentq(missing, 0.1, 0.9999, args=(t,), xtol=1e-13)) / 2 for t in targets]
     shared = {"alpha": alpha, "alpha_futility": futility, "max_draws": most, "pilot_draws": 8}
     feed = make.pairs(make.pixels(24, seed=5))
     fixed = make.measured(make.run(STAIRS, make.section(**shared), feed, slots=8, chunk=chunk))
@@ -154,10 +163,10 @@ def test_targets_stop_where_brute_force_capitals_cross(make):
     )
     seen = set()
     for pair_id, m in adaptive.items():
-        scores = fixed[pair_id].scores[1]
+        scores, pilot = fixed[pair_id].scores[0], m.question.pilot[0]
         last = 0
         for threshold, decision, log_e in zip(needed, m.decisions, m.log_e_values, strict=True):
-            above, below = (log_capital(scores, threshold, alpha, sign) for sign in (1, -1))
+            above, below = (log_capital(scores, pilot, threshold, alpha, sign) for sign in (1, -1))
             up, down = first(above, alpha), first(below, futility)
             if up is not None and (down is None or up <= down):
                 expected, moment = "certified", up

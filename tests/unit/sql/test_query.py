@@ -121,10 +121,16 @@ def test_bounds_are_long(query: Query) -> None:
         ("angular", 0.5, 0.6),
         ("caption", 0.25, 0.05),
         ("caption", 0.5, -0.2),
+        ("caption_distribution", 0.25, 0.1),
+        ("caption_distribution", 0.5, -0.1),
         ("caption_percentile", 0.25, 0.2),
         ("caption_percentile", 0.5, -0.1),
+        ("class_distribution", 0.25, 0.1),
+        ("class_distribution", 0.5, None),
         ("class_percentile", 0.25, 0.2),
         ("class_percentile", 0.5, -0.1),
+        ("clean_distribution", 0.25, 0.75),
+        ("clean_distribution", 0.5, None),
         ("clean_percentile", 0.25, 0.9),
         ("clean_percentile", 0.5, 0.7),
         ("clean_reference", 0.25, 0.8),
@@ -135,8 +141,10 @@ def test_bounds_are_long(query: Query) -> None:
         ("large_radius", 0.5, None),
         ("pilot_percentile", 0.25, 0.9),
         ("pilot_percentile", 0.5, 0.7),
+        ("second_moment", 0.25, 0.95),
+        ("second_moment", 0.5, 0.7),
     ]
-    assert values(query, "SELECT count(*) FROM bounds") == [11 * 18]
+    assert values(query, "SELECT count(*) FROM bounds") == [11 * 26]
 
 
 def test_quarantine_says_where_and_why(query: Query) -> None:
@@ -183,10 +191,11 @@ def test_certified_shares_of_targets(query: Query) -> None:
 
 def test_certified_shares_of_the_grid(query: Query) -> None:
     found = dict(values(query, "SELECT claim, certified FROM certified_share WHERE kind = 'grid'"))
-    assert len(found) == 6 * 2 * 2 + 2 * 2
+    assert len(found) == 8 * 2 * 2 + 3 * 2
     assert found["vote@0.25"] == found["vote@0.5"] == 11 and found["clean_percentile>=0.8@0.5"] == 0
     assert found["fcsb>=0.5@0.25"] == 11 and found["fcsb>=0.8@0.25"] == 0 and found["fcsb>=0.5@0.5"] == 0
     assert found["angular>=0.5@0.5"] == 11 and found["angular>=0.8@0.5"] == 0
+    assert found["class_distribution@0.25"] == 11 and found["class_distribution@0.5"] == 0
     assert found["class@0.25"] == 11 and found["class@0.5"] == 0
 
 

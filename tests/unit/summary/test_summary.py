@@ -80,6 +80,10 @@ def rows(unit: str, count: int, seed: int) -> list[Row]:
             "angular": tuple(maybe(draw.random()) for _ in RADII),
             "clean_reference": tuple(maybe(draw.random()) for _ in RADII),
             "large_radius": tuple(maybe(draw.choice([*COSINES, draw.random()]), 0.4) for _ in RADII),
+            "second_moment": tuple(maybe(draw.random()) for _ in RADII),
+            "clean_distribution": tuple(maybe(draw.random()) for _ in RADII),
+            "class_distribution": tuple(maybe(draw.uniform(-0.1, 0.5)) for _ in RADII),
+            "retrieval_distribution": tuple(maybe(draw.random()) for _ in RADII),
             "fcsb_radius": tuple(radius() for _ in COSINES),
             "angular_radius": tuple(radius() for _ in COSINES),
             "clean_label": draw.choice(LABELS),
@@ -208,7 +212,7 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
     at, radius = summary.radii[i], RADII[i]
     assert at.radius == radius
     of_means, of_draws = (
-        ("fcsb", "angular", "clean_reference", "large_radius"),
+        ("fcsb", "angular", "second_moment", "clean_reference", "large_radius", "clean_distribution"),
         ("clean_percentile", "pilot_percentile"),
     )
     assert tuple(at.cosines) == of_means + of_draws
@@ -231,6 +235,10 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
     assert prediction.of == len(ok)
     assert accuracy.count == holds(
         ok, lambda row: row["label"] == row["predicted_label"] and at_least(row["certified_radius"], radius)
+    )
+    by = at.unchanged["certified_accuracy_by_distribution"]
+    assert by.of == accuracy.of and by.count == holds(
+        ok, lambda row: row["label"] == row["predicted_label"] and (row["class_distribution"][i] or 0.0) > 0.0
     )
     assert accuracy.of == sum(row["label"] is not None for row in ok)
     # by vote: another radius, and another class that has to be right
@@ -381,16 +389,16 @@ def test_json_is_strict_and_whole(summary: Summary) -> None:
 def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     header, body = summary.table()
     assert header == (
-        "radius", "class certified", "certified accuracy", "accuracy by vote", "cosine >= 0.5", "cosine >= 0.8",
-        "mean cosine", "caption in top k",
+        "radius", "class certified", "certified accuracy", "accuracy by distribution", "accuracy by vote",
+        "cosine >= 0.5", "cosine >= 0.8", "mean cosine", "caption in top k", "top k by distribution",
     )  # fmt: skip
     assert [row[0] for row in body] == ["0.1", "0.3", "1", "0.1 target", "1 target"]
     angular, retrieval = summary.targets
     assert angular.certified.share is not None and retrieval.certified.share is not None
     said = {name: cell for name, cell in zip(header, body[3], strict=True) if cell}
     assert said == {"radius": "0.1 target", "cosine >= 0.8": f"{angular.certified.share:.1%}"}
-    assert body[4][-1] == f"{retrieval.certified.share:.1%}"
+    assert body[4][header.index("caption in top k")] == f"{retrieval.certified.share:.1%}"
     share = summary.radii[0].unchanged["certified_prediction"]
     assert share.share is not None
     assert body[0][1] == f"{share.share:.1%}"
-    assert "vacuous)" in body[0][6]
+    assert "vacuous)" in body[0][header.index("mean cosine")]

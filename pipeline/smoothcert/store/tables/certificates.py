@@ -36,10 +36,10 @@ _PLACED = (TO_CLEAN, TO_SMOOTHED, TO_CAPTION, CLASS_MARGIN, CLASS_VOTES, RANK_MA
 
 
 def _evidence() -> Iterator[Column]:
-    """What certificates rest on, beside the means that have an estimate and stand below."""
+    """What certificates rest on and is not documented beside an estimate below."""
     for each in evidence():
-        if each.documented:
-            kind = _NUMBERS if each.size else _NUMBER
+        if each.meaning:
+            kind = _NUMBERS if each.listed else _NUMBER
             yield Column(each.column, kind, each.meaning, nullable=True, source=each.source)
 
 
@@ -166,6 +166,15 @@ _BOUNDS = (
         "Lower confidence bound of S. NULL where nothing is known.",
         nullable=True,
         source="theory 3",
+    ),
+    Column(
+        "eigenvalue",
+        _NUMBER,
+        "Largest eigenvalue of the second moment of the draws' features about their pilot mean, of draws in a ball "
+        "that the pilot fixed: how much they scatter in the direction in which they scatter most. NULL where it is not "
+        "measured.",
+        nullable=True,
+        source="theory T7",
     ),
     *_evidence(),
     *_bounds(TO_CLEAN, TO_SMOOTHED),

@@ -1,0 +1,205 @@
+"""Bounds from the distribution of margins, at every radius of the job: one fixed scalar a radius (docs/theory.md T8).
+
+Each radius has a scalar of its own, chosen on the pilot draws, and its mean one bound at the whole alpha. Nothing is
+shared: a claim at one radius implies it at every smaller one, and a row never claims more at a larger radius than at a
+smaller one. So if some radius is claimed falsely, then also the first radius of the grid at which the claim is false,
+which is fixed beforehand, and so is the rival that overtakes there: one bound must have failed. For rank at most k
+there are k such rivals, and each bound stands at alpha/k.
+
+Radii beyond the first at which nothing is certified are left alone, which costs nothing but time: what is left out
+could only have been claimed less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.certificates import LAW, NO_OTHERS, choose_law, normal_scalar, unmeasured_bound
+from smoothcert.engine.question import Rivals
+from smoothcert.job import CertifySection
+from smoothcert.statistics import choose_bets, lower_bound
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Scores along some directions of some pairs, or along rivals: one row for each.
+
+    Attributes:
+        pilot: (rows, n0) of the pilot draws, in [0, 1].
+        fresh: (rows, n) of the certify draws.
+        counts: (rows,) how many of these count.
+    """
+
+    pilot: Array
+    fresh: Array
+    counts: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.intp]) -> Draws:
+        """Some rows."""
+        return Draws(self.pilot[rows], self.fresh[rows], self.counts[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarBounds:
+    """What the scalars of some pairs prove.
+
+    Attributes:
+        score: (P, R) lower bounds of the mean score of the (binding) scalar at each radius; NaN where none was asked.
+        law: (P, R, LAW) the scalars.
+        bound: (P, R) lower bounds of the margin under attack, never rising; NaN where none was asked, or of rivals not
+            above 0.
+    """
+
+    score: Array
+    law: Array
+    bound: Array
+
+    @classmethod
+    def empty(cls, pairs: int, radii: int) -> ScalarBounds:
+        """Nothing asked yet."""
+        nothing = np.full((pairs, radii), np.nan)
+        return cls(nothing, np.full((pairs, radii, LAW), np.nan), nothing.copy())
+
+
+GROUPS = 3
+"""Rivals that have scalars of their own: the nearest by the pilot draws; all others share one."""
+
+
+def pool(draws: Draws, own: int = GROUPS) -> Draws:
+    """A row for each of the first rivals, and one for all others together: the smallest of their margins in each draw.
+
+    A phi that never falls makes of the smallest margin no more than of each of them, so that the mean bounds the margin
+    over every one of them by the same constant, at one bound for all.
+
+    Args:
+        draws: a row for each rival.
+        own: how many have a row of their own.
+    """
+    if len(draws.counts) <= own + 1:
+        return draws
+
+    def together(scores: Array) -> Array:
+        return np.concatenate([scores[:own], scores[own:].min(axis=0, keepdims=True)])
+
+    return Draws(together(draws.pilot), together(draws.fresh), draws.counts[: own + 1])
+
+
+class ScalarMeter:
+    """Measures scalars at one level.
+
+    Args:
+        certify: radii, noise, method and targets.
+        alpha: failure probability of each bound.
+    """
+
+    def __init__(self, certify: CertifySection, alpha: float) -> None:
+        self._certify = certify
+        self._alpha = alpha
+
+    def measure(self, draws: Draws, radius: float) -> tuple[Array, Array, Array]:
+        """(lower bounds of mean scores (rows,), scalars (rows, LAW), bounds of margins (rows,)) at a radius."""
+        certify, alpha = self._certify, self._alpha
+        before, after = 2.0 * draws.pilot - 1.0, 2.0 * draws.fresh - 1.0
+        chosen, _ = choose_law(before, radius, certify.sigma, draws=certify.max_draws, alpha=alpha)
+        scalar = normal_scalar(chosen)
+        scores = scalar.scores(after)
+        bets = None
+        if certify.method == "betting":
+            fixed = not certify.targets
+            bets = choose_bets(scalar.scores(before), alpha, certify.max_draws, fixed=fixed)
+        low = lower_bound(scores, alpha, certify.method, counts=draws.counts, bets=bets)
+        inside = np.arange(scores.shape[1]) < draws.counts[:, None]
+        mean = np.maximum(np.where(inside, scores, 0.0).sum(axis=1) / draws.counts, low)
+        constant = scalar.constant(radius, certify.sigma)
+        usable = np.isfinite(constant)
+        bound = np.where(usable, scalar.bound(np.where(usable, constant, 0.0), low), np.nan)
+        return low, np.concatenate([chosen, mean[:, None]], axis=1), bound
+
+    def along(self, draws: Draws, least: float) -> ScalarBounds:
+        """Bounds of projections on one fixed direction of each pair, up to the radius where they fall below ``least``.
+
+        Args:
+            draws: a row for each pair.
+            least: smaller bounds say nothing.
+        """
+        found = ScalarBounds.empty(len(draws.counts), len(self._certify.radii))
+        alive = np.arange(len(draws.counts))
+        for i, radius in enumerate(self._certify.radii):
+            if not alive.size:
+                break
+            score, law, bound = self.measure(draws.take(alive), radius)
+            if i:
+                bound = np.minimum(bound, found.bound[alive, i - 1])
+            held = bound >= least
+            alive = alive[held]
+            found.score[alive, i], found.law[alive, i], found.bound[alive, i] = (
+                score[held],
+                law[held],
+                bound[held],
+            )
+        return found
+
+    def against(
+        self, rivals: Sequence[Rivals | None], draws: Sequence[Draws | None], norms: Array, k: int
+    ) -> ScalarBounds:
+        """Bounds of the k-th smallest margin over rivals, up to the radius at which they are not above 0.
+
+        Args:
+            rivals: (P,) competitors of each pair's text; None without.
+            draws: (P,) a row for each measured rival, the nearest first.
+            norms: (P,) lower bounds of <m(x), v> for the pilot direction v at the same level; it bounds the others.
+            k: rank that is certified.
+        """
+        found = ScalarBounds.empty(len(rivals), len(self._certify.radii))
+        # of the k-th smallest of several, the smallest of some says nothing
+        shown = {
+            i: each if k > 1 else pool(each)
+            for i, each in enumerate(draws)
+            if each is not None and len(each.counts) >= k
+        }
+        alive = list(shown)
+        others = np.array([others_alignment(each) for each in rivals], dtype=np.float64)
+        previous = np.full(len(rivals), np.inf)
+        for position, radius in enumerate(self._certify.radii):
+            if not alive:
+                break
+            rows = [shown[i] for i in alive]
+            score, law, bound = self.measure(joined(rows), radius)
+            ends = np.cumsum([len(each.counts) for each in rows])[:-1]
+            beyond = unmeasured_bound(
+                np.maximum(norms[alive], 0.0), others[alive], radius, self._certify.sigma
+            )
+            starts = np.concatenate([[0], ends])
+            going = []
+            for i, start, mine, other in zip(alive, starts, np.split(bound, ends), beyond, strict=True):
+                place = int(np.argsort(np.where(np.isnan(mine), -2.0, mine), kind="stable")[k - 1])
+                value = min(mine[place], other, previous[i])
+                if value > 0.0:
+                    found.score[i, position] = score[start + place]
+                    found.law[i, position] = law[start + place]
+                    found.bound[i, position] = previous[i] = value
+                    going.append(i)
+            alive = going
+        return found
+
+
+def others_alignment(rivals: Rivals | None) -> float:
+    """The largest alignment of rivals that are not measured, or ``NO_OTHERS``."""
+    return NO_OTHERS if rivals is None or rivals.others_alignment is None else rivals.others_alignment
+
+
+def joined(parts: Sequence[Draws]) -> Draws:
+    """The rows of several one after the other; what is missing behind the draws that count is 0."""
+    length = max(part.fresh.shape[1] for part in parts)
+    fresh = [np.pad(part.fresh, ((0, 0), (0, length - part.fresh.shape[1]))) for part in parts]
+    return Draws(
+        np.concatenate([part.pilot for part in parts]),
+        np.concatenate(fresh),
+        np.concatenate([part.counts for part in parts]),
+    )
