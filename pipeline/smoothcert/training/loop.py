@@ -80,7 +80,7 @@ class Fit:
         self._figures = figures
         self._parameters = [p for p in stage.module.parameters() if p.requires_grad_(True).requires_grad]
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=section.learning_rate, weight_decay=section.weight_decay
+            self._parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
         )
         self._device = data.training.pixels.device.type
         self._best = _weights(stage.module)
