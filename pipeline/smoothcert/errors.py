@@ -8,6 +8,7 @@
     │   ├── ReadError                the pair's bytes cannot be read (cut archive, unreadable path)
     │   ├── DecodeError              the bytes are not an image we accept
     │   ├── CaptionError             the caption is missing or is not text
+    │   ├── QuestionError            no question is asked about the pair
     │   ├── EncodeError              the encoder raised on this pair alone
     │   ├── NonFiniteError           the encoder returned NaN or infinity for this pair
     │   ├── OutOfMemoryError         the encoder ran out of memory on this pair alone
@@ -18,6 +19,7 @@
     ├── QueryError (ValueError)      the user's SQL failed
     ├── TrackingError                MLflow could not be reached or refused
     ├── TrainingError                training went wrong: its last good checkpoint is kept
+    ├── EndpointError                a service that answers questions is down, or answers nonsense
     └── ExecutorError                workers or the cluster failed beyond the budget
 
 Certificates and statistics raise plain ``ValueError`` for numbers outside their domain.
@@ -77,7 +79,7 @@ class EncoderError(SmoothcertError):
 class PairError(SmoothcertError):
     """One pair cannot be processed; the run goes on and the pair's row is quarantined.
 
-    ``stage`` is where it happened: ``read``, ``decode``, ``caption``, ``label``, ``encode`` or
+    ``stage`` is where it happened: ``read``, ``decode``, ``caption``, ``label``, ``question``, ``encode`` or
     ``worker``.
     """
 
@@ -106,6 +108,12 @@ class LabelError(PairError):
     """The pair has no label that the job's classes name."""
 
     stage = "label"
+
+
+class QuestionError(PairError):
+    """The file of questions has none about this pair."""
+
+    stage = "question"
 
 
 class EncodeError(PairError):
@@ -170,6 +178,12 @@ class TrainingError(SmoothcertError):
 
 class ExecutorError(SmoothcertError):
     """Workers or the cluster failed beyond the job's budget; committed units are kept."""
+
+    exit_code = 5
+
+
+class EndpointError(SmoothcertError):
+    """A service that answers questions cannot be reached, refuses us, or answers what is no answer."""
 
     exit_code = 5
 

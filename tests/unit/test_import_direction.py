@@ -21,6 +21,7 @@ ORDER = (
     "datasets",
     "encoders",
     "defences",
+    "answerers",
     "attacks",
     "engine",
     "store",

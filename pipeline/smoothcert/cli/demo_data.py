@@ -38,10 +38,20 @@ def demo_data(
     pairs_per_shard: Annotated[int, typer.Option(help="Generated pairs per file.")] = 10_000,
     size: Annotated[int, typer.Option(help="Height and width of generated images, in pixels.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed for generated pairs.")] = 0,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Also write questions about the generated pairs, for a job's section answer."
+        ),
+    ] = None,
 ) -> None:
     """Write a demo data set: scanned handwritten digits, or any number of generated shapes."""
     from smoothcert.datasets import write_demo_data, write_synthetic
+    from smoothcert.datasets.shape_questions import write_shape_questions
+    from smoothcert.errors import JobError
 
+    if questions is not None and not synthetic:
+        raise JobError("--questions are about generated pairs", remedy="add --synthetic PAIRS")
     if synthetic:
         written = write_synthetic(
             directory,
@@ -53,4 +63,7 @@ def demo_data(
         )
     else:
         written = write_demo_data(directory, format.value, split=split.value)
+    if questions is not None:
+        count = write_shape_questions(questions, written, seed=seed)
+        Terminal().say(f"wrote {count:,} questions to {questions}")
     Terminal().say(f"wrote {written.pairs:,} pairs in {len(written.files):,} files under {directory}")

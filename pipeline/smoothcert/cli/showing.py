@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smoothcert.cli.keeping import track, write_summary
+from smoothcert.cli.show_answers import show_answers
 from smoothcert.cli.show_attacks import show_attacks
 from smoothcert.cli.show_certificates import show_certificates
 from smoothcert.cli.show_rows import show_rows
@@ -20,6 +21,7 @@ _CERTIFICATION = "certification"
 SHOW: dict[str, Callable[[Driver, PhaseReport, Terminal], int]] = {
     _CERTIFICATION: show_certificates,
     "attacks": show_attacks,
+    "answers": show_answers,
 }
 """Phases with a display of their own; any other shows how many rows it has."""
 

@@ -9,14 +9,23 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.datasets import Pair, decode_image
-from smoothcert.encoders import Encoder
 from smoothcert.errors import DecodeError, PairError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Prepares(Protocol):
+    """What makes canonical inputs of images: an encoder, or what answers questions about them."""
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """See ``Encoder.prepare``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class DecodeAhead:
     def __init__(
         self,
         pairs: Iterable[tuple[str, Pair]],
-        encoder: Encoder,
+        encoder: Prepares,
         *,
         threads: int = 1,
         depth: int = 16,

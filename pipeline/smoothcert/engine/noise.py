@@ -57,6 +57,9 @@ class Stream(StrEnum):
     ATTACK = "attack"
     EVALUATE = "evaluate"
     TRAIN = "train"
+    ANSWER_SMOOTHED = "answer_smoothed"
+    ANSWER_PILOT = "answer_pilot"
+    ANSWER = "answer"
 
 
 Array = NDArray[np.float64]

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from smoothcert.catalogue.certificates import of_name
 from smoothcert.errors import did_you_mean
+from smoothcert.job.answer import AnswerSection
 from smoothcert.job.attacks import SUBJECTS, AttackSection
 from smoothcert.job.certify import CertifySection
 from smoothcert.job.data import DataSection
@@ -28,7 +29,7 @@ from smoothcert.job.train import TrainSection
 
 JOB_SCHEMA_VERSION = 1
 
-BESIDE_CERTIFICATES = ("attacks", "defences", "executor", "output", "tracking", "train")
+BESIDE_CERTIFICATES = ("answer", "attacks", "defences", "executor", "output", "tracking", "train")
 """Sections that change no certificate: where and how fast a job runs, and what is done besides, each task of which has
 an identity of its own."""
 
@@ -46,6 +47,8 @@ class Job(Section):
     """Encoders to attack beside the certified one, by name: encoder.model behind a purifier, before a mapper."""
     attacks: tuple[AttackSection, ...] = ()
     """Attacks to run on every pair after certification."""
+    answer: AnswerSection | None = None
+    """Questions to ask a multimodal model about every pair, after certification and attacks."""
     train: TrainSection | None = None
     """What ``smoothcert train`` fits to these data; no other command reads it."""
     executor: ExecutorSection = ExecutorSection()

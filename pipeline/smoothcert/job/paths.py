@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from smoothcert.errors import JobError
+from smoothcert.job.answer import AnswerSection
 from smoothcert.job.attacks import AttackSection
 from smoothcert.job.encoder import DefenceSection, EncoderSection, names_code
 
@@ -83,6 +84,30 @@ def resolve_attack(section: AttackSection, folder: Path, field: str) -> AttackSe
         for number, surrogate in enumerate(section.surrogates)
     )
     return section.model_copy(update={"surrogates": surrogates})
+
+
+def resolve_answer(section: AnswerSection, folder: Path) -> AnswerSection:
+    """Likewise, for the model that answers and the files of questions; an endpoint's model is a name.
+
+    Raises:
+        JobError: a file is nowhere.
+    """
+    changed: dict[str, str] = {}
+    if section.endpoint is None and not _stays(section.model):
+        found = _find(section.model, folder)
+        if found is None and not _HUB_ID.fullmatch(section.model):
+            raise _nowhere(
+                "answer.model", section.model, folder, "give a directory, or a hub id like owner/name"
+            )
+        changed["model"] = section.model if found is None else str(found)
+    for name in ("questions", "annotations"):
+        value = getattr(section, name)
+        if value is not None and not _stays(value):
+            found = _find(value, folder)
+            if found is None:
+                raise _nowhere(f"answer.{name}", value, folder, "name a file of questions that exists")
+            changed[name] = str(found)
+    return section.model_copy(update=changed)
 
 
 def without_place(value: str) -> str:

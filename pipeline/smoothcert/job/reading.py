@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from smoothcert.errors import JobError
 from smoothcert.job.explaining import explain
 from smoothcert.job.job import Job
-from smoothcert.job.paths import resolve_attack, resolve_defence, resolve_encoder
+from smoothcert.job.paths import resolve_answer, resolve_attack, resolve_defence, resolve_encoder
 from smoothcert.redaction import refuse_secrets
 
 
@@ -45,6 +45,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
                 resolve_attack(section, folder, f"attacks.{number}")
                 for number, section in enumerate(job.attacks)
             ),
+            "answer": None if job.answer is None else resolve_answer(job.answer, folder),
         }
     )
 

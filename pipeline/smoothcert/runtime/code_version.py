@@ -9,6 +9,7 @@ from pathlib import Path
 import smoothcert
 
 COUNTED = (
+    "answerers",
     "attacks",
     "catalogue",
     "certificates",

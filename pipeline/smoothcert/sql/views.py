@@ -7,6 +7,7 @@ units            one row per committed unit
 runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
 attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
+answers, answer_accuracy, certified_answers: see answer_views.py
 
 Every table that tasks fill has a view of its name, and one ``replaced_<name>`` of the rows that a retry replaced.
 """
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.sql.answer_views import create_answer_views
 from smoothcert.sql.attack_views import REFERENCE_SQL, create_attack_views
 from smoothcert.sql.committed_files import CommittedFiles, committed_files
 from smoothcert.sql.share_view import create_share_view
@@ -88,6 +90,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     certified = relations[CERTIFICATES.name]
     connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, certified))
     create_attack_views(connection)
+    create_answer_views(connection)
     create_share_view(
         connection,
         _INTERNAL,

@@ -31,6 +31,7 @@ from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
 from smoothcert.summary.attacked import UnderAttack, under_attack
+from smoothcert.summary.answers import answer_counts
 from smoothcert.summary.scan import scan
 from smoothcert.summary.shares import Mean, Share, make_mean, make_share
 
@@ -141,6 +142,7 @@ class Summary:
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
         tables: rows of each other table that has any, by its name.
         attacks: what each attack achieved, and the worst case over all, by subject and budget.
+        answers: shares of questions, by name (``summary/answers.py``); without intervals.
     """
 
     run_id: str
@@ -162,6 +164,7 @@ class Summary:
     unknown_labels: int = 0
     tables: Mapping[str, TableCount] = field(default_factory=dict)
     attacks: tuple[UnderAttack, ...] = ()
+    answers: Mapping[str, Share] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
@@ -271,6 +274,10 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         unknown_labels=scanned["unknown_labels"],
         tables=_table_counts(query, run_id),
         attacks=under_attack(query, run_id),
+        answers={
+            name: Share(count, of, count / of if of else None, None, None)
+            for name, (count, of) in answer_counts(query, run_id, certify.radii).items()
+        },
     )
 
 

@@ -94,6 +94,8 @@ def metrics(summary: Summary) -> dict[str, float]:
         if attacked.is_worst_case:
             for name in FIGURES:
                 found.update(_with_interval(f"{name}/{attack_name(attacked)}", getattr(attacked, name)))
+    for name, share in summary.answers.items():
+        found.update(_with_interval(metric_name(name), share))
     for target in summary.targets:
         name = metric_name(target.name)
         for decision in ("certified", "refuted", "budget"):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smoothcert.job import Job
+from smoothcert.work.answer.inputs import with_answer_contents
+from smoothcert.work.answer.task import AnswerTask
 from smoothcert.work.attack.inputs import with_contents
 from smoothcert.work.attack.task import AttackTask
 from smoothcert.work.certify.task import CertifyTask
@@ -34,7 +36,11 @@ def _attacks(job: Job) -> Phase:
     return Phase("attacks", tuple(AttackTask(section, number) for number, section in enumerate(job.attacks)))
 
 
-PHASES: list[Callable[[Job], Phase]] = [_certification, _attacks]
+def _answers(job: Job) -> Phase:
+    return Phase("answers", (AnswerTask(job.answer),) if job.answer else ())
+
+
+PHASES: list[Callable[[Job], Phase]] = [_certification, _attacks, _answers]
 """The phases of every job, in order; a phase without tasks is left out."""
 
 
@@ -50,4 +56,4 @@ def resolve(inputs: Inputs) -> Job:
         JobError: a content given in the job is another one here, or two tasks turn out to be one.
         EncoderError: an encoder cannot be loaded.
     """
-    return with_contents(inputs)
+    return with_answer_contents(inputs, with_contents(inputs))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from smoothcert.store.tables.answers import ANSWERS
 from smoothcert.store.tables.attacks import ATTACKS
 from smoothcert.store.tables.certificates import CERTIFICATES
 from smoothcert.store.tables.columns import TableSchema
 
-TABLES: dict[str, TableSchema] = {table.name: table for table in (CERTIFICATES, ATTACKS)}
+TABLES: dict[str, TableSchema] = {table.name: table for table in (CERTIFICATES, ATTACKS, ANSWERS)}
 """By name."""

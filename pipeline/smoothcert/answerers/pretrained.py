@@ -1,0 +1,128 @@
+"""Multimodal models of transformers as answerers: the tower is an encoder, the language model answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from smoothcert.answerers.base import Answer, Answerer
+from smoothcert.answerers.entering import generate
+from smoothcert.answerers.prompts import Prompts
+from smoothcert.encoders.tower import TowerEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+class PretrainedAnswerer(Answerer):
+    """A model with its language model, prompts and tower.
+
+    Args:
+        tower: of the model, its language model kept.
+        tokenizer: of the model.
+        template: prompt with ``{question}`` and the image token once.
+        max_new_tokens: longest answer.
+        temperature: 0 for greedy answers.
+        batch: prompts answered together.
+
+    Raises:
+        JobError: the template does not fit the model.
+    """
+
+    has_tokens = True
+
+    def __init__(
+        self,
+        tower: TowerEncoder,
+        tokenizer: Any,
+        *,
+        template: str,
+        max_new_tokens: int,
+        temperature: float,
+        batch: int,
+    ) -> None:
+        self.tower = tower
+        self._model = tower.model
+        self._tokenizer = tokenizer
+        self.name, self.input_size = tower.name, tower.input_size
+        self.device, self.dtype = tower.device, str(tower.dtype).removeprefix("torch.")
+        self.template = template
+        self.template_digest = hashlib.sha256(template.encode()).hexdigest()
+        self.digest = hashlib.sha256(f"{tower.digest} {max_new_tokens} {temperature!r}".encode()).hexdigest()
+        self._longest, self._temperature, self._batch = max_new_tokens, temperature, batch
+        with torch.no_grad():
+            count = tower.image_tokens(torch.rand((1, 3, *tower.input_size), device=tower.device)).shape[1]
+        image = None if self._model.config.model_type == "blip" else self._model.config.image_token_id
+        self._prompts = Prompts(tokenizer, template, image, count, model=tower.name)
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """See ``Answerer.prepare``."""
+        return self.tower.prepare(image)
+
+    def answer(self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+        """See ``Answerer.answer``."""
+        answers: list[Answer] = []
+        for start in range(0, len(questions), self._batch):
+            part = slice(start, start + self._batch)
+            tokens = self.image_tokens(pixels[part])
+            answers += self.answer_tokens(tokens, questions[part], seeds[part])
+        return answers
+
+    @torch.inference_mode()
+    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        """See ``Answerer.image_tokens``."""
+        return self.tower.image_tokens(pixels)
+
+    @torch.inference_mode()
+    def answer_tokens(
+        self, tokens: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]
+    ) -> list[Answer]:
+        """See ``Answerer.answer_tokens``."""
+        size = self._batch if self._temperature == 0 else 1  # a batch would share its random numbers
+        answers: list[Answer] = []
+        for start in range(0, len(questions), size):
+            part = slice(start, start + size)
+            if self._temperature == 0:
+                answers += self._generate(tokens[part], questions[part])
+            else:
+                devices = [self.device] if self.device.type == "cuda" else []
+                with torch.random.fork_rng(devices):
+                    torch.manual_seed(seeds[start])
+                    answers += self._generate(tokens[part], questions[part])
+        return answers
+
+    def _generate(self, tokens: torch.Tensor, questions: Sequence[str]) -> list[Answer]:
+        sampled = self._temperature > 0
+        prompt = self._prompts.encode(questions, self.device)
+        ids = generate(
+            self._model,
+            self.tower,
+            tokens.to(self.tower.dtype),
+            prompt,
+            max_new_tokens=self._longest,
+            do_sample=sampled,
+            num_beams=1,
+            **({"temperature": self._temperature, "top_k": 0, "top_p": 1.0} if sampled else {}),
+        )
+        ends = self._ends()
+        return [self._read(row, ends) for row in ids.tolist()]
+
+    def _read(self, ids: list[int], ends: set[int]) -> Answer:
+        """An answer up to its end token; what follows is padding."""
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        kept = ids if end is None else ids[:end]
+        text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return Answer(text, len(kept), end is not None)
+
+    def _ends(self) -> set[int]:
+        if self._model.config.model_type == "blip":
+            return {self._model.config.text_config.sep_token_id}
+        found = self._model.generation_config.eos_token_id
+        if found is None:
+            return set()
+        return set(found) if isinstance(found, list) else {found}

@@ -1,0 +1,44 @@
+"""What questions show at their end: how many answers are right, and how many are certified, by kind of question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smoothcert.cli.show_rows import show_rows
+from smoothcert.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from smoothcert.runtime.driver import Driver, PhaseReport
+
+
+def show_answers(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
+    """Print shares of questions by kind; returns the exit code that the rows deserve."""
+    from rich.table import Table
+
+    from smoothcert.sql import Query
+    from smoothcert.summary.answers import answer_counts
+
+    radii = driver.job.certify.radii
+    with Query([driver.run]) as query:
+        counts = answer_counts(query, driver.run.run_id, radii)
+    names = [f"answers_right/{subject}" for subject in ("bare", "smoothed", "vote")]
+    names += [f"answers_certified/r{radius:g}" for radius in radii]
+    names = [name for name in names if name in counts]
+    stem = names[0] if names else ""
+    kinds = sorted(name.removeprefix(f"{stem}_") for name in counts if stem and name.startswith(f"{stem}_"))
+    table = Table(title="Answers: right without attack, and certified by vote under any attack of a radius")
+    for column in ("questions", "", *(_title(name) for name in names)):
+        table.add_column(column, justify="left" if column == "questions" else "right")
+    for kind in (*kinds, None):
+        cells = [counts[name if kind is None else f"{name}_{kind}"] for name in names]
+        shares = [f"{count / of:.1%}" if of else "-" for count, of in cells]
+        table.add_row(kind or "all", str(max((of for _, of in cells), default=0)), *shares)
+    if names:
+        Terminal().print(table)
+    phase = next(each for each in driver.phases if each.name == "answers")
+    return show_rows(driver, phase, report, terminal)
+
+
+def _title(name: str) -> str:
+    figure, _, where = name.partition("/")
+    return where if figure == "answers_right" else f"certified {where[1:]}"

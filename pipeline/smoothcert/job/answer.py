@@ -1,0 +1,114 @@
+"""The section ``answer`` of a job: which questions a multimodal model is asked about the images, and how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from smoothcert.job.section import PositiveInt, Probability, Radius, Section
+
+Subject = Literal["bare", "smoothed", "vote"]
+
+
+class VoteSection(Section):
+    """Certified answers: each noisy image is answered, and the answer that wins is certified."""
+
+    pilot_draws: PositiveInt = 16
+    """Draws that choose the answer to certify and are then discarded."""
+    max_draws: PositiveInt = 100
+    """Fresh draws a question: exactly this many without a radius, at most this many with it."""
+    radius: Radius | None = None
+    """l2 radius to decide about: drawing stops as soon as it is certified or given up. Without it, every question gets
+    max_draws, whose exact bound is tighter."""
+    classes: Literal["text", "right"] = "text"
+    """text: answers that say the same after normalisation are one class. right: whether an answer holds a reference
+    answer; a certified 'right' is a certified property, not a certified wording."""
+
+
+class AnswerSection(Section):
+    """Questions about the pairs' images, answered by a multimodal model."""
+
+    model: str
+    """Directory, hub id or bundled:shapes-llava: a multimodal model of a family that docs/answers.md lists. With
+    endpoint: the name that the endpoint knows."""
+    revision: str | None = None
+    """Hub revision to pin."""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """As encoder.size: height and width of x for models that take images of any size."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic inside the model."""
+    endpoint: str | None = None
+    """Base URL of an OpenAI-compatible service, e.g. https://api.openai.com/v1; its key is read from key_variable."""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "SMOOTHCERT_API_KEY"
+    """Environment variable that holds the endpoint's key; the key itself is never written anywhere."""
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """How long one request to the endpoint may take."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 5
+    """Further attempts at a request that the endpoint turned away (429, 5xx) or that broke off, with growing pauses."""
+    questions: str
+    """File of questions: a path or fsspec URL."""
+    format: Literal["jsonl", "vqa", "coco_captions"] = "jsonl"
+    """jsonl: one object a line with pair, question and perhaps id, answers, kind. vqa: a questions JSON as of VQA v2,
+    TextVQA or VizWiz. coco_captions: a captions JSON, each image asked for a caption."""
+    annotations: str | None = None
+    """vqa: the JSON of the answers, where it is a file of its own."""
+    template: str | None = None
+    """Prompt with {question} and the model's image token, e.g. 'USER: <image> {question} ASSISTANT:'. By default the
+    model's own chat template."""
+    subjects: tuple[Subject, ...] = ("bare", "smoothed", "vote")
+    """bare: the image as it is. smoothed: mean image tokens over smooth_draws noisy images. vote: certified."""
+    smooth_draws: PositiveInt = 16
+    """Draws behind smoothed image tokens."""
+    vote: VoteSection = VoteSection()
+    """How certified answers are drawn."""
+    max_new_tokens: PositiveInt = 32
+    """Longest answer; one that is cut there is marked."""
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """0: greedy. Above: answers are sampled, each with a seed of its own."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Root of the seeds of sampled answers; noise is of certify.seed."""
+    batch: PositiveInt = 32
+    """Prompts answered together on the device."""
+    alpha: Probability | None = None
+    """Failure probability of each certified answer; default certify.alpha."""
+    contents: dict[str, str] = {}
+    """SHA-256 of what this section names: model and questions. Filled in where it is left out."""
+
+    @field_validator("subjects")
+    @classmethod
+    def _some_subjects(cls, subjects: tuple[Subject, ...]) -> tuple[Subject, ...]:
+        if not subjects or len(set(subjects)) < len(subjects):
+            raise ValueError(f"{list(subjects)} must name at least one subject, each once")
+        return subjects
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AnswerSection:
+        if self.template is not None and "{question}" not in self.template:
+            raise ValueError("template has no {question}; write e.g. 'USER: <image> {question} ASSISTANT:'")
+        if self.annotations is not None and self.format != "vqa":
+            raise ValueError(f"annotations belong to format: vqa, not {self.format}; remove them")
+        if self.endpoint is not None:
+            if not self.endpoint.startswith(("http://", "https://")):
+                raise ValueError(f"endpoint='{self.endpoint}' is no http(s) URL")
+            if "smoothed" in self.subjects:
+                raise ValueError(
+                    "an endpoint takes images, not image tokens: remove 'smoothed' from subjects, e.g. subjects: "
+                    "[bare, vote]"
+                )
+        return self
+
+    @property
+    def answer_id(self) -> str:
+        """Names the task: a digest of all that determines its rows."""
+        what: dict[str, Any] = self.model_dump(
+            mode="json", exclude={"batch", "timeout_s", "retries", "key_variable"}
+        )
+        if "model" in self.contents and self.endpoint is None:
+            del what["model"]
+        if "questions" in self.contents:
+            del what["questions"], what["annotations"]
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+        return f"answer{hashlib.sha256(text.encode()).hexdigest()[:12]}"

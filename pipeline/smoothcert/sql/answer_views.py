@@ -1,0 +1,41 @@
+"""Views over answers.
+
+answers            one row per pair, question and subject: schemas/answers.v1.json
+answer_accuracy    per run, question set, subject and kind of question: how many questions, and the means of the metrics
+                   over those with reference answers
+certified_answers  a table function of a radius: per run, question set and kind, how many votes are certified there, and
+                   how many of these are right; certified_answers(0.125)
+
+Questions about one image are no independent draws, so there are no intervals here. Quarantined rows count as asked and
+not certified.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+
+def create_answer_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the views above; ``answers`` must exist."""
+    for sql in (_ACCURACY, _CERTIFIED):
+        connection.execute(sql)
+
+
+_ACCURACY = """
+CREATE VIEW answer_accuracy AS
+SELECT run_id, answer_id, subject, kind, count(*) AS questions,
+       count(*) FILTER (status <> 'ok') AS quarantined,
+       avg(exact_match) AS exact_match, avg(contained_match) AS contained_match, avg(vqa_accuracy) AS vqa_accuracy,
+       avg(rouge_l) AS rouge_l, avg(keyword_share) AS keyword_share,
+       count(*) FILTER (NOT complete) AS cut, count(*) FILTER (refused) AS refused
+FROM answers GROUP BY ALL
+"""
+
+_CERTIFIED = """
+CREATE MACRO certified_answers(at_radius) AS TABLE
+SELECT run_id, answer_id, kind, count(*) AS questions,
+       count(*) FILTER (vote_radius >= at_radius) AS certified,
+       count(*) FILTER (vote_radius >= at_radius AND coalesce(exact_match, contained_match) = 1) AS certified_right,
+       certified / questions AS certified_share, certified_right / questions AS certified_right_share
+FROM answers WHERE subject = 'vote' GROUP BY ALL
+"""

@@ -1,0 +1,134 @@
+"""The published table ``answers`` and the meaning of every column."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from smoothcert.store.tables.columns import Column, TableSchema
+from smoothcert.store.tables.shared_columns import origin_columns, status_columns
+
+_TEXTS = pa.list_(pa.string())
+
+
+def _metric(name: str, meaning: str) -> Column:
+    return Column(name, pa.float64(), f"{meaning} In [0, 1]; NULL without reference answers.", nullable=True)
+
+
+ANSWERS = TableSchema(
+    name="answers",
+    version=1,
+    meaning="What a multimodal model answers to one question about one image, and what of it is certified.",
+    key=("pair_id", "answer_id", "question_id", "subject"),
+    columns=(
+        *origin_columns("The pair, as in certificates. One row for each of its questions and each subject."),
+        *status_columns(
+            "ok: answered. quarantined: nothing is known.",
+            "read, decode, caption, question, encode or worker",
+        ),
+        Column("answer_id", pa.string(), "The section 'answer' of the job, by its content."),
+        Column("question_id", pa.string(), "The question; empty in the one row of a pair without questions."),
+        Column(
+            "kind",
+            pa.string(),
+            "Kind of question, as its file has it. NULL where it has none.",
+            nullable=True,
+        ),
+        Column("question", pa.string(), "The question.", nullable=True),
+        Column(
+            "subject",
+            pa.string(),
+            "bare: the image as it is. smoothed: image tokens averaged over noisy images. vote: the answer that most "
+            "noisy images get.",
+            values=("bare", "smoothed", "vote"),
+        ),
+        Column(
+            "prompt", pa.string(), "The text that the model was given, one slot for the image.", nullable=True
+        ),
+        Column(
+            "answer",
+            pa.string(),
+            "The answer; of vote the class that is certified. NULL in quarantined rows.",
+            nullable=True,
+        ),
+        Column(
+            "complete",
+            pa.bool_(),
+            "Whether the answer came to its own end; false: cut at max_new_tokens. NULL of votes.",
+            nullable=True,
+        ),
+        Column("refused", pa.bool_(), "Whether the model declined to answer. NULL of votes.", nullable=True),
+        Column("tokens", pa.int64(), "Tokens of all answers behind the row.", unit="tokens"),
+        Column("reference_answers", _TEXTS, "What people answered; empty where nobody did.", nullable=True),
+        _metric("exact_match", "1 where the answer says the same as a reference, after VQA normalisation."),
+        _metric("contained_match", "1 where the answer holds a reference, after VQA normalisation."),
+        _metric("vqa_accuracy", "Accuracy of the VQA evaluation; exact match below four references."),
+        _metric("rouge_l", "F1 of the longest common subsequence of words with the best reference."),
+        _metric("keyword_share", "Share of a reference's words that the answer has, common words left out."),
+        Column("sigma", pa.float64(), "Noise behind the row, 0 for bare.", unit="[0,1] pixels"),
+        Column("pilot_draws", pa.int32(), "Draws that chose the class; discarded.", unit="draws"),
+        Column("draws", pa.int32(), "Noisy images behind the row.", unit="draws"),
+        Column(
+            "votes",
+            pa.int32(),
+            "Of vote: draws that were answered with the class.",
+            nullable=True,
+            unit="draws",
+        ),
+        Column(
+            "vote_classes",
+            pa.string(),
+            "Of vote: what counts as the same answer. text: the same words after VQA normalisation. right: whether the "
+            "answer holds a reference.",
+            nullable=True,
+            values=("text", "right"),
+        ),
+        Column(
+            "vote_share_lcb",
+            pa.float64(),
+            "Of vote: lower bound of the probability that a noisy image is answered with the class.",
+            nullable=True,
+            source="theory T9",
+        ),
+        Column(
+            "vote_radius",
+            pa.float64(),
+            "Of vote: l2 radius within which the class keeps more than half of the votes, so that the answer stays. "
+            "NULL: nothing is certified.",
+            nullable=True,
+            unit="[0,1] pixels",
+            source="theory T9",
+        ),
+        Column(
+            "decision",
+            pa.string(),
+            "Of vote with a radius: certified there, refuted (given up), or budget (neither within max_draws).",
+            nullable=True,
+            values=("certified", "refuted", "budget"),
+        ),
+        Column(
+            "method",
+            pa.string(),
+            "Of vote: the confidence bound.",
+            nullable=True,
+            values=("betting", "clopper_pearson"),
+        ),
+        Column(
+            "alpha",
+            pa.float64(),
+            "Failure probability of vote_share_lcb. NULL of other subjects.",
+            nullable=True,
+        ),
+        Column("model", pa.string(), "The model that answered."),
+        Column("model_digest", pa.string(), "Digest of what determines its answers, without prompts."),
+        Column("template_digest", pa.string(), "Digest of the prompt around the questions."),
+        Column("questions_digest", pa.string(), "Digest of the file of questions."),
+        Column("temperature", pa.float64(), "0: greedy answers."),
+        Column("seed", pa.int64(), "Root of the seeds of sampled answers."),
+        Column("certify_seed", pa.int64(), "Root of the noise."),
+        Column("input_height", pa.int32(), "Height of x.", unit="pixels"),
+        Column("input_width", pa.int32(), "Width of x.", unit="pixels"),
+        Column("generator", pa.string(), "What made the noise."),
+        Column("device", pa.string(), "Kind of device that answered."),
+        Column("dtype", pa.string(), "Arithmetic inside the model."),
+    ),
+)

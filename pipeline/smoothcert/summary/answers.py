@@ -1,0 +1,50 @@
+"""The figures of a run's answers: shares of questions that are right, and that are certified, by subject and kind.
+
+Without intervals: questions about one image are no independent draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
+
+Counted = tuple[int, int]
+"""How many hold, of how many."""
+
+
+def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str, Counted]:
+    """Figures by name, empty where nothing was asked.
+
+    ``answers_right/<subject>`` and ``answers_right/<subject>_<kind>``: exact matches, or answers that hold a reference
+    where votes are about that, of the questions with reference answers. ``answers_certified/r<radius>`` and
+    ``answers_certified_right/r<radius>``, with ``_<kind>``: of all questions put to the vote.
+
+    Args:
+        query: an open query.
+        run_id: the run.
+        radii: of the job.
+    """
+    found: dict[str, Counted] = {}
+    rows = query.sql(
+        "SELECT subject, kind, count(coalesce(exact_match, contained_match))::BIGINT AS judged, "
+        "count(*) FILTER (coalesce(exact_match, contained_match) = 1)::BIGINT AS good "
+        f"FROM answers WHERE run_id = {quote(run_id)} GROUP BY ALL ORDER BY ALL"
+    ).to_pylist()
+    for row in rows:
+        _add(found, f"answers_right/{row['subject']}", row["kind"], row["good"], row["judged"])
+    for radius in radii:
+        votes = query.sql(
+            f"SELECT * FROM certified_answers({radius!r}) WHERE run_id = {quote(run_id)} ORDER BY kind"
+        ).to_pylist()
+        for row in votes:
+            for name, count in (("certified", row["certified"]), ("certified_right", row["certified_right"])):
+                _add(found, f"answers_{name}/r{radius:g}", row["kind"], count, row["questions"])
+    return found
+
+
+def _add(found: dict[str, Counted], name: str, kind: str | None, count: int, of: int) -> None:
+    for key in (name, *([f"{name}_{kind}"] if kind else [])):
+        before = found.get(key, (0, 0))
+        found[key] = (before[0] + count, before[1] + of)

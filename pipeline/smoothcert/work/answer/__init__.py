@@ -1,0 +1,1 @@
+"""Questions to a multimodal model about every pair, and certified answers."""

@@ -1,0 +1,80 @@
+"""What the questions of a job need besides pairs: the answerer and the questions, loaded once, and their content."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from smoothcert.answerers.base import Answerer
+from smoothcert.answerers.loading import load_answerer
+from smoothcert.datasets.questions import QuestionSet, read_questions
+from smoothcert.errors import JobError, RunDirectoryError
+from smoothcert.job import Job
+from smoothcert.job.answer import AnswerSection
+from smoothcert.work.inputs import Inputs
+
+
+class AnswerInputs:
+    """Loaded when first asked for.
+
+    Args:
+        inputs: of the job, which has a section ``answer``.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        assert inputs.job.answer is not None, "asked for a job without questions"
+        self._inputs = inputs
+        self.section: AnswerSection = inputs.job.answer
+
+    @cached_property
+    def answerer(self) -> Answerer:
+        """What answers.
+
+        Raises:
+            EncoderError, JobError: it cannot be loaded.
+        """
+        here = self._inputs.here(self._inputs.job.encoder)
+        return load_answerer(self.section, here, self._inputs.encoder)
+
+    @cached_property
+    def questions(self) -> QuestionSet:
+        """What is asked.
+
+        Raises:
+            JobError, SourceError: the file cannot be used.
+        """
+        return read_questions(self.section.questions, self.section.format, self.section.annotations)
+
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of what the section names, as ``AnswerSection.contents`` keeps it."""
+        found = {"questions": self.questions.digest, "template": self.answerer.template_digest}
+        return found | {"model": self.answerer.digest}
+
+    def refuse_others(self, planned: AnswerSection) -> None:
+        """Raise ``RunDirectoryError`` unless what the section names here is what the driver saw."""
+        here = self.contents()
+        for name, digest in planned.contents.items():
+            if here.get(name) != digest:
+                raise RunDirectoryError(
+                    f"answer.{name} on this machine has digest {here.get(name, 'none')[:16]}, the job was planned with "
+                    f"{digest[:16]}",
+                    remedy="make the same files available to every worker",
+                )
+
+
+def with_answer_contents(inputs: Inputs, job: Job) -> Job:
+    """The job, with the contents of its section ``answer`` filled in, so that the task has its identity.
+
+    Raises:
+        JobError: a content given in the job is another one here.
+        EncoderError: the model cannot be loaded.
+    """
+    if job.answer is None:
+        return job
+    found = inputs.share(AnswerInputs).contents()
+    for name, wanted in job.answer.contents.items():
+        if found.get(name) != wanted:
+            raise JobError(
+                f"answer.contents.{name}='{wanted}', but it is '{found.get(name, 'nothing')}' here",
+                remedy="restore the original file, or remove this line from the job",
+            )
+    return job.model_copy(update={"answer": job.answer.model_copy(update={"contents": found})})

@@ -1,0 +1,190 @@
+"""From answers to rows of the table ``answers``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from smoothcert.answerers.base import Answer, Answerer
+from smoothcert.answerers.metrics import (
+    contained_match,
+    exact_match,
+    keyword_share,
+    rouge_l,
+    vqa_accuracy,
+)
+from smoothcert.datasets import Pair
+from smoothcert.datasets.questions import Question
+from smoothcert.engine.noise import generator_name
+from smoothcert.errors import PairError
+from smoothcert.job import Job
+from smoothcert.job.answer import AnswerSection
+from smoothcert.work.answer.vote import RIGHT, VoteResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRow:
+    """One question to one pair and subject. Columns are documented in ``schemas/``."""
+
+    unit_id: str
+    pair_id: str
+    source_uri: str
+    status: str = "ok"
+    error_stage: str | None = None
+    error_class: str | None = None
+    error_message: str | None = None
+    answer_id: str
+    question_id: str = ""
+    kind: str | None = None
+    question: str | None = None
+    subject: str
+    prompt: str | None = None
+    answer: str | None = None
+    complete: bool | None = None
+    refused: bool | None = None
+    tokens: int = 0
+    reference_answers: tuple[str, ...] | None = None
+    exact_match: float | None = None
+    contained_match: float | None = None
+    vqa_accuracy: float | None = None
+    rouge_l: float | None = None
+    keyword_share: float | None = None
+    sigma: float = 0.0
+    pilot_draws: int = 0
+    draws: int = 0
+    votes: int | None = None
+    vote_classes: str | None = None
+    vote_share_lcb: float | None = None
+    vote_radius: float | None = None
+    decision: str | None = None
+    method: str | None = None
+    alpha: float | None = None
+    model: str
+    model_digest: str
+    template_digest: str
+    questions_digest: str
+    temperature: float
+    seed: int
+    certify_seed: int
+    input_height: int
+    input_width: int
+    generator: str
+    device: str
+    dtype: str
+
+
+class AnswerRowMaker:
+    """Rows of one section of a job.
+
+    Args:
+        job: the job.
+        section: its section ``answer``.
+        answerer: what answers.
+        questions_digest: of the file of questions.
+    """
+
+    def __init__(self, job: Job, section: AnswerSection, answerer: Answerer, questions_digest: str) -> None:
+        self._section, self._answerer, self._sigma = section, answerer, job.certify.sigma
+        self._alpha = section.alpha if section.alpha is not None else job.certify.alpha
+        self._fixed: dict[str, Any] = {
+            "answer_id": section.answer_id,
+            "model": answerer.name,
+            "model_digest": answerer.digest,
+            "template_digest": answerer.template_digest,
+            "questions_digest": questions_digest,
+            "temperature": section.temperature,
+            "seed": section.seed,
+            "certify_seed": job.certify.seed,
+            "input_height": answerer.input_size[0],
+            "input_width": answerer.input_size[1],
+            "generator": generator_name(answerer.device),
+            "device": answerer.device.type,
+            "dtype": answerer.dtype,
+        }
+
+    def answered(self, pair: Pair, question: Question, subject: str, answer: Answer) -> AnswerRow:
+        """The row of one answer, to the bare image or to smoothed tokens."""
+        smoothed = subject == "smoothed"
+        row = replace(
+            self._row(pair, question, subject),
+            answer=answer.text,
+            complete=answer.complete,
+            refused=answer.refused,
+            tokens=answer.tokens,
+            sigma=self._sigma if smoothed else 0.0,
+            draws=self._section.smooth_draws if smoothed else 0,
+        )
+        return self._judged(row, answer.text, question.answers)
+
+    def voted(self, pair: Pair, question: Question, result: VoteResult, tokens: int) -> AnswerRow:
+        """The row of a vote."""
+        row = replace(
+            self._row(pair, question, "vote"),
+            answer=result.answer,
+            tokens=tokens,
+            sigma=self._sigma,
+            pilot_draws=self._section.vote.pilot_draws,
+            draws=result.draws,
+            votes=result.votes,
+            vote_classes=self._section.vote.classes,
+            vote_share_lcb=result.share_lcb,
+            vote_radius=result.radius,
+            decision=result.decision,
+            method=result.method,
+            alpha=self._alpha,
+        )
+        if result.answer is None or not question.answers:
+            return row
+        if self._section.vote.classes == "right":
+            return replace(row, contained_match=float(result.answer == RIGHT))
+        return self._judged(row, result.answer, question.answers)
+
+    def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
+        """The rows of a pair that cannot be answered: one for each subject."""
+        return [
+            AnswerRow(
+                unit_id="",
+                pair_id=pair.pair_id,
+                source_uri=pair.source_uri,
+                status="quarantined",
+                error_stage=error.stage,
+                error_class=type(error).__name__,
+                error_message=str(error),
+                subject=subject,
+                **self._fixed,
+            )
+            for subject in self._section.subjects
+        ]
+
+    def _row(self, pair: Pair, question: Question, subject: str) -> AnswerRow:
+        return AnswerRow(
+            unit_id="",
+            pair_id=pair.pair_id,
+            source_uri=pair.source_uri,
+            question_id=question.question_id,
+            kind=question.kind,
+            question=question.question,
+            subject=subject,
+            prompt=self._answerer.prompt(question.question),
+            reference_answers=question.answers,
+            **self._fixed,
+        )
+
+    @staticmethod
+    def _judged(row: AnswerRow, text: str, references: Sequence[str]) -> AnswerRow:
+        if not references:
+            return row
+        return replace(
+            row,
+            exact_match=float(exact_match(text, references)),
+            contained_match=float(contained_match(text, references)),
+            vqa_accuracy=vqa_accuracy(text, references),
+            rouge_l=rouge_l(text, references),
+            keyword_share=keyword_share(text, references),
+        )
+
+
+def of_unit(rows: Sequence[AnswerRow], unit_id: str) -> list[AnswerRow]:
+    """The rows, as those of a unit."""
+    return [replace(row, unit_id=unit_id) for row in rows]

@@ -1,0 +1,123 @@
+"""Questions as a task: pairs in, one row of the table ``answers`` out for each question and subject."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from smoothcert.answerers.endpoint import EndpointAnswerer
+from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
+from smoothcert.errors import JobError, PairError
+from smoothcert.job.answer import AnswerSection
+from smoothcert.store import RunDirectory, TableSchema
+from smoothcert.store.asked import AskedTask, note_asked
+from smoothcert.store.tables.answers import ANSWERS
+from smoothcert.work.answer.inputs import AnswerInputs
+from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker, of_unit
+from smoothcert.work.answer.worker import AnswerWorker
+from smoothcert.work.inputs import Inputs
+
+KEPT = "answered"
+"""Folder of a run with the answers of an endpoint, one file each."""
+_LOOKED_AT = 256
+"""Pairs of which one at least must have a question, or the file is taken for that of another split."""
+
+
+@dataclass(frozen=True)
+class AnswerTask:
+    """Asks a multimodal model the questions about every pair.
+
+    Attributes:
+        section: of the job, its contents filled in.
+    """
+
+    section: AnswerSection
+    name: ClassVar[str] = "answers"
+    table: ClassVar[TableSchema] = ANSWERS
+    rests_on: ClassVar[TableSchema | None] = None
+
+    @property
+    def task_id(self) -> str:
+        """See ``Task.task_id``."""
+        return self.section.answer_id
+
+    @property
+    def draws_per_pair(self) -> float:
+        """See ``Task.draws_per_pair``: answers to one question, at most."""
+        vote = self.section.vote
+        cost = {"bare": 1, "smoothed": self.section.smooth_draws, "vote": vote.pilot_draws + vote.max_draws}
+        return float(sum(cost[subject] for subject in self.section.subjects))
+
+    def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
+        """See ``Task.check``: a question is answered, and some pair has one."""
+        named = inputs.share(AnswerInputs)
+        pairs = itertools.islice((pair for unit in units for pair in source.read(unit)), _LOOKED_AT)
+        seen = 0
+        for pair in pairs:
+            seen += 1
+            questions = named.questions.of(pair.pair_id)
+            if questions and pair.error is None and self._answers(inputs, named, pair, questions[0].question):
+                return
+        if seen:
+            raise JobError(
+                f"answer.questions='{self.section.questions}' has no question about any of the first {seen:,} pairs "
+                "that can be read",
+                remedy="name the questions of this data (is it another split?); docs/answers.md says how pairs are "
+                "found",
+            )
+
+    def _answers(self, inputs: Inputs, named: AnswerInputs, pair: Pair, question: str) -> bool:
+        """Try the model out on one question; False where the image is at fault."""
+        answerer = named.answerer
+        if self.section.endpoint is not None:
+            return True  # a question there may cost money
+        try:
+            image = decode_image(pair.image or b"", max_pixels=inputs.job.data.max_pixels)
+            x = torch.from_numpy(np.ascontiguousarray(answerer.prepare(image)))[None].to(answerer.device)
+        except PairError:
+            return False
+        try:
+            answerer.answer(x.float() / 255, [question], [0])
+        except (JobError, torch.OutOfMemoryError):
+            raise
+        except Exception as exc:  # whatever a model's own code raises
+            raise JobError(
+                f"answer.model='{self.section.model}' fails on the first question: {type(exc).__name__}: {exc}",
+                remedy="check answer.template, and that the model works on its own",
+            ) from exc
+        return True
+
+    def begin(self, run: RunDirectory) -> None:
+        """See ``Task.begin``."""
+        note_asked(run, AskedTask(self.task_id, self.name, self.section.model_dump(mode="json")))
+
+    def open(self, inputs: Inputs, run: RunDirectory) -> AnswerWorker:
+        """See ``Task.open``.
+
+        Raises:
+            RunDirectoryError: model or questions here are not those of the driver.
+        """
+        named = inputs.share(AnswerInputs)
+        named.refuse_others(self.section)
+        if isinstance(named.answerer, EndpointAnswerer):
+            # kept in the run, so that a resume never pays twice
+            named.answerer.recall = lambda key: run.read_document(f"{KEPT}/{key[:2]}/{key}.json")
+            named.answerer.remember = lambda key, said: run.write_document(
+                f"{KEPT}/{key[:2]}/{key}.json", said
+            )
+        return AnswerWorker(inputs, named, self.section)
+
+    def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AnswerRow]:
+        """See ``Task.quarantine``: one row for each subject."""
+        named = inputs.share(AnswerInputs)
+        maker = AnswerRowMaker(inputs.job, self.section, named.answerer, named.questions.digest)
+        return of_unit(maker.quarantined(pair, error), unit_id)
+
+    def end(self, run: RunDirectory) -> list[str]:
+        """See ``Task.end``."""
+        return []

@@ -1,0 +1,177 @@
+"""Questions at work on this process's device: decode (threads), ask, judge.
+
+A group of pairs is asked together, so that batches are full where pairs have few questions; where a group fails, its
+pairs are tried one by one, and those at fault are quarantined.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from smoothcert.datasets import Pair
+from smoothcert.engine import DecodeAhead
+from smoothcert.engine.decoding import DecodedPair
+from smoothcert.errors import EncodeError, OutOfMemoryError, PairError, QuestionError, SmoothcertError
+from smoothcert.job.answer import AnswerSection
+from smoothcert.work.answer.asking import AskedPair, Asker
+from smoothcert.work.answer.inputs import AnswerInputs
+from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker, of_unit
+from smoothcert.work.attack.metered import Meter
+from smoothcert.work.inputs import Inputs
+from smoothcert.work.task import Assignment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredPair:
+    """The rows of one pair.
+
+    Attributes:
+        token: what the pair came with.
+        rows: one for each question and subject; their unit is filled in when they are written.
+        passes: answers that they took.
+        failed: whether it was quarantined.
+        size: numbers that it holds until it is written: none of its images.
+    """
+
+    token: str
+    rows: tuple[AnswerRow, ...]
+    passes: int
+    failed: bool
+    size: int = 0
+
+
+class AnswerWorker:
+    """See ``Worker``.
+
+    Args:
+        inputs: of the job.
+        named: its answerer and questions.
+        section: what is asked, contents filled in.
+    """
+
+    def __init__(self, inputs: Inputs, named: AnswerInputs, section: AnswerSection) -> None:
+        self._job, self._section = inputs.job, section
+        self._questions, self._answerer = named.questions, named.answerer
+        self._meter = Meter(self._answerer.device)
+        self._asker = Asker(self._job, self._section, self._answerer, self._meter)
+        self._maker = AnswerRowMaker(self._job, self._section, self._answerer, named.questions.digest)
+        self._feed: DecodeAhead | None = None
+
+    @property
+    def draws_done(self) -> int:
+        """See ``Worker.draws_done``: answers so far."""
+        return self._meter.images
+
+    def run(self, assignments: Iterator[Assignment]) -> Iterator[AnsweredPair]:
+        """See ``Worker.run``."""
+        pairs = ((each.token, pair) for each in assignments for pair in each.pairs)
+        self._feed = DecodeAhead(pairs, self._answerer, max_pixels=self._job.data.max_pixels)
+        while (decoded := self._feed.take(block=True)) is not None:
+            group = [decoded]
+            while self._count(group) < self._section.batch and (more := self._feed.take(block=False)):
+                group.append(more)
+            yield from self._answer(group)
+
+    def rows(self, unit_id: str, outcomes: Sequence[AnsweredPair]) -> list[AnswerRow]:
+        """See ``Worker.rows``."""
+        return [row for outcome in outcomes for row in of_unit(outcome.rows, unit_id)]
+
+    def stop(self) -> None:
+        """See ``Worker.stop``: ends at the next batch of answers."""
+        self._meter.stop()
+        if self._feed is not None:
+            self._feed.close()
+
+    def close(self) -> list[str]:
+        """See ``Worker.close``."""
+        if self._feed is not None:
+            self._feed.close()
+        return []
+
+    def _count(self, group: Sequence[DecodedPair]) -> int:
+        return sum(max(1, len(self._questions.of(each.pair.pair_id))) for each in group)
+
+    def _answer(self, group: Sequence[DecodedPair]) -> list[AnsweredPair]:
+        """Outcomes of a group, in order."""
+        asked: dict[int, AskedPair] = {}
+        failed: dict[int, PairError] = {}
+        for place, each in enumerate(group):
+            questions = self._questions.of(each.pair.pair_id)
+            if each.error is not None or each.pixels is None:
+                failed[place] = each.error or EncodeError("the image was not decoded")
+            elif not questions:
+                failed[place] = _unasked(each.pair, self._section.questions)
+            else:
+                asked[place] = AskedPair(each.pair, each.pixels, questions)
+        rows = self._together(asked, failed)
+        return [
+            AnsweredPair(
+                each.token,
+                tuple(rows[place] if place in rows else self._maker.quarantined(each.pair, failed[place])),
+                _passes(rows[place]) if place in rows else 0,
+                place not in rows,
+            )
+            for place, each in enumerate(group)
+        ]
+
+    def _together(
+        self, asked: dict[int, AskedPair], failed: dict[int, PairError]
+    ) -> dict[int, list[AnswerRow]]:
+        """Rows by place; pairs that fail alone are added to ``failed``."""
+        if not asked:
+            return {}
+        try:
+            return dict(zip(asked, self._rows(list(asked.values())), strict=True))
+        except SmoothcertError:
+            raise  # the job, an endpoint, or the order to stop: no pair's fault
+        except Exception as exc:
+            log.warning(
+                "a group of pairs failed (%s: %s); trying them one at a time", type(exc).__name__, exc
+            )
+        rows = {}
+        for place, each in asked.items():
+            try:
+                (rows[place],) = self._rows([each])
+            except SmoothcertError:
+                raise
+            except torch.OutOfMemoryError as exc:
+                failed[place] = OutOfMemoryError(f"out of memory on this pair alone: {exc}")
+            except Exception as exc:
+                failed[place] = EncodeError(f"{type(exc).__name__} while answering: {exc}")
+        return rows
+
+    def _rows(self, asked: Sequence[AskedPair]) -> list[list[AnswerRow]]:
+        rows: list[list[AnswerRow]] = [[] for _ in asked]
+        for subject in self._section.subjects:
+            if subject == "vote":
+                for place, each in enumerate(asked):
+                    for question, (result, tokens) in zip(
+                        each.questions, self._asker.vote(each), strict=True
+                    ):
+                        rows[place].append(self._maker.voted(each.pair, question, result, tokens))
+                continue
+            answers = (self._asker.bare if subject == "bare" else self._asker.smoothed)(asked)
+            for place, (each, mine) in enumerate(zip(asked, answers, strict=True)):
+                rows[place] += [
+                    self._maker.answered(each.pair, question, subject, answer)
+                    for question, answer in zip(each.questions, mine, strict=True)
+                ]
+        return rows
+
+
+def _passes(rows: Sequence[AnswerRow]) -> int:
+    """Answers behind the rows of a pair."""
+    return sum(row.pilot_draws + row.draws if row.subject == "vote" else 1 for row in rows)
+
+
+def _unasked(pair: Pair, uri: str) -> QuestionError:
+    return QuestionError(
+        f"'{uri}' has no question about pair '{pair.pair_id}'",
+        remedy="add one, or leave the pair out of the data",
+    )

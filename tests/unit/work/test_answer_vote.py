@@ -1,0 +1,86 @@
+"""Votes on answers: against the exact bound, at every way of cutting draws into batches, and their failure rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import beta, norm
+
+from smoothcert.job.answer import VoteSection
+from smoothcert.work.answer.vote import Vote, VoteResult
+
+ALPHA, SIGMA = 0.05, 0.25
+
+
+def run(
+    section: VoteSection, pilot: list[str], fresh: list[str], *, sizes: int = 7, **settings
+) -> VoteResult:
+    vote = Vote(section, settings.pop("references", ()), sigma=SIGMA, alpha=ALPHA, alpha_futility=0.1)
+    vote.choose(pilot)
+    place = 0
+    while not vote.closed:
+        vote.add(fresh[place : place + min(sizes, vote.wanted)])
+        place += sizes
+    return vote.result
+
+
+def test_the_bound_without_a_radius_is_the_exact_one() -> None:
+    fresh = ["A cat."] * 27 + ["dog"] * 3
+    result = run(VoteSection(max_draws=30), ["cat", "dog", "the cat"], fresh)
+    share = beta.ppf(ALPHA, 27, 4)
+    assert (result.answer, result.draws, result.votes, result.method) == ("cat", 30, 27, "clopper_pearson")
+    assert result.share_lcb == pytest.approx(share, rel=1e-9)
+    assert result.radius == pytest.approx(SIGMA * norm.ppf(share), rel=1e-6) and result.decision is None
+
+
+def test_a_class_that_wins_the_pilot_alone_is_not_certified() -> None:
+    result = run(VoteSection(max_draws=20), ["cat"], ["dog"] * 20)
+    assert (result.answer, result.votes, result.radius) == ("cat", 0, None)
+
+
+def test_where_nobody_votes_nothing_is_claimed() -> None:
+    assert run(VoteSection(), ["", "the"], []) == VoteResult(
+        None, 0, None, None, None, None, "clopper_pearson"
+    )
+    right = VoteSection(classes="right")
+    assert run(right, ["cat"], []).answer is None, "without references there is no right answer"
+
+
+def test_right_is_a_property_and_no_wording() -> None:
+    fresh = [f"a {colour} cat" for colour in ("red", "blue", "black", "old")] * 10
+    result = run(VoteSection(classes="right", max_draws=40), fresh[:4], fresh, references=("cat",))
+    assert (result.answer, result.votes) == ("right", 40)
+    assert run(VoteSection(max_draws=40), fresh[:4], fresh).votes == 10
+
+
+@pytest.mark.parametrize("share", [0.97, 0.5])
+def test_a_vote_with_a_radius_ends_at_the_same_draw_however_draws_come(share: float) -> None:
+    rng = np.random.default_rng(1)
+    fresh = ["cat" if each < share else "dog" for each in rng.random(200)]
+    section = VoteSection(max_draws=200, radius=0.1)
+    results = {run(section, ["cat"], fresh, sizes=size) for size in (1, 7, 64, 200)}
+    (result,) = results
+    assert result.decision == ("certified" if share > 0.9 else "refuted")
+    assert result.draws < 200 and result.method == "betting"
+    assert (result.radius is not None and result.radius >= 0.1) == (result.decision == "certified")
+
+
+def test_what_the_budget_leaves_open_keeps_its_bound() -> None:
+    fresh = ["cat", "cat", "dog", "cat"] * 3
+    result = run(VoteSection(max_draws=12, radius=0.1), ["cat"], fresh)
+    assert (result.decision, result.draws, result.votes) == ("budget", 12, 9)
+
+
+@pytest.mark.parametrize("radius", [None, 0.1])
+def test_bounds_fail_as_seldom_as_they_promise(radius: float | None) -> None:
+    """Of 400 votes with a known share a bound is above it at most 5% of the time; more than 42 failures in 400 has
+    probability below 1e-5."""
+    rng = np.random.default_rng(2)
+    section = VoteSection(max_draws=60, radius=radius)
+    failures = 0
+    for _ in range(400):
+        share = float(rng.uniform(0.55, 0.95))
+        fresh = ["cat" if each < share else "dog" for each in rng.random(60)]
+        result = run(section, ["cat"], fresh, sizes=60)
+        failures += result.share_lcb is not None and result.share_lcb > share
+    assert failures <= 42
