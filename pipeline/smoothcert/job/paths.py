@@ -90,7 +90,7 @@ def resolve_answer(section: AnswerSection, folder: Path) -> AnswerSection:
     """Likewise, for the model that answers and the files of questions; an endpoint's model is a name.
 
     Raises:
-        JobError: a file is nowhere.
+        JobError: the model is nowhere.
     """
     changed: dict[str, str] = {}
     if section.endpoint is None and not _stays(section.model):
@@ -104,9 +104,9 @@ def resolve_answer(section: AnswerSection, folder: Path) -> AnswerSection:
         value = getattr(section, name)
         if value is not None and not _stays(value):
             found = _find(value, folder)
-            if found is None:
-                raise _nowhere(f"answer.{name}", value, folder, "name a file of questions that exists")
-            changed[name] = str(found)
+            changed[name] = (
+                value if found is None else str(found)
+            )  # like data, it may be made before the work
     return section.model_copy(update=changed)
 
 

@@ -33,7 +33,7 @@ ANSWERS = TableSchema(
             "Kind of question, as its file has it. NULL where it has none.",
             nullable=True,
         ),
-        Column("question", pa.string(), "The question.", nullable=True),
+        Column("question", pa.string(), "The question. NULL in quarantined rows.", nullable=True),
         Column(
             "subject",
             pa.string(),
@@ -42,7 +42,10 @@ ANSWERS = TableSchema(
             values=("bare", "smoothed", "vote"),
         ),
         Column(
-            "prompt", pa.string(), "The text that the model was given, one slot for the image.", nullable=True
+            "prompt",
+            pa.string(),
+            "The text that the model was given, one slot for the image. NULL in quarantined rows.",
+            nullable=True,
         ),
         Column(
             "answer",
@@ -53,12 +56,22 @@ ANSWERS = TableSchema(
         Column(
             "complete",
             pa.bool_(),
-            "Whether the answer came to its own end; false: cut at max_new_tokens. NULL of votes.",
+            "Whether the answer came to its own end; false: cut at max_new_tokens. NULL of votes and quarantined rows.",
             nullable=True,
         ),
-        Column("refused", pa.bool_(), "Whether the model declined to answer. NULL of votes.", nullable=True),
+        Column(
+            "refused",
+            pa.bool_(),
+            "Whether the model declined to answer. NULL of votes and in quarantined rows.",
+            nullable=True,
+        ),
         Column("tokens", pa.int64(), "Tokens of all answers behind the row.", unit="tokens"),
-        Column("reference_answers", _TEXTS, "What people answered; empty where nobody did.", nullable=True),
+        Column(
+            "reference_answers",
+            _TEXTS,
+            "What people answered; empty where nobody did. NULL in quarantined rows.",
+            nullable=True,
+        ),
         _metric("exact_match", "1 where the answer says the same as a reference, after VQA normalisation."),
         _metric("contained_match", "1 where the answer holds a reference, after VQA normalisation."),
         _metric("vqa_accuracy", "Accuracy of the VQA evaluation; exact match below four references."),
@@ -70,7 +83,7 @@ ANSWERS = TableSchema(
         Column(
             "votes",
             pa.int32(),
-            "Of vote: draws that were answered with the class.",
+            "Of vote: draws answered with the class. NULL of other subjects, or where nobody voted.",
             nullable=True,
             unit="draws",
         ),
@@ -78,14 +91,14 @@ ANSWERS = TableSchema(
             "vote_classes",
             pa.string(),
             "Of vote: what counts as the same answer. text: the same words after VQA normalisation. right: whether the "
-            "answer holds a reference.",
+            "answer holds a reference. NULL of other subjects.",
             nullable=True,
             values=("text", "right"),
         ),
         Column(
             "vote_share_lcb",
             pa.float64(),
-            "Of vote: lower bound of the probability that a noisy image is answered with the class.",
+            "Of vote: lower bound of the probability that a noisy image is answered with it. NULL of other subjects.",
             nullable=True,
             source="theory T9",
         ),
@@ -101,14 +114,15 @@ ANSWERS = TableSchema(
         Column(
             "decision",
             pa.string(),
-            "Of vote with a radius: certified there, refuted (given up), or budget (neither within max_draws).",
+            "Of vote with a radius: certified there, refuted (given up), or budget (neither within max_draws). NULL "
+            "without.",
             nullable=True,
             values=("certified", "refuted", "budget"),
         ),
         Column(
             "method",
             pa.string(),
-            "Of vote: the confidence bound.",
+            "Of vote: the confidence bound. NULL of other subjects.",
             nullable=True,
             values=("betting", "clopper_pearson"),
         ),
