@@ -30,8 +30,8 @@ from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
-from smoothcert.summary.attacked import UnderAttack, under_attack
 from smoothcert.summary.answers import answer_counts
+from smoothcert.summary.attacked import UnderAttack, under_attack
 from smoothcert.summary.scan import scan
 from smoothcert.summary.shares import Mean, Share, make_mean, make_share
 
