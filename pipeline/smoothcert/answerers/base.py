@@ -13,7 +13,7 @@ from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TextAnswer:
     """What was answered.
 
     Attributes:
@@ -65,7 +65,9 @@ class Answerer(ABC):
         """Canonical input of an image, times 255: as ``Encoder.prepare``."""
 
     @abstractmethod
-    def answer(self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+    def answer(
+        self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]
+    ) -> list[TextAnswer]:
         """Answers to questions, one about each image.
 
         Args:
@@ -84,7 +86,7 @@ class Answerer(ABC):
 
     def answer_tokens(
         self, tokens: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]
-    ) -> list[Answer]:
+    ) -> list[TextAnswer]:
         """As ``answer``, of image tokens (B, T, d), such as a mean over noisy images.
 
         Raises:

@@ -20,7 +20,7 @@ import torch
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from smoothcert.answerers.base import Answer, Answerer
+from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.datasets.png import encode_pngs
 from smoothcert.errors import EndpointError, JobError
 from smoothcert.job.answer import AnswerSection
@@ -89,7 +89,9 @@ class EndpointAnswerer(Answerer):
         """See ``Answerer.prepare``: x of the job's encoder."""
         return self._encoder.prepare(image)
 
-    def answer(self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+    def answer(
+        self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]
+    ) -> list[TextAnswer]:
         """See ``Answerer.answer``; what was answered before is not asked again.
 
         Raises:
@@ -102,12 +104,12 @@ class EndpointAnswerer(Answerer):
             for png, question, seed in zip(pngs, questions, seeds, strict=True)
         ]
 
-    def _once(self, png: bytes, question: str, seed: int) -> Answer:
+    def _once(self, png: bytes, question: str, seed: int) -> TextAnswer:
         about = json.dumps([self.digest, self.template, question, seed if self._section.temperature else 0])
         key = hashlib.sha256(about.encode() + png).hexdigest()
         known = self.recall(key)
         if known is not None:
-            return Answer(**json.loads(known))
+            return TextAnswer(**json.loads(known))
         answer = self._read(self._post(png, question, seed))
         said = {"text": answer.text, "tokens": answer.tokens}
         said |= {"complete": answer.complete, "refused": answer.refused}
@@ -154,7 +156,7 @@ class EndpointAnswerer(Answerer):
             break
         raise self._failure("answers JSON that is no object", "is it OpenAI-compatible?")
 
-    def _read(self, data: dict[str, Any]) -> Answer:
+    def _read(self, data: dict[str, Any]) -> TextAnswer:
         told = data.get("model")
         if isinstance(told, str) and not _same_model(told, self._section.model):
             raise self._failure(
@@ -174,7 +176,7 @@ class EndpointAnswerer(Answerer):
         ended = choice.get("finish_reason")
         refused = bool(refusal) or ended == "content_filter"
         said = text if isinstance(text, str) else (refusal if isinstance(refusal, str) else "")
-        return Answer(said.strip(), tokens if isinstance(tokens, int) else 0, ended != "length", refused)
+        return TextAnswer(said.strip(), tokens if isinstance(tokens, int) else 0, ended != "length", refused)
 
     def _failure(self, what: str, remedy: str) -> EndpointError:
         return EndpointError(f"answer.endpoint='{self._section.endpoint}' {what}", remedy=remedy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from smoothcert.answerers.base import Answer, Answerer
+from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.entering import generate
 from smoothcert.answerers.prompts import Prompts
 from smoothcert.encoders.tower import TowerEncoder
@@ -64,9 +64,11 @@ class PretrainedAnswerer(Answerer):
         """See ``Answerer.prepare``."""
         return self.tower.prepare(image)
 
-    def answer(self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+    def answer(
+        self, pixels: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]
+    ) -> list[TextAnswer]:
         """See ``Answerer.answer``."""
-        answers: list[Answer] = []
+        answers: list[TextAnswer] = []
         for start in range(0, len(questions), self._batch):
             part = slice(start, start + self._batch)
             tokens = self.image_tokens(pixels[part])
@@ -81,10 +83,10 @@ class PretrainedAnswerer(Answerer):
     @torch.inference_mode()
     def answer_tokens(
         self, tokens: torch.Tensor, questions: Sequence[str], seeds: Sequence[int]
-    ) -> list[Answer]:
+    ) -> list[TextAnswer]:
         """See ``Answerer.answer_tokens``."""
         size = self._batch if self._temperature == 0 else 1  # a batch would share its random numbers
-        answers: list[Answer] = []
+        answers: list[TextAnswer] = []
         for start in range(0, len(questions), size):
             part = slice(start, start + size)
             if self._temperature == 0:
@@ -96,7 +98,7 @@ class PretrainedAnswerer(Answerer):
                     answers += self._generate(tokens[part], questions[part])
         return answers
 
-    def _generate(self, tokens: torch.Tensor, questions: Sequence[str]) -> list[Answer]:
+    def _generate(self, tokens: torch.Tensor, questions: Sequence[str]) -> list[TextAnswer]:
         sampled = self._temperature > 0
         prompt = self._prompts.encode(questions, self.device)
         ids = generate(
@@ -112,12 +114,12 @@ class PretrainedAnswerer(Answerer):
         ends = self._ends()
         return [self._read(row, ends) for row in ids.tolist()]
 
-    def _read(self, ids: list[int], ends: set[int]) -> Answer:
+    def _read(self, ids: list[int], ends: set[int]) -> TextAnswer:
         """An answer up to its end token; what follows is padding."""
         end = next((place for place, token in enumerate(ids) if token in ends), None)
         kept = ids if end is None else ids[:end]
         text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Answer(text, len(kept), end is not None)
+        return TextAnswer(text, len(kept), end is not None)
 
     def _ends(self) -> set[int]:
         if self._model.config.model_type == "blip":

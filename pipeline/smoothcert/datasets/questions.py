@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ImageQuestion:
     """One question about one image.
 
     Attributes:
@@ -48,14 +48,14 @@ class QuestionSet:
         digest: hex sha256 of the files.
     """
 
-    def __init__(self, by_pair: Mapping[str, tuple[Question, ...]], digest: str) -> None:
+    def __init__(self, by_pair: Mapping[str, tuple[ImageQuestion, ...]], digest: str) -> None:
         self._by_pair = by_pair
         self.digest = digest
 
     def __len__(self) -> int:
         return sum(len(each) for each in self._by_pair.values())
 
-    def of(self, pair_id: str) -> tuple[Question, ...]:
+    def of(self, pair_id: str) -> tuple[ImageQuestion, ...]:
         """The questions of a pair; none where the file has none."""
         for name in _names(pair_id):
             if name in self._by_pair:
@@ -88,7 +88,7 @@ def read_questions(uri: str, format: QuestionFormat, annotations: str | None = N
             digest.update(other)
             answers = dict(_annotated(_parsed(other, annotations), annotations))
         found = _from_vqa(_parsed(text, uri), uri, answers)
-    by_pair: dict[str, list[Question]] = {}
+    by_pair: dict[str, list[ImageQuestion]] = {}
     seen: set[str] = set()
     for image, question in found:
         if question.question_id in seen:
@@ -135,7 +135,7 @@ def _parsed(text: bytes, uri: str) -> dict[str, Any]:
     return data
 
 
-def _from_lines(text: bytes, uri: str) -> Iterator[tuple[str, Question]]:
+def _from_lines(text: bytes, uri: str) -> Iterator[tuple[str, ImageQuestion]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -147,13 +147,13 @@ def _from_lines(text: bytes, uri: str) -> Iterator[tuple[str, Question]]:
             kind = row.get("kind")
             yield (
                 str(row["pair"]),
-                Question(identity, _text(row["question"]), tuple(_text(each) for each in answers), kind),
+                ImageQuestion(identity, _text(row["question"]), tuple(_text(each) for each in answers), kind),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise _unlike(uri, f"line {number}: {_reason(exc)}") from exc
 
 
-def _from_captions(data: dict[str, Any], uri: str) -> Iterator[tuple[str, Question]]:
+def _from_captions(data: dict[str, Any], uri: str) -> Iterator[tuple[str, ImageQuestion]]:
     captions: dict[str, list[str]] = {}
     try:
         for row in data["annotations"]:
@@ -161,12 +161,12 @@ def _from_captions(data: dict[str, Any], uri: str) -> Iterator[tuple[str, Questi
     except (KeyError, TypeError) as exc:
         raise _unlike(uri, _reason(exc)) from exc
     for image, texts in captions.items():
-        yield image, Question(f"caption-{image}", CAPTION_PROMPT, tuple(texts), "caption")
+        yield image, ImageQuestion(f"caption-{image}", CAPTION_PROMPT, tuple(texts), "caption")
 
 
 def _from_vqa(
     data: dict[str, Any], uri: str, answers: Mapping[str, tuple[tuple[str, ...], str | None]]
-) -> Iterator[tuple[str, Question]]:
+) -> Iterator[tuple[str, ImageQuestion]]:
     rows = data.get("questions", data.get("data"))
     if not isinstance(rows, list):
         raise _unlike(uri, "it has neither questions nor data")
@@ -177,7 +177,7 @@ def _from_vqa(
             given = tuple(_answer(each) for each in row.get("answers", ()))
             known, kind = answers.get(identity, ((), None))
             matched += identity in answers
-            yield image, Question(identity, _text(row["question"]), given or known, kind)
+            yield image, ImageQuestion(identity, _text(row["question"]), given or known, kind)
         except (KeyError, TypeError, AttributeError) as exc:
             raise _unlike(uri, _reason(exc)) from exc
     if answers and not matched:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from smoothcert.answerers import endpoint
-from smoothcert.answerers.base import Answer
+from smoothcert.answerers.base import TextAnswer
 from smoothcert.answerers.endpoint import EndpointAnswerer
 from smoothcert.encoders import KnownEncoder
 from smoothcert.errors import EndpointError, JobError
@@ -104,7 +104,7 @@ def test_the_image_is_x_as_png_and_the_answer_is_read(service: Service) -> None:
     noisy = X.clone()
     noisy[0, 0, 0, 0], noisy[0, 1, 0, 0] = -0.5, 1.5
     (answer,) = make(service, template="Look. {question}").answer(noisy, ["What is it?"], [3])
-    assert answer == Answer("A cat.", 2, True, False)
+    assert answer == TextAnswer("A cat.", 2, True, False)
     headers, body = service.seen[0]
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert (body["model"], body["temperature"], body["max_tokens"]) == (

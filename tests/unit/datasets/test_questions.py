@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smoothcert.datasets.questions import CAPTION_PROMPT, Question, read_questions
+from smoothcert.datasets.questions import CAPTION_PROMPT, ImageQuestion, read_questions
 from smoothcert.errors import JobError, SourceError
 
 
@@ -23,7 +23,10 @@ def test_lines_of_json(tmp_path: Path) -> None:
         {"pair": "img/5.png", "question": "who?", "answers": ["me", "you"]},
     ]
     asked = read_questions(write(tmp_path / "q.jsonl", "\n\n".join(map(json.dumps, lines))), "jsonl")
-    assert asked.of("a.parquet#3") == (Question("7", "what?", ("cat",), "thing"), Question("3", "why?", ()))
+    assert asked.of("a.parquet#3") == (
+        ImageQuestion("7", "what?", ("cat",), "thing"),
+        ImageQuestion("3", "why?", ()),
+    )
     assert asked.of("folder#img/5.png")[0].answers == ("me", "you")
     assert asked.of("a.parquet#4") == () and len(asked) == 3
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smoothcert.answerers.base import Answer, Answerer
+from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.datasets import Pair
-from smoothcert.datasets.questions import Question
+from smoothcert.datasets.questions import ImageQuestion
 from smoothcert.engine.noise import NoiseSource, Stream, noise_key
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
@@ -28,7 +28,7 @@ class AskedPair:
 
     pair: Pair
     pixels: NDArray[np.uint8]
-    questions: tuple[Question, ...]
+    questions: tuple[ImageQuestion, ...]
 
 
 class Asker:
@@ -50,7 +50,7 @@ class Asker:
         self._alpha = section.alpha if section.alpha is not None else job.certify.alpha
         self._noise = NoiseSource(job.certify.sigma, job.certify.seed, answerer.device)
 
-    def bare(self, asked: Sequence[AskedPair]) -> list[list[Answer]]:
+    def bare(self, asked: Sequence[AskedPair]) -> list[list[TextAnswer]]:
         """Answers about the images as they are: for each pair, one for each question."""
         pixels = torch.stack([self._clean(each) for each in asked])
         where = [place for place, each in enumerate(asked) for _ in each.questions]
@@ -58,7 +58,7 @@ class Asker:
         seeds = [self._seed(asked[place], text, "bare", 0) for place, text in zip(where, texts, strict=True)]
         return _by_pair(self._ask(pixels, where, texts, seeds), asked)
 
-    def smoothed(self, asked: Sequence[AskedPair]) -> list[list[Answer]]:
+    def smoothed(self, asked: Sequence[AskedPair]) -> list[list[TextAnswer]]:
         """Answers of image tokens that are means over noisy images."""
         tokens = torch.stack([self.smoothed_tokens(each, self._section.smooth_draws) for each in asked])
         where = [place for place, each in enumerate(asked) for _ in each.questions]
@@ -116,7 +116,7 @@ class Asker:
 
     def _drawn(
         self, asked: AskedPair, stream: Stream, chunk: int, count: int, places: Sequence[int]
-    ) -> list[tuple[int, Answer]]:
+    ) -> list[tuple[int, TextAnswer]]:
         """Answers to some questions on one chunk of noisy images: (question, answer), each in the order of draws."""
         pixels = self._noisy(asked, stream, chunk, count)
         pairs = [(draw, place) for draw in range(count) for place in places]
@@ -129,14 +129,14 @@ class Asker:
         return [(place, answer) for (_, place), answer in zip(pairs, answers, strict=True)]
 
     def _ask(
-        self, pixels: torch.Tensor, where: list[int], questions: list[Question], seeds: list[int]
-    ) -> list[Answer]:
+        self, pixels: torch.Tensor, where: list[int], questions: list[ImageQuestion], seeds: list[int]
+    ) -> list[TextAnswer]:
         """Answers to questions; ``where`` says which image each is about. Tokens are made once an image."""
         if self._answerer.has_tokens:
             parts = _parts(len(pixels), self._section.batch)
             tokens = torch.cat([self._answerer.image_tokens(pixels[part]) for part in parts])
             return self._ask_tokens(tokens, where, questions, seeds)
-        answers: list[Answer] = []
+        answers: list[TextAnswer] = []
         for part in _parts(len(questions), self._section.batch):
             said = [question.question for question in questions[part]]
             answers += self._answerer.answer(pixels[where[part]], said, seeds[part])
@@ -144,9 +144,9 @@ class Asker:
         return answers
 
     def _ask_tokens(
-        self, tokens: torch.Tensor, where: list[int], questions: list[Question], seeds: list[int]
-    ) -> list[Answer]:
-        answers: list[Answer] = []
+        self, tokens: torch.Tensor, where: list[int], questions: list[ImageQuestion], seeds: list[int]
+    ) -> list[TextAnswer]:
+        answers: list[TextAnswer] = []
         for part in _parts(len(questions), self._section.batch):
             said = [question.question for question in questions[part]]
             answers += self._answerer.answer_tokens(tokens[where[part]], said, seeds[part])
@@ -162,7 +162,7 @@ class Asker:
         self._noise.fill(batch, pixels, [(0, asked.pair.pair_id, stream, chunk)])
         return batch[0]
 
-    def _seed(self, asked: AskedPair, question: Question, what: str, draw: int) -> int:
+    def _seed(self, asked: AskedPair, question: ImageQuestion, what: str, draw: int) -> int:
         about = f"{asked.pair.pair_id}\x1f{question.question_id}\x1f{what}"
         return noise_key(self._section.seed, about, Stream.ANSWER, draw) >> 65
 
@@ -171,7 +171,7 @@ def _parts(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _by_pair(answers: Sequence[Answer], asked: Sequence[AskedPair]) -> list[list[Answer]]:
+def _by_pair(answers: Sequence[TextAnswer], asked: Sequence[AskedPair]) -> list[list[TextAnswer]]:
     found, start = [], 0
     for each in asked:
         found.append(list(answers[start : start + len(each.questions)]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from smoothcert.answerers.base import Answer, Answerer
+from smoothcert.answerers.base import Answerer
 from smoothcert.answerers.metrics import (
     contained_match,
     exact_match,
@@ -15,7 +15,7 @@ from smoothcert.answerers.metrics import (
     vqa_accuracy,
 )
 from smoothcert.datasets import Pair
-from smoothcert.datasets.questions import Question
+from smoothcert.datasets.questions import ImageQuestion
 from smoothcert.engine.noise import generator_name
 from smoothcert.errors import PairError
 from smoothcert.job import Job
@@ -103,7 +103,7 @@ class AnswerRowMaker:
             "dtype": answerer.dtype,
         }
 
-    def answered(self, pair: Pair, question: Question, subject: str, answer: Answer) -> AnswerRow:
+    def answered(self, pair: Pair, question: ImageQuestion, subject: str, answer: Answer) -> AnswerRow:
         """The row of one answer, to the bare image or to smoothed tokens."""
         smoothed = subject == "smoothed"
         row = replace(
@@ -117,7 +117,7 @@ class AnswerRowMaker:
         )
         return self._judged(row, answer.text, question.answers)
 
-    def voted(self, pair: Pair, question: Question, result: VoteResult, tokens: int) -> AnswerRow:
+    def voted(self, pair: Pair, question: ImageQuestion, result: VoteResult, tokens: int) -> AnswerRow:
         """The row of a vote."""
         row = replace(
             self._row(pair, question, "vote"),
@@ -157,7 +157,7 @@ class AnswerRowMaker:
             for subject in self._section.subjects
         ]
 
-    def _row(self, pair: Pair, question: Question, subject: str) -> AnswerRow:
+    def _row(self, pair: Pair, question: ImageQuestion, subject: str) -> AnswerRow:
         return AnswerRow(
             unit_id="",
             pair_id=pair.pair_id,
