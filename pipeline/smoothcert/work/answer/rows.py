@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from smoothcert.answerers.base import Answerer
+from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.metrics import (
     contained_match,
     exact_match,
@@ -103,7 +103,7 @@ class AnswerRowMaker:
             "dtype": answerer.dtype,
         }
 
-    def answered(self, pair: Pair, question: ImageQuestion, subject: str, answer: Answer) -> AnswerRow:
+    def answered(self, pair: Pair, question: ImageQuestion, subject: str, answer: TextAnswer) -> AnswerRow:
         """The row of one answer, to the bare image or to smoothed tokens."""
         smoothed = subject == "smoothed"
         row = replace(
