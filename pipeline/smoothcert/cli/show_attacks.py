@@ -88,7 +88,7 @@ def _over_quarantine_budget(terminal: Terminal, driver: Driver, found: list[tupl
 
 
 _GAP = (
-    "SELECT subject, reference, radius, pairs, certified_pairs AS certifiable, certified_cosine AS certified, "
+    'SELECT subject, reference, radius, pairs, certified_pairs AS "with bound", certified_cosine AS certified, '
     'attacked_cosine_of_certified AS attacked, attacked_cosine AS "attacked, all", clean_cosine AS clean '
     "FROM robustness_gap"
 )
@@ -158,13 +158,13 @@ def _print_rows(terminal: Terminal, title: str, rows: list[dict[str, object]]) -
 
     if not rows:
         return
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=SIMPLE, padding=0, pad_edge=False)
     for name in rows[0]:
         table.add_column(
             name,
             justify="left" if isinstance(rows[0][name], str) else "right",
             overflow="fold",
-            no_wrap=name in ("subject", "budget", "attack"),
+            no_wrap=name in ("subject", "budget", "attack", "reference"),
         )
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))

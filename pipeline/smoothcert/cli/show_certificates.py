@@ -41,6 +41,7 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
 
 
 def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport, notes: tuple[str, ...]) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     terminal.say()
@@ -61,9 +62,10 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport, no
     for note in notes:
         terminal.say(("warning: ", "yellow"), note)
     header, rows = summary.table()
-    table = Table(title=f"Certified against every l2 attack up to the radius (sigma {summary.sigma:g})")
+    title = f"Certified against every l2 attack up to the radius (sigma {summary.sigma:g})"
+    table = Table(title=title, box=SIMPLE, padding=0, pad_edge=False)
     for name in header:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     terminal.print(table)
