@@ -32,6 +32,7 @@ ORDER = (
     "summary",
     "audit",
     "tracking",
+    "studies",
     "api",
     "cli",
 )

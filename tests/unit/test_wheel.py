@@ -16,10 +16,11 @@ from smoothcert.shipped import FOLDERS, shipped_files
 ROOT = Path(__file__).parents[2]
 PROBE = """
 import json, pathlib, smoothcert
-from smoothcert.job import load_job
+from smoothcert.job import load_job, load_study
 from smoothcert.shipped import shipped_files
 place = shipped_files()
-names = [job.name for job in map(load_job, sorted((place / "jobs").glob("*.yaml")))]
+files = sorted((place / "jobs").glob("*.yaml"))
+names = [(load_study if "\\nstudy:" in file.read_text() else load_job)(file).name for file in files]
 print(json.dumps([str(pathlib.Path(smoothcert.__file__).parent), str(place), names]))
 """
 

@@ -54,6 +54,8 @@ class Certificate:
         target: whether a job may have targets on it.
         figure: of a decision, what summary and MLflow call the share of pairs for which it holds up to a radius.
         right_figure: the same among labelled pairs whose class, the quantity's ``label``, is right; empty for none.
+        leading: whether its figures are among the few that MLflow charts and leaderboards show; the others are in
+            tables. One for each question that a reader asks, so that curves of several runs can be compared.
         norm: of the perturbations it speaks of.
         noise: of the draws.
     """
@@ -72,6 +74,7 @@ class Certificate:
     target: bool = False
     figure: str = ""
     right_figure: str = ""
+    leading: bool = False
     norm: str = "l2"
     noise: str = "gaussian"
 

@@ -79,6 +79,7 @@ CATALOGUE: Sequence[Certificate] = (
         ),
         anywhere=True,
         target=True,
+        leading=True,
     ),
     Certificate(
         name="angular",
@@ -103,6 +104,7 @@ CATALOGUE: Sequence[Certificate] = (
         ),
         anywhere=True,
         target=True,
+        leading=True,
     ),
     Certificate(
         name="second_moment",
@@ -179,6 +181,7 @@ CATALOGUE: Sequence[Certificate] = (
         target=True,
         figure="certified_prediction",
         right_figure="certified_accuracy",
+        leading=True,
     ),
     Certificate(
         name="class_distribution",
@@ -247,6 +250,7 @@ CATALOGUE: Sequence[Certificate] = (
         ),
         target=True,
         figure="certified_retrieval",
+        leading=True,
     ),
     Certificate(
         name="retrieval_distribution",

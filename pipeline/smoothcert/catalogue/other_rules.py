@@ -125,6 +125,7 @@ OTHER_RULES = (
         target=True,
         figure="certified_vote",
         right_figure="certified_vote_accuracy",
+        leading=True,
     ),
     Certificate(
         name="retrieval_vote",

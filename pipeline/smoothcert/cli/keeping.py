@@ -32,4 +32,4 @@ def track(driver: Driver, summary: Summary, report: PhaseReport, terminal: Termi
         terminal.say(("not tracked: ", "yellow"), str(exc))
         terminal.say(f"  to log it later: smoothcert track {shorten_url(driver.run.url)}")
     else:
-        terminal.say(f"MLflow run {tracked.run_id} in {tracked.uri}")
+        terminal.say(f"MLflow: {tracked.how_to_look}")

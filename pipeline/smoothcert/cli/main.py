@@ -21,15 +21,18 @@ from smoothcert.cli.doctor import doctor
 from smoothcert.cli.gc import gc
 from smoothcert.cli.import_logs import import_logs
 from smoothcert.cli.init import init
+from smoothcert.cli.leaderboard import leaderboard
 from smoothcert.cli.ls import ls
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
 from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
+from smoothcert.cli.study import study
 from smoothcert.cli.terminal import LogLines, Terminal, prepare_streams
 from smoothcert.cli.track import track
 from smoothcert.cli.train import train
+from smoothcert.cli.tune import tune
 from smoothcert.errors import SmoothcertError
 from smoothcert.redaction import without_secrets
 
@@ -53,6 +56,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "certify": certify,
     "attack": attack,
     "audit": audit,
+    "study": study,
+    "leaderboard": leaderboard,
+    "tune": tune,
     "status": status,
     "ls": ls,
     "query": query,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "Ask one or more runs in SQL (DuckDB, read-only).\n\n"
-    "Views: certificates, bounds, quarantine, units, runs, certified_share. "
+    "Views: certificates, bounds, quarantine, units, runs, certified_share, leaderboard. "
     f"Functions: {', '.join(sql_functions())}, share_interval, mean_interval, median_interval, quantile_interval, "
     "ebh(target, q), whose targets are in SELECT targets FROM runs."
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from smoothcert.runtime.executor import Monitor
     from smoothcert.work.tasks import Phase
 
+Show = Callable[["Driver", "Phase", "PhaseReport", Terminal], int]
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
@@ -33,7 +34,24 @@ def run_job(driver: Driver, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> 
     driver.check()
     terminal = Terminal(stderr=True)
     print_data(terminal, driver.plan)
-    stopped_by = StopSignals(terminal)
+    return run_phases(driver, StopSignals(terminal), again)
+
+
+def run_phases(
+    driver: Driver,
+    stopped_by: StopSignals,
+    again: Mapping[str, tuple[str, ...]] = _NOTHING,
+    show: Show = show_phase,
+) -> int:
+    """Run what is left of a checked job, and return the exit code.
+
+    Args:
+        driver: of the job.
+        stopped_by: what catches signals.
+        again: pairs to be done again.
+        show: shows each phase at its end, and returns the exit code that its rows deserve.
+    """
+    terminal = stopped_by.terminal
     code = 0
     for phase in driver.phases:
         if stopped_by.signal is not None:
@@ -44,6 +62,7 @@ def run_job(driver: Driver, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> 
             phase,
             lambda monitor, name=phase.name: driver.work(name, monitor, again),  # type: ignore[misc]
             stopped_by,
+            show,
         )
         if ended not in (0, exit_codes.OVER_QUARANTINE_BUDGET):
             return ended
@@ -52,7 +71,11 @@ def run_job(driver: Driver, again: Mapping[str, tuple[str, ...]] = _NOTHING) -> 
 
 
 def run_phase(
-    driver: Driver, phase: Phase, work: Callable[[Monitor], PhaseReport], stopped_by: StopSignals
+    driver: Driver,
+    phase: Phase,
+    work: Callable[[Monitor], PhaseReport],
+    stopped_by: StopSignals,
+    show: Show = show_phase,
 ) -> int:
     """Run one phase, show it, and return the exit code.
 
@@ -61,6 +84,7 @@ def run_phase(
         phase: what is run.
         work: what runs it.
         stopped_by: what catches signals.
+        show: shows it at its end, and returns the exit code that its rows deserve.
     """
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
@@ -85,7 +109,7 @@ def run_phase(
     for note in report.notes:
         terminal.say(note)
     stopped = report.stopped and stopped_by.signal is not None
-    code = show_phase(driver, phase, report, terminal)
+    code = show(driver, phase, report, terminal)
     if stopped:
         terminal.say(f"stopped with {report.missing:,} pairs to go; run the same command again to resume")
         return 128 + (stopped_by.signal or 0)

@@ -25,4 +25,4 @@ def track(
     if uri is not None:
         job = job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
     tracked = track_run(run_url, summarise(run_url), job)
-    Terminal().say(f"MLflow run {tracked.run_id} in {tracked.uri}")
+    Terminal().say(f"MLflow: {tracked.how_to_look}")

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from smoothcert.datasets.files import ListedFile, list_files
@@ -15,6 +15,7 @@ from smoothcert.datasets.image_versions import ImageVersions
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import FileLayout
 from smoothcert.datasets.left_out import LeftOut, LeftOuts
+from smoothcert.datasets.part import Ranges, overlap, ranges_of
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
 from smoothcert.errors import SourceError
 from smoothcert.job import DataSection
@@ -118,16 +119,31 @@ class FileSource(ABC):
 
     def files(self) -> Iterator[SourceFile]:
         """See ``Source.files``."""
-        return (file for file, _ in self._scan_all())
+        scanned = self._scan_all()
+        ranges, begins = self._ranges(), 0
+        for file, _ in scanned:
+            if ranges is None:
+                yield file
+            else:
+                held = sum(stop - start for start, stop in overlap(ranges, begins, begins + file.pairs))
+                yield replace(file, pairs=held)
+            begins += file.pairs
+
+    def _ranges(self) -> Ranges | None:
+        """Positions of the pairs that the job is about; None for all."""
+        if self.data.part is None:
+            return None
+        return ranges_of(self.data.part, sum(file.pairs for file, _ in self._scan_all()))
 
     def units(self, pairs_per_unit: int) -> Iterator[UnitSpec]:
         """See ``Source.units``."""
         if pairs_per_unit < 1:
             raise ValueError(f"pairs_per_unit={pairs_per_unit} must be at least 1")
-        number = 0
+        number = begins = 0
+        ranges = self._ranges()
         for file, layout in self._scan_all():
             for cut in layout.cuts(pairs_per_unit, file.pairs):
-                yield UnitSpec(
+                unit = UnitSpec(
                     unit_id=unit_id(f"u{number:06d}", file.name, cut.start, cut.stop),
                     source_uri=file.uri,
                     start=cut.start,
@@ -138,6 +154,12 @@ class FileSource(ABC):
                     repeated=cut.repeated,
                 )
                 number += 1
+                if ranges is None:
+                    yield unit
+                    continue
+                for start, stop in overlap(ranges, begins + cut.start, begins + cut.stop):
+                    yield unit.part(start - begins, stop - begins)
+            begins += file.pairs
 
     def captions(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """See ``Source.captions``."""

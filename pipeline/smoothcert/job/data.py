@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from smoothcert.catalogue.formats import FORMATS
 from smoothcert.job.section import PositiveInt, Section
@@ -28,6 +28,28 @@ class Columns(Section):
     """Column of a unique key used in pair_id; without it the row number inside the file is used."""
 
 
+class PartSection(Section):
+    """Some of the pairs: those that were set aside, spread evenly over all of them, or the rest.
+
+    For choosing on the one part and certifying the other; ``smoothcert tune`` makes both.
+    """
+
+    set_aside: Annotated[int, Field(ge=2)]
+    """How many pairs are set aside; at most half of all."""
+    use: Literal["set_aside", "rest"]
+    """Which part this job is about."""
+    first: PositiveInt | None = None
+    """Of the pairs set aside only so many, spread evenly over them."""
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> PartSection:
+        if self.first is not None and (self.use == "rest" or self.first > self.set_aside):
+            raise ValueError(
+                f"first={self.first} is about pairs that are set aside, at most set_aside={self.set_aside} of them"
+            )
+        return self
+
+
 class DataSection(Section):
     """Which pairs."""
 
@@ -48,6 +70,8 @@ class DataSection(Section):
     names, each as text, or names with types."""
     limit: PositiveInt | None = None
     """Use only this many pairs, the first in file order."""
+    part: PartSection | None = None
+    """Use only a part of them; by default all."""
     max_pixels: PositiveInt = 178_956_970
     """Images with more pixels than this are refused before decoding (protects against decompression bombs)."""
 

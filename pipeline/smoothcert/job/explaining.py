@@ -14,8 +14,8 @@ from smoothcert.job.section import Section
 from smoothcert.redaction import without_secrets
 
 
-def explain(error: ValidationError, origin: str) -> JobError:
-    """Pydantic's complaints about a job as one of ours: each field with its value and remedy."""
+def explain(error: ValidationError, origin: str, model: type[Section] = Job) -> JobError:
+    """Pydantic's complaints about a job, or a section of one, as one of ours: each field with its value and remedy."""
     lines = []
     choices: dict[str, list[str]] = {}
     items = error.errors()
@@ -25,12 +25,12 @@ def explain(error: ValidationError, origin: str) -> JobError:
             for other in items
         ):
             continue  # entries that are wrong themselves do not count for pydantic, so this says nothing more
-        where = ".".join(str(part) for part in _place(item["loc"])) or "job"
+        where = ".".join(str(part) for part in _place(item["loc"], model)) or "job"
         message = _in_words_of_yaml(item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
-            known = _known_fields(item["loc"][:-1])
+            known = _known_fields(item["loc"][:-1], model)
             key = str(item["loc"][-1])
-            place = next(iter(_places(key)), "") if key not in known else ""
+            place = next(iter(_places(key, model)), "") if key not in known else ""
             hint = f" (did you mean '{place}'?)" if place else did_you_mean(key, known)
             lines.append(f"{where}: unknown key{hint}; known: {', '.join(known)}")
         elif item["type"] == "missing":
@@ -46,7 +46,9 @@ def explain(error: ValidationError, origin: str) -> JobError:
         more = [other.removeprefix("Input should be ") for other in dict.fromkeys(others) if other != message]
         lines.append(" or ".join([f"{where}: {message}", *more]))
     return JobError(
-        without_secrets(f"{origin} is not a valid job:\n  " + "\n  ".join(lines)),
+        without_secrets(
+            f"{origin} is not a valid {'job' if model is Job else 'section'}:\n  " + "\n  ".join(lines)
+        ),
         remedy="fix these fields; nothing was started",
     )
 
@@ -59,9 +61,9 @@ def _in_words_of_yaml(message: str) -> str:
     return message
 
 
-def _place(location: Sequence[str | int]) -> Iterator[str | int]:
+def _place(location: Sequence[str | int], root: type[Section]) -> Iterator[str | int]:
     """A location without the names that pydantic gives to the types of a field that may have several."""
-    model: Any = Job
+    model: Any = root
     several = False
     for part in location:
         if not (several and isinstance(part, str)):
@@ -74,7 +76,7 @@ def _place(location: Sequence[str | int]) -> Iterator[str | int]:
             several = model is None and len(kinds) > 1
 
 
-def _places(key: str, model: type[Section] = Job, above: str = "") -> Iterator[str]:
+def _places(key: str, model: type[Section], above: str = "") -> Iterator[str]:
     """Where in a job a key of this name is, by dotted name; those that are less deep come first."""
     if key in model.model_fields:
         yield f"{above}{key}"
@@ -84,8 +86,8 @@ def _places(key: str, model: type[Section] = Job, above: str = "") -> Iterator[s
             yield from _places(key, inner, f"{above}{name}.")
 
 
-def _known_fields(location: Sequence[str | int]) -> list[str]:
-    model: Any = Job
+def _known_fields(location: Sequence[str | int], root: type[Section]) -> list[str]:
+    model: Any = root
     for part in location:
         if isinstance(part, int):
             continue

@@ -168,7 +168,12 @@ class Job(Section):
         if (moved_from := resolved["data"].pop("moved_from")) is not None:
             resolved["data"]["uri"] = moved_from
         # older runs do not have these fields, and are the same where they say nothing
-        for section, later in (("data", "class_names"), ("data", "keep"), ("encoder", "size")):
+        for section, later in (
+            ("data", "class_names"),
+            ("data", "part"),
+            ("data", "keep"),
+            ("encoder", "size"),
+        ):
             if not resolved[section][later]:
                 del resolved[section][later]
         return resolved

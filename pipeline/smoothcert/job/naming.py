@@ -1,16 +1,18 @@
-"""Short names of runs that show what varies between runs of one job: noise, encoder and defence."""
+"""What a run is called by what varies between runs of one job: in file names, and by people who compare runs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
 
-from smoothcert.job.encoder import names_code
+from smoothcert.job.encoder import EncoderSection, names_code
 from smoothcert.job.job import Job
+from smoothcert.redaction import without_secrets
 
 _LONGEST = 24
 """Letters of one part of a name."""
 _BUNDLED = "bundled:"
+NO_DEFENCE = "no defence"
 
 
 def variant(job: Job) -> str:
@@ -31,3 +33,28 @@ def _short(place: str) -> str:
     name = place.rpartition(":")[2] if names_code(place) else PurePosixPath(place.rstrip("/")).name
     name = name.removesuffix(".safetensors").removeprefix(_BUNDLED)
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:_LONGEST].rstrip("-.")
+
+
+def defence_name(encoder: EncoderSection) -> str:
+    """Purifier and mapper in short, e.g. ``purifier unet + mapper psm``; of one place, its name; or ``no defence``."""
+    if encoder.purifier is not None and encoder.purifier == encoder.mapper:
+        return short_name(encoder.purifier)
+    parts = [
+        f"{kind} {short_name(value)}"
+        for kind, value in (("purifier", encoder.purifier), ("mapper", encoder.mapper))
+        if value is not None
+    ]
+    return " + ".join(parts) or NO_DEFENCE
+
+
+def run_title(job: Job) -> str:
+    """What distinguishes runs of one job, in short: defence, sigma, draws and encoder."""
+    certify = job.certify
+    draws = f"{'up to ' if certify.targets else ''}{certify.max_draws:,} draws"
+    return f"{defence_name(job.encoder)}, sigma {certify.sigma:g}, {draws}, {short_name(job.encoder.model)}"
+
+
+def short_name(place: str) -> str:
+    """The last part of a path, URL or hub id, without the ending of weights; of code, what is called."""
+    last = without_secrets(place).rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    return last.removesuffix(".safetensors")

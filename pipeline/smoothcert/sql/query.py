@@ -25,6 +25,7 @@ from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.runs import open_runs
 
 _LOCKDOWN = (
+    "SET enable_progress_bar = false",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
     "SET python_enable_replacements = false",

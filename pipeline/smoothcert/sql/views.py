@@ -8,6 +8,7 @@ runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
 attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
 answers, answer_accuracy, certified_answers: see answer_views.py
+leaderboard      every figure of every run, one a row: see leaderboard_view.py
 
 Every table that tasks fill has a view of its name, and one ``replaced_<name>`` of the rows that a retry replaced.
 """
@@ -26,6 +27,7 @@ from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql.answer_views import create_answer_views
 from smoothcert.sql.attack_views import REFERENCE_SQL, create_attack_views
 from smoothcert.sql.committed_files import CommittedFiles, committed_files
+from smoothcert.sql.leaderboard_view import create_leaderboard_view
 from smoothcert.sql.share_view import create_share_view
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
@@ -91,11 +93,9 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, certified))
     create_attack_views(connection)
     create_answer_views(connection)
-    create_share_view(
-        connection,
-        _INTERNAL,
-        [(run.directory.info, name, run.finished) for run, name in zip(runs, certified, strict=True)],
-    )
+    about = [(run.directory.info, name, run.finished) for run, name in zip(runs, certified, strict=True)]
+    create_share_view(connection, _INTERNAL, about)
+    create_leaderboard_view(connection, _INTERNAL, about)
     connection.execute(_EBH)
 
 

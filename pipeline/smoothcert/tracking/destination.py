@@ -43,16 +43,22 @@ class Destination:
 
     def page(self, experiment_id: str, run_id: str) -> str:
         """Address of a run's page; of the store where no server shows pages."""
-        if not self.remote:
-            return self.shown
-        return f"{self.shown.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{self.shown.rstrip('/')}{_place(experiment_id, run_id)}" if self.remote else self.shown
 
-    @property
-    def how_to_look(self) -> str:
-        """What to open or to run in order to see it."""
+    def how_to_look(self, experiment_id: str, run_id: str) -> str:
+        """What to open, or to run first, in order to see that page."""
         if self.remote:
-            return f"open {self.shown}"
-        return f"mlflow ui --backend-store-uri {shlex.quote(self.shown)}"
+            return f"open {self.page(experiment_id, run_id)}"
+        command = f"mlflow ui --backend-store-uri {shlex.quote(self.shown)}"
+        return f"{command}, then open http://127.0.0.1:5000{_place(experiment_id, run_id)}"
+
+
+def _place(experiment_id: str, run_id: str) -> str:
+    """Where MLflow's pages have a run.
+
+    MLflow 3 shows every experiment as one of traces, where runs have no place, until told that it is one of training.
+    """
+    return f"/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def destination(run_url: str, tracking: TrackingSection) -> Destination:

@@ -1,26 +1,31 @@
 """What MLflow is told about a run, as plain names and numbers: no MLflow in here.
 
-Names of metrics. A figure has its name, its 95% interval ``<name>_low`` and ``<name>_high``. Figures at a
-radius are ``<figure>/r<radius>``: MLflow sorts charts into sections by what stands before the slash, so that
-a section holds one figure over all radii, and tables of runs can be sorted by one of them. (Steps are no
-radii: MLflow's are whole.)
+Metrics are the figures that runs are compared by, without their intervals; every figure with its interval is a row of
+``figures.csv``, which MLflow shows as a table. Figures at a radius are ``<figure>/r<radius>``, those under attack
+``<figure>/<question>_<subject>_<norm>_<budget>``: MLflow sorts charts into sections by what stands before the slash, so
+that a section holds one figure, and tables of runs can be sorted by one of them. (Steps are no radii: MLflow's are
+whole.)
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.job import Job
 from smoothcert.redaction import redact, without_secrets
 from smoothcert.summary.attacked import FIGURES, UnderAttack
 from smoothcert.summary.shares import Mean, Share
-from smoothcert.summary.summary import Summary
+from smoothcert.summary.summary import AtRadius, Summary
 
 PARAM_LIMIT = 500
 """Characters of a parameter; the shortest limit among MLflow's backends. job.yaml has the whole."""
@@ -64,43 +69,95 @@ def summary_document(summary: Summary) -> str:
     return without_secrets(summary.to_json())
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of a run under the name that MLflow knows it by.
+
+    Attributes:
+        name: of the metric.
+        value: of the figure.
+        low, high: its 95% interval; None where it has none.
+        leading: whether it is a metric too, and not only a row of the table.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    leading: bool = False
+
+
 def metrics(summary: Summary) -> dict[str, float]:
-    """Every figure of the summary that has a value."""
-    found: dict[str, float] = {
-        "pairs": summary.pairs,
-        "ok": summary.ok,
-        "unknown_labels": summary.unknown_labels,
-        "draws": summary.draws,
-        "pilot_draws": summary.pilot_draws,
-        "expected_false_certificates": summary.expected_false_certificates,
-    }
+    """The leading figures."""
+    return {each.name: each.value for each in figures(summary) if each.leading}
+
+
+def figures_document(summary: Summary) -> str:
+    """``figures.csv`` as an artifact: every figure with its interval, empty where there is none."""
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    lines.writerow(("figure", "value", "low", "high"))
+    lines.writerows((each.name, each.value, each.low, each.high) for each in figures(summary))
+    return out.getvalue()
+
+
+def figures(summary: Summary) -> Iterator[Figure]:
+    """Every figure of the summary that has a value, the leading ones of each kind first."""
+    yield Figure("pairs", summary.pairs, leading=True)
+    yield from _shown("quarantined", summary.quarantined, leading=True)
     if summary.draws_per_pair is not None:
-        found["draws_per_pair"] = summary.draws_per_pair
-    found.update(_with_interval("quarantined", summary.quarantined))
+        yield Figure("draws_per_pair", summary.draws_per_pair, leading=True)
+    for name in ("ok", "unknown_labels", "draws", "pilot_draws", "expected_false_certificates"):
+        yield Figure(name, getattr(summary, name))
     for name, metric in summary.metrics.items():
-        found.update(_with_interval(name, metric))
+        yield from _shown(name, metric, leading=True)
     for at in summary.radii:
-        here = f"r{at.radius:g}"
-        for name, figure in at.cosines.items():
-            found.update(_with_interval(f"{name}/{here}", figure.mean))
-            found.update(_with_interval(f"{name}_vacuous/{here}", figure.vacuous))
-            for each in figure.at_least:
-                found.update(_with_interval(f"{name}_cosine_{each.cosine:g}/{here}", each.share))
-        for name, share in at.unchanged.items():
-            found.update(_with_interval(f"{name}/{here}", share))
-    for name, count in summary.tables.items():
-        found |= {f"{name}/rows": count.rows, f"{name}/quarantined": count.quarantined}
-    for attacked in summary.attacks:
-        if attacked.is_worst_case:
+        yield from _at_radius(at)
+    for each in summary.attacks:
+        if each.is_worst_case:
+            here = attack_name(each)
             for name in FIGURES:
-                found.update(_with_interval(f"{name}/{attack_name(attacked)}", getattr(attacked, name)))
+                yield from _shown(f"{name}/{here}", getattr(each, name), leading=name in _ATTACKED)
     for name, share in summary.answers.items():
-        found.update(_with_interval(metric_name(name), share))
+        yield from _shown(metric_name(name), share, leading=True)
     for target in summary.targets:
         name = metric_name(target.name)
-        for decision in ("certified", "refuted", "budget"):
-            found.update(_with_interval(f"target_{decision}/{name}", getattr(target, decision)))
-    return {name: float(value) for name, value in found.items()}
+        yield from _shown(f"target_certified/{name}", target.certified, leading=True)
+        yield from _shown(f"target_refuted/{name}", target.refuted)
+        yield from _shown(f"target_budget/{name}", target.budget)
+    for name, count in summary.tables.items():
+        yield Figure(f"{name}/rows", count.rows)
+        yield Figure(f"{name}/quarantined", count.quarantined)
+
+
+_ATTACKED = ("robust_accuracy", "success_among_right")
+"""What attacks are compared by."""
+
+
+_SHARES_OF = "angular"
+"""The certificate whose shares at each cosine are metrics; those of others are rows of the table."""
+
+
+def _at_radius(at: AtRadius) -> Iterator[Figure]:
+    here = f"r{at.radius:g}"
+    right = {each.figure: each.right_figure for each in CATALOGUE if each.right_figure}
+    leading = {each.figure for each in CATALOGUE if each.leading} | {
+        each.right_figure for each in CATALOGUE if each.leading
+    }
+    for name, share in at.unchanged.items():
+        # of a prediction that is right and one that is not, the right one leads where labels tell
+        better = at.unchanged.get(right.get(name, ""))
+        yield from _shown(
+            f"{name}/{here}", share, leading=name in leading and (better is None or better.share is None)
+        )
+    for name, figure in at.cosines.items():
+        leads = any(each.leading for each in CATALOGUE if each.name == name)
+        yield from _shown(f"certified_cosine_{name}/{here}", figure.mean, leading=leads)
+        for each in figure.at_least:
+            yield from _shown(
+                f"certified_share_{name}_{each.cosine:g}/{here}", each.share, leading=name == _SHARES_OF
+            )
+        yield from _shown(f"vacuous_{name}/{here}", figure.vacuous)
 
 
 def metric_name(target: str) -> str:
@@ -147,12 +204,10 @@ def shorten(text: str) -> str:
     return text[: PARAM_LIMIT - len(tail)] + tail
 
 
-def _with_interval(name: str, figure: Share | Mean | None) -> dict[str, float]:
-    if figure is None:
-        return {}
-    value = figure.share if isinstance(figure, Share) else figure.mean
-    named = {name: value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    return {key: number for key, number in named.items() if number is not None}
+def _shown(name: str, figure: Share | Mean | None, *, leading: bool = False) -> Iterator[Figure]:
+    value = figure.share if isinstance(figure, Share) else figure.mean if figure is not None else None
+    if figure is not None and value is not None:
+        yield Figure(name, float(value), figure.low, figure.high, leading)
 
 
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

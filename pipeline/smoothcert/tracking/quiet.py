@@ -23,7 +23,7 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
 }
-_CHATTY = ("mlflow", "alembic", "sqlalchemy", "git", "urllib3")
+_CHATTY = ("mlflow", "alembic", "sqlalchemy", "git", "urllib3", "matplotlib")
 _FENCE = threading.RLock()
 
 

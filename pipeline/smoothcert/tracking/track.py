@@ -1,11 +1,11 @@
 """One run into MLflow: by the driver at the end, or by ``smoothcert track`` later; twice changes nothing.
 
     experiment (tracking.experiment)
-    └── parent: the job, by name. Runs of one job at several sigma or encoders meet under it
-        └── child: one (defence, sigma, encoder) = one run directory, found again by the tag smoothcert.run_id
+    └── parent: the job, by name; of a study its leaderboard, see study.py. All runs of one job meet under it
+        └── child: one run directory, found again by the tag smoothcert.run_id, named by what varies
 
-Per-pair data stays in Parquet; MLflow gets aggregates with intervals, parameters, the data set, job.yaml,
-summary.json.
+Per-pair data stays in Parquet; MLflow gets the leading figures as metrics, every figure with its interval in
+figures.csv, curves, parameters, the data set, job.yaml, summary.json.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Any
 
 from smoothcert.errors import SmoothcertError, TrackingError
 from smoothcert.job import Job, TrackingSection
+from smoothcert.job.naming import defence_name, run_title
 from smoothcert.redaction import without_secrets, without_secrets_of
 from smoothcert.storage.waiting import waiting_aloud
 from smoothcert.store import CommitLog, RunDirectory, RunInfo
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking import figures
+from smoothcert.tracking.curves import curves, picture
 from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.destination import Destination, destination
 from smoothcert.tracking.quiet import quiet_mlflow
@@ -33,6 +35,8 @@ from smoothcert.tracking.quiet import quiet_mlflow
 _LIMIT_S = 30.0
 """About how long a server that is not reached, or says nothing, is waited for (quiet.py)."""
 _BATCH = 100
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow guesses what an experiment holds, and may open it on a page of traces."""
 _METRIC_BATCH = 1000
 _DIGEST_LIMIT = 36
 """Characters of a data set's digest in MLflow; the whole one is a tag."""
@@ -44,12 +48,12 @@ class TrackingResult:
 
     Attributes:
         uri: the store, without credentials.
-        url: the run's page, or the store where no server shows pages.
+        url: the run's page (of a study that of its parent), or the store where no server shows pages.
         experiment_id: MLflow's experiment.
-        run_id: MLflow's id of the child: parameters, metrics, data set, artifacts.
+        run_id: MLflow's id of the child: parameters, metrics, data set, artifacts; of a study that of its parent.
         parent_run_id: MLflow's id of the job.
         created: False if the run was there and was updated.
-        how_to_look: a sentence or command for a person.
+        how_to_look: what a person opens, or runs first, to see that page.
     """
 
     uri: str
@@ -62,7 +66,7 @@ class TrackingResult:
 
 
 def track_run(
-    run_url: str, summary: Summary, job: Job, tracking: TrackingSection | None = None
+    run_url: str, summary: Summary, job: Job, tracking: TrackingSection | None = None, label: str = ""
 ) -> TrackingResult:
     """Write a run's parameters, lineage, figures and documents to MLflow, or update them.
 
@@ -73,6 +77,7 @@ def track_run(
         summary: its figures.
         job: the resolved job, as the driver ran it.
         tracking: where to; default ``job.tracking``.
+        label: the run's name in a study; it keeps it when it is tracked again without one.
 
     Raises:
         TrackingError: MLflow is away (known within seconds), or refused.
@@ -81,35 +86,25 @@ def track_run(
     tracking = tracking or job.tracking
     run = RunDirectory.open(run_url)
     to = destination(run_url, tracking)
-    aloud = waiting_aloud(f"for MLflow at '{to.shown}'", _LIMIT_S) if to.remote else nullcontext()
-    with quiet_mlflow(), translated(to), aloud:
-        if to.database is not None and to.artifacts is not None:
-            ensure_database(to.database, to.artifacts)
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=to.uri)
+    with opened(to) as client:
         experiment = find_experiment(client, tracking.experiment, to)
-        parent, _ = find_or_create(
-            client,
-            experiment,
-            name=job.name,
-            started=_milliseconds(run.info.created),
-            tags={"smoothcert.role": "job", "smoothcert.job": job.name},
-        )
-        defence = "none"
+        parent = find_parent(client, experiment, job.name, _milliseconds(run.info.created))
         child, created = find_or_create(
             client,
             experiment,
-            name=f"{defence}, sigma {job.certify.sigma:g}, {_short(job.encoder.model)}",
+            name=label or run_title(job),
             started=_milliseconds(run.info.created),
             tags={"smoothcert.role": "variant", "smoothcert.run_id": run.run_id},
             more={
                 "mlflow.parentRunId": parent.info.run_id,
                 "smoothcert.job": job.name,
-                "smoothcert.defence": defence,
+                "smoothcert.defence": defence_name(job.encoder),
+                **({"smoothcert.variant": label} if label else {}),
                 **_lineage_tags(run.info, run_url),
             },
         )
+        if label and child.info.run_name != label:
+            client.update_run(child.info.run_id, name=label)
         _write(client, child, run.info, summary, job)
         ended = _last_commit(run)
         for mlflow_run in (child, parent):
@@ -124,32 +119,73 @@ def track_run(
         run_id=child.info.run_id,
         parent_run_id=parent.info.run_id,
         created=created,
-        how_to_look=to.how_to_look,
+        how_to_look=to.how_to_look(experiment, child.info.run_id),
     )
 
 
+@contextmanager
+def opened(to: Destination) -> Iterator[Any]:
+    """MLflow's client for a store, made first where it is embedded and new; what it raises is ours.
+
+    Raises:
+        TrackingError: MLflow is away, or refused.
+    """
+    aloud = waiting_aloud(f"for MLflow at '{to.shown}'", _LIMIT_S) if to.remote else nullcontext()
+    with quiet_mlflow(), translated(to), aloud:
+        if to.database is not None and to.artifacts is not None:
+            ensure_database(to.database, to.artifacts)
+        from mlflow import MlflowClient
+
+        yield MlflowClient(tracking_uri=to.uri)
+
+
+def find_parent(client: Any, experiment: str, name: str, started: int) -> Any:
+    """The run under which all runs of a job meet, made where there is none."""
+    parent, _ = find_or_create(
+        client,
+        experiment,
+        name=name,
+        started=started,
+        tags={"smoothcert.role": "job", "smoothcert.job": name},
+    )
+    return parent
+
+
 def _write(client: Any, child: Any, info: RunInfo, summary: Summary, job: Job) -> None:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Param, RunTag
 
     run_id = child.info.run_id
     # parameters cannot change in MLflow: what a resume ran with (workers, slots) is in the newest job.yaml
     params = [Param(k, v) for k, v in figures.parameters(job).items() if k not in child.data.params]
-    now = int(time.time() * 1000)
-    numbers = [
-        Metric(name, value, now, 0)
-        for name, value in figures.metrics(summary).items()
-        if child.data.metrics.get(name) != value
-    ]
     tags = [RunTag("mlflow.note.content", figures.description(summary))]
     for start in range(0, len(params), _BATCH):
         client.log_batch(run_id, params=params[start : start + _BATCH])
-    for start in range(0, len(numbers), _METRIC_BATCH):
-        client.log_batch(run_id, metrics=numbers[start : start + _METRIC_BATCH])
+    log_metrics(client, child, figures.metrics(summary))
     client.log_batch(run_id, tags=tags)
     if not child.inputs.dataset_inputs:
         client.log_inputs(run_id, [_dataset(info, job)])
     client.log_text(run_id, figures.job_document(job), "job.yaml")
     client.log_text(run_id, figures.summary_document(summary), "summary.json")
+    client.log_text(run_id, figures.figures_document(summary), "figures.csv")
+    panels = curves(summary)
+    if panels and summary.finished:
+        client.log_figure(
+            run_id, picture(panels, f"{job.name}: certified, sigma {summary.sigma:g}"), "curves.png"
+        )
+
+
+def log_metrics(client: Any, mlflow_run: Any, numbers: Mapping[str, float]) -> None:
+    """Log what is new or another value than the run has."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    changed = [
+        Metric(name, value, now, 0)
+        for name, value in numbers.items()
+        if mlflow_run.data.metrics.get(name) != value
+    ]
+    for start in range(0, len(changed), _METRIC_BATCH):
+        client.log_batch(mlflow_run.info.run_id, metrics=changed[start : start + _METRIC_BATCH])
 
 
 def _dataset(info: RunInfo, job: Job) -> Any:
@@ -192,7 +228,7 @@ def find_experiment(client: Any, name: str, to: Destination) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=to.artifacts))
+            return str(client.create_experiment(name, artifact_location=to.artifacts, tags=_KIND))
         except MlflowException:
             # another driver made it in this moment, or it cannot be made
             found = client.get_experiment_by_name(name)
@@ -235,10 +271,6 @@ def _last_commit(run: RunDirectory) -> int:
 
 def _milliseconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
-
-
-def _short(model: str) -> str:
-    return without_secrets(model).rstrip("/").rpartition("/")[2].rpartition(":")[2]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Tracking into the database beside the runs, read back through MLflow's own client and SQLite."""
 
+import csv
 import json
 import multiprocessing
 import sqlite3
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from smoothcert.errors import TrackingError
 from smoothcert.job import Job, TrackingSection
@@ -41,7 +43,10 @@ def test_a_run_is_shown_whole(make_run: RunMaker, beside: str, tmp_path: Path) -
         parent = client(beside).get_run(result.parent_run_id)
     assert result.created and result.url == beside
     assert parent.info.run_name == "sample" and parent.info.status == "FINISHED"
-    assert child.info.run_name == "none, sigma 0.5, digits-clip" and child.info.status == "FINISHED"
+    assert (
+        child.info.run_name == "no defence, sigma 0.5, up to 1,000 draws, digits-clip"
+        and child.info.status == "FINISHED"
+    )
     assert child.data.tags["mlflow.parentRunId"] == result.parent_run_id
     assert child.data.tags["smoothcert.run_id"] == summary.run_id
     assert child.data.tags["smoothcert.data_digest"] == "d" * 64
@@ -52,7 +57,8 @@ def test_a_run_is_shown_whole(make_run: RunMaker, beside: str, tmp_path: Path) -
     assert child.data.params["data.uri"] == "s3://bucket/digits"
     assert child.data.metrics["certified_accuracy/r0.25"] == 1.0
     assert child.data.metrics["certified_accuracy/r1"] == 0.0
-    assert 0.0 < child.data.metrics["certified_accuracy/r1_high"] < 0.5
+    assert len(child.data.metrics) < 25 and not any(name.endswith("_high") for name in child.data.metrics)
+    assert child.data.tags["smoothcert.defence"] == "no defence"
     assert child.data.metrics["pairs"] == 8 and child.data.metrics["quarantined"] == 0.25
     (lineage,) = child.inputs.dataset_inputs
     assert lineage.dataset.digest == "d" * 36 and lineage.dataset.source_type == "s3"
@@ -61,6 +67,13 @@ def test_a_run_is_shown_whole(make_run: RunMaker, beside: str, tmp_path: Path) -
     artifacts = tmp_path / "runs" / "mlflow-artifacts" / result.run_id / "artifacts"
     assert Job.model_validate(yaml.safe_load((artifacts / "job.yaml").read_text())).certify == job.certify
     assert json.loads((artifacts / "summary.json").read_text()) == json.loads(summary.to_json())
+    table = {
+        row["figure"]: row for row in csv.DictReader((artifacts / "figures.csv").read_text().splitlines())
+    }
+    assert 0.0 < float(table["certified_accuracy/r1"]["high"]) < 0.5
+    assert set(child.data.metrics) < set(table), "every metric is in the table too, with its interval"
+    with Image.open(artifacts / "curves.png") as curves:
+        assert curves.size[0] > 500
 
 
 def test_nothing_is_printed_and_nothing_is_left_elsewhere(
@@ -177,7 +190,8 @@ def test_what_summary_and_metrics_say_is_what_the_rows_say(make_run: RunMaker, b
     result = track_run(url, summary, job, job.tracking)
     with quiet_mlflow():
         metrics = client(beside).get_run(result.run_id).data.metrics
-    assert metrics["certified_prediction/r1"] == 1.0, "a radius of exactly 1.0 holds at 1.0"
-    assert metrics["angular_cosine_0.8/r0.25"] == 1.0 and metrics["angular_cosine_0.8/r1"] == 0.0
-    assert metrics["angular_cosine_0.5/r1"] == 1.0
-    assert metrics["fcsb_vacuous/r1"] == 1.0 and "fcsb/r1" not in metrics
+    assert metrics["certified_accuracy/r1"] == 1.0, "a radius of exactly 1.0 holds at 1.0"
+    assert metrics["certified_share_angular_0.8/r0.25"] == 1.0
+    assert metrics["certified_share_angular_0.8/r1"] == 0.0
+    assert metrics["certified_share_angular_0.5/r1"] == 1.0
+    assert "certified_cosine_fcsb/r1" not in metrics

@@ -34,10 +34,8 @@ def test_attack_rows_are_counted(tmp_path: Path, beside: str) -> None:
             client = MlflowClient(tracking_uri=beside)
             runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
         (metrics,) = (run.data.metrics for run in runs if "pairs" in run.data.metrics)
-        assert metrics["attacks/rows"] == 8.0 and metrics["attacks/quarantined"] == 0.0
         for each in summary["attacks"]:
             if each["attack"] == "worst case":
                 here = f"divergence_0.5_bare_l2_{each['budget']:g}"
-                for name in ("clean_accuracy", "robust_accuracy", "wrong_under_attack"):
-                    assert metrics[f"{name}/{here}"] == each[name]["share"]
-        assert "robust_accuracy/divergence_0.5_bare_l2_0.2" in metrics
+                assert metrics[f"robust_accuracy/{here}"] == each["robust_accuracy"]["share"]
+        assert "success_among_right/divergence_0.5_bare_l2_0.2" in metrics

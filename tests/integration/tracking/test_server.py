@@ -22,7 +22,10 @@ def test_a_server_by_uri_and_by_environment(
     address, home = server
     url, summary, job = make_run()
     result = track_run(url, summary, job, TrackingSection(uri=address, experiment="team"))
-    assert result.url == f"{address}/#/experiments/{result.experiment_id}/runs/{result.run_id}"
+    page = (
+        f"{address}/#/experiments/{result.experiment_id}/runs/{result.run_id}?workflowType=machine_learning"
+    )
+    assert result.url == page and result.how_to_look == f"open {page}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     again = track_run(url, summary, job, TrackingSection(experiment="team"))
     assert again.run_id == result.run_id and not again.created
@@ -36,7 +39,7 @@ def test_a_server_by_uri_and_by_environment(
     assert run.data.params["certify.sigma"] == "0.5"
     assert run.data.tags["mlflow.parentRunId"] == result.parent_run_id
     assert len(run.inputs.dataset_inputs) == 1
-    assert files == {"job.yaml", "summary.json"}
+    assert files == {"job.yaml", "summary.json", "figures.csv", "curves.png"}
     assert list((home / "artifacts").rglob("summary.json")), "the server keeps them, not this process"
     assert not (Path(url).parent / "mlflow.db").exists()
     assert capfd.readouterr() == ("", "")

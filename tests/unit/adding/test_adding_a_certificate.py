@@ -63,10 +63,10 @@ def test_summary_and_mlflow_have_its_figures(told: dict[str, Any]) -> None:
         assert figure["mean"]["count"] == len(values) and figure["vacuous"]["count"] == 8 - len(values)
         if values:
             mean = pytest.approx(sum(values) / len(values), abs=NEAR)
-            assert figure["mean"]["mean"] == told["metrics"][f"twice/r{radius:g}"] == mean
-        assert told["metrics"][f"twice_vacuous/r{radius:g}"] == 1 - len(values) / 8
+            assert figure["mean"]["mean"] == told["figures"][f"certified_cosine_twice/r{radius:g}"] == mean
+        assert told["figures"][f"vacuous_twice/r{radius:g}"] == 1 - len(values) / 8
         held = sum(value >= 0.5 for value in values) / 8
-        assert told["metrics"][f"twice_cosine_0.5/r{radius:g}"] == pytest.approx(held, abs=NEAR)
+        assert told["figures"][f"certified_share_twice_0.5/r{radius:g}"] == pytest.approx(held, abs=NEAR)
 
 
 def test_the_page_of_certificates_lists_it(told: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def test_a_broken_line_is_a_quarantined_row(told: dict[str, Any]) -> None:
     (quarantined,) = told["quarantine"]
     assert (quarantined["pair_id"], quarantined["error_class"]) == (BROKEN, "ReadError")
     assert "not label, caption and hex" in quarantined["error_message"]
-    assert told["summary"]["quarantined"]["count"] == 1 and told["metrics"]["ok"] == 7
+    assert told["summary"]["quarantined"]["count"] == 1 and told["figures"]["ok"] == 7
 
 
 def test_the_audit_knows_the_place_of_its_pairs(told: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def test_views_count_its_successes(told: dict[str, Any]) -> None:
 def test_summary_and_mlflow_count_its_rows(told: dict[str, Any]) -> None:
     assert len(told["attacks"]) == 4 * PAIRS
     assert told["summary"]["tables"] == {"attacks": {"rows": 4 * PAIRS, "quarantined": 0}}
-    assert told["metrics"]["attacks/rows"] == 4 * PAIRS and told["metrics"]["attacks/quarantined"] == 0
+    assert told["figures"]["attacks/rows"] == 4 * PAIRS and told["figures"]["attacks/quarantined"] == 0
 
 
 def test_the_audit_holds_it_against_the_certificates(told: dict[str, Any]) -> None:

@@ -68,13 +68,16 @@ def smoothcert(*arguments: str, code: int = 0) -> str:
 
 
 def collect(here: Path, **queries: str) -> dict[str, Any]:
-    """Rows of every table, further queries, figures, metrics for MLflow and findings of the run ``mine``."""
+    """Rows of every table, further queries, summary, figures for MLflow and findings of the run ``mine``."""
     run = RunDirectory.open(str(here / "mine"))
     queries = {name: f"SELECT * EXCLUDE (run_id) FROM {name} ORDER BY pair_id" for name in TABLES} | queries
     with Query([run]) as query:
         told: dict[str, Any] = {name: query.sql(sql).to_pylist() for name, sql in queries.items()}
     told["summary"] = json.loads((here / "mine" / "summary.json").read_text())
-    told["metrics"] = figures.metrics(summarise(run.url))
+    shown = list(figures.figures(summarise(run.url)))
+    told["figures"] = {each.name: each.value for each in shown}
+    told["intervals"] = {each.name: [each.low, each.high] for each in shown}
+    told["metrics"] = [each.name for each in shown if each.leading]
     told["findings"] = find(here)
     return told
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smoothcert.errors import JobError
-from smoothcert.job import Job, fingerprint, job_json_schema, load_job, parse_job
+from smoothcert.job import Job, fingerprint, job_json_schema, load_job, load_study, parse_job
 
 REPOSITORY = Path(__file__).parents[3]
 TINY = """
@@ -229,10 +229,13 @@ def test_files_that_cannot_be_jobs(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "jobs").glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_jobs_are_valid_and_name_their_schema(path):
-    job = load_job(path)
-    assert parse_job(job.to_yaml()) == job
-    first = path.read_text().splitlines()[0]
-    assert (path.parent / first.rpartition("=")[2]).resolve() == REPOSITORY / "schemas" / "job.v1.json"
+    text = path.read_text()
+    several = "\nstudy:" in text
+    for job in [each.job for each in load_study(path).combinations] if several else [load_job(path)]:
+        assert parse_job(job.to_yaml()) == job
+    schema = f"{'study' if several else 'job'}.v1.json"
+    named = text.splitlines()[0].rpartition("=")[2]
+    assert (path.parent / named).resolve() == REPOSITORY / "schemas" / schema
 
 
 def test_the_published_schema_is_that_of_the_code():

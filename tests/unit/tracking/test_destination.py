@@ -20,7 +20,10 @@ def test_a_local_run_has_its_store_beside_it(tmp_path: Path) -> None:
     assert found.uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert found.artifacts == f"file://{tmp_path}/runs/mlflow-artifacts"
     assert found.database == tmp_path / "runs/mlflow.db"
-    assert found.how_to_look == f"mlflow ui --backend-store-uri {found.uri}"
+    assert found.how_to_look("1", "r") == (
+        f"mlflow ui --backend-store-uri {found.uri}, then open "
+        "http://127.0.0.1:5000/#/experiments/1/runs/r?workflowType=machine_learning"
+    )
     assert found.page("1", "r") == found.uri
     assert not (tmp_path / "runs").exists(), "nothing is made by asking"
 
@@ -46,8 +49,10 @@ def test_the_job_comes_before_the_environment_before_the_default(
 def test_addresses_are_shown_without_credentials() -> None:
     found = destination("memory://runs/a", NAMED)
     assert found.uri == NAMED.uri
-    assert found.page("7", "abc") == "http://job.example:5000/base/#/experiments/7/runs/abc"
-    assert "hunter2" not in found.shown + found.how_to_look
+    assert found.page("7", "abc") == (
+        "http://job.example:5000/base/#/experiments/7/runs/abc?workflowType=machine_learning"
+    )
+    assert "hunter2" not in found.shown + found.how_to_look("7", "abc")
 
 
 def test_a_remote_run_needs_a_server() -> None:

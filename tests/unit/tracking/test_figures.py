@@ -1,17 +1,14 @@
+import csv
+import io
 import json
 import re
 
 import yaml
 
 from smoothcert.job import Job
+from smoothcert.summary.attacked import UnderAttack
 from smoothcert.summary.shares import Mean, Share
-from smoothcert.summary.summary import (
-    AtCosine,
-    AtRadius,
-    CertifiedCosine,
-    Summary,
-    TargetOutcome,
-)
+from smoothcert.summary.summary import AtCosine, AtRadius, CertifiedCosine, Summary, TargetOutcome
 from smoothcert.tracking import figures
 
 JOB = """
@@ -87,44 +84,72 @@ def summary(*, labelled: bool = True) -> Summary:
             TargetOutcome("class@1", share(6), share(4), share(0), 0.01),
         ),
         expected_false_certificates=0.01,
+        attacks=(attacked("worst case", None), attacked("pgd", "1234abcd")),
     )
 
 
-def test_figures_come_with_their_intervals_under_names_by_radius() -> None:
+def attacked(attack: str, attack_id: str | None) -> UnderAttack:
+    return UnderAttack(
+        attack=attack,
+        attack_id=attack_id,
+        question="classification",
+        subject="smoothed",
+        norm="l2",
+        budget=0.5,
+        pairs=10,
+        quarantined=0,
+        missing=0,
+        clean_accuracy=share(8),
+        robust_accuracy=share(6),
+        success_among_right=share(2),
+        wrong_under_attack=share(4),
+    )
+
+
+def test_metrics_are_the_leading_figures_and_the_table_has_all_with_intervals() -> None:
     found = figures.metrics(summary())
-    assert found["angular_cosine_0.8/r0.25"] == 0.7
-    assert found["angular_cosine_0.8/r0.25_low"] == 0.7 - 0.01
-    assert found["angular_cosine_0.8/r0.25_high"] == 0.7 + 0.01
-    assert found["fcsb_cosine_0.8/r1"] == 0.2
-    assert found["clean_reference/r0.25"] == 0.6 and found["clean_reference_vacuous/r0.25"] == 0.2
-    assert found["clean_reference_cosine_0.8/r1"] == 0.3 and found["large_radius_vacuous/r1"] == 1.0
-    assert found["certified_prediction/r0.25"] == 0.6 and found["certified_accuracy/r0.25"] == 0.5
-    assert found["target_certified/angular_0.8_r0.25"] == 0.7
-    assert found["target_refuted/class_r1"] == 0.4
-    assert found["expected_false_certificates"] == 0.01
-    assert found["quarantined"] == 1 / 11
-    singles = {"pairs", "ok", "unknown_labels", "draws", "pilot_draws", "draws_per_pair"}
-    singles.add("expected_false_certificates")
-    plain = {name for name in found if not name.endswith(("_low", "_high"))}
-    assert {f"{name}_low" for name in plain - singles} | {
-        f"{name}_high" for name in plain - singles
-    } | plain == set(found)
-    assert all(isinstance(value, float) for value in found.values())
+    assert found["certified_share_angular_0.8/r0.25"] == 0.7 and found["certified_accuracy/r0.25"] == 0.5
+    assert found["certified_cosine_fcsb/r0.25"] == 0.5 and found["certified_cosine_angular/r1"] == 0.9
+    assert found["target_certified/angular_0.8_r0.25"] == 0.7 and found["quarantined"] == 1 / 11
+    assert found["robust_accuracy/classification_smoothed_l2_0.5"] == 0.6
+    assert found["success_among_right/classification_smoothed_l2_0.5"] == 0.2
+    assert all(isinstance(value, (int, float)) for value in found.values())
+    table = {row["figure"]: row for row in csv.DictReader(io.StringIO(figures.figures_document(summary())))}
+    beside = {
+        "ok": 10,
+        "certified_share_fcsb_0.8/r1": 0.2,
+        "certified_cosine_clean_reference/r0.25": 0.6,
+        "vacuous_clean_reference/r0.25": 0.2,
+        "vacuous_large_radius/r1": 1.0,
+        "certified_prediction/r0.25": 0.6,
+        "target_refuted/class_r1": 0.4,
+        "clean_accuracy/classification_smoothed_l2_0.5": 0.8,
+        "expected_false_certificates": 0.01,
+    }
+    assert {name: float(table[name]["value"]) for name in beside} == beside
+    assert not set(beside) & set(found), "metrics are few"
+    assert set(found) < set(table) and len(found) < len(table) / 2
+    row = table["certified_accuracy/r0.25"]
+    assert (row["low"], row["high"]) == (repr(0.5 - 0.01), repr(0.5 + 0.01)) and table["ok"]["low"] == ""
 
 
 def test_a_figure_without_value_is_left_out_and_not_zero() -> None:
     found = figures.metrics(summary(labelled=False))
+    names = [each.name for each in figures.figures(summary(labelled=False))]
     assert not any(
-        name.startswith(("class_accuracy", "clean_accuracy", "certified_accuracy")) for name in found
+        name.startswith(("class_accuracy", "clean_accuracy/r", "certified_accuracy")) for name in names
     )
-    assert not any(name.startswith("certified_retrieval") for name in found)
-    assert "fcsb/r0.25" in found and "fcsb/r1" not in found, "a mean over nothing"
-    assert found["fcsb_vacuous/r1"] == 1.0 and "large_radius/r1" not in found
+    assert not any(name.startswith("certified_retrieval") for name in names)
+    assert found["certified_prediction/r0.25"] == 0.6, "without labels it leads"
+    assert "certified_cosine_fcsb/r0.25" in found and "certified_cosine_fcsb/r1" not in names, (
+        "a mean over nothing"
+    )
+    assert "vacuous_fcsb/r1" in names and "certified_cosine_large_radius/r1" not in names
 
 
 def test_names_are_ones_that_mlflow_takes() -> None:
     # letters, digits, _ - . space : / and no path that climbs: MLflow's own rule for names
-    for name in (*figures.metrics(summary()), *figures.parameters(job())):
+    for name in (*(each.name for each in figures.figures(summary())), *figures.parameters(job())):
         assert re.fullmatch(r"[\w.\-/]{1,250}", name) and ".." not in name and not name.startswith("/")
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from smoothcert.job import JOB_SCHEMA_VERSION, job_json_schema
+from smoothcert.job import JOB_SCHEMA_VERSION, job_json_schema, study_json_schema
 from smoothcert.store.tables.registry import TABLES
 
 SCHEMAS = Path(__file__).resolve().parents[4] / "schemas"
@@ -17,6 +17,7 @@ def make_documents() -> dict[str, str]:
     """File name and text of everything that is published."""
     documents = {table.file_name: table.described() for table in TABLES.values()}
     documents[f"job.v{JOB_SCHEMA_VERSION}.json"] = job_json_schema()
+    documents[f"study.v{JOB_SCHEMA_VERSION}.json"] = study_json_schema()
     return {
         name: json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         for name, data in sorted(documents.items())

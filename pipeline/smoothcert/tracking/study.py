@@ -1,0 +1,76 @@
+"""A study in MLflow: its runs under one parent, which holds what ranks them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+from smoothcert.job import Job
+from smoothcert.redaction import without_secrets
+from smoothcert.summary.summary import Summary
+from smoothcert.tracking.curves import Points, curves, picture
+from smoothcert.tracking.destination import destination
+from smoothcert.tracking.figures import NOTE_LIMIT
+from smoothcert.tracking.track import TrackingResult, find_experiment, find_parent, log_metrics, opened
+
+_MOST_CURVES = 10
+"""Runs in one picture; more cannot be told apart."""
+
+
+def track_study(
+    url: str,
+    job: Job,
+    figures: Mapping[str, float],
+    documents: Mapping[str, str],
+    summaries: Mapping[str, Summary],
+) -> TrackingResult:
+    """Write what ranks the runs of a study to their parent, or bring it up to date; the runs are tracked already.
+
+    Args:
+        url: directory of the study.
+        job: of one of its runs: its name is the study's, its section says where to.
+        figures: leading figures of every run, ``<figure>/<run>``.
+        documents: artifacts by name; ``leaderboard.md`` is also what the parent's page says.
+        summaries: of the runs, by label, for curves.
+
+    Raises:
+        TrackingError: MLflow is away, or refused.
+    """
+    to = destination(url, job.tracking)
+    with opened(to) as client:
+        experiment = find_experiment(client, job.tracking.experiment, to)
+        parent = find_parent(client, experiment, job.name, int(time.time() * 1000))
+        run_id = parent.info.run_id
+        log_metrics(client, parent, {metric_of(name): value for name, value in figures.items()})
+        client.set_tag(run_id, "mlflow.note.content", documents.get("leaderboard.md", "")[:NOTE_LIMIT])
+        client.set_tag(run_id, "smoothcert.study_url", without_secrets(url))
+        for name, text in documents.items():
+            client.log_text(run_id, text, name)
+        panels = study_curves(summaries)
+        if panels:
+            client.log_figure(run_id, picture(panels, job.name), "curves.png")
+    return TrackingResult(
+        uri=to.shown,
+        url=to.page(experiment, run_id),
+        experiment_id=experiment,
+        run_id=run_id,
+        parent_run_id=run_id,
+        created=False,
+        how_to_look=to.how_to_look(experiment, run_id),
+    )
+
+
+def metric_of(name: str) -> str:
+    """A figure's name in letters that MLflow takes."""
+    return re.sub(r"[^\w./ -]+", "_", name).strip("_")
+
+
+def study_curves(summaries: Mapping[str, Summary]) -> dict[str, dict[str, Points]]:
+    """For each curve of a run one picture with that curve of every run."""
+    found: dict[str, dict[str, Points]] = {}
+    for label, summary in list(summaries.items())[:_MOST_CURVES]:
+        for title, lines in curves(summary).items():
+            for name, points in lines.items():
+                found.setdefault(f"{title}, {name}", {})[label] = points
+    return found
