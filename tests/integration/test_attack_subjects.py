@@ -130,7 +130,7 @@ def test_defences_surrogates_and_several_targets_in_one_job(
 
     transferred = [row for row in found if row["objective"] == "classification"]
     assert {tuple(row["surrogates"]) for row in transferred} == {
-        (f"bundled:digits-clip {blurred.digest[:12]}",)
+        (f"bundled:digits-clip with purifier blur {blurred.digest[:12]}",)
     }
     again, names = by_hand(made, blurred, encoder, folder)
     assert {row["pair_id"]: row["margin"] for row in transferred} == pytest.approx(

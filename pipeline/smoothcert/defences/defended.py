@@ -29,7 +29,7 @@ class DefendedEncoder(Encoder):
         purifier: (B, 3, H, W) to the same, float32; None for none.
         mapper: (B, d) unit features to (B, d), float32; None for none. One with the attribute ``tokens`` maps patch
             tokens (B, T, d') instead, which no certificate is about.
-        name: what the user called it.
+        name: what the user called the defence; the encoder's name is that of the base with it.
         parts_digest: hex digest of purifier and mapper; enters ``digest``.
 
     Attributes:
@@ -53,7 +53,7 @@ class DefendedEncoder(Encoder):
     ) -> None:
         parts = [part.to(base.device) for part in (purifier, mapper) if part is not None]
         super().__init__(
-            name=name,
+            name=f"{base.name} with {name}",
             digest=hashlib.sha256(f"{base.digest} {parts_digest}".encode()).hexdigest(),
             feature_dim=base.feature_dim,
             input_size=base.input_size,
