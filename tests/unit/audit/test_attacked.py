@@ -22,7 +22,12 @@ certificate, outcome, make_run, audited, put = (
 PAIRS = _AUDITED["PAIRS"]
 Row = dict[str, Any]
 
-TEXTS = put(certified_radius=0.3, retrieval_radius=0.3, caption_bound=(0.1, -0.3))
+TEXTS = put(
+    certified_radius=0.3,
+    retrieval_radius=0.3,
+    caption_bound=(0.1, -0.3),
+    **{f"{name}_distribution": None for name in ("class", "caption", "retrieval")},
+)
 """Rounder numbers; lower ones than those that follow are honest too."""
 HELD = {
     "class_margin_label": "two",

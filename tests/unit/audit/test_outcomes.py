@@ -81,7 +81,12 @@ UNHEARD = (
     ({}, {"certified_cosine": None, "violation": None}, "other-certificate", "pgd"),
     ({}, {"certified_to_clean": None}, "other-certificate", "pgd"),
 )
-TEXTS = {"certified_radius": 0.3, "retrieval_radius": 0.3, "caption_bound": (0.1, -0.3)}
+TEXTS = {
+    "certified_radius": 0.3,
+    "retrieval_radius": 0.3,
+    "caption_bound": (0.1, -0.3),
+    **{f"{name}_distribution": None for name in ("class", "caption", "retrieval")},
+}
 
 
 def test_no_outcome_is_left_out_of_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,11 +107,11 @@ NOT_SPOKEN_OF = (
         },
     ),
     (
-        {"certified_radius": None, "class_margin_lcb": None},
+        {"certified_radius": None, "class_distribution": None, "class_margin_lcb": None},
         {"class_margin_ucb": None, "class_margin_label": "three"},
     ),
-    ({"caption_bound": (None, None)}, {"caption_similarity_ucb": None}),
-    ({"retrieval_radius": None}, {"retrieval_margin_ucb": None}),
+    ({"caption_bound": (None, None), "caption_distribution": None}, {"caption_similarity_ucb": None}),
+    ({"retrieval_radius": None, "retrieval_distribution": None}, {"retrieval_margin_ucb": None}),
     # an l-infinity outcome far away
     ({}, {**LINF, "perturbation_l2": 0.27, "cosine_to_smoothed_ucb": 0.95, "budget": 0.25}),
 )
@@ -289,7 +294,9 @@ def test_a_certified_target_above_its_row_is_a_note(tmp_path: Path) -> None:
         "angular": (bound, None),
         "angular_radius": (0.0, 0.0),
         "clean_reference": (0.0, None),
+        "second_moment": None,
         "certified_radius": None,
+        **{f"{name}_distribution": None for name in ("class", "caption", "retrieval")},
         "retrieval_radius": None,
         "caption_bound": (None, None),
         "class_margin_lcb": -1.0,
