@@ -20,7 +20,7 @@ from smoothcert.errors import QueryError
 from smoothcert.sql.failed_reading import explain_failed_reading
 from smoothcert.sql.functions import register_functions
 from smoothcert.sql.query_errors import explain, read_only
-from smoothcert.sql.views import OpenedRun, create_views
+from smoothcert.sql.views import OpenedRun, add_leaderboard, create_views
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.runs import open_runs
 
@@ -61,6 +61,7 @@ class Query:
                 )
             opened[run.run_id] = OpenedRun.load(run)
         self._runs = tuple(opened.values())
+        self._has_leaderboard = False
         # a large sort may spill; the directory goes when the connection is closed
         self._spill = tempfile.TemporaryDirectory(prefix="smoothcert-query-")
         self._connection = duckdb.connect(":memory:", config={"temp_directory": self._spill.name})
@@ -81,6 +82,9 @@ class Query:
                 there are.
             StoreError: a committed file is lost, cut or damaged, or the store does not answer.
         """
+        if not self._has_leaderboard and "leaderboard" in text.lower():
+            add_leaderboard(self._connection, self._runs)
+            self._has_leaderboard = True
         statement = read_only(self._connection, text)
         for run in self._runs:
             run.failures.clear()
