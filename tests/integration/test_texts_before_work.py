@@ -61,7 +61,7 @@ def certify(driver: Driver) -> int:
     ids=["retrieval", "target"],
 )
 def test_captions_that_are_one_to_the_encoder_end_before_work(drive, tmp_path, override):
-    driver = drive([f"{LONG}{n}" for n in range(6)], override)
+    driver = drive([f"{LONG}{n}" for n in range(6)], override, "certify.max_draws=24")
     with pytest.raises(EncoderError, match=r"all 6 captions.* are the same to encoder 'bundled:digits-clip'"):
         certify(driver)
     assert not (tmp_path / "runs").exists()

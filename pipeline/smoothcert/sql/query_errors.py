@@ -66,7 +66,8 @@ def _remedy(error: duckdb.Error, message: str, text: str, connection: duckdb.Duc
         names = ", ".join([*sql_functions(), *INTERVALS])
         return f"smoothcert adds {names} and ebh to DuckDB's functions"
     if isinstance(error, (duckdb.CatalogException, duckdb.BinderException)):
-        return "views: " + ", ".join(_catalogue(connection))
+        # leaderboard is there as soon as a query names it
+        return "views: " + ", ".join(sorted({*_catalogue(connection), "leaderboard"}))
     return "check the SQL; 'DESCRIBE certificates' lists columns and types"
 
 

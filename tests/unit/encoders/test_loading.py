@@ -275,4 +275,4 @@ def test_a_family_can_be_registered(copy, monkeypatch):
 
 
 def test_bundled_models_are_listed():
-    assert bundled_models() == ["bundled:digits-clip"]
+    assert bundled_models() == ["bundled:digits-clip", "bundled:shapes-llava"]

@@ -440,7 +440,7 @@ def test_a_wrong_column_is_answered_with_the_right_ones(query: Query) -> None:
         (
             "SELECT * FROM certificats",
             "views: answer_accuracy, answers, attack_success, attacks, bounds, certificates, certified_share, "
-            "quarantine, replaced_answers, replaced_attacks",
+            "leaderboard, quarantine, replaced_answers, replaced_attacks",
         ),
         ("SELEC 1", "arrow"),
         ("SELECT nosuch(1)", "margin_radius"),
