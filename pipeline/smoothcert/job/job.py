@@ -173,8 +173,11 @@ class Job(Section):
             ("data", "part"),
             ("data", "keep"),
             ("encoder", "size"),
+            ("certify", "percentile"),
+            ("certify", "second_moment"),
         ):
-            if not resolved[section][later]:
+            given = getattr(self, section)
+            if getattr(given, later) == type(given).model_fields[later].default:
                 del resolved[section][later]
         return resolved
 
