@@ -224,7 +224,8 @@ def _law(name: str, of: str, direction: Direction | Literal[""]) -> Evidence:
         size=5,
         per_radius=True,
         meaning=f"The scalar of {of} that pilot draws chose for each radius of the job, five numbers each: centre, "
-        "spread and end of a normal law, the shift it was made for, and the mean score of the draws, an estimate.",
+        "spread and end of a normal law, the shift it was made for, and the mean score of the draws, an estimate. "
+        "NULL in quarantined rows, and where there is no such score.",
         source="theory T8, h",
     )
 
