@@ -177,7 +177,9 @@ class Summary:
         columns: list[tuple[str, list[str]]] = [("radius", [f"{at.radius:g}" for at in self.radii])]
         labelled = self.metrics.get("class_accuracy")
         if isinstance(labelled, Share):
-            columns.append(("class certified", self._unchanged("certified_prediction")))
+            # with labels, whether the class is right is what people ask; a target's row needs the column all the same
+            if not labelled.of or any(target.column == "class certified" for target in self.targets):
+                columns.append(("class certified", self._unchanged("certified_prediction")))
             if labelled.of:
                 columns.append(("certified accuracy", self._unchanged("certified_accuracy")))
             columns += self._other_ways(

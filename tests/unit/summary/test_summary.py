@@ -389,7 +389,7 @@ def test_json_is_strict_and_whole(summary: Summary) -> None:
 def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     header, body = summary.table()
     assert header == (
-        "radius", "class certified", "certified accuracy", "accuracy by distribution", "accuracy by vote",
+        "radius", "certified accuracy", "accuracy by distribution", "accuracy by vote",
         "cosine >= 0.5", "cosine >= 0.8", "mean cosine", "caption in top k", "top k by distribution",
     )  # fmt: skip
     assert [row[0] for row in body] == ["0.1", "0.3", "1", "0.1 target", "1 target"]
@@ -398,7 +398,7 @@ def test_table_has_a_row_for_each_radius(summary: Summary) -> None:
     said = {name: cell for name, cell in zip(header, body[3], strict=True) if cell}
     assert said == {"radius": "0.1 target", "cosine >= 0.8": f"{angular.certified.share:.1%}"}
     assert body[4][header.index("caption in top k")] == f"{retrieval.certified.share:.1%}"
-    share = summary.radii[0].unchanged["certified_prediction"]
+    share = summary.radii[0].unchanged["certified_accuracy"]
     assert share.share is not None
     assert body[0][1] == f"{share.share:.1%}"
     assert "vacuous)" in body[0][header.index("mean cosine")]
