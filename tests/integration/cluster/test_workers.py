@@ -162,7 +162,7 @@ def test_the_rest_is_shared_out(start, check, plug, monkeypatch):
     from smoothcert.runtime import ledger
     from smoothcert.store import RunDirectory
 
-    monkeypatch.setattr(ledger, "_LEAST_DRAWS", 300)
+    monkeypatch.setattr(ledger, "LEAST_DRAWS", 300)
     run = start(plug.Faults(), per_unit=24)
     done(run.report())
     committed = RunDirectory.open(run.url).commits.load()
