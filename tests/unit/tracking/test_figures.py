@@ -188,4 +188,4 @@ def test_description_is_a_markdown_table() -> None:
     assert text.startswith("10 of 11 pairs have certificates, at sigma 0.5 and alpha 0.001.")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
-    assert rows[2].startswith("| 0.25 | 60.0% | 50.0% | - | - | 70.0% |")
+    assert rows[2].startswith("| 0.25 | 50.0% | - | - | 70.0% |")
