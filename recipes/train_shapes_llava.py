@@ -5,9 +5,8 @@
 CLIP tower, projector and a small Llama, in LLaVA's format, with a tokenizer of its own. Some of the images carry
 Gaussian noise in training, so that answers can be certified by vote. Two stages: the tower learns what there is to
 see (sizes, colours, shapes, places) from linear heads that are thrown away; then projector and language model learn
-to answer on top of it. Takes some ten minutes on one CPU core. Seeded; with the same versions and thread count it
-writes the same weights, elsewhere weights of the same quality. It refuses to write a model that answers fewer than 0.9
-of held-out questions.
+to answer on top of it. Seeded. The weights that ship were made by its stages in several sittings, not by one run of it
+(their README says so). It refuses to write a model that answers fewer than 0.9 of held-out questions.
 """
 
 from __future__ import annotations
