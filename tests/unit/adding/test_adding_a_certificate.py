@@ -62,8 +62,10 @@ def test_summary_and_mlflow_have_its_figures(told: dict[str, Any]) -> None:
         figure = told["summary"]["radii"][place]["cosines"]["twice"]
         assert figure["mean"]["count"] == len(values) and figure["vacuous"]["count"] == 8 - len(values)
         if values:
+            # two readings of the run: SQL adds in the order in which its threads come
             mean = pytest.approx(sum(values) / len(values), abs=NEAR)
-            assert figure["mean"]["mean"] == told["figures"][f"certified_cosine_twice/r{radius:g}"] == mean
+            assert figure["mean"]["mean"] == mean
+            assert told["figures"][f"certified_cosine_twice/r{radius:g}"] == mean
         assert told["figures"][f"vacuous_twice/r{radius:g}"] == 1 - len(values) / 8
         held = sum(value >= 0.5 for value in values) / 8
         assert told["figures"][f"certified_share_twice_0.5/r{radius:g}"] == pytest.approx(held, abs=NEAR)
