@@ -21,11 +21,16 @@ NOT_FAST = (
     "tests/integration/",
     "tests/statistical/",
     "tests/unit/adding/",
+    "tests/unit/audit/test_attacked.py",
+    "tests/unit/audit/test_outcomes.py",
+    "tests/unit/audit/test_textual.py",
+    "tests/unit/certificates/test_second_moment.py",
+    "tests/unit/cli/test_terminal.py",
     "tests/unit/datasets/test_links.py",
     "tests/unit/datasets/test_object_store.py",
     "tests/unit/test_infra.py",
 )
-"""Tests with Ray or servers; whole files that start other processes are known by what they import."""
+"""Ray, servers, and many whole runs or audits; whole files that start other processes are known by what they import."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

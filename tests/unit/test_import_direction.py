@@ -1,6 +1,7 @@
 """Imports go one way: a room may import any room above it in ``ORDER``, never one below; and no file imports itself."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ FORBIDDEN = {
 }
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Modules and names that a file imports, wherever it does."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -57,15 +59,16 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def modules() -> list[Path]:
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+@cache
+def modules() -> tuple[Path, ...]:
+    return tuple(path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py")
 
 
 def graph() -> dict[str, set[str]]:
