@@ -1,4 +1,4 @@
-"""An encoder family is one file (metaclip.py) and one name: a model of it is then certified and attacked like any."""
+"""An encoder family is one file (chinese_clip.py) and one name: a model of it is then certified and attacked like any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAIRS, CLASSES = 8, ("zero", "five")
 
 @pytest.fixture(scope="module")
 def told(tell: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    return tell("with_metaclip.py")
+    return tell("with_chinese_clip.py")
 
 
 def test_rows_are_about_the_model_as_transformers_has_it(told: dict[str, Any]) -> None:
@@ -65,4 +65,4 @@ def test_attacks_have_its_gradients_and_the_audit_is_content(told: dict[str, Any
 
 
 def test_its_own_check_speaks(told: dict[str, Any]) -> None:
-    assert "a text has no text_config.eos_token_id=1" in told["refused"]
+    assert "a text does not begin with the token [CLS]" in told["refused"]

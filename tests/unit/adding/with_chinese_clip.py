@@ -1,4 +1,4 @@
-"""Everything about one run with a model of one more family (metaclip.py); run as a program by the test."""
+"""Everything about one run with a model of one more family (chinese_clip.py); run as a program by the test."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ import smoothcert.encoders
 from smoothcert.encoders import registry
 
 smoothcert.encoders.__path__.append(str(Path(__file__).parent))
-registry._FAMILIES = (*registry._FAMILIES, "metaclip")
+registry._FAMILIES = (*registry._FAMILIES, "chinese_clip")
 
 import torch  # noqa: E402
 from told import collect, hand_in, smoothcert, write_job  # noqa: E402
-from transformers import CLIPImageProcessorPil, MetaClip2Config, MetaClip2Model  # noqa: E402
+from transformers import ChineseCLIPConfig, ChineseCLIPModel, CLIPImageProcessorPil  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 SIZE = 24
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-WORDS = ("<unk>", "<pad>", "<eos>", "a", "photo", "of", "the", "digit", "zero", "five", "seven")
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "the", "digit", "zero", "five", "seven")
 
 
 def build(directory: Path) -> Path:
-    """A model directory as ``save_pretrained`` writes it, of random weights; its end token is 2 like the real one."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
+    """A model directory as ``save_pretrained`` writes it, of random weights."""
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    text = {"vocab_size": len(WORDS), "max_position_embeddings": 12, "eos_token_id": 2, "pad_token_id": 1}
-    config = MetaClip2Config(
-        text_config={**TOWER, **text},
+    config = ChineseCLIPConfig(
+        text_config={**TOWER, "vocab_size": len(WORDS), "max_position_embeddings": 12, "pad_token_id": 0},
         vision_config={**TOWER, "image_size": SIZE, "patch_size": 8},
         projection_dim=20,
     )
-    MetaClip2Model(config).save_pretrained(directory)
+    ChineseCLIPModel(config).save_pretrained(directory)
     size = {"height": SIZE, "width": SIZE}
     CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=size).save_pretrained(directory)
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    save_tokenizer(directory, "[CLS] $A [SEP]")
+    return directory
+
+
+def save_tokenizer(directory: Path, form: str) -> None:
+    """A tokenizer of whole words that puts special tokens around a text as ``form`` says."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A <eos>", special_tokens=[("<eos>", WORDS.index("<eos>"))]
-    )
+    special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]") if word in form]
+    tokenizer.post_processor = processors.TemplateProcessing(single=form, special_tokens=special)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        eos_token="<eos>",
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         model_max_length=12,
     ).save_pretrained(directory)
-    return directory
 
 
 def main(here: Path) -> None:
@@ -65,10 +69,8 @@ def main(here: Path) -> None:
     run_json = json.loads((here / "mine" / "run.json").read_text())
     told["model"], told["digest"] = str(model), run_json["encoder_digest"]
 
-    config = json.loads((model / "config.json").read_text())
-    told["model_type"] = config["model_type"]
-    config["text_config"]["eos_token_id"] = 1  # the padding: a lone text has none
-    (model / "config.json").write_text(json.dumps(config))
+    told["model_type"] = json.loads((model / "config.json").read_text())["model_type"]
+    save_tokenizer(model, "$A [SEP]")
     told["refused"] = smoothcert("certify", job, code=2)
     hand_in(told)
 
