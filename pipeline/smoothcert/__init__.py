@@ -10,13 +10,15 @@ In a notebook or a program::
     run = sc.open_run("runs/digits-1a2b3c4d")
     run.sql("SELECT label, median(certified_radius) FROM certificates GROUP BY 1")
 
-Importing this package imports nothing else: names are resolved when they are first used.
+Importing this package imports nothing of weight: names are resolved when they are first used.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from smoothcert.version import VERSION
 
 if TYPE_CHECKING:
     from smoothcert.api.certify import Certificates, certify
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from smoothcert.job.job import Job
     from smoothcert.job.reading import load_job, parse_job
 
-__version__ = "0.2.0"
+__version__ = VERSION
 
 __all__ = [
     "Certificates",

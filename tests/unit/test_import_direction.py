@@ -14,6 +14,7 @@ ORDER = (
     "redaction",
     "printable",
     "shipped",
+    "version",
     "certificates",
     "statistics",
     "catalogue",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from smoothcert.catalogue import functions
 from smoothcert.catalogue.certificate import Certificate, Form
@@ -48,10 +47,6 @@ from smoothcert.catalogue.quantities import (
     TO_SMOOTHED,
     Quantity,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 _WHOLE, _HALF, _THIRD = Fraction(1), Fraction(1, 2), Fraction(1, 3)
 

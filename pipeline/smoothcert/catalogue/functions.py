@@ -105,6 +105,35 @@ def rival_distribution(
     return certificates.rival_distribution_bound(scalar, law, _not_negative(norm), others, radius, sigma)
 
 
+def vote_radius(share: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """See ``certificates.vote_radius``."""
+    from smoothcert import certificates
+
+    return certificates.vote_radius(share, sigma)
+
+
+def percentile(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """See ``certificates.shifted_percentile``."""
+    from smoothcert import certificates
+
+    return certificates.shifted_percentile(quantiles, radius, sigma)
+
+
+def percentile_cosine(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """``percentile`` where it is at least 0, else NaN."""
+    import numpy as np
+
+    bound = percentile(quantiles, radius, sigma)
+    return np.where(bound >= 0.0, bound, np.nan)
+
+
+def percentile_radius(quantiles: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """See ``certificates.shifted_percentile_radius``."""
+    from smoothcert import certificates
+
+    return certificates.shifted_percentile_radius(quantiles, cosine, sigma)
+
+
 def projection_of_score(score: ArrayLike) -> FloatArray:
     """2 score - 1 for lower bounds of scores in [0,1], rounded down."""
     import numpy as np

@@ -6,8 +6,8 @@ They are statements about other deployed systems, made from the same draws (docs
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
+from smoothcert.catalogue import functions
 from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import (
     CAPTION_QUANTILES,
@@ -28,37 +28,6 @@ from smoothcert.catalogue.quantities import (
     Quantity,
 )
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from smoothcert.catalogue.evidence import FloatArray
-
-
-def _vote_radius(share: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import vote_radius
-
-    return vote_radius(share, sigma)
-
-
-def _percentile(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import shifted_percentile
-
-    return shifted_percentile(quantiles, radius, sigma)
-
-
-def _percentile_cosine(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    import numpy as np
-
-    bound = _percentile(quantiles, radius, sigma)
-    return np.where(bound >= 0.0, bound, np.nan)
-
-
-def _percentile_radius(quantiles: ArrayLike, cosine: ArrayLike, sigma: ArrayLike) -> FloatArray:
-    from smoothcert.certificates import shifted_percentile_radius
-
-    return shifted_percentile_radius(quantiles, cosine, sigma)
-
-
 _WHOLE = Fraction(1)
 _PERCENTILE_SOURCE = "theory T9, Chiang et al. 2020"
 
@@ -73,14 +42,14 @@ def _of_cosine(name: str, quantity: Quantity, quantiles: Evidence, direction: st
         share_of_alpha=_WHOLE,
         bound=Form(
             name,
-            _percentile_cosine,
+            functions.percentile_cosine,
             "percentile_cosine",
             f"Certified percentile, by default the median, of a draw's cosine to {direction} under attack, one per "
             "radius of the job (counted up to the next eighth of sigma); element NULL where nothing is certified.",
         ),
         radius_at=Form(
             f"{name}_radius",
-            _percentile_radius,
+            functions.percentile_radius,
             "percentile_radius",
             f"Radius up to which {name} is at least the cosine, counted down to an eighth of sigma, one per cosine "
             "of the job; element NULL where there is none.",
@@ -99,7 +68,7 @@ def _of_projection(name: str, quantity: Quantity, quantiles: Evidence, of: str) 
         share_of_alpha=_WHOLE,
         bound=Form(
             name,
-            _percentile,
+            functions.percentile,
             "percentile_bound",
             f"Lower bound of the percentile, by default the median, of {of} under attack, one per radius of the job "
             "(counted up to the next eighth of sigma); may be negative; element NULL where nothing is certified.",
@@ -118,7 +87,7 @@ OTHER_RULES = (
         share_of_alpha=_WHOLE,
         radius=Form(
             "vote_radius",
-            _vote_radius,
+            functions.vote_radius,
             "vote_radius",
             "Radius within which most draws vote for vote_label. NULL where the vote abstains.",
         ),
@@ -136,7 +105,7 @@ OTHER_RULES = (
         share_of_alpha=_WHOLE,
         radius=Form(
             "retrieval_vote_radius",
-            _vote_radius,
+            functions.vote_radius,
             "vote_radius",
             "Radius within which most draws have the own caption among the first k of the pool. NULL where the vote "
             "abstains.",

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from smoothcert import __version__
 from smoothcert.cli.terminal import Terminal
 from smoothcert.redaction import without_secrets
 from smoothcert.shipped import FOLDERS, shipped_files
+from smoothcert.version import VERSION
 
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "sentencepiece", "ray", "pyarrow", "duckdb", "mlflow", "fsspec", "numpy",
@@ -40,7 +40,7 @@ def doctor(
 
     from smoothcert.runtime.code_version import code_version
 
-    line("smoothcert", __version__)
+    line("smoothcert", VERSION)
     line("code version", f"{code_version()} (a run resumes with the one that began it)")
     _examples(line, problems)
     line("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import typer
 
-from smoothcert import __version__
 from smoothcert.cli.attack import attack
 from smoothcert.cli.audit import audit
 from smoothcert.cli.certify import certify
@@ -35,6 +34,7 @@ from smoothcert.cli.train import train
 from smoothcert.cli.tune import tune
 from smoothcert.errors import SmoothcertError
 from smoothcert.redaction import without_secrets
+from smoothcert.version import VERSION
 
 app = typer.Typer(
     name="smoothcert",
@@ -80,7 +80,7 @@ _debug = False
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"smoothcert {__version__}")
+        typer.echo(f"smoothcert {VERSION}")
         raise typer.Exit
 
 

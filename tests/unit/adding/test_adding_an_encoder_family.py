@@ -1,4 +1,4 @@
-"""An encoder family is one file (chinese_clip.py) and one name: a model of it is then certified and attacked like any."""
+"""An encoder family is one file (chinese_clip.py) and one name: a model of it is certified and attacked like any."""
 
 from __future__ import annotations
 
