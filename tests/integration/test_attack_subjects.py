@@ -199,6 +199,32 @@ def test_a_defended_encoder_is_certified_and_attacked_as_a_whole(
     assert certified == [{"encoder_digest": blurred.digest}]
 
 
+ROUNDED = """
+import torch
+
+class Rounding(torch.nn.Module):
+    def forward(self, pixels):
+        return torch.round(8 * pixels) / 8
+
+def rounding(encoder):
+    return Rounding()
+"""
+
+
+def test_bpda_turns_what_hides_its_gradient(driver: Callable[..., Driver], folder: Path) -> None:
+    (folder / "rounded.py").write_text(ROUNDED)
+    purifier = f"encoder.purifier={folder / 'rounded.py'}:rounding"
+    pgd = PGD | {"budget": 2.0, "steps": 10, "objective": "classification", "subjects": "bare"}
+    with pytest.raises(EncoderError, match="gives no gradients"):
+        run_job(driver([pgd], purifier, base=None))
+    made = driver([pgd | {"bpda": True}], purifier, base=None)
+    assert run_job(made) == 0
+    found = rows(made.run, "SELECT * FROM attacks")
+    assert len(found) == PAIRS and all(row["success"] and row["clean_margin"] > 0 for row in found)
+    with pytest.raises(JobError, match="bpda skips the gradient of a purifier, and subject 'bare' has none"):
+        run_job(driver([pgd | {"bpda": True}], "output.run=other"))
+
+
 def test_a_pair_that_a_retry_certified_is_attacked_again(driver: Callable[..., Driver], folder: Path) -> None:
     broken = folder / "1.png"
     good = broken.read_bytes()

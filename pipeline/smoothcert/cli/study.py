@@ -10,18 +10,23 @@ from smoothcert.cli.keeping import write_summary
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.running import Show, StopSignals, run_phases
 from smoothcert.cli.terminal import Terminal
+from smoothcert.cli.train import run_training
 from smoothcert.errors import SmoothcertError, TrackingError
 from smoothcert.job import load_study
 
 if TYPE_CHECKING:
-    from smoothcert.job import Combination
+    from collections.abc import Sequence
+
+    from smoothcert.job import Combination, Job
     from smoothcert.runtime.driver import Driver, PhaseReport
     from smoothcert.studies.driving import StudyDriver, StudyReport
     from smoothcert.work.tasks import Phase
 
 
 def study(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = None) -> None:
-    """Certify, attack and audit every combination of a study file, and rank them. Run it again to resume.
+    """Train what a study file wants trained, certify, attack and audit every combination, and rank them.
+
+    Run it again to resume.
 
     Every combination is a run like any other, of smoothcert certify and attack: nothing that is done is done again. All
     combinations are checked before the first one begins. Leaderboard and list of runs are in RUNS/NAME.study.
@@ -31,15 +36,37 @@ def study(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = No
     found = load_study(job_file, overrides(set_, executor))
     from smoothcert.studies.driving import StudyDriver
 
+    stopped_by = StopSignals(Terminal(stderr=True), "the step or units in progress")
+    if (code := run_trainings(found.trainings, stopped_by)) != 0:
+        sys.exit(code)
     driver = StudyDriver(found)
     driver.check()
-    sys.exit(run_study(driver))
+    sys.exit(run_study(driver, stopped_by))
 
 
-def run_study(driver: StudyDriver) -> int:
+def run_trainings(jobs: Sequence[Job], stopped_by: StopSignals) -> int:
+    """Run the trainings of a study that are not done, one after the other, and return the exit code.
+
+    Raises:
+        SmoothcertError: one cannot be done, or failed; what was trained before it stays.
+    """
+    from smoothcert.training.train import Training
+
+    for number, job in enumerate(jobs):
+        if stopped_by.signal is not None:
+            return 128 + stopped_by.signal
+        try:
+            training = Training(job)
+            if not training.finished and (code := run_training(training, stopped_by)) != 0:
+                return code
+        except SmoothcertError as exc:
+            raise type(exc)(f"study.train.{number}: {exc.message}", remedy=exc.remedy) from exc
+    return 0
+
+
+def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
     """Run a checked study, show it, and return the exit code."""
-    terminal = Terminal(stderr=True)
-    stopped_by = StopSignals(terminal)
+    terminal = stopped_by.terminal
     count = len(driver.study.combinations)
     display = _Display(terminal)
     begun = iter(range(1, count + 1))

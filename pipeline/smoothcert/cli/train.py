@@ -25,21 +25,29 @@ def train(job_file: JobFile, set_: Overrides = None) -> None:
     SIGTERM.
     """
     job = load_job(job_file, overrides(set_))
-    from smoothcert.cli.training_progress import TrainingProgress
     from smoothcert.training.train import Training
 
     training = Training(job)
-    terminal = Terminal(stderr=True)
-    signals = StopSignals(terminal, "the step in progress and its checkpoint")
+    sys.exit(
+        run_training(training, StopSignals(Terminal(stderr=True), "the step in progress and its checkpoint"))
+    )
+
+
+def run_training(training: Training, signals: StopSignals) -> int:
+    """Run what is left of a training, show it, and return the exit code."""
+    from smoothcert.cli.training_progress import TrainingProgress
+
+    terminal = signals.terminal
     _introduce(terminal, training)
     with TrainingProgress(terminal, training, signals.event) as progress:
         trained = training.run(progress)
     if not trained.finished:
         terminal.say("stopped; run the same command again to resume")
-        sys.exit(128 + (signals.signal or 0))
+        return 128 + (signals.signal or 0)
     _show(Terminal(), trained)
     for part in progress.tracked:
         terminal.say(part)
+    return 0
 
 
 def _introduce(terminal: Terminal, training: Training) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.running import StopSignals, run_job, run_phases
+from smoothcert.cli.study import run_trainings
 from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import ExecutorError, JobError
 from smoothcert.job import load_study
@@ -37,6 +38,8 @@ def tune(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = Non
     tuning_section(study)
     terminal = Terminal(stderr=True)
     stopped_by = StopSignals(terminal)
+    if (ended := run_trainings(study.trainings, stopped_by)) != 0:
+        sys.exit(ended)
     encoders = Encoders()
     trials: dict[str, str] = {}
 

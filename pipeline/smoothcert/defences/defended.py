@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -76,6 +77,14 @@ class DefendedEncoder(Encoder):
                     remedy="use a mapper whose output has the size of its input",
                 )
 
+    def straight_through(self) -> DefendedEncoder:
+        """The same features, with gradients that pass the purifier as though it were the identity (BPDA)."""
+        if self.purifier is None:
+            return self
+        same = copy.copy(self)
+        same.purifier = _StraightThrough(self.purifier)
+        return same
+
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """See ``Encoder.prepare``."""
         return self.base.prepare(image)
@@ -107,3 +116,17 @@ class DefendedEncoder(Encoder):
 
     def _purified(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels if self.purifier is None else self.purifier(pixels.float())
+
+
+class _StraightThrough(torch.nn.Module):
+    """A module's output with the gradient of its input (Athalye et al. 2018, arXiv 1802.00420)."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            change = self.module(pixels) - pixels
+        passed: torch.Tensor = pixels + change
+        return passed

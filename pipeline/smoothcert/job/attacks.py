@@ -124,6 +124,9 @@ class AttackSection(Section):
     surrogates: tuple[EncoderSection, ...] = ()
     """Encoders that the search sees in place of the subject's own (transfer); outcomes are judged on the subject. One,
     searched as the subject is (bare or under noise); for m-attack and foa an ensemble of any size."""
+    bpda: bool = False
+    """Gradients pass the purifier as though it changed nothing (BPDA, Athalye et al. 2018): where that makes an attack
+    stronger, the purifier hides gradients. What is asked and judged is the whole subject all the same."""
     steps: PositiveInt | None = None
     """Steps per start; by default the attack's own."""
     restarts: PositiveInt | None = None
@@ -198,6 +201,10 @@ class AttackSection(Section):
         if self.reference is not None and self.reference not in references:
             usable = f"use {' or '.join(references)}" if references else "remove it"
             raise ValueError(f"objective '{self.objective}' takes no reference '{self.reference}'; {usable}")
+        if self.bpda and self.surrogates:
+            raise ValueError(
+                "bpda and surrogates are both given: a surrogate has its own gradients; use one section for each"
+            )
         if "surrogates" in self.settings:
             raise ValueError(
                 "settings.surrogates is not a setting; list the encoders in surrogates, next to settings"
@@ -234,6 +241,8 @@ class AttackSection(Section):
         what = self.model_dump(mode="json", exclude={"keep"})
         if self.resolved_reference == next(iter(REFERENCES.get(self.objective, ())), None):
             del what["reference"]  # the default, named or not, is one attack
+        if not self.bpda:
+            del what["bpda"]
         if "target_image" in self.contents:
             del what["target_image"]
         if "surrogates.0" in self.contents:

@@ -8,6 +8,7 @@ absolute paths, hub ids and bundled models stay as they are.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -23,12 +24,33 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _Parts = TypeVar("_Parts", EncoderSection, DefenceSection)
 
 
-def resolve_encoder(section: EncoderSection, folder: Path, field: str = "encoder") -> EncoderSection:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the paths of a job file lead.
+
+    Attributes:
+        folder: of the job file.
+        promised: directories whose content is made before the job runs; every path into one of them counts as there.
+    """
+
+    folder: Path
+    promised: tuple[Path, ...] = ()
+
+    def find(self, value: str) -> Path | None:
+        """The absolute path of what is there, beside the job file or in the working directory."""
+        for base in (self.folder, Path.cwd()):
+            if (base / value).exists():
+                return (base / value).resolve()
+        made = (Path.cwd() / value).resolve()
+        return made if any(made.is_relative_to(place) for place in self.promised) else None
+
+
+def resolve_encoder(section: EncoderSection, places: Places, field: str = "encoder") -> EncoderSection:
     """The section with absolute paths, where they are paths.
 
     Args:
         section: as the job file has it.
-        folder: of the job file.
+        places: where they lead.
         field: where the section stands in the job.
 
     Raises:
@@ -36,18 +58,18 @@ def resolve_encoder(section: EncoderSection, folder: Path, field: str = "encoder
     """
     model = section.model
     if names_code(model):
-        model = _find_code(model, folder, f"{field}.model")
+        model = _find_code(model, places, f"{field}.model")
     elif not _stays(model):
-        found = _find(model, folder)
+        found = places.find(model)
         if found is None and not _HUB_ID.fullmatch(model):
             raise _nowhere(
-                f"{field}.model", model, folder, "give a directory, or a hub id of the form owner/name"
+                f"{field}.model", model, places, "give a directory, or a hub id of the form owner/name"
             )
         model = model if found is None else str(found)
-    return resolve_defence(section.model_copy(update={"model": model}), folder, field)
+    return resolve_defence(section.model_copy(update={"model": model}), places, field)
 
 
-def resolve_defence(section: _Parts, folder: Path, field: str) -> _Parts:
+def resolve_defence(section: _Parts, places: Places, field: str) -> _Parts:
     """Likewise, for ``purifier`` and ``mapper``.
 
     Raises:
@@ -59,34 +81,34 @@ def resolve_defence(section: _Parts, folder: Path, field: str) -> _Parts:
         if value is None or (_stays(value) and not names_code(value)):
             continue
         if names_code(value):
-            changed[name] = _find_code(value, folder, f"{field}.{name}")
+            changed[name] = _find_code(value, places, f"{field}.{name}")
             continue
-        found = _find(value, folder)
+        found = places.find(value)
         if found is None:
             raise _nowhere(
                 f"{field}.{name}",
                 value,
-                folder,
+                places,
                 "name a directory or .safetensors file that smoothcert train wrote",
             )
         changed[name] = str(found)
     return section.model_copy(update=changed)
 
 
-def resolve_attack(section: AttackSection, folder: Path, field: str) -> AttackSection:
+def resolve_attack(section: AttackSection, places: Places, field: str) -> AttackSection:
     """Likewise, for an attack's surrogates.
 
     Raises:
         JobError: as for ``resolve_encoder``.
     """
     surrogates = tuple(
-        resolve_encoder(surrogate, folder, f"{field}.surrogates.{number}")
+        resolve_encoder(surrogate, places, f"{field}.surrogates.{number}")
         for number, surrogate in enumerate(section.surrogates)
     )
     return section.model_copy(update={"surrogates": surrogates})
 
 
-def resolve_answer(section: AnswerSection, folder: Path) -> AnswerSection:
+def resolve_answer(section: AnswerSection, places: Places) -> AnswerSection:
     """Likewise, for the model that answers and the files of questions; an endpoint's model is a name.
 
     Raises:
@@ -94,16 +116,16 @@ def resolve_answer(section: AnswerSection, folder: Path) -> AnswerSection:
     """
     changed: dict[str, str] = {}
     if section.endpoint is None and not _stays(section.model):
-        found = _find(section.model, folder)
+        found = places.find(section.model)
         if found is None and not _HUB_ID.fullmatch(section.model):
             raise _nowhere(
-                "answer.model", section.model, folder, "give a directory, or a hub id like owner/name"
+                "answer.model", section.model, places, "give a directory, or a hub id like owner/name"
             )
         changed["model"] = section.model if found is None else str(found)
     for name in ("questions", "annotations"):
         value = getattr(section, name)
         if value is not None and not _stays(value):
-            found = _find(value, folder)
+            found = places.find(value)
             changed[name] = (
                 value if found is None else str(found)
             )  # like data, it may be made before the work
@@ -121,26 +143,19 @@ def _stays(value: str) -> bool:
     return value.startswith(("bundled:", "~")) or _URL.match(value) is not None or Path(value).is_absolute()
 
 
-def _find(value: str, folder: Path) -> Path | None:
-    for base in (folder, Path.cwd()):
-        if (base / value).exists():
-            return (base / value).resolve()
-    return None
-
-
-def _find_code(value: str, folder: Path, field: str) -> str:
+def _find_code(value: str, places: Places, field: str) -> str:
     place, _, attribute = value.rpartition(":")
     file = place if place.endswith(".py") else place.replace(".", "/") + ".py"
     if Path(file).is_absolute():
         found = Path(file) if Path(file).exists() else None
     else:
-        found = _find(file, folder)
+        found = places.find(file)
     if found is not None:
         return f"{found}:{attribute}"
     if not place.endswith(".py") and _is_installed(place.split(".")[0]):
         return value
     raise _nowhere(
-        field, value, folder, f"put {file} there, or install the package that holds it on every worker"
+        field, value, places, f"put {file} there, or install the package that holds it on every worker"
     )
 
 
@@ -151,6 +166,8 @@ def _is_installed(package: str) -> bool:
         return True
 
 
-def _nowhere(field: str, value: str, folder: Path, remedy: str) -> JobError:
-    places = " and ".join(f"'{place}'" for place in dict.fromkeys((str(folder.resolve()), str(Path.cwd()))))
-    return JobError(f"{field}='{value}' does not exist; looked in {places}", remedy=remedy)
+def _nowhere(field: str, value: str, places: Places, remedy: str) -> JobError:
+    looked_in = " and ".join(
+        f"'{place}'" for place in dict.fromkeys((str(places.folder.resolve()), str(Path.cwd())))
+    )
+    return JobError(f"{field}='{value}' does not exist; looked in {looked_in}", remedy=remedy)

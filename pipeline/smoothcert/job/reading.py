@@ -12,16 +12,17 @@ from pydantic import ValidationError
 from smoothcert.errors import JobError
 from smoothcert.job.explaining import explain
 from smoothcert.job.job import Job
-from smoothcert.job.paths import resolve_answer, resolve_attack, resolve_defence, resolve_encoder
+from smoothcert.job.paths import Places, resolve_answer, resolve_attack, resolve_defence, resolve_encoder
 from smoothcert.redaction import refuse_secrets
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
+def load_job(path: str | Path, overrides: Sequence[str] = (), promised: Sequence[Path] = ()) -> Job:
     """Read, override and validate a job file; its paths to models, parts and code become absolute.
 
     Args:
         path: a YAML file.
         overrides: ``a.b=value`` settings, the value read as YAML.
+        promised: directories that will be there when the job runs.
 
     Raises:
         JobError: the file cannot be read, a field is wrong, or what it names is not there.
@@ -34,7 +35,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
             f"{path} describes a study: several runs, by its section 'study'",
             remedy=f"smoothcert study {path}",
         )
-    return make_job(data, origin=str(path), folder=Path(path).parent)
+    return make_job(data, origin=str(path), places=Places(Path(path).parent, tuple(promised)))
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -52,13 +53,13 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return _mapping(text, str(path))
 
 
-def make_job(data: dict[str, Any], *, origin: str, folder: Path) -> Job:
+def make_job(data: dict[str, Any], *, origin: str, places: Places) -> Job:
     """The job of such sections, its paths absolute.
 
     Args:
         data: as ``read_mapping`` gives it.
         origin: what errors call it.
-        folder: that relative paths start from.
+        places: where relative paths lead.
 
     Raises:
         JobError: a field is wrong, or what it names is not there.
@@ -66,16 +67,16 @@ def make_job(data: dict[str, Any], *, origin: str, folder: Path) -> Job:
     job = _validated(data, origin)
     return job.model_copy(
         update={
-            "encoder": resolve_encoder(job.encoder, folder),
+            "encoder": resolve_encoder(job.encoder, places),
             "defences": {
-                name: resolve_defence(section, folder, f"defences.{name}")
+                name: resolve_defence(section, places, f"defences.{name}")
                 for name, section in job.defences.items()
             },
             "attacks": tuple(
-                resolve_attack(section, folder, f"attacks.{number}")
+                resolve_attack(section, places, f"attacks.{number}")
                 for number, section in enumerate(job.attacks)
             ),
-            "answer": None if job.answer is None else resolve_answer(job.answer, folder),
+            "answer": None if job.answer is None else resolve_answer(job.answer, places),
         }
     )
 

@@ -20,6 +20,15 @@ _OTHERS = ("executor", "name", "output", "tracking", "study", "tune")
 """What no combination can vary: it changes no number."""
 
 
+class TrainStep(Section):
+    """One training of a study: a job file with a section ``train``, and what is different in it."""
+
+    job: str
+    """The file, relative to the study file."""
+    settings: dict[str, Any] = {}
+    """Fields by dotted name and their values, e.g. ``{train.method: noise, train.out: demo/noise}``."""
+
+
 class StudySection(Section):
     """What is varied. Every variant is combined with every point of the grid, and each combination is a run."""
 
@@ -31,6 +40,9 @@ class StudySection(Section):
     baseline: str | None = None
     """The run that others are compared with, pair by pair: a variant, or the whole name of a combination. By default
     the first one."""
+    train: tuple[TrainStep, ...] = ()
+    """Trainings, one after the other, before the first run: combinations and later trainings may name what they write.
+    One that is done is not done again."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,8 +16,9 @@ from smoothcert.errors import JobError, did_you_mean
 from smoothcert.job.explaining import explain
 from smoothcert.job.job import BESIDE_CERTIFICATES, Job
 from smoothcert.job.naming import short_name
+from smoothcert.job.paths import Places
 from smoothcert.job.reading import apply_override, make_job, read_mapping, set_field
-from smoothcert.job.study import LABEL, StudySection, TuneSection
+from smoothcert.job.study import LABEL, StudySection, TrainStep, TuneSection
 
 _LONGEST_VALUE = 24
 
@@ -46,12 +47,14 @@ class Study:
         combinations: its runs, in the order of the file: variants first, then the grid, its last field fastest.
         baseline: label of the combination that others are compared with.
         tune: how to choose among them, where the file says it.
+        trainings: jobs with a section ``train``, to be run first and in this order.
     """
 
     name: str
     combinations: tuple[Combination, ...]
     baseline: str
     tune: TuneSection | None
+    trainings: tuple[Job, ...] = ()
 
     def of(self, label: str) -> Combination:
         """The combination of this label."""
@@ -94,9 +97,40 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
             f"{origin}: output.run='{data['output']['run']}' names one directory, but a study has one for every run",
             remedy="remove it; set output.runs, the directory that holds them all",
         )
-    combinations = tuple(_combinations(section, data, origin, Path(path).parent))
+    trainings = _trainings(section.train, Path(path).parent)
+    places = Places(Path(path).parent, _written(trainings))
+    combinations = tuple(_combinations(section, data, origin, places))
     _refuse_repeats(combinations, origin)
-    return Study(combinations[0].job.name, combinations, _baseline(section, combinations, origin), chooses)
+    name, baseline = combinations[0].job.name, _baseline(section, combinations, origin)
+    return Study(name, combinations, baseline, chooses, trainings)
+
+
+def _trainings(steps: Sequence[TrainStep], folder: Path) -> tuple[Job, ...]:
+    """The jobs of the trainings; each may name what those before it write."""
+    jobs: list[Job] = []
+    for number, step in enumerate(steps):
+        said, file = f"study.train.{number}", folder / step.job
+        data = read_mapping(file)
+        for field, value in step.settings.items():
+            set_field(data, field, copy.deepcopy(value), f"{said}: {field}")
+        job = make_job(data, origin=f"{said}, {file},", places=Places(file.parent, _written(jobs)))
+        if job.train is None:
+            raise JobError(
+                f"{said}: {file} has no section 'train'", remedy="name a file that smoothcert train takes"
+            )
+        if job.train.out in [each.train.out for each in jobs if each.train is not None]:
+            raise JobError(
+                f"{said}: train.out='{job.train.out}' is that of a training before it",
+                remedy="give each a directory of its own, in settings: {train.out: ...}",
+            )
+        jobs.append(job)
+    return tuple(jobs)
+
+
+def _written(trainings: Sequence[Job]) -> tuple[Path, ...]:
+    """The directories that trainings write to, where they are on this machine."""
+    outs = (job.train.out for job in trainings if job.train is not None)
+    return tuple(Path(out).resolve() for out in outs if "://" not in out)
 
 
 def study_json_schema() -> dict[str, Any]:
@@ -116,7 +150,7 @@ def _section(kind: type[Any], data: Any, name: str, origin: str) -> Any:
 
 
 def _combinations(
-    section: StudySection, base: dict[str, Any], origin: str, folder: Path
+    section: StudySection, base: dict[str, Any], origin: str, places: Places
 ) -> Iterator[Combination]:
     short = _short_names(tuple(section.grid))
     variants: dict[str, dict[str, Any]] = section.variants or {"": {}}
@@ -132,14 +166,14 @@ def _combinations(
             while label in taken:
                 label = f"{label} again"
             taken.add(label)
-            yield Combination(label, settings, _job(base, settings, label, origin, folder))
+            yield Combination(label, settings, _job(base, settings, label, origin, places))
 
 
-def _job(base: dict[str, Any], settings: Mapping[str, Any], label: str, origin: str, folder: Path) -> Job:
+def _job(base: dict[str, Any], settings: Mapping[str, Any], label: str, origin: str, places: Places) -> Job:
     data = copy.deepcopy(base)
     for field, value in settings.items():
         set_field(data, field, copy.deepcopy(value), f"study: {field}")
-    return make_job(data, origin=f"{origin}, with {label},", folder=folder)
+    return make_job(data, origin=f"{origin}, with {label},", places=places)
 
 
 def _refuse_repeats(combinations: Sequence[Combination], origin: str) -> None:

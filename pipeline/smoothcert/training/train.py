@@ -23,6 +23,7 @@ from smoothcert.errors import JobError
 from smoothcert.job import Job
 from smoothcert.storage import Storage
 from smoothcert.training.card import write_card
+from smoothcert.training.checkpoint import load_checkpoint
 from smoothcert.training.examples import load_examples
 from smoothcert.training.loop import Data, Fit
 from smoothcert.training.scores import Features, Scores, measure_scores
@@ -30,6 +31,8 @@ from smoothcert.training.stages import MapperStage, PurifierStage, Stage, purify
 from smoothcert.training.tuning import FareStage, NoiseStage, TecoaStage, TuningStage
 from smoothcert.training.watching import Watcher
 
+_SCORES_FILE = "scores.json"
+"""Written last."""
 _SCORED = 32
 """Held-out images that scores during training look at."""
 _SCORED_DRAWS = 8
@@ -97,6 +100,17 @@ class Training:
         ):  # made now, so that wrong settings are known before the purifier is trained
             self._new_mapper = self._make_mapper(tokens=False)
         self.training, self.held_out = load_examples(job, self.encoder, source)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the directory holds the end of this very training.
+
+        Raises:
+            JobError: it holds another one.
+            TrainingError: a checkpoint is damaged.
+        """
+        kept = load_checkpoint(self.place, self.section.stages[-1], self.recipe)
+        return kept is not None and kept.progress.done and self.place.exists(_SCORES_FILE)
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -218,7 +232,7 @@ class Training:
         }
         self.place.replace("README.md", write_card(self.job.name, self.section, facts, table).encode())
         kept = {f"{sigma:g}": [asdict(each) for each in both] for sigma, both in table.items()}
-        self.place.replace("scores.json", json.dumps(kept, indent=1).encode())
+        self.place.replace(_SCORES_FILE, json.dumps(kept, indent=1).encode())
         return Trained(self.place.url, True, table)
 
     def _write_part(self, part: str, module: torch.nn.Module) -> None:

@@ -19,6 +19,7 @@ import torch
 
 from smoothcert.cli.main import app
 from smoothcert.datasets import write_demo_data
+from smoothcert.errors import JobError
 from smoothcert.job import load_study
 from smoothcert.sql import open_query
 from smoothcert.studies.driving import StudyDriver
@@ -203,6 +204,46 @@ def test_a_second_time_nothing_is_done_again(done: Path, tmp_path: Path) -> None
     assert run("study", here / "study.yaml") == 0
     assert sorted((p, p.stat().st_mtime_ns) for p in (here / "runs").rglob("*.parquet")) == before
     assert len(mlflow_runs(here)) == 3
+
+
+TUNING = """
+name: tuned
+data: {{format: parquet, uri: "{here}/digits", limit: 24}}
+encoder: {{model: "bundled:digits-clip", threads: 1}}
+tracking: {{enabled: false}}
+certify: {{sigma: 0.25}}
+train: {{method: noise, out: "{here}/tuned", sigma: 0.25, steps: 2, batch: 8, validate_every: 2}}
+"""
+
+
+def test_a_study_trains_what_its_combinations_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = STUDY.split("attacks:")[0] + "tracking: {{enabled: false}}\noutput: {{runs: '{here}/runs'}}\n"
+    text += "study:\n  train: [{{job: tuning.yaml, settings: {{train.steps: 3}}}}]\n"
+    text += "  variants: {{as it is: , tuned: {{encoder.model: '{here}/tuned/model'}}}}\n"
+    file = write_study(tmp_path, text, pairs=2)
+    (tmp_path / "tuning.yaml").write_text(TUNING.format(here=tmp_path))
+    assert run("study", file) == 0
+    assert "noise: 3 steps" in capsys.readouterr().err
+    record = read_record(str(tmp_path / "runs/mini.study"))
+    assert record is not None and {each.state for each in record.runs} == {"complete"}
+    digests = {each.info.encoder_digest for each in record.open_runs().values()}
+    assert len(digests) == 2, "one of the runs has the model that was trained"
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
+    assert run("study", file) == 0
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()
+    } == kept
+    with pytest.raises(
+        JobError, match=r"study.train.0: train.out='.*tuned' holds a training with other settings"
+    ):
+        app(["study", str(write_again(file, "train.steps: 3", "train.steps: 4"))], standalone_mode=False)
+
+
+def write_again(file: Path, old: str, new: str) -> Path:
+    file.write_text(file.read_text().replace(old, new))
+    return file
 
 
 def test_a_run_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:

@@ -205,3 +205,33 @@ def test_tensors_that_do_not_fit_are_refused_when_they_are_written(tmp_path: Pat
         with pytest.raises(ValueError, match=said):
             save_module(tmp_path / "x.safetensors", kind, tensors)
     assert not list(tmp_path.iterdir())
+
+
+class Rounding(torch.nn.Module):
+    """A purifier whose gradient is zero everywhere."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.round(8 * pixels) / 8
+
+
+def rounding(encoder: Encoder) -> torch.nn.Module:
+    return Rounding()
+
+
+def test_straight_through_has_the_same_features_and_the_bases_gradient_at_what_is_purified(
+    base: KnownEncoder,
+) -> None:
+    defended = defend(base, DefenceSection(purifier=f"{__name__}:rounding"), "rounded")
+    through = defended.straight_through()
+    pixels = torch.rand((2, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(3))
+    ahead = torch.tensor([0.3, -1.0, 0.7])
+
+    def gradient(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+        points = images.clone().requires_grad_(True)
+        return torch.autograd.grad((encoder.encode_images(points) @ ahead).sum(), points)[0]
+
+    assert torch.allclose(through.encode_images(pixels), defended.encode_images(pixels), atol=1e-6)
+    assert not gradient(defended, pixels).any()
+    wanted = gradient(base, torch.round(8 * pixels) / 8)
+    assert wanted.any() and torch.allclose(gradient(through, pixels), wanted, atol=1e-5)
+    assert through.digest == defended.digest

@@ -84,6 +84,13 @@ def test_a_default_reference_that_is_named_is_the_same_attack() -> None:
     assert section("reference: smoothed").attack_id != section().attack_id
 
 
+def test_skipping_the_purifiers_gradient_is_another_attack_and_goes_without_a_surrogate() -> None:
+    assert section("bpda: false").attack_id == section().attack_id
+    assert section("bpda: true").attack_id != section().attack_id
+    with pytest.raises(JobError, match="bpda and surrogates are both given"):
+        section("bpda: true, surrogates: [{model: 'bundled:digits-clip'}]")
+
+
 def test_a_flag_is_no_budget() -> None:
     for budget in ("true", "[0.5, true]"):
         with pytest.raises(JobError, match="True is not a number"):

@@ -154,3 +154,57 @@ def test_runs_are_named_by_their_defence_and_what_varies(write: Writer, tmp_path
     )
     assert defence_name(both) == "digits-psm"
     assert run_title(plain) == "no defence, sigma 0.25, 100 draws, digits-clip"
+
+
+TRAINED = """
+name: psm
+data: {format: parquet, uri: pairs.parquet}
+encoder: {model: "bundled:digits-clip"}
+certify: {sigma: 0.25}
+train: {method: fare, out: made/fare}
+"""
+
+
+def test_what_a_training_writes_may_be_named_before_it_is_there(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.yaml").write_text(TRAINED)
+    study = load_study(
+        write(
+            """
+study:
+  train:
+    - {job: train.yaml}
+    - {job: train.yaml, settings: {train.method: psm, train.out: made/psm, encoder.model: made/fare/model}}
+  variants:
+    tuned: {encoder.model: made/fare/model, encoder.purifier: made/psm}
+"""
+        )
+    )
+    first, second = study.trainings
+    assert first.train is not None and first.train.method == "fare"
+    assert second.encoder.model == study.combinations[0].job.encoder.model == f"{tmp_path}/made/fare/model"
+    assert study.combinations[0].job.encoder.purifier == f"{tmp_path}/made/psm"
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ("[{job: gone.yaml}]", "cannot read the job file '.*gone.yaml'"),
+        ("[{job: train.yaml, settings: {train.methud: psm}}]", "study.train.0(.|\n)*did you mean 'method'"),
+        ("[{job: train.yaml, settings: {train: null}}]", "has no section 'train'"),
+        ("[{job: train.yaml}, {job: train.yaml}]", "study.train.1: train.out='made/fare' is that of"),
+        (
+            "[{job: train.yaml, settings: {encoder.model: made/fare/model}}]",
+            r"encoder.model='made/fare/model' does not exist",
+        ),
+        ("[{jop: train.yaml}]", "did you mean 'job'"),
+    ],
+)
+def test_trainings_that_cannot_be_done_are_known_at_once(
+    write: Writer, tmp_path: Path, steps: str, said: str
+) -> None:
+    (tmp_path / "train.yaml").write_text(TRAINED)
+    with pytest.raises(JobError, match=said):
+        load_study(write(f"\nstudy:\n  train: {steps}\n  variants: {{smoothing: }}\n"))

@@ -24,8 +24,9 @@ from smoothcert.attacks import (
 )
 from smoothcert.attacks.base import check_norm
 from smoothcert.datasets import Pair, decode_image
+from smoothcert.defences import DefendedEncoder
 from smoothcert.encoders import Encoder
-from smoothcert.errors import CaptionError, DecodeError, LabelError, PairError
+from smoothcert.errors import CaptionError, DecodeError, JobError, LabelError, PairError
 from smoothcert.job import Job
 from smoothcert.job.attacks import ENSEMBLES, AttackSection
 from smoothcert.work.attack.certified import Claims
@@ -60,7 +61,7 @@ class _Front:
     Attributes:
         subject: what is judged.
         goal: the objective there.
-        searched: what the search sees: the subject itself, or a surrogate like it.
+        searched: what the search sees: the subject itself, a surrogate like it, or itself with other gradients.
         searched_goal: the objective there.
     """
 
@@ -113,6 +114,8 @@ class Attacker:
             if self.surrogates and section.attack not in ENSEMBLES:
                 check_transfer(self.surrogates[0], subject.encoder)
                 searched = self._subject(name, self.surrogates[0])
+            elif section.bpda:
+                searched = self._subject(name, _straight_through(name, subject.encoder))
             for encoder in (subject.encoder, searched.encoder):
                 if encoder not in goals:
                     goals[encoder] = Goal(section, encoder, inputs)
@@ -268,3 +271,12 @@ class Attacker:
             sigma, draws = self._job.certify.sigma, self.section.eot_draws
             subject = SmoothedSubject(encoder, sigma, eot_draws=draws, chunk=chunk, name=name)
         return MeteredSubject(subject, self._meter)
+
+
+def _straight_through(subject: str, encoder: Encoder) -> Encoder:
+    if not isinstance(encoder, DefendedEncoder) or encoder.purifier is None:
+        raise JobError(
+            f"attacks: bpda skips the gradient of a purifier, and subject '{subject}' has none",
+            remedy="leave that subject out of the attack's subjects, or remove bpda",
+        )
+    return encoder.straight_through()
