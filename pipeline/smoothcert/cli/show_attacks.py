@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
     """Print what attacks achieved and audit the run; returns the exit code that the rows deserve."""
-    from smoothcert.audit.audit import audit_run
+    from smoothcert.audit.kept import keep_audit
     from smoothcert.sql import Query
     from smoothcert.summary.attacked import under_attack
 
@@ -35,8 +35,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
             out.say(_MEANING)
         _print_rows(out, "Cosines under noise: certified, attacked and clean", query.sql(_GAP).to_pylist())
         quarantined = _quarantined(query, driver.job)
-    result = audit_run(driver.run)
-    driver.run.write_document("audit.json", result.to_json().encode())
+    result = keep_audit(driver.run)
     for text in result.lines():
         out.say(text)
     if report.missing:

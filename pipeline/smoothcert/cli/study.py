@@ -104,7 +104,7 @@ class _Display:
         return show
 
     def _show(self, driver: Driver, report: PhaseReport, label: str, *, last: bool) -> int:
-        from smoothcert.audit.audit import audit_run
+        from smoothcert.audit.kept import keep_audit, kept_audit
 
         summary = write_summary(driver)
         if report.stopped or report.missing:
@@ -121,8 +121,7 @@ class _Display:
                 code = exit_codes.OVER_QUARANTINE_BUDGET
         if not last:
             return code
-        result = audit_run(driver.run)
-        driver.run.write_document("audit.json", result.to_json().encode())
+        result = kept_audit(driver.run) or keep_audit(driver.run)
         if not result.sound:
             for line in result.lines():
                 self._terminal.say(line)

@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 import torch
 
+from smoothcert.audit.audit import audit_run
+from smoothcert.audit.kept import keep_audit, kept_audit
 from smoothcert.cli.main import app
 from smoothcert.datasets import write_demo_data
 from smoothcert.errors import JobError
 from smoothcert.job import load_study
 from smoothcert.sql import open_query
+from smoothcert.store import RunDirectory
 from smoothcert.studies.driving import StudyDriver
 from smoothcert.studies.leaderboard import make_leaderboard
 from smoothcert.studies.record import read_record
@@ -239,6 +242,27 @@ def test_a_study_trains_what_its_combinations_name(
         JobError, match=r"study.train.0: train.out='.*tuned' holds a training with other settings"
     ):
         app(["study", str(write_again(file, "train.steps: 3", "train.steps: 4"))], standalone_mode=False)
+
+
+def test_an_audit_is_kept_with_what_it_rests_on(done: Path, tmp_path: Path) -> None:
+    record = read_record(str(done / "runs/mini.study"))
+    assert record is not None
+    (run_directory, *_) = record.open_runs().values()
+    assert kept_audit(run_directory) == audit_run(run_directory)
+    shutil.copytree(run_directory.url, tmp_path / "copy")
+    copy = RunDirectory.open(str(tmp_path / "copy"))
+    assert kept_audit(copy) is None, "it is about another directory"
+    keep_audit(copy)
+    assert kept_audit(copy) is not None
+    file = tmp_path / "copy" / "audit.json"
+    whole = file.read_text()
+    for broken in (whole[: len(whole) // 2], whole.replace('"rests_on": "', '"rests_on": "0'), "[]"):
+        file.write_text(broken)
+        assert kept_audit(copy) is None
+    file.write_text(whole)
+    commit = min((tmp_path / "copy" / "commits").glob("*.json"))
+    commit.unlink()
+    assert kept_audit(copy) is None, "a unit is no longer committed"
 
 
 def write_again(file: Path, old: str, new: str) -> Path:

@@ -1,0 +1,79 @@
+"""A run's audit beside its rows, with what it rests on: the same rows are not audited twice by the same code.
+
+``smoothcert audit`` never takes a kept audit for an answer: it looks at every row again, so that whoever changes a part
+file by hand is found out there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import smoothcert
+from smoothcert.audit.audit import Finding, RunAudit, audit_run
+from smoothcert.store import RunDirectory
+from smoothcert.store.asked import asked_tasks
+
+AUDIT_FILE = "audit.json"
+_ROOMS = ("audit", "catalogue", "certificates", "job", "runtime", "sql", "statistics", "store", "work")
+"""Whose code an audit depends on."""
+
+
+def keep_audit(run: RunDirectory) -> RunAudit:
+    """Audit a run by its own attacks, and keep the result with what it rests on in ``audit.json``.
+
+    Raises:
+        StoreError: reading or writing failed.
+    """
+    basis = _basis(run)
+    result = audit_run(run)
+    kept = json.loads(result.to_json()) | {"rests_on": basis}
+    run.write_document(AUDIT_FILE, (json.dumps(kept, indent=2, allow_nan=False) + "\n").encode())
+    return result
+
+
+def kept_audit(run: RunDirectory) -> RunAudit | None:
+    """The kept audit, where the run's commits, what it was asked for and the code are those that it rests on.
+
+    Raises:
+        StoreError: reading failed.
+    """
+    text = run.read_document(AUDIT_FILE)
+    if text is None:
+        return None
+    try:
+        kept = json.loads(text)
+        if kept.pop("rests_on", None) != _basis(run):
+            return None
+        kept.pop("sound")
+        findings = (
+            Finding(**(each | {"listed": tuple((pair, detail) for pair, detail in each["listed"])}))
+            for each in kept["findings"]
+        )
+        return RunAudit(**(kept | {"findings": tuple(findings), "notes": tuple(kept["notes"])}))
+    except (ValueError, KeyError, TypeError):  # cut short, or of another version
+        return None
+
+
+def _basis(run: RunDirectory) -> str:
+    """Hex digest of a run's identity, its commits with their parts, what it was asked for, and the code."""
+    digest = hashlib.sha256(f"{run.url}\0{_code()}\0".encode())
+    digest.update(run.read_document("run.json") or b"")
+    rows = sorted(
+        json.dumps(row, sort_keys=True, default=str) for row in run.commits.load().table.to_pylist()
+    )
+    asked = [[task.task_id, task.name, task.section] for task in asked_tasks(run)]
+    digest.update(json.dumps([rows, asked], sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _code() -> str:
+    root = Path(smoothcert.__file__).parent
+    digest = hashlib.sha256(smoothcert.__version__.encode())
+    for room in _ROOMS:
+        for file in sorted((root / room).rglob("*.py")):
+            digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
