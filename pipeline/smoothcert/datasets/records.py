@@ -103,6 +103,7 @@ class Pair:
         label: the class name, if the data has one.
         error: ``ReadError`` or ``CaptionError``; such a pair becomes a quarantined row.
         kept: own columns of the data, in the order of ``data.keep``; empty where there are none or they are not known.
+        image_digest: hex SHA-256 of ``image`` as it was read, once that is dropped; ``None`` before, and without one.
     """
 
     pair_id: str
@@ -112,6 +113,12 @@ class Pair:
     label: str | None
     error: PairError | None
     kept: tuple[str | None, ...] = ()
+    image_digest: str | None = None
+
+    def without_image(self) -> Pair:
+        """The same pair without the image's bytes, with their digest instead."""
+        digest = None if self.image is None else hashlib.sha256(self.image).hexdigest()
+        return replace(self, image=None, image_digest=digest)
 
 
 def pair_id(name: str, key: str | int) -> str:

@@ -37,6 +37,7 @@ class CertificateRow(_Certified):  # type: ignore[misc]  # columns that only the
     captions: tuple[str, ...]
     label: str | None
     kept: tuple[str | None, ...] | None = None
+    image_digest: str | None = None
     status: str
     error_stage: str | None = None
     error_class: str | None = None

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -34,7 +34,7 @@ class DecodedPair:
 
     Attributes:
         token: what the pair came with.
-        pair: as read; the image bytes are dropped.
+        pair: as read; of the image's bytes only the digest is left.
         pixels: uint8 (3, H, W), the canonical input times 255; None with an error.
         error: what went wrong with this pair.
     """
@@ -141,7 +141,7 @@ class DecodeAhead:
                 continue
 
     def _decode(self, token: str, pair: Pair) -> DecodedPair:
-        without_bytes = replace(pair, image=None)
+        without_bytes = pair.without_image()
         if pair.error is not None:
             return DecodedPair(token, without_bytes, None, pair.error)
         try:

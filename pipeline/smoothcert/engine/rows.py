@@ -105,6 +105,7 @@ class RowMaker:
             "captions": pair.captions,
             "label": pair.label,
             "kept": pair.kept or None,
+            "image_digest": pair.image_digest,
             "sigma": self._certify.sigma,
             "alpha": self._certify.alpha,
             "input_height": self._size[0],

@@ -24,7 +24,10 @@ from smoothcert.datasets import Source, SourceFile, UnitSpec
 from smoothcert.datasets.image_versions import ImageVersions
 from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job
+from smoothcert.runtime.moved_images import AT_ONCE, other_images
+from smoothcert.runtime.plan import Plan
 from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
 from smoothcert.store import TABLES, RunDirectory, RunIdentity
 from smoothcert.store.runs import find_runs
 
@@ -36,8 +39,6 @@ IMAGES = "plan/images.parquet"
 _URIS = b"smoothcert.uris"
 _NAMED = 5
 """Files or images that a message names at most."""
-_AT_ONCE = 10_000
-"""Pairs asked for in one query."""
 
 
 def keep_data(run: RunDirectory, files: Sequence[SourceFile]) -> None:
@@ -96,15 +97,15 @@ def refuse_unmoved(url: str, identity: RunIdentity, files: Sequence[SourceFile])
     )
 
 
-def check_images(
-    run: RunDirectory, source: Source, files: Sequence[SourceFile], job: Job, *, mending: bool
-) -> None:
+def check_images(run: RunDirectory, source: Source, plan: Plan, job: Job, *, mending: bool) -> None:
     """Refuse a run whose certified images are no longer those; keep the versions as they are now.
+
+    Where the data was moved since, contents are compared, once.
 
     Args:
         run: the run.
         source: of the job.
-        files: its files.
+        plan: its files and units.
         job: whose ``data`` says where they are.
         mending: take images of quarantined pairs as they are now.
 
@@ -112,15 +113,19 @@ def check_images(
         RunDirectoryError: images of certified pairs were changed, or those of quarantined ones without ``mending``.
         StoreError: reading or writing failed.
     """
+    files = plan.files
     if all(file.images is None for file in files):
         return
     text = run.read_document(IMAGES)
     if text is not None:
         before, uris = _from_parquet(text)
-        places = list(_changed(before, files, moved=uris != list(job.data.uris)))
-        if places:
-            _judge(run, dict(_named(source, files, places)), source.covers, mending)
-        if not places and uris == list(job.data.uris):
+        moved = uris != list(job.data.uris)
+        changed = dict(_named(source, files, list(_changed(before, files, moved=moved))))
+        if moved:
+            changed |= other_images(run, source, plan.units)
+        if changed:
+            _judge(run, changed, "their contents" if moved else source.covers, mending)
+        if not changed and not moved:
             return
     elif run.commits.unit_ids():
         raise RunDirectoryError(
@@ -165,8 +170,8 @@ def _with_rows(run: RunDirectory, pairs: dict[str, str]) -> tuple[list[str], lis
     good: set[str] = set()
     bad: set[str] = set()
     with Query([run]) as query:
-        for start in range(0, len(ids), _AT_ONCE):
-            wanted = ", ".join("'" + each.replace("'", "''") + "'" for each in ids[start : start + _AT_ONCE])
+        for start in range(0, len(ids), AT_ONCE):
+            wanted = ", ".join(map(quote, ids[start : start + AT_ONCE]))
             for table in TABLES:
                 found = query.sql(
                     f"SELECT pair_id, bool_or(status = 'ok') AS ok FROM {table} WHERE pair_id IN ({wanted}) GROUP BY 1"

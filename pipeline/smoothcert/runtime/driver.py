@@ -158,7 +158,7 @@ class Driver:
             run.write_document(_POOL_FILE, json.dumps(self.inputs.pool).encode())
         if run.read_document(FILES) is None:
             keep_data(run, plan.files)
-        check_images(run, self.source, plan.files, self.asked, mending=self._mending)
+        check_images(run, self.source, plan, self.asked, mending=self._mending)
         about = plan.about_data().encode()
         if (
             run.read_document(DATA_FILE) != about

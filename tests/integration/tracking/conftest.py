@@ -43,6 +43,7 @@ def row(unit: str, number: int, **changes: object) -> dict[str, object]:
         "source_uri": f"{unit}.parquet",
         "captions": ("a photo",),
         "kept": None,
+        "image_digest": None,
         "status": "ok",
         "sigma": 0.5,
         "alpha": 0.001,

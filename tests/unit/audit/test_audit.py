@@ -111,6 +111,7 @@ def certificate(pair: int) -> Row:
         "caption": None,
         "captions": (),
         "kept": None,
+        "image_digest": None,
         "label": None,
         "status": "ok",
         "error_stage": None,

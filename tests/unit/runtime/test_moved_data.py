@@ -1,5 +1,6 @@
 """A run goes on with the same data in another place, once the job says so; other data is refused, file by file."""
 
+import hashlib
 import os
 import shutil
 import threading
@@ -94,10 +95,25 @@ def test_where_there_was_no_such_run_nothing_is_begun(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_images_named_by_path_may_have_other_times_there_but_no_other_sizes(tmp_path: Path) -> None:
+def test_images_named_by_path_may_have_other_times_there_but_no_other_contents(tmp_path: Path) -> None:
     old = manifest(tmp_path / "old")
     job = job_of("manifest", old / "m.csv", tmp_path / "runs")
-    work(job)
+    run = work(job).run
+    with Query([run]) as query:
+        kept = query.sql("SELECT pair_id, image_digest FROM certificates").to_pylist()
+    files = {f"m.csv#{i}": hashlib.sha256((old / f"{i}.png").read_bytes()).hexdigest() for i in range(12)}
+    assert {row["pair_id"]: row["image_digest"] for row in kept} == files
+
+    shutil.copytree(old, tmp_path / "cut")
+    image, was = tmp_path / "cut" / "7.png", (old / "7.png").stat()
+    content = bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 1
+    image.write_bytes(content)
+    os.utime(image, ns=(was.st_atime_ns, was.st_mtime_ns))  # size and time are those of the original
+    cut = job_of("manifest", tmp_path / "cut" / "m.csv", tmp_path / "runs", moved_from=str(old / "m.csv"))
+    with pytest.raises(RunDirectoryError, match=r"the image 7\.png \(m\.csv#7\) was .*\(their contents\)"):
+        _ = Driver(cut).run
+
     shutil.copytree(old, tmp_path / "new")
     for image in (tmp_path / "new").glob("*.png"):
         os.utime(image, (1, 1))
@@ -107,11 +123,26 @@ def test_images_named_by_path_may_have_other_times_there_but_no_other_sizes(tmp_
     with pytest.raises(RunDirectoryError, match=r"3\.png"):
         _ = Driver(there).run
 
-    shutil.copytree(old, tmp_path / "cut")
-    (tmp_path / "cut" / "7.png").write_bytes((old / "7.png").read_bytes()[:-1])
-    cut = job_of("manifest", tmp_path / "cut" / "m.csv", tmp_path / "runs", moved_from=str(old / "m.csv"))
-    with pytest.raises(RunDirectoryError, match=r"the image 7\.png"):
-        _ = Driver(cut).run
+
+def test_a_folder_of_images_is_compared_by_content_too(tmp_path: Path) -> None:
+    for number, (image, _, label) in zip(range(12), load_digits_pairs("test"), strict=False):
+        (tmp_path / "old" / label).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "old" / label / f"{number}.png")
+    job = job_of("imagefolder", tmp_path / "old", tmp_path / "runs")
+    first = work(job, half=True)
+    with Query([first.run]) as query:
+        certified = {row["pair_id"] for row in query.sql("SELECT pair_id FROM certificates").to_pylist()}
+    assert 0 < len(certified) < 12
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    moved = job_of("imagefolder", tmp_path / "new", tmp_path / "runs", moved_from=str(tmp_path / "old"))
+    images = {str(path.relative_to(tmp_path / "new")): path for path in (tmp_path / "new").rglob("*.png")}
+    changed = next(path for name, path in images.items() if name.replace("/", "#") in certified)
+    good = changed.read_bytes()
+    changed.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(RunDirectoryError, match=changed.name):
+        _ = Driver(moved).run
+    changed.write_bytes(good)
+    assert list(work(moved).run.pending()) == []
 
 
 def test_a_retry_mends_pairs_at_the_new_place(tmp_path: Path) -> None:

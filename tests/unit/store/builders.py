@@ -44,6 +44,7 @@ def ok_row(unit_id: str, pair_id: str, **changes: Any) -> dict[str, Any]:
         "caption": "a cat",
         "captions": ("a cat", "a small cat"),
         "kept": None,
+        "image_digest": None,
         "label": None,
         "status": "ok",
         "error_stage": None,

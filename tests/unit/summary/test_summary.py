@@ -59,6 +59,7 @@ def rows(unit: str, count: int, seed: int) -> list[Row]:
             "source_uri": unit,
             "captions": (),
             "kept": None,
+            "image_digest": None,
             "label": maybe(draw.choice(LABELS)),
             "sigma": 0.5,
             "alpha": 0.01,

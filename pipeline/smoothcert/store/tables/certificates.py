@@ -96,6 +96,13 @@ _IDENTITY = (
         "type, too. NULL without data.keep, and where they could not be read.",
         nullable=True,
     ),
+    Column(
+        "image_digest",
+        _TEXT,
+        "SHA-256 of the image as the data has it, before any decoding, in hex. NULL where it was not read, and in rows "
+        "of older versions.",
+        nullable=True,
+    ),
     *status_columns(
         "ok: certified as far as possible. quarantined: nothing is claimed about this pair.",
         "read, decode, caption, encode or worker",
