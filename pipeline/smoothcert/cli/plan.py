@@ -9,10 +9,12 @@ import typer
 from smoothcert.cli.data_report import print_data
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.terminal import Terminal
-from smoothcert.job import load_job
+from smoothcert.job import Job, load_job
+from smoothcert.storage import join
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver
+    from smoothcert.runtime.plan import Plan
     from smoothcert.runtime.remaining import Remaining
     from smoothcert.work.certify.trial import Trial
 
@@ -26,7 +28,8 @@ def plan(
     probe: Annotated[
         bool,
         typer.Option(
-            help="Measure this device for a few seconds and try the targets, to estimate draws and time."
+            help="Load the encoder, measure this device for a few seconds and try the targets, to estimate draws and "
+            "time."
         ),
     ] = True,
     tried: Annotated[
@@ -40,57 +43,78 @@ def plan(
 ) -> None:
     """Show pairs, units, draws, expected time and cost, without certifying anything."""
     job = load_job(job_file, overrides(set_, executor))
+    if job.certify.targets:
+        from smoothcert.work.certify.reach import check_reach
+
+        check_reach(job.certify)
+    if probe:
+        _with_encoder(job, tried)
+    else:
+        _without_encoder(job)
+
+
+def _without_encoder(job: Job) -> None:
+    """Nothing is loaded that computes: neither the model nor torch."""
+    from smoothcert.datasets import open_source
+    from smoothcert.runtime.plan import make_plan
+    from smoothcert.runtime.remaining import remaining_if_same_encoder
+
+    terminal, made = Terminal(), make_plan(job, open_source(job.data))
+    _print_plan(terminal, job, made, f"{job.encoder.model} (--no-probe: not loaded, taken as unchanged)")
+    _print_run(terminal, job, remaining_if_same_encoder(job, made))
+
+
+def _with_encoder(job: Job, tried: int | None) -> None:
     from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.remaining import remaining_work
     from smoothcert.work.certify.probe import measure_draws_per_second
-    from smoothcert.work.certify.reach import check_reach
 
-    check_reach(job.certify)
     driver = Driver(job)
-    made = driver.plan
-    terminal = Terminal()
-    draws = made.draws(job)
-    terminal.say(f"job        {job.name}")
-    terminal.say(
-        f"encoder    {driver.encoder.name}, {driver.encoder.device.type}, {driver.encoder.dtype}",
-    )
-    terminal.say(f"pairs      {made.pairs:,} in {len(made.files):,} files, {len(made.units):,} units")
-    print_data(terminal, made, full=True)
-    limit = "at most " if job.certify.targets else ""
-    per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
-    terminal.say(f"draws      {limit}{draws:,} ({per_pair} a pair)")
+    terminal, made, encoder = Terminal(), driver.plan, driver.encoder
+    _print_plan(terminal, job, made, f"{encoder.name}, {encoder.device.type}, {encoder.dtype}")
     left = remaining_work(driver)
-    terminal.say(f"run        {shorten_url(driver.url)}{_state(left)}")
-    _warn(driver, left, terminal)
-    if not probe or not left.pairs:
+    _print_run(terminal, job, left)
+    if not left.pairs:
         return
-    rate = measure_draws_per_second(job, driver.source, made.units[0], driver.encoder)
+    rate = measure_draws_per_second(job, driver.source, made.units[0], encoder)
     together = _try(driver, rate, tried, terminal) if job.certify.targets else None
     _estimate(driver, left, rate, together, terminal)
 
 
+def _print_plan(terminal: Terminal, job: Job, made: Plan, encoder: str) -> None:
+    terminal.say(f"job        {job.name}")
+    terminal.say(f"encoder    {encoder}")
+    terminal.say(f"pairs      {made.pairs:,} in {len(made.files):,} files, {len(made.units):,} units")
+    print_data(terminal, made, full=True)
+    limit = "at most " if job.certify.targets else ""
+    per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"
+    terminal.say(f"draws      {limit}{made.draws(job):,} ({per_pair} a pair)")
+
+
+def _print_run(terminal: Terminal, job: Job, left: Remaining) -> None:
+    """Where the run is, how far, and what would stop the job, or leave it untracked, once it runs."""
+    from smoothcert.errors import TrackingError
+    from smoothcert.tracking.destination import destination
+
+    terminal.say(f"run        {shorten_url(left.url or job.output.runs)}{_state(left)}")
+    warning = ("warning    ", "yellow")
+    if left.differences:
+        terminal.say(warning, f"that directory belongs to another job: {left.differences[0]}")
+    if job.tracking.enabled:
+        try:
+            destination(left.url or join(job.output.runs, "run"), job.tracking)
+        except TrackingError as exc:
+            terminal.say(warning, f"the run will not be tracked: {exc}")
+
+
 def _state(left: Remaining) -> str:
+    if left.url is None:
+        return "  (new; the encoder is part of its name)"
     if not left.exists or left.differences:
         return ""
     if not left.pairs:
         return f"  (complete: {left.done:,} pairs)"
     return f"  ({left.done:,} pairs are done, {left.pairs:,} in {left.units:,} units are left)"
-
-
-def _warn(driver: Driver, left: Remaining, terminal: Terminal) -> None:
-    """What would stop the job, or leave it untracked, once it runs."""
-    from smoothcert.errors import TrackingError
-    from smoothcert.tracking.destination import destination
-
-    warning = ("warning    ", "yellow")
-    if left.differences:
-        terminal.say(warning, f"that directory belongs to another job: {left.differences[0]}")
-    tracking = driver.asked.tracking
-    if tracking.enabled:
-        try:
-            destination(driver.url, tracking)
-        except TrackingError as exc:
-            terminal.say(warning, f"the run will not be tracked: {exc}")
 
 
 def _try(driver: Driver, rate: float, tried: int | None, terminal: Terminal) -> Trial | None:

@@ -17,8 +17,15 @@ _PACKAGE = (
     re.compile(r"requires (?:the )?([A-Za-z][\w.-]*) library", re.IGNORECASE),
 )
 """How Python and transformers name what is not installed; the first that fits counts."""
-_DISTRIBUTIONS = {"google": "protobuf", "PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn"}
-"""Names to install, where they differ from the name to import."""
+_DISTRIBUTIONS = {
+    "google": "protobuf",
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "sklearn": "scikit-learn",
+    "open_clip": "'smoothcert[open_clip]'",
+    "timm": "'smoothcert[timm]'",
+}
+"""What to install, where its name differs from the name to import, or an extra has it with what it needs."""
 
 _LONGEST = 300
 

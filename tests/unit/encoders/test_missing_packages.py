@@ -37,6 +37,7 @@ def wrap(cause: BaseException) -> BaseException:
         (ImportError("X requires the protobuf library but it was not found"), "protobuf"),
         (ModuleNotFoundError("No module named 'google.protobuf'", name="google.protobuf"), "protobuf"),
         (ModuleNotFoundError("No module named 'PIL'", name="PIL"), "pillow"),
+        (ModuleNotFoundError("No module named 'open_clip'", name="open_clip"), "'smoothcert[open_clip]'"),
         (ImportError("libfoo.so: cannot open shared object file"), None),
         (ValueError("pip install anything"), None),
         (None, None),
@@ -49,7 +50,8 @@ def test_the_package_is_found_in_the_error(error, package):
 def test_the_words_of_the_installed_transformers_are_understood():
     for name in ("sentencepiece", "protobuf", "timm", "tokenizers"):
         _, message = BACKENDS_MAPPING[name]
-        assert missing_package(ImportError(message.format("X"))) == name
+        wanted = "'smoothcert[timm]'" if name == "timm" else name
+        assert missing_package(ImportError(message.format("X"))) == wanted
 
 
 def test_a_siglip_tokenizer_without_sentencepiece_says_what_to_install(sentencepiece_siglip):

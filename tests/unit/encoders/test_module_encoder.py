@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,6 +237,31 @@ def test_an_installed_module_makes_the_encoder(code, monkeypatch):
     # the same code and weights, wherever they are
     assert encoder.digest == load(f"{code}:make").digest
     monkeypatch.delitem(sys.modules, "my_models")
+
+
+def docs_example(title: str) -> str:
+    """The Python that follows a heading of docs/encoders.md."""
+    page = (Path(__file__).parents[3] / "docs" / "encoders.md").read_text()
+    return page.partition(title)[2].partition("```python\n")[2].partition("```")[0]
+
+
+def test_the_example_for_timm_works_and_without_timm_it_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "my_models.py").write_text(docs_example("## open_clip and timm"))
+    section = EncoderSection(model=f"{tmp_path}/my_models.py:make", device="cpu")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EncoderError, match=r"pip install 'smoothcert\[timm\]'"):
+        load_encoder(section)
+
+    def create_model(name: str, *, pretrained: bool, num_classes: int) -> torch.nn.Module:
+        assert (pretrained, num_classes) == (True, 0)
+        return torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 6))
+
+    answers = {"input_size": (3, 32, 32), "mean": MEAN, "std": STD, "interpolation": "bilinear"}
+    data = SimpleNamespace(resolve_model_data_config=lambda network: answers)
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model, data=data))
+    encoder = load_encoder(section)
+    check_encoder(encoder)
+    assert encoder.input_size == (32, 32) and encoder.feature_dim == 6
 
 
 def test_the_digest_follows_the_code(code, tmp_path):
