@@ -33,6 +33,7 @@ ORDER = (
     "runtime",
     "summary",
     "audit",
+    "report",
     "tracking",
     "studies",
     "api",

@@ -25,6 +25,7 @@ from smoothcert.cli.ls import ls
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
+from smoothcert.cli.report import report
 from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
 from smoothcert.cli.study import study
@@ -63,6 +64,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ls": ls,
     "query": query,
     "compare": compare,
+    "report": report,
     "import": import_logs,
     "retry": retry,
     "compact": compact,

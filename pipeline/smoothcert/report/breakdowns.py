@@ -1,0 +1,152 @@
+"""Figures by what pairs have in common (labels, own columns, reasons of quarantine), and by what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from smoothcert.report.figure import LONGEST_TEXT, FigureQuery
+from smoothcert.report.headline import Headline
+from smoothcert.sql.literals import quote
+from smoothcert.store import RunInfo
+
+_GROUPS = "Who is robust"
+_COST = "What it cost"
+_MOST_GROUPS = 40
+"""Labels and values that are shown, the most frequent ones."""
+_BINS = 40
+_MOMENTS = 200
+
+
+def breakdown_questions(infos: Sequence[RunInfo], headline: Headline | None) -> Iterator[FigureQuery]:
+    """Breakdowns of some runs; the share is the headline's claim."""
+    if headline is not None:
+        yield _by("label", "label", infos[0], headline)
+        for column in infos[0].job.data.kept:
+            yield _by(f"column-{column}", column, infos[0], headline)
+    yield _draws(infos)
+    yield _answers()
+    yield _quarantine()
+    yield _progress()
+    yield _workers()
+
+
+def _by(key: str, column: str, info: RunInfo, headline: Headline) -> FigureQuery:
+    name = '"' + column.replace('"', '""') + '"'
+    return FigureQuery(
+        key=f"by-{key}",
+        section=_GROUPS,
+        title=f"By {column}",
+        note=f"Share of the pairs with each value for which holds: {headline.claim}. With 95% intervals, each of its "
+        f"value alone; the {_MOST_GROUPS} most frequent values of the first run.",
+        sql=f"SELECT left({name}::VARCHAR, {LONGEST_TEXT}) AS value, count(*) AS pairs, "
+        f"count_if({headline.condition})::BIGINT AS certified, certified / pairs AS share, "
+        "share_low(certified, pairs, 1) AS share_low, share_high(certified, pairs, 1) AS share_high, "
+        "count_if(status = 'quarantined')::BIGINT AS quarantined "
+        f"FROM certificates WHERE run_id = {quote(info.run_id)} AND {name} IS NOT NULL "
+        f"GROUP BY 1 ORDER BY pairs DESC, value LIMIT {_MOST_GROUPS}",
+        chart={
+            "kind": "bars",
+            "x": "share",
+            "y": "value",
+            "low": "share_low",
+            "high": "share_high",
+            "xTitle": "share certified",
+            "percent": True,
+        },
+    )
+
+
+def _draws(infos: Sequence[RunInfo]) -> FigureQuery:
+    step = max(1, max(info.job.certify.max_draws for info in infos) // _BINS)
+    return FigureQuery(
+        key="draws",
+        section=_COST,
+        title="Draws spent on a pair",
+        note="Noisy forward passes a pair, pilots left out. Drawing stops as soon as every target is decided; without "
+        "targets every pair gets the same number.",
+        sql=f"SELECT run_id, draws // {step} * {step} AS draws_from, count(*) AS pairs, "
+        "count(*) / sum(count(*)) OVER (PARTITION BY run_id) AS share FROM certificates WHERE status = 'ok' "
+        "GROUP BY run_id, draws_from ORDER BY run_id, draws_from",
+        chart={
+            "kind": "columns",
+            "x": "draws_from",
+            "y": "pairs",
+            "series": [],
+            "xTitle": f"draws (steps of {step:,})",
+            "yTitle": "pairs",
+        },
+    )
+
+
+def _answers() -> FigureQuery:
+    return FigureQuery(
+        key="answers",
+        section="Answers",
+        title="Answers of the multimodal model",
+        note="Means over the questions with reference answers. bare: the image as it is; smoothed: image "
+        "tokens averaged "
+        "over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about one image "
+        "are no independent draws.",
+        sql="SELECT run_id, subject, kind, questions, quarantined, exact_match, contained_match, "
+        "vqa_accuracy, rouge_l, "
+        "refused, cut FROM answer_accuracy ORDER BY ALL",
+    )
+
+
+def _quarantine() -> FigureQuery:
+    return FigureQuery(
+        key="quarantine",
+        section="Left out",
+        title="Quarantined pairs, by reason",
+        note="Pairs that could not be read, decoded or encoded. They claim nothing, and count as not "
+        "certified in every "
+        "share of all pairs.",
+        sql="SELECT run_id, error_stage, error_class, count(*) AS pairs, "
+        f"arg_min(pair_id, pair_id) AS example, left(arg_min(error_message, pair_id), {LONGEST_TEXT}) AS its_message "
+        "FROM quarantine GROUP BY run_id, error_stage, error_class ORDER BY run_id, pairs DESC, error_class",
+    )
+
+
+def _progress() -> FigureQuery:
+    return FigureQuery(
+        key="progress",
+        section=_COST,
+        title="Pairs certified over time",
+        note="Seconds since the first unit of the certification began. Flat stretches are breaks: nothing "
+        "was committed.",
+        sql="WITH begun AS (SELECT run_id, min(epoch(committed_at) - seconds) AS moment, "
+        f"greatest(0.1, (max(epoch(committed_at)) - moment) / {_MOMENTS}) AS step FROM units GROUP BY run_id), "
+        "counted AS (SELECT u.run_id, ceil((epoch(committed_at) - moment) / step) * any_value(step) AS seconds, "
+        'sum("rows") AS pairs FROM units u JOIN begun b USING (run_id) '
+        "GROUP BY u.run_id, ceil((epoch(committed_at) - moment) / step)) "
+        "SELECT run_id, round(seconds, 1) AS seconds, "
+        "(sum(pairs) OVER (PARTITION BY run_id ORDER BY seconds))::BIGINT AS pairs FROM counted ORDER BY "
+        "run_id, seconds",
+        chart={
+            "kind": "curve",
+            "x": "seconds",
+            "y": "pairs",
+            "series": [],
+            "xTitle": "seconds",
+            "yTitle": "pairs",
+            "markers": False,
+        },
+    )
+
+
+def _workers() -> FigureQuery:
+    return FigureQuery(
+        key="workers",
+        section=_COST,
+        title="Workers and devices",
+        note="Busy: the share of the time between a worker's first and last commit in which it had a unit. "
+        "Above 100% a "
+        "worker held several units at once.",
+        sql="WITH used AS (SELECT unit_id, run_id, any_value(device) AS device, any_value(dtype) AS dtype "
+        "FROM certificates GROUP BY ALL) "
+        "SELECT run_id, worker, any_value(device) AS device, any_value(dtype) AS dtype, count(*) AS units, "
+        'sum("rows")::BIGINT AS pairs, sum(u.draws)::BIGINT AS draws, sum(seconds) AS unit_seconds, '
+        "max(epoch(committed_at)) - min(epoch(committed_at) - seconds) AS wall_seconds, "
+        "sum(u.draws) / nullif(wall_seconds, 0) AS draws_per_second, unit_seconds / nullif(wall_seconds, 0) AS busy "
+        "FROM units u LEFT JOIN used USING (run_id, unit_id) GROUP BY run_id, worker ORDER BY run_id, worker",
+    )

@@ -1,0 +1,170 @@
+"""Figures over the radius of the attack: certified cosines, certified shares, certified accuracy, and attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.certificates import CATALOGUE, of_quantity
+from smoothcert.catalogue.quantities import TO_CLEAN, TO_SMOOTHED, Quantity
+from smoothcert.report.figure import FigureQuery
+from smoothcert.sql.literals import quote
+from smoothcert.store import RunInfo
+
+_SECTION = "Certified against the radius"
+_PUBLISHED = {"fcsb": "FCSB, as published", "vote": "vote (Cohen et al.)"}
+"""Certificates that readers know from papers, in their words."""
+
+
+def name_of(certificate: Certificate) -> str:
+    """A certificate for people: its name and its theorem."""
+    theorem = certificate.source.partition(",")[0].split()[-1]
+    return f"{_PUBLISHED.get(certificate.name, certificate.name.replace('_', ' '))} ({theorem})"
+
+
+def curve_questions(infos: Sequence[RunInfo]) -> Iterator[FigureQuery]:
+    """The curves of some runs, each over all of them."""
+    yield _cosines(TO_SMOOTHED, "to the smoothed feature of the clean image")
+    yield _cosines(TO_CLEAN, "to the feature of the clean image without noise")
+    yield _shares()
+    if any(info.job.zero_shot is not None for info in infos):
+        yield _accuracies()
+    yield _attacks()
+
+
+def _labels(only: Sequence[Certificate]) -> str:
+    cases = " ".join(f"WHEN {quote(each.name)} THEN {quote(name_of(each))}" for each in only)
+    return f"CASE certificate {cases} ELSE certificate END"
+
+
+def _cosines(quantity: Quantity, what: str) -> FigureQuery:
+    """Quantiles over the ok pairs, by counting cosines that were rounded down: it fits any number of pairs."""
+    certificates = [each for each in of_quantity(quantity) if each.bound is not None]
+    names = ", ".join(quote(each.name) for each in certificates)
+    sql = f"""WITH certified AS (
+    SELECT run_id, {_labels(certificates)} AS curve, radius, coalesce(floor(cosine * 1000) / 1000, -1) AS cosine,
+           count(*) AS pairs
+    FROM bounds WHERE certificate IN ({names}) GROUP BY ALL
+), worst AS (
+    SELECT run_id, subject, budget, pair_id, min({quantity.attacked}) AS cosine FROM attacks
+    WHERE status = 'ok' AND norm = 'l2' AND sigma > 0 AND {quantity.attacked} IS NOT NULL GROUP BY ALL
+), attacked AS (
+    SELECT run_id, 'reached by attacks on ' || subject AS curve, budget AS radius,
+           floor(cosine * 1000) / 1000 AS cosine, count(*) AS pairs
+    FROM worst GROUP BY ALL
+), placed AS (
+    SELECT *, sum(pairs) OVER (PARTITION BY run_id, curve, radius ORDER BY cosine) AS upto,
+           sum(pairs) OVER (PARTITION BY run_id, curve, radius) AS of
+    FROM (SELECT * FROM certified UNION ALL SELECT * FROM attacked)
+)
+SELECT run_id, curve, radius, nullif(min(cosine) FILTER (upto >= 0.5 * of), -1) AS median,
+       nullif(min(cosine) FILTER (upto >= 0.25 * of), -1) AS quartile_low,
+       nullif(min(cosine) FILTER (upto >= 0.75 * of), -1) AS quartile_high,
+       any_value(of)::BIGINT AS pairs, (sum(pairs) FILTER (cosine > -1))::BIGINT AS pairs_above_nothing
+FROM placed GROUP BY run_id, curve, radius ORDER BY run_id, curve, radius"""
+    return FigureQuery(
+        key=f"cosine-{quantity.name}",
+        section=_SECTION,
+        title=f"Cosine {what}",
+        note="Median over the pairs, with the middle half of them shaded; every certified line is a lower "
+        "bound, rounded "
+        "down, and ends where nothing is certified of the median pair. What attacks reached lies above. Between the "
+        "marked radii lines only lead the eye.",
+        sql=sql,
+        chart={
+            "kind": "curve",
+            "x": "radius",
+            "y": "median",
+            "low": "quartile_low",
+            "high": "quartile_high",
+            "series": ["curve"],
+            "xTitle": "l2 radius of the attack, [0,1] pixels",
+            "yTitle": "cosine",
+        },
+    )
+
+
+def _shares() -> FigureQuery:
+    cosines = [each for each in CATALOGUE if each.bound is not None and each.quantity.cosine]
+    return FigureQuery(
+        key="certified-share",
+        section=_SECTION,
+        title="Share of pairs certified at a cosine",
+        note="Pairs whose feature is proven to keep at least the chosen cosine under every attack up to the "
+        "radius, with "
+        "95% intervals. Quarantined pairs count as not certified. Between the marked radii lines only lead the eye.",
+        sql=f"SELECT run_id, {_labels(cosines)} AS curve, cosine, radius, share, share_low, share_high, "
+        f"certified, pairs, "
+        "expected_false_certificates FROM certified_share WHERE kind = 'grid' AND cosine IS NOT NULL "
+        "AND certificate IN (SELECT certificate FROM certified_share WHERE kind = 'grid' AND cosine IS NOT NULL "
+        "GROUP BY 1 HAVING max(certified) > 0) ORDER BY run_id, curve, cosine, radius",
+        chart={
+            "kind": "curve",
+            "x": "radius",
+            "y": "share",
+            "low": "share_low",
+            "high": "share_high",
+            "series": ["curve"],
+            "panel": "cosine",
+            "panelTitle": "cosine at least",
+            "xTitle": "l2 radius of the attack, [0,1] pixels",
+            "yTitle": "share of pairs",
+            "percent": True,
+        },
+    )
+
+
+def _accuracies() -> FigureQuery:
+    classes = [each for each in CATALOGUE if each.right_figure]
+    return FigureQuery(
+        key="certified-accuracy",
+        section=_SECTION,
+        title="Certified accuracy, by rule of decision",
+        note="Labelled pairs whose predicted class is right and cannot be changed by any attack up to the radius, with "
+        "95% intervals. The rules are about different deployed systems: the class nearest to the mean feature, by two "
+        "theorems, and the class that most noisy copies vote for.",
+        sql=f"SELECT run_id, {_labels(classes)} AS curve, radius, certified_accuracy, "
+        "share_low(right_and_certified, labelled, (interval = 'exact')::INTEGER) AS low, "
+        "share_high(right_and_certified, labelled, (interval = 'exact')::INTEGER) AS high, "
+        "right_and_certified, labelled, "
+        "expected_false_certificates FROM certified_share WHERE kind = 'grid' AND labelled > 0 "
+        "ORDER BY run_id, curve, radius",
+        chart={
+            "kind": "curve",
+            "x": "radius",
+            "y": "certified_accuracy",
+            "low": "low",
+            "high": "high",
+            "series": ["curve"],
+            "xTitle": "l2 radius of the attack, [0,1] pixels",
+            "yTitle": "share of labelled pairs",
+            "percent": True,
+        },
+    )
+
+
+def _attacks() -> FigureQuery:
+    return FigureQuery(
+        key="attacks",
+        section="Under attack",
+        title="Right before and under attack",
+        note="Share of all pairs asked for that are right without attack and under it, with 95% intervals. "
+        "An attack that "
+        "fails proves nothing; a certificate does.",
+        sql="SELECT run_id, attack || ' on ' || subject AS curve, norm || ', ' || objective AS question, budget, "
+        "robust_accuracy, robust_accuracy_low, robust_accuracy_high, clean_accuracy, success_among_right, pairs_asked, "
+        "quarantined, missing FROM attack_success ORDER BY run_id, question, curve, budget",
+        chart={
+            "kind": "curve",
+            "x": "budget",
+            "y": "robust_accuracy",
+            "low": "robust_accuracy_low",
+            "high": "robust_accuracy_high",
+            "series": ["curve"],
+            "panel": "question",
+            "panelTitle": "norm and objective",
+            "xTitle": "budget of the attack, [0,1] pixels",
+            "yTitle": "share of pairs",
+            "percent": True,
+        },
+    )

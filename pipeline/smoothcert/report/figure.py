@@ -1,0 +1,94 @@
+"""A figure of the page: one statement of SQL, the rows that it gave, and how they are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from smoothcert.sql import Query
+
+Cell = str | float | int | bool | None
+LONGEST_TEXT = 300
+"""Characters of one text on the page; the rest is said to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFigure:
+    """One figure, whose numbers a reader can have again.
+
+    Attributes:
+        key: short name, unique on the page; also of its CSV file.
+        section: heading under which it stands.
+        title: what it shows.
+        note: how it is to be read.
+        source: the SQL, or where it is no SQL the command, that gives these rows again.
+        columns: names.
+        rows: the cells.
+        chart: how it is drawn: ``kind`` (``curve``, ``bars``, ``table``), and which columns are ``x``, ``y``, ``low``,
+            ``high``, ``series`` (a list), and ``panel`` (a choice above the chart); empty for a table.
+    """
+
+    key: str
+    section: str
+    title: str
+    note: str
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    chart: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureQuery:
+    """A figure before it is asked for: as ``ReportFigure``, with SQL in place of rows."""
+
+    key: str
+    section: str
+    title: str
+    note: str
+    sql: str
+    chart: Mapping[str, Any] = field(default_factory=dict)
+
+    def ask(self, query: Query) -> ReportFigure | None:
+        """The figure; None where there are no rows.
+
+        Raises:
+            StoreError: reading failed.
+        """
+        table = query.sql(self.sql)
+        if not table.num_rows:
+            return None
+        columns = [[cell(value) for value in column.to_pylist()] for column in table.columns]
+        return ReportFigure(
+            self.key,
+            self.section,
+            self.title,
+            self.note,
+            self.sql,
+            tuple(table.column_names),
+            tuple(zip(*columns, strict=True)),
+            self.chart,
+        )
+
+
+def cell(value: Any) -> Cell:
+    """A value as JSON has it: long texts cut, times as ISO 8601, what is no finite number as text."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return shorten(str(value))
+
+
+def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
+    """A text of at most ``longest`` characters, which says how many there were."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"

@@ -1,0 +1,115 @@
+"""``smoothcert report``: everything that the page shows, from committed rows to HTML."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from smoothcert.job.naming import run_title
+from smoothcert.redaction import redact, without_secrets
+from smoothcert.report.breakdowns import breakdown_questions
+from smoothcert.report.curves import curve_questions
+from smoothcert.report.differences import difference_figures
+from smoothcert.report.figure import ReportFigure
+from smoothcert.report.headline import headlines
+from smoothcert.report.page import make_page
+from smoothcert.report.pairs import shown_pairs
+from smoothcert.sql import Query
+from smoothcert.sql.literals import quote
+from smoothcert.store import RunDirectory, RunInfo
+
+SHOWN_PAIRS = 24
+"""Pairs of each kind that the page shows by default."""
+NOT_PROMISED = (
+    "Nothing about l-infinity budgets, patches, rotations or any other change that is not small in l2.",
+    "Nothing about what happens before the image is resized to the encoder's input: sizes are of the resized image, in "
+    "units of [0,1] pixels.",
+    "Nothing about the encoder without noise: certificates are about the smoothed encoder, which averages "
+    "noisy copies.",
+    "Nothing about images that are not in the data; the 95% intervals speak of the population only as far as the pairs "
+    "are a random sample of it.",
+    "A pair without a certificate is not shown to be vulnerable, and an attack that fails does not show it robust.",
+)
+
+
+def make_report(
+    runs: Sequence[RunDirectory], *, names: Sequence[str] | None = None, pairs: int = SHOWN_PAIRS
+) -> str:
+    """One HTML page about some runs, as of now.
+
+    Args:
+        runs: run directories, each once; the first is the one whose pairs are shown and that others are compared with.
+        names: what the page calls them; default what varies between them, else their ids.
+        pairs: how many of the least robust, of the most robust and of the quarantined pairs are shown.
+
+    Raises:
+        QueryError: no run, or one twice.
+        StoreError: reading rows failed.
+    """
+    infos = [run.info for run in runs]
+    called = list(names) if names is not None else _names(infos)
+    with Query(runs) as query:
+        said = [headlines(query, info) for info in infos]
+        questions = [
+            *curve_questions(infos),
+            *breakdown_questions(infos, said[0][0] if said and said[0] else None),
+        ]
+        figures = [figure for question in questions if (figure := question.ask(query)) is not None]
+        shown, chosen_by, missing = shown_pairs(query, runs[0], pairs)
+        facts = [_facts(query, run, name) for run, name in zip(runs, called, strict=True)]
+    figures[_after_curves(figures) : 0] = list(difference_figures(runs, called))
+    sentences = [[each.sentence for each in run] for run in said]
+    title = infos[0].job.name if len({info.job.name for info in infos}) == 1 else "Several jobs"
+    data = {
+        "title": title,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "runs": [fact | {"sentences": told} for fact, told in zip(facts, sentences, strict=True)],
+        "notPromised": NOT_PROMISED,
+        "figures": [figure.as_mapping() for figure in figures],
+        "pairs": shown,
+        "pairsSql": chosen_by,
+        "missing": [without_secrets(line) for line in missing],
+        "query": "smoothcert query " + " ".join(shlex.quote(without_secrets(run.url)) for run in runs),
+    }
+    return make_page(f"{title}: smoothcert report", [line for run in sentences for line in run], redact(data))
+
+
+def _after_curves(figures: Sequence[ReportFigure]) -> int:
+    return sum(1 for figure in figures if figure.section.startswith("Certified"))
+
+
+def _names(infos: Sequence[RunInfo]) -> list[str]:
+    titles = [run_title(info.job) for info in infos]
+    return titles if len(set(titles)) == len(titles) else [info.run_id for info in infos]
+
+
+def _facts(query: Query, run: RunDirectory, name: str) -> dict[str, Any]:
+    info, certify = run.info, run.info.job.certify
+    (row,) = query.sql(
+        "SELECT r.*, c.value AS seconds_per_pair FROM runs r LEFT JOIN (WITH each AS (SELECT run_id, "
+        "sum(seconds) AS seconds FROM units GROUP BY run_id) SELECT run_id, seconds AS value FROM each) c "
+        f"USING (run_id) WHERE r.run_id = {quote(info.run_id)}"
+    ).to_pylist()
+    pairs = row["committed_pairs"] or 0
+    seconds = row["seconds_per_pair"] or 0.0
+    facts: Mapping[str, object] = {
+        "run": info.run_id,
+        "state": "finished"
+        if row["finished"]
+        else f"unfinished: {pairs:,} of {info.pairs:,} pairs; intervals hold at every moment",
+        "encoder": without_secrets(info.job.encoder.model),
+        "data": ", ".join(without_secrets(uri) for uri in info.job.data.uris[:3]),
+        "noise": f"Gaussian, sigma {certify.sigma:g} in [0,1] pixels",
+        "failure probability of each certificate": f"{certify.alpha:g}",
+        "draws": f"{row['draws']:,} ({row['draws'] / pairs:,.0f} a pair)" if pairs else "0",
+        "time in units": f"{seconds:,.1f} s ({seconds / pairs:.3g} s a pair)" if pairs else "-",
+        "seed": str(certify.seed),
+        "created": info.created,
+        "fingerprint": info.fingerprint,
+        "data digest": info.data_digest,
+        "encoder digest": info.encoder_digest,
+        "code": info.code_version,
+    }
+    return {"id": info.run_id, "name": name, "facts": [[key, value] for key, value in facts.items()]}
