@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import beta, norm
 from typer.testing import CliRunner
 
+from smoothcert.audit.audit import RunAudit, audit_runs
 from smoothcert.cli.main import app
 from smoothcert.errors import JobError
 from smoothcert.sql import open_query
@@ -51,6 +54,11 @@ def imported(path: Path, runs: Path, **stated: Any) -> Any:
     log = read_log(str(path))
     assert log is not None
     return import_log(log, Stated(**stated), str(runs), "0.2.0+test")
+
+
+def audited(url: str) -> RunAudit:
+    (found,) = audit_runs([url])
+    return found
 
 
 def rows_of(url: str) -> dict[int, dict[str, Any]]:
@@ -221,3 +229,92 @@ def test_the_command(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert CliRunner().invoke(app, ["import", str(nameless), "--sigma", "0.5"]).exit_code == 0
     nothing = CliRunner().invoke(app, ["import", "stdout.txt"])
     assert isinstance(nothing.exception, JobError)
+    again = CliRunner().invoke(app, ["import", str(log), "none.tsv", "stdout.txt"])
+    assert isinstance(again.exception, JobError) and "1 of 3 logs were refused" in str(again.exception)
+    assert "none.tsv" in again.output and "60 images of" in again.output, "one bad log keeps no other out"
+
+
+def rewrite(url: str, change: Any) -> None:
+    """Change the rows of an imported run by hand, as an author of false certificates would."""
+    (part,) = Path(url).glob("certificates/**/*.parquet")
+    rows = pq.read_table(part)
+    pq.write_table(pa.Table.from_pylist([change(row) for row in rows.to_pylist()], rows.schema), part)
+
+
+def test_the_audit_knows_what_logs_cannot_tell(log: Path, tmp_path: Path) -> None:
+    found = audited(imported(log, tmp_path / "runs").url)
+    assert found.sound, found.lines()
+    (note,) = found.notes
+    assert "N=10,000 alpha=0.001 gives it; the run says N=10,000 alpha=0.001" in note
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"vote_radius": 6.0, "vote_share": 1.0, "vote_share_lcb": float(norm.cdf(12.0))}, "beyond-draws"),
+        ({"vote_radius": 1.5}, "rounded-up"),
+        ({"vote_radius": -0.1}, "impossible-value"),
+        ({"smooth_norm_lcb": 0.9, "smooth_norm": 0.9}, "published-claims"),
+        ({"noise": "philox", "device": "cuda"}, "impossible-value"),
+    ],
+)
+def test_the_audit_finds_false_rows_of_logs(
+    log: Path, tmp_path: Path, changes: dict[str, Any], rule: str
+) -> None:
+    """A radius of 12 sigma, one that does not follow, one below 0, a claim on the mean; rows of our own have pilots."""
+    url = imported(log, tmp_path / "runs").url
+    rewrite(url, lambda row: {**row, **(changes if row["pair_id"].endswith("#20") else {})})
+    found = audited(url)
+    assert rule in {each.rule for each in found.findings}
+    assert {pair for each in found.findings for pair, _ in each.listed} == {"published#20"}
+
+
+def test_the_audit_notes_a_constant_classifier(log: Path, tmp_path: Path) -> None:
+    log.write_text(log_text([(i, label, 1 if radius else -1, radius) for i, label, _, radius in outcomes()]))
+    assert "classifier is constant" in audited(imported(log, tmp_path / "runs").url).notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "sigma"),
+    [
+        ("resnet110/noise_0.25/test/sigma_0.50/log.tsv", 0.5),
+        ("resnet50/noise_0.00/test/sigma_1.00/log.tsv", 1.0),
+        ("noise-1/log.tsv", 1.0),
+        ("std0.12.tsv", 0.12),
+        ("sigma_025/log.tsv", None),
+        ("sigma_12/log.tsv", None),
+        ("eps_255/multinoise/2-multitrain/log.tsv", None),
+        ("sigma_0.00/log.tsv", None),
+    ],
+)
+def test_sigma_that_only_a_path_names(tmp_path: Path, path: str, sigma: float | None) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(log_text(outcomes()))
+    log = read_log(str(file))
+    assert log is not None and log.sigma_of_path == sigma
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"idx\tlabel\tpredict\tradius\tcorrect\ttime\n",
+        b"\x89PNG\r\n\x1a\n\x00\xff\xfe",
+        b"0\t1\t1\tnan\t1\t0:00:01\n",
+        b"0\t1\t1\t0.5\t1\tnan\n",
+        b"0 1 1 0.5 1 2.0\n",
+    ],
+    ids=["empty", "head alone", "no text", "no radius", "no time", "blanks"],
+)
+def test_files_without_a_result(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert read_log(str(tmp_path / "file")) is None
+
+
+def test_ends_of_lines_and_marks_of_other_systems(log: Path) -> None:
+    plain = read_log(str(log))
+    log.write_bytes(b"\xef\xbb\xbf" + log.read_bytes().replace(b"\n", b"\r\n"))
+    other = read_log(str(log))
+    assert plain is not None and other is not None
+    assert other.pairs == plain.pairs and not other.left_out

@@ -23,6 +23,7 @@ from smoothcert.audit.claims import EVER, Others, covered, tested_pairs
 from smoothcert.audit.expressions import computed, number
 from smoothcert.audit.outcomes import asked_sections, outcome_rules, outside_their_bounds
 from smoothcert.audit.plan import misplaced_rows, unfinished_tasks
+from smoothcert.audit.published import published_notes, published_rules
 from smoothcert.audit.rules import Rule, certificate_rules
 from smoothcert.audit.tables import table_rules
 from smoothcert.audit.textual import pool_of, textual_rules
@@ -183,6 +184,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         for table in TABLES.values():
             book.hold(query, table_rules(info, table))
         book.hold(query, certificate_rules(info))
+        book.hold(query, published_rules(info))
         book.hold(query, textual_rules(info, pool_of(run)))
         book.hold(query, attack_rules(info, asked, stale))
         book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
@@ -199,6 +201,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
             *_above_their_row(query, info),
             *_replaced(query, here),
             *_never_made(info, asked),
+            *published_notes(query, info),
         ]
         for finding in _misplaced(run, query):
             book.add(finding)

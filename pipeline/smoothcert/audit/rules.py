@@ -16,6 +16,7 @@ from smoothcert.catalogue.certificates import CATALOGUE, evidence
 from smoothcert.catalogue.evidence import ESCAPE, SCORE, part_of
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
+from smoothcert.work.published.importing import PUBLISHED
 
 SEARCH = 1e-5
 """Relative precision of a search for a radius."""
@@ -90,7 +91,7 @@ def select_failing(checks: Sequence[Check], source: str, keep: str = "") -> str:
     )
 
 
-_CLAIMING = (
+CLAIMING = (
     *(each.column for each in evidence() if not each.exact),
     *(form.column for certificate in CATALOGUE for form in certificate.forms),
     *("class_margin_lcb", "target_decision"),
@@ -111,7 +112,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "4.1",
         "a quarantined pair carries a bound",
         f"SELECT pair_id, error_class AS detail {here} AND status <> 'ok' AND "
-        f"coalesce({', '.join(f'{name}::VARCHAR' for name in _CLAIMING)}) IS NOT NULL",
+        f"coalesce({', '.join(f'{name}::VARCHAR' for name in CLAIMING)}) IS NOT NULL",
     )
     yield Rule(
         "other-question",
@@ -157,7 +158,8 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "impossible-value",
         "2",
         "a score, norm or certified cosine is outside its range",
-        f"SELECT pair_id, 'N ' || smooth_norm_lcb || ', S ' || robustness_score_lcb AS detail {ok} AND ("
+        "SELECT pair_id, concat_ws(', ', 'N ' || smooth_norm_lcb, 'S ' || robustness_score_lcb, 'votes ' || "
+        f"vote_share_lcb, draws || ' draws', 'pilot ' || pilot_draws) AS detail {ok} AND ("
         f"{' OR '.join(_impossible(info))})",
     )
     yield Rule(
@@ -308,7 +310,7 @@ def _impossible(info: RunInfo) -> Iterator[str]:
                 yield f"{name} <> list_reverse_sort({name})"
         elif each.kind in ("statistic", "upper"):
             yield f"NOT {name} BETWEEN {each.low:g} AND {each.high:g}"
-    yield f"draws < 1 OR pilot_draws < 1 OR draws > {certify.max_draws}"
+    yield f"draws < 1 OR (pilot_draws < 1 AND noise <> {quote(PUBLISHED)}) OR draws > {certify.max_draws}"
     yield f"list_max(log_e_value) > {number(LARGEST_LOG_E)} OR len(target_decision) <> {len(certify.targets)}"
     # Lists have one element for each radius or cosine: what stands beyond them would be nobody's claim.
     for certificate in CATALOGUE:

@@ -44,13 +44,23 @@ def import_logs(
     terminal = Terminal()
     stated = Stated(sigma, draws, alpha, data)
     found = 0
+    refused: list[JobError] = []
     for path in logs:
-        log = read_log(path)
-        if log is None:
-            terminal.say(("left out   ", "yellow"), f"{path}: no line of it is a certification")
+        try:
+            log = read_log(path)
+            if log is None:
+                terminal.say(("left out   ", "yellow"), f"{path}: no line of it is a certification")
+                continue
+            _print(terminal, log, import_log(log, stated, runs, code_version()))
+        except JobError as exc:
+            if len(logs) == 1:
+                raise
+            refused.append(exc)
+            terminal.say(("refused    ", "red"), str(exc))
             continue
         found += 1
-        _print(terminal, log, import_log(log, stated, runs, code_version()))
+    if refused:
+        raise JobError(f"{len(refused)} of {len(logs)} logs were refused", remedy="see above for each")
     if not found:
         raise JobError(
             "none of the files is a certification log",
@@ -59,9 +69,10 @@ def import_logs(
 
 
 def _print(terminal: Terminal, log: PublishedLog, made: Imported) -> None:
+    first, last = min(pair.idx for pair in log.pairs), max(pair.idx for pair in log.pairs)
     terminal.say(f"{shorten_url(made.url)}")
     terminal.say(
-        f"  {made.pairs:,} images of {log.path}, {made.abstained:,} without a prediction; sigma {made.sigma:g}, "
+        f"  {made.pairs:,} images of {log.path} (idx {first} to {last}), {made.abstained:,} without a prediction; sigma {made.sigma:g}, "
         f"{made.draws:,} draws, alpha {made.alpha:g}"
     )
     if made.reach is not None:

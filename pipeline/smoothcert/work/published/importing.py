@@ -31,7 +31,8 @@ from smoothcert.work.published.reach import Reach, find_reach
 _PAIRS_PER_UNIT = 5_000
 _SHRINK = 1.0 - 1e-12
 """The share of votes is taken down by more than the error of Phi."""
-_UNKNOWN = "published"
+PUBLISHED = "published"
+"""What rows of a log say of noise, device and data type, which it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def _job(log: PublishedLog, stated: Stated, sigma: float, draws: int, alpha: flo
                 "name": stem[:90],
                 # images of classes, known by number alone
                 "data": {"format": "imagefolder", "uri": log.path},
-                "encoder": {"model": f"{_UNKNOWN} log {stem[:90]}"},
+                "encoder": {"model": f"{PUBLISHED} log {stem[:90]}"},
                 "certify": {"sigma": sigma, "alpha": alpha, "max_draws": draws, "percentile": None},
                 # a job has two classes at least; a log may show one
                 "zero_shot": {
@@ -199,7 +200,7 @@ def _commit(run: RunDirectory, unit: UnitSpec, log: PublishedLog, job: Job, data
             quarantined=0,
             draws=len(rows) * job.certify.max_draws,
             seconds=sum(pair.seconds for pair in pairs),
-            worker=_UNKNOWN,
+            worker=PUBLISHED,
         )
     )
 
@@ -233,9 +234,9 @@ def _rows(
             "vote_radius": None if math.isnan(radius) else radius,
             "encoder_digest": log.digest,
             "seed": 0,
-            "noise": _UNKNOWN,
-            "device": _UNKNOWN,
-            "dtype": _UNKNOWN,
+            "noise": PUBLISHED,
+            "device": PUBLISHED,
+            "dtype": PUBLISHED,
         }
 
 

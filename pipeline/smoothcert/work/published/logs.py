@@ -23,6 +23,8 @@ TRUE_CLASS = "true class"
 _SIGMA = re.compile(r"(?:sigma|noise|sd|std)[_=-]?(\d*\.\d+|\d+)", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _COLUMNS = 6
+_WHOLE = 4
+"""The largest sigma that a path may name without a point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,9 @@ def read_log(path: str) -> PublishedLog | None:
     """
     try:
         data = Path(path).read_bytes()
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
         raise JobError(f"cannot read the log '{path}': {exc}", remedy="check the path") from exc
+    text = data.decode("utf-8-sig", errors="replace")  # what is no text makes lines that are no results
     lines = list(enumerate(text.splitlines(), start=1))
     cut = [lines.pop()] if lines and not text.endswith("\n") else []
     head = {
@@ -122,9 +124,14 @@ def _number(head: dict[str, str], name: str) -> float | None:
 
 
 def _sigma_of(path: str) -> float | None:
-    """The noise that a path names; the part nearest to the file counts."""
+    """The noise that a path names; the part nearest to the file counts.
+
+    A number without a point may stand for hundredths (sigma_025, noise_12): then the path does not say.
+    """
     found = _SIGMA.findall(path)
-    return float(found[-1]) if found and float(found[-1]) > 0 else None
+    if not found or ("." not in found[-1] and (found[-1].startswith("0") or float(found[-1]) > _WHOLE)):
+        return None
+    return float(found[-1]) or None
 
 
 def _refuse_other_noise(path: str, head: dict[str, str]) -> None:
@@ -173,6 +180,8 @@ def _radius_pairs(
 def _seconds(text: str) -> float:
     clock = _CLOCK.fullmatch(text.strip())
     if clock is None:
+        if not 0.0 <= float(text) < float("inf"):
+            raise ValueError(f"'{text}' is no duration")
         return float(text)
     days, hours, minutes, seconds = clock.groups()
     return 86400.0 * int(days or 0) + 3600.0 * int(hours) + 60.0 * int(minutes) + float(seconds)
