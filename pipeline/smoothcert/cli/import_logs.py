@@ -69,10 +69,11 @@ def import_logs(
 
 
 def _print(terminal: Terminal, log: PublishedLog, made: Imported) -> None:
-    first, last = min(pair.idx for pair in log.pairs), max(pair.idx for pair in log.pairs)
+    start, end = min(pair.idx for pair in log.pairs), max(pair.idx for pair in log.pairs)
     terminal.say(f"{shorten_url(made.url)}")
     terminal.say(
-        f"  {made.pairs:,} images of {log.path} (idx {first} to {last}), {made.abstained:,} without a prediction; sigma {made.sigma:g}, "
+        f"  {made.pairs:,} images of {log.path} (idx {start} to {end}), {made.abstained:,} without a "
+        f"prediction; sigma {made.sigma:g}, "
         f"{made.draws:,} draws, alpha {made.alpha:g}"
     )
     if made.reach is not None:
