@@ -232,8 +232,8 @@ def _law(name: str, of: str, direction: Direction | Literal[""]) -> Evidence:
 
 _CLEAN, _CAPTION = "the cosine to the clean feature", "the inner product with the caption's feature"
 _CLASS, _RANK = (
-    "the margin over the rival class that binds there",
-    "the margin over the caption that binds there",
+    "the margin over the rival class that binds there, or the smallest over far ones",
+    "the margin over the caption that binds there, or the smallest over far ones",
 )
 
 CLEAN_SCALAR, CLEAN_LAW = _scalar("clean", _CLEAN, "alpha", "clean", False), _law("clean", _CLEAN, "clean")
@@ -242,23 +242,6 @@ CAPTION_LAW = _law("caption", _CAPTION, "caption")
 CLASS_SCALAR, CLASS_LAW = _scalar("class", _CLASS, "alpha", "", False), _law("class", _CLASS, "")
 RANK_SCALAR = _scalar("retrieval", _RANK, "alpha/k", "", True)
 RANK_LAW = _law("retrieval", _RANK, "")
-
-
-def _others(name: str, what: str) -> Evidence:
-    return Evidence(
-        name="others",
-        column=f"{name}_others_alignment",
-        kind="known",
-        null=-2.0,
-        low=-1.0,
-        meaning=f"The largest inner product of the pilot direction and the unit vectors from the own text's feature to "
-        f"those of {what} that were not measured; with smooth_norm_lcb it bounds the margin over them. NULL where all "
-        "were.",
-        source="theory T4, <v, w>",
-    )
-
-
-CLASS_OTHERS, RANK_OTHERS = _others("class", "rival classes"), _others("retrieval", "rival captions")
 
 
 VOTE_SHARE = Evidence(

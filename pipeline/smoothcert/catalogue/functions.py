@@ -91,18 +91,11 @@ def distribution(scalar: ArrayLike, law: ArrayLike, radius: ArrayLike, sigma: Ar
     return certificates.distribution_bound(scalar, law, radius, sigma)
 
 
-def rival_distribution(
-    scalar: ArrayLike,
-    law: ArrayLike,
-    norm: ArrayLike,
-    others: ArrayLike,
-    radius: ArrayLike,
-    sigma: ArrayLike,
-) -> FloatArray:
+def rival_distribution(scalar: ArrayLike, law: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
     """See ``certificates.rival_distribution_bound``."""
     from smoothcert import certificates
 
-    return certificates.rival_distribution_bound(scalar, law, _not_negative(norm), others, radius, sigma)
+    return certificates.rival_distribution_bound(scalar, law, radius, sigma)
 
 
 def vote_radius(share: ArrayLike, sigma: ArrayLike) -> FloatArray:

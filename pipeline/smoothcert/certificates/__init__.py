@@ -14,12 +14,10 @@ from smoothcert.certificates.margin_scalar import MarginScalar
 from smoothcert.certificates.normal_scalar import (
     LAW,
     LAW_RANGE,
-    NO_OTHERS,
     cosine_distribution_bound,
     distribution_bound,
     normal_scalar,
     rival_distribution_bound,
-    unmeasured_bound,
 )
 from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
 from smoothcert.certificates.reference import clean_reference_bound
@@ -40,14 +38,12 @@ from smoothcert.certificates.vote import (
 __all__ = [
     "LAW",
     "LAW_RANGE",
-    "NO_OTHERS",
     "choose_law",
     "cosine_distribution_bound",
     "distribution_bound",
     "normal_scalar",
     "rival_distribution_bound",
     "speed_of_test",
-    "unmeasured_bound",
     "LARGE_RADIUS_THRESHOLDS",
     "MarginScalar",
     "PERCENTILE_SHIFTS",

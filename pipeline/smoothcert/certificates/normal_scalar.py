@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smoothcert.certificates.domain import FloatArray, numbers
-from smoothcert.certificates.dual import dual_bound
 from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT
 from smoothcert.certificates.margin_scalar import MarginScalar
 
@@ -28,8 +27,6 @@ LAW = 5
 """Numbers that stand for one scalar: centre, spread, last, shift, and the mean score."""
 LAW_RANGE = 10.0
 """Each of them is between minus and plus this."""
-NO_OTHERS = -2.0
-"""Stands for the alignment of rivals where there are none."""
 
 KNOTS = 14
 """Pieces that phi is cut into, less one."""
@@ -113,54 +110,14 @@ def cosine_distribution_bound(
 
 
 def rival_distribution_bound(
-    score: ArrayLike,
-    law: ArrayLike,
-    smooth_norm: ArrayLike,
-    others_alignment: ArrayLike,
-    radius: ArrayLike,
-    sigma: ArrayLike,
+    score: ArrayLike, law: ArrayLike, radius: ArrayLike, sigma: ArrayLike
 ) -> FloatArray:
-    """Lower bound of the smallest margin over rivals, of which the worst measured one has a scalar of its own.
+    """Lower bound of the margin over rivals, of which the worst, or all of the rest together, have this scalar.
 
-    Args:
-        score: see ``distribution_bound``.
-        law: likewise.
-        smooth_norm: lower bound of <m(x), v> for the pilot direction v, in [0,1].
-        others_alignment: the largest <v, w> over rivals that were not measured, in [-1,1]; or ``NO_OTHERS``.
-        radius: l2 radius, >= 0.
-        sigma: noise standard deviation, > 0.
-
-    Returns:
-        The broadcast bound, rounded down; NaN where it is not above 0. It is false only if that one of the two bounds
-        is which speaks of the rival with the truly smallest margin: each may have the whole failure probability.
-
-    Raises:
-        ValueError: NaN or out of range.
+    NaN (vacuous) where it is not above 0: see ``distribution_bound``.
     """
-    found = np.fmin(
-        distribution_bound(score, law, radius, sigma),
-        unmeasured_bound(smooth_norm, others_alignment, radius, sigma),
-    )
+    found = distribution_bound(score, law, radius, sigma)
     return np.where(found > 0.0, found, np.nan)
-
-
-def unmeasured_bound(
-    smooth_norm: ArrayLike, alignment: ArrayLike, radius: ArrayLike, sigma: ArrayLike
-) -> FloatArray:
-    """Lower bound of <m(x+delta), -w> from the pilot direction alone (T4); 1 where there is no such rival.
-
-    Args:
-        smooth_norm: lower bound of <m(x), v>, in [0,1].
-        alignment: <v, w>, in [-1,1], or ``NO_OTHERS``.
-        radius: l2 radius, >= 0.
-        sigma: noise standard deviation, > 0.
-    """
-    norm = numbers("smooth_norm", smooth_norm, 0.0, 1.0)
-    given = numbers("alignment", alignment, NO_OTHERS, 1.0 + 1e-9)
-    norm, given, rho, spread = np.broadcast_arrays(norm, given, radius, sigma)
-    one, g = np.ones(given.shape), np.clip(given, -1.0, 1.0)
-    gram = np.moveaxis(np.array([[one, g], [g, one]]), (0, 1), (-2, -1))
-    return np.asarray(np.where(given > NO_OTHERS, -dual_bound(gram, norm[..., None], rho, spread), 1.0))
 
 
 def law_of(

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.certificates import LAW, NO_OTHERS, choose_law, normal_scalar, unmeasured_bound
-from smoothcert.engine.question import Rivals
+from smoothcert.certificates import LAW, choose_law, normal_scalar
 from smoothcert.job import CertifySection
 from smoothcert.statistics import choose_bets, lower_bound
 
@@ -34,11 +33,13 @@ class Draws:
         pilot: (rows, n0) of the pilot draws, in [0, 1].
         fresh: (rows, n) of the certify draws.
         counts: (rows,) how many of these count.
+        rest: whether the last row is that of many rivals together: the smallest of their margins in each draw.
     """
 
     pilot: Array
     fresh: Array
     counts: NDArray[np.int64]
+    rest: bool = False
 
     def take(self, rows: NDArray[np.intp]) -> Draws:
         """Some rows."""
@@ -78,7 +79,7 @@ def pool(draws: Draws, own: int = GROUPS) -> Draws:
     over every one of them by the same constant, at one bound for all.
 
     Args:
-        draws: a row for each rival.
+        draws: a row for each rival, or the last for several.
         own: how many have a row of their own.
     """
     if len(draws.counts) <= own + 1:
@@ -87,7 +88,7 @@ def pool(draws: Draws, own: int = GROUPS) -> Draws:
     def together(scores: Array) -> Array:
         return np.concatenate([scores[:own], scores[own:].min(axis=0, keepdims=True)])
 
-    return Draws(together(draws.pilot), together(draws.fresh), draws.counts[: own + 1])
+    return Draws(together(draws.pilot), together(draws.fresh), draws.counts[: own + 1], rest=True)
 
 
 class ScalarMeter:
@@ -145,41 +146,36 @@ class ScalarMeter:
             )
         return found
 
-    def against(
-        self, rivals: Sequence[Rivals | None], draws: Sequence[Draws | None], norms: Array, k: int
-    ) -> ScalarBounds:
+    def against(self, draws: Sequence[Draws | None], k: int) -> ScalarBounds:
         """Bounds of the k-th smallest margin over rivals, up to the radius at which they are not above 0.
 
+        A rest counts as k rivals: if none of it overtakes, as its own bound says, then k others must.
+
         Args:
-            rivals: (P,) competitors of each pair's text; None without.
-            draws: (P,) a row for each measured rival, the nearest first.
-            norms: (P,) lower bounds of <m(x), v> for the pilot direction v at the same level; it bounds the others.
+            draws: (P,) a row for each measured rival of each pair's text, the nearest first, perhaps one for the rest;
+                None without rivals.
             k: rank that is certified.
         """
-        found = ScalarBounds.empty(len(rivals), len(self._certify.radii))
-        # of the k-th smallest of several, the smallest of some says nothing
+        found = ScalarBounds.empty(len(draws), len(self._certify.radii))
+        # only the smallest margin may be that of several rivals at the price of one
         shown = {
             i: each if k > 1 else pool(each)
             for i, each in enumerate(draws)
             if each is not None and len(each.counts) >= k
         }
         alive = list(shown)
-        others = np.array([others_alignment(each) for each in rivals], dtype=np.float64)
-        previous = np.full(len(rivals), np.inf)
+        previous = np.full(len(draws), np.inf)
         for position, radius in enumerate(self._certify.radii):
             if not alive:
                 break
             rows = [shown[i] for i in alive]
             score, law, bound = self.measure(joined(rows), radius)
             ends = np.cumsum([len(each.counts) for each in rows])[:-1]
-            beyond = unmeasured_bound(
-                np.maximum(norms[alive], 0.0), others[alive], radius, self._certify.sigma
-            )
             starts = np.concatenate([[0], ends])
             going = []
-            for i, start, mine, other in zip(alive, starts, np.split(bound, ends), beyond, strict=True):
-                place = int(np.argsort(np.where(np.isnan(mine), -2.0, mine), kind="stable")[k - 1])
-                value = min(mine[place], other, previous[i])
+            for i, start, mine in zip(alive, starts, np.split(bound, ends), strict=True):
+                place = binding(mine, k, shown[i].rest)
+                value = min(mine[place], previous[i])
                 if value > 0.0:
                     found.score[i, position] = score[start + place]
                     found.law[i, position] = law[start + place]
@@ -189,9 +185,11 @@ class ScalarMeter:
         return found
 
 
-def others_alignment(rivals: Rivals | None) -> float:
-    """The largest alignment of rivals that are not measured, or ``NO_OTHERS``."""
-    return NO_OTHERS if rivals is None or rivals.others_alignment is None else rivals.others_alignment
+def binding(bounds: Array, k: int, rest: bool) -> int:
+    """Which of the bounds (n,) is the k-th smallest; NaN is least, and the last counts k times if it is of a rest."""
+    order = np.argsort(np.where(np.isnan(bounds), -2.0, bounds), kind="stable")
+    last = len(bounds) - 1
+    return last if rest and last in order[:k] else int(order[k - 1])
 
 
 def joined(parts: Sequence[Draws]) -> Draws:

@@ -1,4 +1,4 @@
-"""Scores of a draw that are no projection on a fixed direction: the margin of a class over all others, and votes.
+"""Scores of a draw that are no projection on a fixed direction: votes, and the smallest margin over many rivals.
 
 They are computed from the features of each step where these are, against all classes and the whole pool, and only the
 scores are kept: one number a draw.
@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from smoothcert.engine.layout import CAPTION, Layout
 from smoothcert.engine.question import Question
+from smoothcert.engine.rivals import Rivals
 from smoothcert.engine.texts import Texts
+
+Array = NDArray[np.float64]
 
 
 class DrawScores:
@@ -36,6 +40,8 @@ class DrawScores:
         self._texts = texts
         self._voted = torch.zeros(slots, dtype=torch.int64, device=device)
         self._scale = torch.ones((slots, len(texts.labels)), dtype=torch.float64, device=device)
+        self._class_rest = RestTracker(texts.class_features, slots, "class_rest" in layout.others, device)
+        self._pool_rest = RestTracker(texts.pool_features, slots, "retrieval_rest" in layout.others, device)
         self._own = torch.zeros((slots, len(texts.pool_captions)), dtype=torch.bool, device=device)
         self._ranked = torch.zeros(slots, dtype=torch.bool, device=device)
 
@@ -44,9 +50,12 @@ class DrawScores:
         if question.voted is not None:
             features = self._texts.class_features
             distance = np.linalg.norm(features - features[question.voted], axis=1)
-            distance[question.voted] = 1.0
             self._voted[slot] = question.voted
-            self._scale[slot] = torch.from_numpy(1.0 / distance)
+            # over an equal class there is no margin, and no vote; the own one is left out in ``of``
+            scale = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance >= 1e-9)
+            self._scale[slot] = torch.from_numpy(scale)
+        self._class_rest.start(slot, question.classes)
+        self._pool_rest.start(slot, question.pool)
         self._ranked[slot] = question.pool is not None
         self._own[slot] = False
         for index in question.own_captions:
@@ -55,7 +64,8 @@ class DrawScores:
     def of(self, slots: Sequence[int], features: torch.Tensor, projections: torch.Tensor) -> torch.Tensor:
         """(s, chunk, k) scores in [0, 1] of the next draws of some slots, in the order of the layout's ``others``.
 
-        A tie is no vote, and neither is what cannot be asked of a pair. NaN features give NaN margins and no votes.
+        The layout's order: margin and vote of the class, vote of the retrieval, then the rest of the rivals of each. A
+        tie is no vote, and neither is what cannot be asked of a pair. NaN features give NaN margins and no votes.
 
         Args:
             slots: which slots.
@@ -64,17 +74,64 @@ class DrawScores:
         """
         rows = list(slots)
         found: list[torch.Tensor] = []
+        rest: list[torch.Tensor] = []
         if "class_vote" in self._layout.others:
             products = features @ self._classes
+            rest += self._class_rest.of(rows, features, products)
             place = self._voted[rows][:, None, None].expand(-1, features.shape[1], 1)
             gaps = (products.gather(2, place) - products) * self._scale[rows][:, None, :]
             margin = gaps.scatter(2, place, torch.inf).amin(dim=2)
             found += [((1.0 + margin) / 2.0).clamp(0.0, 1.0), (margin > 0.0).to(torch.float64)]
         if "retrieval_vote" in self._layout.others:
             own = projections[:, :, CAPTION : CAPTION + 1]
-            ahead = ~(features @ self._pool < own) & ~self._own[rows][:, None, :]
+            products = features @ self._pool
+            rest += self._pool_rest.of(rows, features, products)
+            ahead = ~(products < own) & ~self._own[rows][:, None, :]
             kept = (ahead.sum(dim=2) < self._k) & self._ranked[rows][:, None]
             found.append(kept.to(torch.float64))
         if not found:
             return features.new_empty((*features.shape[:2], 0))
-        return torch.stack(found, dim=2)
+        return torch.stack(found + rest, dim=2)
+
+
+class RestTracker:
+    """The smallest margin of each slot's text over the rivals that have no direction of their own.
+
+    Args:
+        features: (n, d) unit features of all texts.
+        slots: number of slots.
+        asked: whether the job has such rivals.
+        device: where features of draws are.
+    """
+
+    def __init__(self, features: Array, slots: int, asked: bool, device: torch.device) -> None:
+        self._features = features
+        self._asked = asked
+        n, d = features.shape if asked else (0, 0)
+        self._own = torch.zeros((slots, d), dtype=torch.float64, device=device)
+        self._scale = torch.zeros((slots, n), dtype=torch.float64, device=device)
+        self._hidden = torch.zeros((slots, n), dtype=torch.float64, device=device)
+
+    def start(self, slot: int, rivals: Rivals | None) -> None:
+        """A new pair is in the slot; without such rivals its score is 1."""
+        if not self._asked:
+            return
+        self._own[slot], self._scale[slot], self._hidden[slot] = 0.0, 0.0, torch.inf
+        if rivals is not None:
+            scale, hidden = rivals.rest_weights(self._features)
+            self._own[slot] = torch.from_numpy(np.ascontiguousarray(rivals.own))
+            self._scale[slot], self._hidden[slot] = torch.from_numpy(scale), torch.from_numpy(hidden)
+
+    def of(self, rows: list[int], features: torch.Tensor, products: torch.Tensor) -> list[torch.Tensor]:
+        """[(s, chunk) scores in [0, 1]], or [] where the job has no such rivals.
+
+        Args:
+            rows: which slots.
+            features: (s, chunk, d) of the draws.
+            products: (s, chunk, n) of them and the texts.
+        """
+        if not self._asked:
+            return []
+        own = torch.bmm(features, self._own[rows][:, :, None])
+        margins = (own - products).mul_(self._scale[rows][:, None]).add_(self._hidden[rows][:, None])
+        return [((1.0 + margins.amin(dim=2)) / 2.0).clamp_(0.0, 1.0)]

@@ -16,6 +16,7 @@ from smoothcert.engine.distribution import Draws, ScalarBounds, ScalarMeter, joi
 from smoothcert.engine.layout import Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
+from smoothcert.engine.rivals import Rivals
 from smoothcert.job import CertifySection
 from smoothcert.statistics import Method, eigenvalue_upper_bound, lower_bound, percentile_bound
 
@@ -94,6 +95,20 @@ class BatchEvidence:
         """What pilot and certify draws of one pair showed along the directions from ``first`` on."""
         m, rows = self._batch[i], slice(first, first + places)
         return Draws(m.question.pilot[rows], m.scores[rows], np.full(places, m.draws, dtype=np.int64))
+
+    def rival_draws(self, i: int, rivals: Rivals, first: int, rest: str) -> Draws:
+        """The same for each rival of one pair whose directions stand from ``first`` on, the rest of them last."""
+        m, places = self._batch[i], len(rivals.measured)
+        measured = self.draws(i, first, places)
+        if rivals.rest_pilot is None:
+            return measured
+        fresh = m.scores[self._layout.position(rest)]
+        return Draws(
+            np.concatenate([measured.pilot, rivals.rest_pilot[None]]),
+            np.concatenate([measured.fresh, fresh[None]]),
+            np.full(places + 1, m.draws, dtype=np.int64),
+            rest=True,
+        )
 
     def means(self, first: int, places: int) -> Array:
         """(P, places) sample means of scores along the directions from ``first`` on."""

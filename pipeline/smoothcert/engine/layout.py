@@ -91,6 +91,7 @@ def plan_layout(
     pool_rivals = min(max(certify.rivals, retrieval_k), pool) if pool else 0
     reported = CAPTION + int(captions) + class_rivals + pool_rivals
     others = ("class_margin", "class_vote") * bool(class_rivals) + ("retrieval_vote",) * bool(pool_rivals)
+    others += ("class_rest",) * (classes - 1 > class_rivals) + ("retrieval_rest",) * (pool > pool_rivals)
     directions = reported
     test_direction: list[int | str] = []
     targets: list[TargetTests] = []

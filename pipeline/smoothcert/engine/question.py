@@ -16,6 +16,7 @@ from smoothcert.catalogue.certificates import of_name
 from smoothcert.certificates import choose_law, dual_direction, normal_scalar, speed_of_test
 from smoothcert.certificates.normal_scalar import KNOTS
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
+from smoothcert.engine.rivals import Rivals, nearest_rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.engine.thresholds import (
     IMPOSSIBLE,
@@ -31,24 +32,6 @@ Array = NDArray[np.float64]
 
 PIECES = 2 + 2 * KNOTS
 """Numbers that say how a test's scalar follows from the projection on its direction."""
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """Competitors of one chosen text: the nearest are measured, the others bounded through the pilot direction.
-
-    Attributes:
-        measured: indices into the classes or the pool.
-        directions: (len(measured), d) unit vectors w = (t_c - t_y)/|t_c - t_y|.
-        alignment: (len(measured),) inner products of the pilot direction with w.
-        others_alignment: the largest such product over the rivals that are not measured (a larger one is easier
-            to attack); None when all are measured.
-    """
-
-    measured: NDArray[np.int64]
-    directions: Array
-    alignment: Array
-    others_alignment: float | None
 
 
 @dataclass(frozen=True)
@@ -163,11 +146,14 @@ class Questioner:
         if layout.class_rivals:
             features = self._texts.class_features
             predicted = int(np.argmax(features @ direction))
-            rivals = _rivals(features, features[predicted], direction, layout.class_rivals, {predicted})
+            products = _roughly(pilot_features, features)
+            rivals = nearest_rivals(
+                features, features[predicted], direction, layout.class_rivals, {predicted}
+            ).with_pilot(features, products, products[:, predicted])
             directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
             clean_class = int(np.argmax(features @ clean))
             # of a tie the class with the larger mean has it
-            votes = _count_votes(pilot_features, features)
+            votes = np.bincount(np.argmax(products, axis=1), minlength=len(features))
             voted = int(np.lexsort((features @ direction, votes))[-1])
             question = replace(
                 question, predicted=predicted, clean_class=clean_class, voted=voted, classes=rivals
@@ -175,7 +161,11 @@ class Questioner:
         if layout.pool_rivals and caption is not None:
             features = self._texts.pool_features
             own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
-            rivals = _rivals(features, caption, direction, layout.pool_rivals, own)
+            rivals = nearest_rivals(features, caption, direction, layout.pool_rivals, own)
+            if rivals.others_alignment is not None:
+                rivals = rivals.with_pilot(
+                    features, _roughly(pilot_features, features), pilot_features @ caption
+                )
             directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
             others = np.delete(features @ direction, list(own))
             rank = 1 + int(np.sum(others >= direction @ caption))
@@ -323,39 +313,9 @@ class Questioner:
         return speed_of_test(mean - needed, deviation, 1.0 + mean, mean - needed - gap)
 
 
-_CLOSE = 1e-3
-"""Distance of text features below which 2 - 2 cos loses more than its square to rounding."""
-
-
-def _rivals(features: Array, own: Array, pilot: Array, count: int, excluded: set[int]) -> Rivals:
-    """The ``count`` rivals with the smallest margin on the pilot direction, and the worst of the others."""
-    # <v, t_c - t_y>/|t_c - t_y| for all rivals without forming the differences; |t_c - t_y|^2 = 2 - 2 <t_c, t_y>
-    length = np.sqrt(np.maximum(2.0 - 2.0 * (features @ own), 0.0))
-    gap = features @ pilot - own @ pilot
-    # rivals too close for this arithmetic count as the worst there are: they come first, and are measured exactly
-    close = length < _CLOSE
-    alignment = np.where(close, 1.0, gap / np.where(close, 1.0, length))
-    candidates = np.delete(np.arange(len(features)), list(excluded))
-    order = candidates[np.argsort(-alignment[candidates], kind="stable")]
-    measured, others = order[:count], order[count:]
-    # rounded up: of a rival that is not measured, a larger alignment is the safe side
-    worst = min(1.0, float(alignment[others].max()) + _CLOSE**2) if len(others) else None
-    away = features[measured] - own
-    distance = np.linalg.norm(away, axis=1)
-    same = distance < 1e-9
-    away /= np.where(same, np.inf, distance)[:, None]
-    # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
-    exact = np.where(same, 1.0, away @ pilot)
-    return Rivals(measured, away, exact, worst)
-
-
-def _count_votes(features: Array, classes: Array) -> NDArray[np.int64]:
-    """(C,) how many of the draws (n, d) are nearest to each class (C, d); of a tie the first class has it.
-
-    In float32: it only chooses which class the certify draws are asked about.
-    """
-    products = features.astype(np.float32) @ classes.astype(np.float32).T
-    return np.bincount(np.argmax(products, axis=1), minlength=len(classes))
+def _roughly(features: Array, texts: Array) -> Array:
+    """(n, C) products of draws (n, d) and texts (C, d), in float32: for choices alone."""
+    return np.asarray(features.astype(np.float32) @ texts.astype(np.float32).T)
 
 
 def scalar_scores(scores: Array, pieces: Array) -> Array:

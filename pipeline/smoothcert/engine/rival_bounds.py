@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.certificates import margin_radius, rank_radius
-from smoothcert.engine.question import Rivals
+from smoothcert.engine.rivals import Rivals
 
 Array = NDArray[np.float64]
 

@@ -23,9 +23,9 @@ from smoothcert.engine.distribution import ScalarBounds, ScalarMeter
 from smoothcert.engine.evidence import BatchEvidence
 from smoothcert.engine.layout import PILOT, Layout
 from smoothcert.engine.noise import generator_name
-from smoothcert.engine.question import Rivals
 from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rival_bounds import NOT_MEASURED, RivalBounds, bound_rivals
+from smoothcert.engine.rivals import Rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.job import CertifySection
 
@@ -200,7 +200,7 @@ class RowMaker:
                     "class_rival_margin_lcb": _number(found.margin[i]),
                     "class_rival_alignment": _number(found.alignment[i]),
                     "certified_radius": _number(found.radius[i]),
-                    **_scalar_columns("class", q.classes, scalars, i),
+                    **_scalar_columns("class", scalars, i),
                 }
             )
         return rows
@@ -218,7 +218,7 @@ class RowMaker:
                 "retrieval_rival_margin_lcb": _number(found.margin[i]),
                 "retrieval_rival_alignment": _number(found.alignment[i]),
                 "retrieval_radius": _number(found.radius[i]),
-                **_scalar_columns("retrieval", m.question.pool, scalars, i),
+                **_scalar_columns("retrieval", scalars, i),
             }
             if m.question.pool is not None
             else {}
@@ -248,22 +248,17 @@ class RowMaker:
         """What scalars of the rivals from position ``first`` on prove (docs/theory.md T8)."""
         share = of_name(f"{name}_distribution").share_of_alpha / k
         draws = [
-            None if each is None else evidence.draws(i, first, len(each.measured))
+            None if each is None else evidence.rival_draws(i, each, first, f"{name}_rest")
             for i, each in enumerate(rivals)
         ]
-        if not any(each is not None for each in draws):
-            return ScalarBounds.empty(len(rivals), len(self._certify.radii))
-        norms = evidence.projections(share, PILOT, 1)[:, 0]
         meter = ScalarMeter(self._certify, part_of(self._certify.alpha, share))
-        return meter.against(rivals, draws, norms, k)
+        return meter.against(draws, k)
 
 
-def _scalar_columns(name: str, rivals: Rivals | None, found: ScalarBounds, i: int) -> dict[str, object]:
+def _scalar_columns(name: str, found: ScalarBounds, i: int) -> dict[str, object]:
     """Of one pair: the columns of the catalogue's certificate of that name by the distribution."""
-    others = None if rivals is None else rivals.others_alignment
     return {
         f"{name}_scalar_lcb": _cell(found.score[i]),
         f"{name}_scalar": _cell(found.law[i].ravel()),
-        f"{name}_others_alignment": others,
         f"{name}_distribution": _cell(found.bound[i]),
     }

@@ -94,9 +94,9 @@ def distributions(pair: int) -> Row:
         "escape_ucb": 0.01,
         "second_moment": listed([second_moment_bound(*moment, r, SIGMA, escape=0.01) for r in RADII]),
         **scalars("clean", 0.57, 0.15, (0.45, 0.3)),
-        **scalars("class", 0.57, 0.15, (0.045, 0.01), class_others_alignment=None),
+        **scalars("class", 0.57, 0.15, (0.045, 0.01)),
         **scalars("caption", 0.52, 0.15, (0.35, 0.2)),
-        **scalars("retrieval", 0.45, 0.15, (0.008, 0.005), retrieval_others_alignment=None),
+        **scalars("retrieval", 0.45, 0.15, (0.008, 0.005)),
     }
 
 

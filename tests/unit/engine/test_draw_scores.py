@@ -25,7 +25,7 @@ def unit(*shape):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def asked(make, own_captions=("caption 4",)):
+def asked(make, own_captions=("caption 4",), rivals=8):
     texts = Texts(
         tuple("abcdef"),
         unit(CLASSES, DIM),
@@ -34,7 +34,7 @@ def asked(make, own_captions=("caption 4",)):
         retrieval_k=K,
         captions=True,
     )
-    certify = make.section()
+    certify = make.section(rivals=rivals)
     layout = plan_layout(certify, classes=CLASSES, pool=POOL, captions=True, retrieval_k=K)
     pilot = unit(DIM) + 0.8 * unit(31, DIM)
     pilot /= np.linalg.norm(pilot, axis=1, keepdims=True)
@@ -66,7 +66,7 @@ def test_the_class_is_the_one_that_most_pilot_draws_vote_for(make):
 
 def test_scores_are_those_of_each_draw_by_itself(make):
     texts, layout, question, _ = asked(make)
-    assert layout.others == ("class_margin", "class_vote", "retrieval_vote")
+    assert layout.others == ("class_margin", "class_vote", "retrieval_vote", "retrieval_rest")
     draws = unit(200, DIM)
     found = scored(texts, layout, question, draws)
     own = texts.class_features[question.voted]
@@ -78,8 +78,43 @@ def test_scores_are_those_of_each_draw_by_itself(make):
         assert found["class_vote"][i] == (margin > 0)
         ahead = sum(float(u @ t) >= float(u @ texts.pool_features[4]) for t in others)
         assert found["retrieval_vote"][i] == (ahead < K)
+        assert found["retrieval_rest"][i] == 1.0  # all other captions are measured
     for name in ("class_vote", "retrieval_vote"):
         assert 0 < found[name].mean() < 1, name
+
+
+def test_of_rivals_without_a_direction_the_smallest_margin_is_measured(make):
+    for _ in range(5):
+        texts, layout, question, pilot = asked(make, own_captions=("caption 4", "caption 6"), rivals=2)
+        assert layout.others[3:] == ("class_rest", "retrieval_rest")
+        draws = unit(60, DIM)
+        found = scored(texts, layout, question, draws)
+        for name, features, own, left_out, rivals in (
+            ("class_rest", texts.class_features, question.predicted, {question.predicted}, question.classes),
+            ("retrieval_rest", texts.pool_features, 4, {4, 6}, question.pool),
+        ):
+            assert len(rivals.measured) == 2
+            rest = set(range(len(features))) - left_out - set(rivals.measured)
+            gaps = np.array([features[own] - features[c] for c in sorted(rest)])
+            gaps /= np.linalg.norm(gaps, axis=1, keepdims=True)
+            margins = (draws @ gaps.T).min(axis=1)
+            assert found[name] == pytest.approx((1 + margins) / 2, abs=2e-9)
+            # -w is never longer than a unit vector: what is above 0 is rounded down
+            assert np.all(2 * found[name][margins > 0] - 1 <= margins[margins > 0] + 1e-15)
+            before = (1 + (pilot @ gaps.T).min(axis=1)) / 2
+            assert rivals.rest_pilot == pytest.approx(before, abs=1e-6)
+
+
+def test_equal_texts_among_the_rest_have_no_margin(make):
+    texts, layout, question, _ = asked(make, rivals=1)
+    same = np.tile(texts.class_features[question.predicted], (CLASSES, 1))
+    texts = Texts(texts.labels, same, texts.pool_captions, texts.pool_features, retrieval_k=K, captions=True)
+    question = Questioner(layout, texts, make.section(rivals=1)).ask(
+        unit(31, DIM), unit(DIM), texts.pool_features[4], ("caption 4",)
+    )
+    found = scored(texts, layout, question, unit(20, DIM))
+    assert np.all(found["class_rest"] == 0.5) and np.all(found["class_margin"] == 0.5)
+    assert not found["class_vote"].any()
 
 
 def test_ties_numbers_that_are_none_and_pairs_without_a_question_are_no_votes(make):

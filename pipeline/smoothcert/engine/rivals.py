@@ -1,0 +1,99 @@
+"""Competitors of one text: those with a direction of their own, and the rest, of which the smallest margin counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_CLOSE = 1e-3
+"""Distance of text features below which 2 - 2 cos loses more than its square to rounding."""
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Competitors of one chosen text: the nearest have directions, of the rest the smallest margin counts.
+
+    Attributes:
+        own: (d,) unit feature of the text.
+        excluded: indices into the classes or the pool that are no competitors.
+        measured: indices of those with directions.
+        directions: (len(measured), d) unit vectors w = (t_c - t_y)/|t_c - t_y|.
+        alignment: (len(measured),) inner products of the pilot direction with w.
+        others_alignment: the largest such product over the rest (a larger one is easier to attack); None without a
+            rest.
+        rest_pilot: (n0,) scores in [0, 1] of the pilot draws: their smallest margins over the rest; None without one.
+    """
+
+    own: Array
+    excluded: frozenset[int]
+    measured: NDArray[np.int64]
+    directions: Array
+    alignment: Array
+    others_alignment: float | None
+    rest_pilot: Array | None = None
+
+    def rest_weights(self, features: Array) -> tuple[Array, Array]:
+        """What makes margins over the rest of products with all texts (C, d).
+
+        Returns:
+            (scale, hidden), (C,) each: <u, own - t_c> scale_c + hidden_c is the margin over c, and infinite where c is
+            none of the rest. Scales are rounded down, so that -w is at most a unit vector, and a margin that is bounded
+            above 0 is at least the bound.
+        """
+        hidden = np.zeros(len(features))
+        hidden[self.measured] = np.inf
+        hidden[list(self.excluded)] = np.inf
+        length = distances(features, self.own)
+        # an equal feature has no margin at all
+        scale = np.divide(1.0 - 1e-9, length, out=np.zeros_like(length), where=length >= 1e-9)
+        return scale, hidden
+
+    def with_pilot(self, features: Array, products: Array, own: Array) -> Rivals:
+        """The same with ``rest_pilot``, from products of the pilot draws with all texts (n0, C), and with its own."""
+        if self.others_alignment is None:
+            return self
+        scale, hidden = self.rest_weights(features)
+        margins = ((own[:, None] - products) * scale + hidden).min(axis=1)
+        return replace(self, rest_pilot=np.clip((1.0 + margins.astype(np.float64)) / 2.0, 0.0, 1.0))
+
+
+def distances(features: Array, own: Array) -> Array:
+    """(C,) distances of unit features (C, d) from one of them, without forming differences but of the close."""
+    length = np.sqrt(np.maximum(2.0 - 2.0 * (features @ own), 0.0))
+    close = np.flatnonzero(length < _CLOSE)
+    length[close] = np.linalg.norm(features[close] - own, axis=1)
+    return length
+
+
+def nearest_rivals(features: Array, own: Array, pilot: Array, count: int, excluded: set[int]) -> Rivals:
+    """The ``count`` rivals with the smallest margin on the pilot direction, and the worst of the rest.
+
+    Args:
+        features: (C, d) unit features of all texts.
+        own: (d,) that of the chosen text.
+        pilot: (d,) the pilot direction.
+        count: how many get a direction.
+        excluded: indices of texts that are no competitors.
+    """
+    # <v, t_c - t_y>/|t_c - t_y| for all rivals without forming the differences; |t_c - t_y|^2 = 2 - 2 <t_c, t_y>
+    length = np.sqrt(np.maximum(2.0 - 2.0 * (features @ own), 0.0))
+    gap = features @ pilot - own @ pilot
+    # rivals too close for this arithmetic count as the worst there are: they come first, and are measured exactly
+    close = length < _CLOSE
+    alignment = np.where(close, 1.0, gap / np.where(close, 1.0, length))
+    candidates = np.delete(np.arange(len(features)), list(excluded))
+    order = candidates[np.argsort(-alignment[candidates], kind="stable")]
+    measured, others = order[:count], order[count:]
+    # rounded up: of a rival that is not measured, a larger alignment is the safe side
+    worst = min(1.0, float(alignment[others].max()) + _CLOSE**2) if len(others) else None
+    away = features[measured] - own
+    distance = np.linalg.norm(away, axis=1)
+    same = distance < 1e-9
+    away /= np.where(same, np.inf, distance)[:, None]
+    # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
+    exact = np.where(same, 1.0, away @ pilot)
+    return Rivals(own, frozenset(excluded), measured, away, exact, worst)
