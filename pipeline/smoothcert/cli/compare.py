@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def compare(
 
 
 def _print(terminal: Terminal, found: PairedComparison, changed: list[ChangedPair], every: bool) -> None:
-    from rich.table import Table
 
     terminal.say(f"A  {found.first}")
     terminal.say(f"B  {found.second}")
@@ -62,13 +62,11 @@ def _print(terminal: Terminal, found: PairedComparison, changed: list[ChangedPai
         terminal.say(
             ("no intervals: ", "yellow"), "a run still goes on; they are for a fixed number of pairs"
         )
-    table = Table()
-    for name in ("figure", "pairs", "A", "B", "B - A", "95% interval", "gained", "lost", "p"):
-        table.add_column(name, justify="left" if name == "figure" else "right")
     shown = [each for each in found.figures if every or each.first or each.second]
-    for each in shown:
-        table.add_row(each.figure, *_cells(each))
-    terminal.print(table)
+    header = ("figure", "pairs", "A", "B", "B - A", "95% interval", "gained", "lost", "p")
+    print_table(
+        terminal, "", header, [(each.figure, *_cells(each)) for each in shown], left=header[:1], whole=header
+    )
     if len(shown) < len(found.figures):
         terminal.say(f"{len(found.figures) - len(shown)} more figures are 0 in both (--all shows them)")
     for pair in changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smoothcert.cli.show_rows import show_rows
+from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 def show_answers(driver: Driver, report: PhaseReport, terminal: Terminal) -> int:
     """Print shares of questions by kind; returns the exit code that the rows deserve."""
-    from rich.table import Table
-
     from smoothcert.sql import Query
     from smoothcert.summary.answers import answer_counts
 
@@ -26,15 +25,15 @@ def show_answers(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
     names = [name for name in names if name in counts]
     stem = names[0] if names else ""
     kinds = sorted(name.removeprefix(f"{stem}_") for name in counts if stem and name.startswith(f"{stem}_"))
-    table = Table(title="Answers: right without attack, and certified by vote under any attack of a radius")
-    for column in ("questions", "", *(_title(name) for name in names)):
-        table.add_column(column, justify="left" if column == "questions" else "right")
+    rows = []
     for kind in (*kinds, None):
         cells = [counts[name if kind is None else f"{name}_{kind}"] for name in names]
         shares = [f"{count / of:.1%}" if of else "-" for count, of in cells]
-        table.add_row(kind or "all", str(max((of for _, of in cells), default=0)), *shares)
+        rows.append((kind or "all", str(max((of for _, of in cells), default=0)), *shares))
     if names:
-        Terminal().print(table)
+        title = "Answers: right without attack, and certified by vote under any attack of a radius"
+        header = ("questions", "", *(_title(name) for name in names))
+        print_table(Terminal(), title, header, rows, left=header[:1])
     phase = next(each for each in driver.phases if each.name == "answers")
     return show_rows(driver, phase, report, terminal)
 

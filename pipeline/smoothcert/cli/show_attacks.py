@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import shorten_url
+from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -152,22 +153,22 @@ def _interval(share: Share, known: bool) -> str:
 
 
 def _print_rows(terminal: Terminal, title: str, rows: list[dict[str, object]]) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
     if not rows:
         return
-    table = Table(title=title, box=SIMPLE, padding=0, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(
-            name,
-            justify="left" if isinstance(rows[0][name], str) else "right",
-            overflow="fold",
-            no_wrap=name in ("subject", "budget", "attack", "reference"),
-        )
-    for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
-    terminal.print(table)
+    header = tuple(rows[0])
+    print_table(
+        terminal,
+        title,
+        header,
+        [[_shown(value) for value in row.values()] for row in rows],
+        names=sum(name in _NAMES for name in header),
+        left=[name for name, value in rows[0].items() if isinstance(value, str)],
+        whole=_NAMES,
+    )
+
+
+_NAMES = ("subject", "budget", "attack", "reference")
+"""Columns that say what a row is."""
 
 
 def _shown(value: object) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from smoothcert.cli import exit_codes
 from smoothcert.cli.keeping import track, write_summary
 from smoothcert.cli.options import shorten_url
+from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
 
 
 def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport, notes: tuple[str, ...]) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
     terminal.say()
     rate = report.draws / report.seconds if report.seconds else 0.0
     terminal.say(
@@ -63,12 +61,7 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport, no
         terminal.say(("warning: ", "yellow"), note)
     header, rows = summary.table()
     title = f"Certified against every l2 attack up to the radius (sigma {summary.sigma:g})"
-    table = Table(title=title, box=SIMPLE, padding=0, pad_edge=False)
-    for name in header:
-        table.add_column(name, justify="right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    terminal.print(table)
+    print_table(terminal, title, header, rows)
     for target in summary.targets:
         terminal.say(
             f"target {target.name}: certified {target.certified.count:,}, refuted {target.refuted.count:,}, "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.cli.options import JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.running import StopSignals
+from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 from smoothcert.job import load_job
 
@@ -61,11 +62,7 @@ def _introduce(terminal: Terminal, training: Training) -> None:
 
 
 def _show(terminal: Terminal, trained: Trained) -> None:
-    from rich.table import Table
-
-    table = Table(title="Held-out pairs, before and after (estimates, not certificates)")
-    for name in ("sigma", "robustness score", "smooth norm", "cosine to clean", "accuracy"):
-        table.add_column(name, justify="right")
+    rows = []
     for sigma, (before, after) in sorted(trained.scores.items()):
         figures = (
             (before.robustness_score, after.robustness_score),
@@ -73,8 +70,9 @@ def _show(terminal: Terminal, trained: Trained) -> None:
             (before.clean_cosine, after.clean_cosine),
             (before.accuracy, after.accuracy),
         )
-        table.add_row(f"{sigma:g}", *(_change(*pair) for pair in figures))
-    terminal.print(table)
+        rows.append((f"{sigma:g}", *(_change(*pair) for pair in figures)))
+    header = ("sigma", "robustness score", "smooth norm", "cosine to clean", "accuracy")
+    print_table(terminal, "Held-out pairs, before and after (estimates, not certificates)", header, rows)
     terminal.say(f"written to {shorten_url(trained.url)}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.running import StopSignals, run_job, run_phases
 from smoothcert.cli.study import run_trainings
+from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import ExecutorError, JobError
 from smoothcert.job import load_study
@@ -78,16 +79,13 @@ def tune(job_file: JobFile, set_: Overrides = None, executor: ExecutorKind = Non
 
 
 def _show(terminal: Terminal, choice: Choice) -> None:
-    from rich.table import Table
-
-    shown = Table(title="Tried on the pairs set aside, the best first")
-    for name in ("run", "pairs", "certified", "accuracy", "draws a pair", "within limits"):
-        shown.add_column(name, justify="left" if name == "run" else "right")
+    header = ("run", "pairs", "certified", "accuracy", "draws a pair", "within limits")
+    rows = []
     for each in choice.tried:
         accuracy = "-" if each.accuracy is None else f"{each.accuracy:.1%}"
         cells = (each.label, str(each.pairs), f"{each.share:.1%}", accuracy, f"{each.draws_per_pair:,.0f}")
-        shown.add_row(*cells, "yes" if each.within else "no")
-    terminal.print(shown)
+        rows.append((*cells, "yes" if each.within else "no"))
+    print_table(terminal, "Tried on the pairs set aside, the best first", header, rows, left=header[:1])
     part = choice.chosen.job.data.part
     assert part is not None
     terminal.say(
