@@ -23,6 +23,8 @@ ODD = ("README", "notes.txt", ".dot.tar", "_x.parquet", "x.csv.bak", "a.tar.md5"
 KEYS = ("0", "1", "scan 2.0 left", "v1", "v1.5", "v1.5-crop", ".h", "d/0", "d.e/0", "2021.05.03", "2021")
 EXTENSIONS = ("png", "JPG", "txt", "json", "cls", "npy", "seg.png", "")
 
+IMAGES = ("0.png", "1.JPG", "scan 2.0 left.webp", "v1.5.tif", ".hidden.png", "notes.txt", "0.png.bak")
+
 folders = st.sampled_from(FOLDERS)
 members = st.lists(
     st.tuples(st.sampled_from(KEYS), st.lists(st.sampled_from(EXTENSIONS), min_size=1, max_size=4)),
@@ -184,3 +186,32 @@ def test_lines_of_json(lines):
         _, pairs, left = got
         assert len(named(left, "line")) == sum(not line.strip() for line in lines)
         assert len(pairs) + len(named(left, "line")) == len(lines)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(folders, st.sampled_from(("zero/", "one/", "label=zero/", "")), st.sampled_from(IMAGES)),
+        max_size=10,
+    ),
+    st.booleans(),
+)
+def test_folders_of_images(entries, linked):
+    """Each image is a pair with its folder's label, whatever stands beside it; a linked folder is entered."""
+    with Tree() as tree:
+        for folder, label, name in entries:
+            tree.path(folder + label + name).write_bytes(b"x")
+        if linked:
+            (tree.root / "elsewhere").mkdir()
+            (tree.root / "elsewhere/9.png").write_bytes(b"x")
+            (tree.root / "data/linked").symlink_to("../elsewhere")
+        if not (got := outcome("imagefolder", tree.root / "data")):
+            return
+        _, pairs, left = got
+        told = named(left, "file") | named(left, "folder")
+        seen = tree.files() | ({str(tree.root / "data/linked/9.png")} if linked else set())
+        untold = {path for path in seen if not any(path == t or path.startswith(t + "/") for t in told)}
+        ids = {f"{pair.source_uri}/{pair.pair_id.rpartition('#')[2]}": pair for pair in pairs}
+        assert ids.keys() == untold and len(ids) == len(pairs)
+        for path, pair in ids.items():
+            assert pair.label == Path(path).parent.name.removeprefix("label=")
