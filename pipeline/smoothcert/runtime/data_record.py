@@ -89,11 +89,13 @@ def refuse_unmoved(url: str, identity: RunIdentity, files: Sequence[SourceFile])
             remedy="name the run's directory in output.run, or remove data.moved_from to start a new run",
         )
     run = max(same, key=lambda each: each.info.created)
-    lines = [*run.info.differences(identity), *differing_files(run, files)]
+    other_files = differing_files(run, files)
+    lines = [*run.info.differences(identity), *other_files]
+    mend = "copy the data again with the names it had" if other_files else "undo these changes"
     raise RunDirectoryError(
         f"data.moved_from is set, but '{run.url}' cannot go on at '{url}'; the differences are:\n  "
         + "\n  ".join(lines),
-        remedy="copy the data again with the names it had, or remove data.moved_from to start a new run",
+        remedy=f"{mend}, or remove data.moved_from to start a new run",
     )
 
 
