@@ -12,6 +12,7 @@ from smoothcert.datasets.captions import captions_from
 from smoothcert.datasets.columns import Complaint, chosen_label, image_path_complaint, require, require_kept
 from smoothcert.datasets.files import ListedFile, folder_of, open_binary, store_trouble
 from smoothcert.datasets.identity import whole_digest
+from smoothcert.datasets.image_folder import ImageFolderSource
 from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.image_versions import COVERED, VersionReader
 from smoothcert.datasets.kept import kept_values
@@ -44,6 +45,11 @@ class ManifestSource(FileSource):
     def __init__(self, data: DataSection) -> None:
         super().__init__(data)
         self._parquet = _ParquetManifest(data)
+
+    def leave_out(self, kind: str, name: str, reason: str) -> None:
+        """Images beside manifests are what these name."""
+        is_image = kind == "file" and name.lower().endswith(ImageFolderSource.suffixes)
+        super().leave_out(kind, name, "images, each read where a manifest names it" if is_image else reason)
 
     def scan(self, file: ListedFile, at_most: int | None) -> Scan:
         """Check the columns and find where records begin."""

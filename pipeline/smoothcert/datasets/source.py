@@ -179,6 +179,10 @@ class FileSource(ABC):
         """See ``Source.named_images``; here there are none."""
         return iter(())
 
+    def leave_out(self, kind: str, name: str, reason: str) -> None:
+        """Note what a listing met and does not take."""
+        self._left_out.add(kind, name, reason)
+
     def labels(self) -> LabelTally:
         """See ``Source.labels``."""
         total = LabelTally()
@@ -200,9 +204,7 @@ class FileSource(ABC):
 
     def list_files(self) -> list[ListedFile]:
         """The files that the job means; notes what was seen beside them."""
-        return list_files(
-            self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self._left_out.add
-        )
+        return list_files(self.data.uris, self.suffixes, recursive=self.recursive, on_left_out=self.leave_out)
 
     def _scan_all(self) -> list[tuple[SourceFile, FileLayout]]:
         with self._lock:

@@ -27,7 +27,7 @@ class Measure:
     """One figure of a run.
 
     Attributes:
-        figure: its name: ``accuracy``, ``certified_share``, ``certified_accuracy`` (right and certified),
+        figure: its name: ``accuracy``, ``certified_share``, ``certified_accuracy`` (of all with a label),
             ``certified_cosine``, or a metric of the catalogue.
         kind: ``share`` of pairs or ``mean`` of numbers in [0, 1].
         value: SQL over a row of ``certificates``: true or false, or the number. NULL leaves the pair out.
@@ -54,7 +54,7 @@ class Measure:
 
 
 def measures(info: RunInfo) -> list[Measure]:
-    """Every figure of a run: accuracies and metrics, certified shares, right and certified ones, certified cosines."""
+    """Every figure of a run: accuracies and metrics, certified shares, certified accuracies, certified cosines."""
     return [
         *_metrics(info.job),
         *_certified(info),

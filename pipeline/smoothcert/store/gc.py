@@ -2,7 +2,7 @@
 
 Kept are: every file that the newest manifest, or a commit after it, names; every file that was named so at some
 moment within the grace period, since a reader may still be at it; and every file younger than the grace period,
-since its commit may be on its way. What goes: parts of attempts that lost or died, small parts that were
+since its commit may be on its way. What goes: files left by superseded attempts or dead ones, small parts that were
 compacted, manifests that have long had a successor, and what a killed process left half-written. Commits
 themselves always stay: they are also the units' locks.
 

@@ -200,6 +200,15 @@ def test_a_directory_gives_its_manifests_not_those_below(folder, put, source):
     assert [file.name for file in source("manifest", folder).files()] == ["a.jsonl", "b.jsonl"]
 
 
+def test_images_beside_a_manifest_are_not_called_lost(folder, put, source, picture):
+    put(f"{folder}/m.csv", b"image,caption\n0.png,a\n")
+    put(f"{folder}/0.png", picture(0))
+    put(f"{folder}/notes.txt", b"x")
+    told = {entry.reason: entry.count for entry in source("manifest", folder).left_out()}
+    assert told.pop("images, each read where a manifest names it") == 1
+    assert len(told) == 1 and next(iter(told)).startswith("its name does not end in .csv")
+
+
 def test_a_manifest_shortened_after_planning(listed, source, put):
     uri = listed("csv", 10)
     manifest = source("manifest", uri)
