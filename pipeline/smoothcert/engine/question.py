@@ -145,29 +145,31 @@ class Questioner:
             question = replace(question, caption_alignment=float(direction @ caption))
         if layout.class_rivals:
             features = self._texts.class_features
-            predicted = int(np.argmax(features @ direction))
+            along = features @ direction
+            predicted = int(np.argmax(along))
             products = _roughly(pilot_features, features)
             rivals = nearest_rivals(
-                features, features[predicted], direction, layout.class_rivals, {predicted}
+                features, features[predicted], direction, along, layout.class_rivals, {predicted}
             ).with_pilot(features, products, products[:, predicted])
             directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
             clean_class = int(np.argmax(features @ clean))
             # of a tie the class with the larger mean has it
             votes = np.bincount(np.argmax(products, axis=1), minlength=len(features))
-            voted = int(np.lexsort((features @ direction, votes))[-1])
+            voted = int(np.lexsort((along, votes))[-1])
             question = replace(
                 question, predicted=predicted, clean_class=clean_class, voted=voted, classes=rivals
             )
         if layout.pool_rivals and caption is not None:
             features = self._texts.pool_features
             own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
-            rivals = nearest_rivals(features, caption, direction, layout.pool_rivals, own)
+            along = features @ direction
+            rivals = nearest_rivals(features, caption, direction, along, layout.pool_rivals, own)
             if rivals.others_alignment is not None:
                 rivals = rivals.with_pilot(
                     features, _roughly(pilot_features, features), pilot_features @ caption
                 )
             directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
-            others = np.delete(features @ direction, list(own))
+            others = np.delete(along, list(own))
             rank = 1 + int(np.sum(others >= direction @ caption))
             question = replace(question, pool=rivals, rank=rank, own_captions=frozenset(own))
         pilot = _Pilot(pilot_features, pilot_mean, norm_estimate)

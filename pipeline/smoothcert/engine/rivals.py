@@ -53,11 +53,20 @@ class Rivals:
         return scale, hidden
 
     def with_pilot(self, features: Array, products: Array, own: Array) -> Rivals:
-        """The same with ``rest_pilot``, from products of the pilot draws with all texts (n0, C), and with its own."""
+        """The same with ``rest_pilot``, if there is a rest.
+
+        Args:
+            features: (C, d) unit features of all texts.
+            products: (n0, C) of the pilot draws with them; float32 will do.
+            own: (n0,) of the pilot draws with the own one.
+        """
         if self.others_alignment is None:
             return self
         scale, hidden = self.rest_weights(features)
-        margins = ((own[:, None] - products) * scale + hidden).min(axis=1)
+        margins = own[:, None] - products
+        margins *= scale.astype(margins.dtype)
+        margins += hidden.astype(margins.dtype)
+        margins = margins.min(axis=1)
         return replace(self, rest_pilot=np.clip((1.0 + margins.astype(np.float64)) / 2.0, 0.0, 1.0))
 
 
@@ -69,19 +78,22 @@ def distances(features: Array, own: Array) -> Array:
     return length
 
 
-def nearest_rivals(features: Array, own: Array, pilot: Array, count: int, excluded: set[int]) -> Rivals:
+def nearest_rivals(
+    features: Array, own: Array, pilot: Array, along: Array, count: int, excluded: set[int]
+) -> Rivals:
     """The ``count`` rivals with the smallest margin on the pilot direction, and the worst of the rest.
 
     Args:
         features: (C, d) unit features of all texts.
         own: (d,) that of the chosen text.
         pilot: (d,) the pilot direction.
+        along: (C,) products of it with all texts.
         count: how many get a direction.
         excluded: indices of texts that are no competitors.
     """
     # <v, t_c - t_y>/|t_c - t_y| for all rivals without forming the differences; |t_c - t_y|^2 = 2 - 2 <t_c, t_y>
     length = np.sqrt(np.maximum(2.0 - 2.0 * (features @ own), 0.0))
-    gap = features @ pilot - own @ pilot
+    gap = along - own @ pilot
     # rivals too close for this arithmetic count as the worst there are: they come first, and are measured exactly
     close = length < _CLOSE
     alignment = np.where(close, 1.0, gap / np.where(close, 1.0, length))
