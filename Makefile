@@ -9,6 +9,7 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
 	$(BIN)/smoothcert certify jobs/digits.yaml
+	$(BIN)/smoothcert study jobs/digits-with-psm.yaml
 
 # Two processes of one thread each: most integration tests wait for other processes. In the order of the files, so that
 # the long ones, which start Ray, come first (tests/conftest.py)

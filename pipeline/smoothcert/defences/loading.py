@@ -57,7 +57,12 @@ def defend(base: Encoder, section: DefenceSection, name: str, sigma: float | Non
     }
     modules: dict[str, torch.nn.Module | None] = {"purifier": None, "mapper": None}
     modules |= {field: part.module for field, part in parts.items()}
-    notes = tuple(note for field, part in parts.items() if (note := _range_note(name, field, part, sigma)))
+    notes = tuple(
+        note
+        for field, part in parts.items()
+        for note in (_range_note(name, field, part, sigma), _encoder_note(name, field, part, base))
+        if note is not None
+    )
     try:
         defended = DefendedEncoder(
             base,
@@ -147,4 +152,13 @@ def _range_note(name: str, field: str, part: _LoadedPart, sigma: float | None) -
     return (
         f"defence '{name}': its {field} was trained for {trained} and is used at {sigma:g}; certificates hold, but "
         "expect lower ones than after training for this level"
+    )
+
+
+def _encoder_note(name: str, field: str, part: _LoadedPart, base: Encoder) -> str | None:
+    if part.trained is None or part.trained.encoder_digest in ("", base.digest):
+        return None
+    return (
+        f"defence '{name}': its {field} was trained for another encoder than '{base.name}' (digest "
+        f"{part.trained.encoder_digest[:12]}); certificates hold, but expect lower ones than after training for this one"
     )

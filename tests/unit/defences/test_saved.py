@@ -83,10 +83,17 @@ def test_the_level_is_part_of_what_a_defended_encoder_is(base: Encoder, folder: 
 def test_a_level_outside_the_trained_range_is_noted_for_each_part(
     base: Encoder, folder: Path, sigma: float, notes: int
 ) -> None:
-    found = defend(base, both(folder), "mine", sigma).notes
+    found = [note for note in defend(base, both(folder), "mine", sigma).notes if "used at" in note]
     assert len(found) == notes
     for note in found:
         assert note.startswith("defence 'mine'") and f"used at {sigma:g}" in note and "0.25 to 0.5" in note
+
+
+def test_parts_of_another_encoder_are_noted(base: Encoder, folder: Path) -> None:
+    found = defend(base, both(folder), "mine", 0.25).notes
+    assert len(found) == 2
+    for part, note in zip(("purifier", "mapper"), found, strict=True):
+        assert note.startswith(f"defence 'mine': its {part} was trained for another encoder than '{base.name}'")
 
 
 def test_a_module_of_code_may_ask_for_the_level(base: Encoder, tmp_path: Path) -> None:
