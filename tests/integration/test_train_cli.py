@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -105,6 +106,8 @@ def test_a_defence_is_trained_tracked_and_certified(job: Path, run: Run, tmp_pat
     assert (
         "warning: defence 'purifier psm': its purifier was trained for sigma 0.25 and is used at 0.5" in said
     )
+    kept = [json.loads(path.read_text())["notes"] for path in (tmp_path / "runs").glob("*/summary.json")]
+    assert sorted(map(len, kept)) == [0, 1] and "used at 0.5" in max(kept)[0]
 
 
 def test_training_again_after_the_end_trains_nothing(job: Path, run: Run, tmp_path: Path) -> None:

@@ -160,5 +160,5 @@ def _encoder_note(name: str, field: str, part: _LoadedPart, base: Encoder) -> st
         return None
     return (
         f"defence '{name}': its {field} was trained for another encoder than '{base.name}' (digest "
-        f"{part.trained.encoder_digest[:12]}); certificates hold, but expect lower ones than after training for this one"
+        f"{part.trained.encoder_digest[:12]}); certificates hold, but expect lower ones than after training for it"
     )

@@ -254,6 +254,7 @@ class Driver:
                 log.warning("labels: %s", labels)
             for note in self.encoder.notes:
                 log.warning("%s", note)
+            self.run.note(self.encoder.notes)
             return self._run_alone(phase, told, again, left_of)
 
     def _run_alone(

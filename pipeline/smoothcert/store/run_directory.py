@@ -7,6 +7,7 @@
     <run>/commits/<unit>.json            see commits.py
     <run>/manifests/<number>.parquet     see commits.py
     <run>/workers/<name>.jsonl           see events.py
+    <run>/notes.json                     what to know of the encoder; where there is anything
     <run>/metrics.prom                   numbers for Prometheus, while a driver works; telemetry, not results
     <run>/driver.json                    see lease.py; only where the store cannot create files exclusively
 
@@ -17,6 +18,7 @@ store cannot create files exclusively, one driver at a time works on it, and the
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +41,7 @@ from smoothcert.store.units import CERTIFICATION, unit_under
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.yaml"
+NOTES_FILE = "notes.json"
 WORKERS = "workers"
 """Where workers and drivers say how they are."""
 
@@ -245,6 +248,17 @@ class RunDirectory:
     def read_document(self, name: str) -> bytes | None:
         """What ``write_document`` wrote, or ``None``."""
         return self.storage.read_if_present(name)
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Keep what whoever reads the figures should know of the encoder, in place of what was kept before."""
+        text = json.dumps(list(notes), indent=2, ensure_ascii=False).encode() + b"\n"
+        if (notes or self.notes()) and self.read_document(NOTES_FILE) != text:
+            self.write_document(NOTES_FILE, text)
+
+    def notes(self) -> tuple[str, ...]:
+        """What ``note`` kept."""
+        text = self.read_document(NOTES_FILE)
+        return () if text is None else tuple(map(str, json.loads(text)))
 
 
 _OURS = frozenset({RUN_FILE, JOB_FILE, LEASE_FILE, "plan", COMMITS, MANIFESTS, "attacks", *TABLES})

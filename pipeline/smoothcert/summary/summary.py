@@ -143,6 +143,7 @@ class Summary:
         tables: rows of each other table that has any, by its name.
         attacks: what each attack achieved, and the worst case over all, by subject and budget.
         answers: shares of questions, by name (``summary/answers.py``); without intervals.
+        notes: what to know of the encoder, e.g. a noise level that its purifier was not trained for.
     """
 
     run_id: str
@@ -165,6 +166,7 @@ class Summary:
     tables: Mapping[str, TableCount] = field(default_factory=dict)
     attacks: tuple[UnderAttack, ...] = ()
     answers: Mapping[str, Share] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The text of ``summary.json``: strict JSON, no NaN; None where there is no figure."""
@@ -227,7 +229,7 @@ def summarise(run_url: str) -> Summary:
     """
     run = RunDirectory.open(run_url)
     with Query([run]) as query:
-        return aggregate(query, run.info)
+        return dataclasses.replace(aggregate(query, run.info), notes=run.notes())
 
 
 def keep_summary(run: RunDirectory) -> Summary:

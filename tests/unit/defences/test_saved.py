@@ -93,7 +93,9 @@ def test_parts_of_another_encoder_are_noted(base: Encoder, folder: Path) -> None
     found = defend(base, both(folder), "mine", 0.25).notes
     assert len(found) == 2
     for part, note in zip(("purifier", "mapper"), found, strict=True):
-        assert note.startswith(f"defence 'mine': its {part} was trained for another encoder than '{base.name}'")
+        assert note.startswith(
+            f"defence 'mine': its {part} was trained for another encoder than '{base.name}'"
+        )
 
 
 def test_a_module_of_code_may_ask_for_the_level(base: Encoder, tmp_path: Path) -> None:
