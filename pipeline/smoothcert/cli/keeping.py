@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smoothcert.cli.options import shorten_url
+from smoothcert.cli.options import typed_url
 from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import TrackingError
 
@@ -30,6 +30,6 @@ def track(driver: Driver, summary: Summary, report: PhaseReport, terminal: Termi
         tracked = track_run(driver.run.url, summary, driver.job)
     except TrackingError as exc:
         terminal.say(("not tracked: ", "yellow"), str(exc))
-        terminal.say(f"  to log it later: smoothcert track {shorten_url(driver.run.url)}")
+        terminal.say(f"  to log it later: smoothcert track {typed_url(driver.run.url)}")
     else:
         terminal.say(f"MLflow: {tracked.how_to_look}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,14 @@ RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.", sho
 
 
 def shorten_url(url: str) -> str:
-    """A run directory as one would type it here: relative where it lies below the current directory."""
+    """A run directory for people: relative where it lies below the current directory."""
     here = f"{Path.cwd()}/"
     return url.removeprefix(here) if url.startswith(here) else url
+
+
+def typed_url(url: str) -> str:
+    """The same as one would type it in a shell here."""
+    return shlex.quote(shorten_url(url))
 
 
 def overrides(given: list[str] | None, executor: str | None = None) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.options import shorten_url
+from smoothcert.cli.options import typed_url
 from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 
@@ -43,7 +43,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
         return 0
     over = _over_quarantine_budget(terminal, driver, quarantined)
     if not over:
-        _print_next(out, shorten_url(driver.run.url))
+        _print_next(out, typed_url(driver.run.url))
     if not result.sound:
         return exit_codes.NOT_SOUND
     return exit_codes.OVER_QUARANTINE_BUDGET if over else 0
@@ -80,7 +80,7 @@ def _over_quarantine_budget(terminal: Terminal, driver: Driver, found: list[tupl
         )
     if over:
         terminal.say(
-            f'  why: smoothcert query {shorten_url(driver.run.url)} "SELECT attack, error_class, '
+            f'  why: smoothcert query {typed_url(driver.run.url)} "SELECT attack, error_class, '
             "any_value(error_message), count(*) FROM attacks WHERE status = 'quarantined' GROUP BY 1, 2\"",
         )
         terminal.say("  to attack them again: smoothcert attack JOB --retry true")

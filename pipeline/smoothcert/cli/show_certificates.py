@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
 from smoothcert.cli.keeping import track, write_summary
-from smoothcert.cli.options import shorten_url
+from smoothcert.cli.options import typed_url
 from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
 
@@ -33,11 +33,11 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
             ),
         )
         terminal.say(
-            f'  why: smoothcert query {shorten_url(run.url)} "SELECT error_class, any_value(error_message), count(*) '
+            f'  why: smoothcert query {typed_url(run.url)} "SELECT error_class, any_value(error_message), count(*) '
             'FROM quarantine GROUP BY 1"',
         )
         return exit_codes.OVER_QUARANTINE_BUDGET
-    _print_next(Terminal(), shorten_url(run.url), classes=driver.job.zero_shot is not None)
+    _print_next(Terminal(), typed_url(run.url), classes=driver.job.zero_shot is not None)
     return 0
 
 

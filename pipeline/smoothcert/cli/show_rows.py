@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.options import shorten_url
+from smoothcert.cli.options import typed_url
 from smoothcert.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def show_rows(driver: Driver, phase: Phase, report: PhaseReport, terminal: Termi
                 ),
             )
             terminal.say(
-                f'  why: smoothcert query {shorten_url(run.url)} "SELECT error_class, any_value(error_message), '
+                f'  why: smoothcert query {typed_url(run.url)} "SELECT error_class, any_value(error_message), '
                 f"count(*) FROM {task.table.name} WHERE status = 'quarantined' GROUP BY 1\"",
             )
     return exit_codes.OVER_QUARANTINE_BUDGET if over and not (report.stopped or report.missing) else 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 
@@ -148,7 +149,7 @@ def _judge(run: RunDirectory, changed: dict[str, str], covers: str, mending: boo
     if quarantined and not mending:
         raise RunDirectoryError(
             f"{_images(quarantined, changed)} changed since '{run.url}' quarantined {_them(quarantined)} ({covers})",
-            remedy=f"if they were mended: smoothcert retry {run.url} --where true; else restore them",
+            remedy=f"if they were mended: smoothcert retry {shlex.quote(run.url)} --where true; else restore them",
         )
     if more := len(changed) - len(quarantined):
         log.warning(
