@@ -20,7 +20,7 @@ def show_certificates(driver: Driver, report: PhaseReport, terminal: Terminal) -
     run = driver.run
     summary = write_summary(driver)
     _print_summary(Terminal(), summary, report, driver.encoder.notes)
-    track(driver, summary, report, terminal)
+    track(driver, summary, report, terminal, last=len(driver.phases) == 1)
     if report.stopped or report.missing:
         return 0
     budget = driver.job.output.quarantine_budget

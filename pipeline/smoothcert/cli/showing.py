@@ -31,5 +31,6 @@ def show_phase(driver: Driver, phase: Phase, report: PhaseReport, terminal: Term
     show = SHOW.get(phase.name)
     code = show_rows(driver, phase, report, terminal) if show is None else show(driver, report, terminal)
     if phase.name != _CERTIFICATION:
-        track(driver, write_summary(driver), report, terminal)
+        last = phase.name == driver.phases[-1].name
+        track(driver, write_summary(driver), report, terminal, last=last)
     return code

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.keeping import write_summary
+from smoothcert.cli.keeping import pages, write_summary
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.running import Show, StopSignals, run_phases
 from smoothcert.cli.terminal import Terminal
@@ -137,7 +137,8 @@ class _Display:
         if not driver.job.tracking.enabled or self.untracked is not None:
             return
         try:
-            track_run(driver.run.url, summary, driver.job, label=label)
+            documents = pages([driver.run], driver.job, self._terminal)
+            track_run(driver.run.url, summary, driver.job, label=label, documents=documents)
         except TrackingError as exc:
             self.untracked = exc
             self._terminal.say(("not tracked: ", "yellow"), str(exc.message))
@@ -169,7 +170,9 @@ def _say_where(driver: StudyDriver, report: StudyReport, terminal: Terminal, dis
         return
     if display.untracked is None:
         try:
-            tracked = track(driver.url, job, report.record, report.board)
+            runs = report.record.open_runs()
+            documents = pages(list(runs.values()), job, terminal, names=list(runs)) if runs else {}
+            tracked = track(driver.url, job, report.record, report.board, documents)
         except TrackingError as exc:
             display.untracked = exc
             terminal.say(("not tracked: ", "yellow"), exc.message)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from smoothcert.cli.keeping import pages
 from smoothcert.cli.options import RunDir
 from smoothcert.cli.terminal import Terminal
 
@@ -24,5 +25,7 @@ def track(
     job = RunDirectory.open(run_url).info.job
     if uri is not None:
         job = job.model_copy(update={"tracking": job.tracking.model_copy(update={"uri": uri})})
-    tracked = track_run(run_url, summarise(run_url), job)
+    run = RunDirectory.open(run_url)
+    documents = pages([run], job, Terminal(stderr=True))
+    tracked = track_run(run_url, summarise(run_url), job, documents=documents)
     Terminal().say(f"MLflow: {tracked.how_to_look}")

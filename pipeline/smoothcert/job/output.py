@@ -49,3 +49,5 @@ class TrackingSection(Section):
     uri: str | None = None
     """Tracking server; without it MLFLOW_TRACKING_URI, else an SQLite store beside the runs."""
     experiment: str = "smoothcert"
+    report: bool = True
+    """Whether the page of smoothcert report is logged too, at the end of the last kind of work and of a study."""

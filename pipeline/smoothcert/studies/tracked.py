@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from smoothcert.job import Job
 from smoothcert.studies.leaderboard import Leaderboard, entries
 from smoothcert.studies.record import LEADERBOARD_FILE, StudyRecord
@@ -11,7 +13,9 @@ from smoothcert.tracking.study import track_study
 from smoothcert.tracking.track import TrackingResult
 
 
-def track(url: str, job: Job, record: StudyRecord, board: Leaderboard) -> TrackingResult:
+def track(
+    url: str, job: Job, record: StudyRecord, board: Leaderboard, more: Mapping[str, str]
+) -> TrackingResult:
     """Bring the parent of a study's runs up to date.
 
     Args:
@@ -19,13 +23,14 @@ def track(url: str, job: Job, record: StudyRecord, board: Leaderboard) -> Tracki
         job: of one of its runs.
         record: which runs there are.
         board: their figures.
+        more: other artifacts by name, e.g. the report.
 
     Raises:
         TrackingError: MLflow is away, or refused.
     """
     runs = record.open_runs()
     summaries = {label: summarise(run.url) for label, run in runs.items()}
-    documents = {"leaderboard.md": page(board), LEADERBOARD_FILE: to_csv(board)}
+    documents = {"leaderboard.md": page(board), LEADERBOARD_FILE: to_csv(board), **more}
     return track_study(url, job, leading_figures(board), documents, summaries)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from smoothcert.errors import SmoothcertError, TrackingError
@@ -38,6 +39,7 @@ _BATCH = 100
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow guesses what an experiment holds, and may open it on a page of traces."""
 _METRIC_BATCH = 1000
+_NO_DOCUMENTS: Mapping[str, str] = MappingProxyType({})
 _DIGEST_LIMIT = 36
 """Characters of a data set's digest in MLflow; the whole one is a tag."""
 
@@ -66,7 +68,12 @@ class TrackingResult:
 
 
 def track_run(
-    run_url: str, summary: Summary, job: Job, tracking: TrackingSection | None = None, label: str = ""
+    run_url: str,
+    summary: Summary,
+    job: Job,
+    tracking: TrackingSection | None = None,
+    label: str = "",
+    documents: Mapping[str, str] = _NO_DOCUMENTS,
 ) -> TrackingResult:
     """Write a run's parameters, lineage, figures and documents to MLflow, or update them.
 
@@ -78,6 +85,7 @@ def track_run(
         job: the resolved job, as the driver ran it.
         tracking: where to; default ``job.tracking``.
         label: the run's name in a study; it keeps it when it is tracked again without one.
+        documents: more artifacts by name, e.g. the report.
 
     Raises:
         TrackingError: MLflow is away (known within seconds), or refused.
@@ -106,6 +114,8 @@ def track_run(
         if label and child.info.run_name != label:
             client.update_run(child.info.run_id, name=label)
         _write(client, child, run.info, summary, job)
+        for name, text in documents.items():
+            client.log_text(child.info.run_id, text, name)
         ended = _last_commit(run)
         for mlflow_run in (child, parent):
             if summary.finished:

@@ -17,7 +17,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from smoothcert.cli.keeping import pages
 from smoothcert.cli.main import app
+from smoothcert.cli.terminal import Terminal
 from smoothcert.datasets import write_demo_data
 from smoothcert.job import parse_job
 from smoothcert.report import make_report
@@ -364,6 +366,14 @@ def test_texts_have_contrast_and_controls_have_names(tab: Browser, theme: str) -
     assert tab.run(NAMELESS) == []
     heads = tab.run("[...document.querySelectorAll('h1, h2, h3')].map(h => Number(h.tagName[1]))")
     assert heads[0] == 1 and all(b - a <= 1 for a, b in zip(heads, heads[1:], strict=False))
+
+
+def test_a_page_that_fails_fails_no_run(runs: list[RunDirectory], capsys: pytest.CaptureFixture[str]) -> None:
+    job = runs[0].info.job
+    off = job.model_copy(update={"tracking": job.tracking.model_copy(update={"report": False})})
+    assert pages(runs, off, Terminal()) == {}
+    assert pages([runs[0], runs[0]], job, Terminal()) == {}  # one run twice
+    assert "no report: QueryError" in capsys.readouterr().out
 
 
 def test_an_output_that_cannot_be_written_is_said_with_its_remedy(runs: list[RunDirectory]) -> None:

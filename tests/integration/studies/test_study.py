@@ -195,7 +195,7 @@ def test_mlflow_reads_as_an_experiment(done: Path) -> None:
     kept = {
         path.name for path in (done / "runs/mlflow-artifacts" / parent.info.run_id / "artifacts").iterdir()
     }
-    assert kept == {"leaderboard.md", "leaderboard.csv", "curves.png"}
+    assert kept == {"leaderboard.md", "leaderboard.csv", "curves.png", "report.html"}
 
 
 def test_a_second_time_nothing_is_done_again(done: Path, tmp_path: Path) -> None:
