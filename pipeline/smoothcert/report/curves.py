@@ -66,10 +66,9 @@ FROM placed GROUP BY run_id, curve, radius ORDER BY run_id, curve, radius"""
         key=f"cosine-{quantity.name}",
         section=_SECTION,
         title=f"Cosine {what}",
-        note="Median over the pairs, with the middle half of them shaded; every certified line is a lower "
-        "bound, rounded "
-        "down, and ends where nothing is certified of the median pair. What attacks reached lies above. Between the "
-        "marked radii lines only lead the eye.",
+        note="Median over the pairs, with the middle half of them shaded. Every certified line is a lower bound, "
+        "rounded down, and ends where nothing is certified of the median pair; what attacks "
+        "reached bounds it from above. Between the marked radii lines only lead the eye.",
         sql=sql,
         chart={
             "kind": "curve",

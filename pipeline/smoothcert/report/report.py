@@ -81,8 +81,13 @@ def _after_curves(figures: Sequence[ReportFigure]) -> int:
 
 
 def _names(infos: Sequence[RunInfo]) -> list[str]:
-    titles = [run_title(info.job) for info in infos]
-    return titles if len(set(titles)) == len(titles) else [info.run_id for info in infos]
+    """What varies between the runs; their ids where that does not tell them apart."""
+    titles = [run_title(info.job).split(", ") for info in infos]
+    if len(titles) > 1:
+        same = set.intersection(*map(set, titles))
+        titles = [[part for part in title if part not in same] for title in titles]
+    names = [", ".join(title) for title in titles]
+    return names if len(set(names)) == len(names) and all(names) else [info.run_id for info in infos]
 
 
 def _facts(query: Query, run: RunDirectory, name: str) -> dict[str, Any]:

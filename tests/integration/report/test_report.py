@@ -205,6 +205,7 @@ def test_shares_and_medians_are_those_of_the_part_files(
 
 
 def test_the_headline_counts_what_the_files_hold(data: dict[str, Any], runs: list[RunDirectory]) -> None:
+    assert [told["name"] for told in data["runs"]] == ["sigma 0.25", "sigma 0.5"]
     for run, told in zip(runs, data["runs"], strict=True):
         sentence = told["sentences"][0]
         ok = [row["angular"] for row in rows_of(run) if row["status"] == "ok"]

@@ -81,7 +81,7 @@ function faint(colour, alpha) {
   return `rgba(${n >> 16},${(n >> 8) & 255},${n & 255},${alpha})`;
 }
 // plotly reads some tags and $...$ in labels: none of it is meant here
-const plain = (text) => String(text).replaceAll("<", "‹").replaceAll(">", "›").replaceAll("$", "＄").replaceAll("&", "＆");
+const plain = (text) => String(text).replaceAll(">=", "≥").replaceAll("<", "‹").replaceAll(">", "›").replaceAll("$", "＄").replaceAll("&", "＆");
 const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
 function lines(figure, panel) {
@@ -117,7 +117,7 @@ function curveTraces(figure, panel) {
     const dash = several && !byRun ? DASHES[runs.indexOf(line.run) % DASHES.length] : DASHES[number < colours.length ? 0 : 1];
     const name = plain(several ? [line.curve, cut(runNames.get(line.run) || line.run, 40)].filter(Boolean).join(" · ") : line.curve || "pairs");
     const known = line.low ? line.x.map((_, i) => i).filter((i) => line.low[i] !== null && line.high[i] !== null) : [];
-    if (known.length > 1 && found.length <= 8) {
+    if (known.length > 1 && found.length <= (several ? 3 : 8)) {
       traces.push({ type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, legendgroup: name, line: { width: 0 }, fill: "toself",
         fillcolor: faint(colour, 0.1), x: [...known, ...known.slice().reverse()].map((i) => line.x[i]),
         y: [...known.map((i) => line.high[i]), ...known.slice().reverse().map((i) => line.low[i])] });
@@ -185,11 +185,11 @@ function draw(plot) {
   const traces = kind === "bars" ? barTraces(figure) : kind === "columns" ? columnTraces(figure) : curveTraces(figure, plot.panel);
   // room for the legend below the axis: about three names a line
   const names = kind === "bars" ? 0 : named(figure, traces);
-  const perLine = Math.max(1, Math.floor((place.clientWidth || 600) / (several ? 430 : 230)));
+  const perLine = Math.max(1, Math.floor((place.clientWidth || 600) / (several ? 300 : 230)));
   const height = kind === "bars" ? 90 + 24 * traces[0].y.length : 340 + (names ? 22 * Math.ceil(names / perLine) : 0);
   place.style.height = `${height}px`;
   const made = layout(figure, traces);
-  if (names) { made.legend.y = -62 / 300; made.margin.b = 70 + 22 * Math.ceil(names / perLine); }
+  if (names) { made.legend.y = -0.24; made.margin.b = 70 + 22 * Math.ceil(names / perLine); }
   Plotly.react(place, traces, made, PLOT);
   place.dataset.drawn = "true";
 }
