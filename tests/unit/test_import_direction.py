@@ -35,6 +35,7 @@ ORDER = (
     "audit",
     "report",
     "tracking",
+    "monitor",
     "studies",
     "api",
     "cli",

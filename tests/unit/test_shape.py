@@ -13,6 +13,7 @@ MOST_LINES = 80
 MOST_PARAMETERS = 7
 WITH_A_REASON = {
     "cli/demo_data.py:demo_data": "options of a command",
+    "cli/monitor.py:monitor": "options of a command",
     "attacks/campaign.py:Campaign.__init__": "holds the whole state of an attack's search",
     "encoders/module_encoder.py:ModuleEncoder.__init__": "public; a preprocessing, by keywords with defaults",
     "attacks/scoring.py:score": "public; all but four have defaults or name what keys the draws",

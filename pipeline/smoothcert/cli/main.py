@@ -22,6 +22,7 @@ from smoothcert.cli.import_logs import import_logs
 from smoothcert.cli.init import init
 from smoothcert.cli.leaderboard import leaderboard
 from smoothcert.cli.ls import ls
+from smoothcert.cli.monitor import monitor
 from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
@@ -66,6 +67,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "import": import_logs,
+    "monitor": monitor,
     "retry": retry,
     "compact": compact,
     "gc": gc,

@@ -1,4 +1,4 @@
-"""Which pairs a part of a data set is: some set aside, spread evenly over all of them, or the rest.
+"""Which pairs a part of a data set is: some set aside, spread evenly over all of them, or the rest; or a sample.
 
 Positions count all pairs in the order of the source. What is set aside comes in at most ``BLOCKS`` runs of consecutive
 pairs, so that data sorted by class are met throughout, and the rest stays in few pieces.
@@ -6,10 +6,11 @@ pairs, so that data sorted by class are met throughout, and the rest stays in fe
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 
 from smoothcert.errors import JobError
-from smoothcert.job.data import PartSection
+from smoothcert.job.data import PartSection, SampleSection
 
 BLOCKS = 32
 Ranges = Sequence[tuple[int, int]]
@@ -39,6 +40,12 @@ def ranges_of(part: PartSection, pairs: int) -> Ranges:
     starts = [0, *(stop for _, stop in taken)]
     stops = [*(start for start, _ in taken), pairs]
     return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
+
+
+def ranges_of_sample(sample: SampleSection, pairs: int) -> Ranges:
+    """The positions of a sample: every set of so many pairs is equally likely over seeds."""
+    chosen = random.Random(sample.seed).sample(range(pairs), min(sample.pairs, pairs))
+    return _joined(sorted(chosen))
 
 
 def overlap(ranges: Ranges, start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from smoothcert.datasets.image_versions import ImageVersions
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import FileLayout
 from smoothcert.datasets.left_out import LeftOut, LeftOuts
-from smoothcert.datasets.part import Ranges, overlap, ranges_of
+from smoothcert.datasets.part import Ranges, overlap, ranges_of, ranges_of_sample
 from smoothcert.datasets.records import Pair, SourceFile, UnitSpec, unit_id
 from smoothcert.errors import SourceError
 from smoothcert.job import DataSection
@@ -131,9 +131,13 @@ class FileSource(ABC):
 
     def _ranges(self) -> Ranges | None:
         """Positions of the pairs that the job is about; None for all."""
-        if self.data.part is None:
+        if self.data.part is None and self.data.sample is None:
             return None
-        return ranges_of(self.data.part, sum(file.pairs for file, _ in self._scan_all()))
+        pairs = sum(file.pairs for file, _ in self._scan_all())
+        if self.data.sample is not None:
+            return ranges_of_sample(self.data.sample, pairs)
+        assert self.data.part is not None
+        return ranges_of(self.data.part, pairs)
 
     def units(self, pairs_per_unit: int) -> Iterator[UnitSpec]:
         """See ``Source.units``."""

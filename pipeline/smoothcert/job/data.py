@@ -50,6 +50,15 @@ class PartSection(Section):
         return self
 
 
+class SampleSection(Section):
+    """Some of the pairs, drawn uniformly without replacement; ``smoothcert monitor`` draws them anew every night."""
+
+    pairs: PositiveInt
+    """How many; all, where there are fewer."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)]
+    """Fixes which."""
+
+
 class DataSection(Section):
     """Which pairs."""
 
@@ -72,6 +81,8 @@ class DataSection(Section):
     """Use only this many pairs, the first in file order."""
     part: PartSection | None = None
     """Use only a part of them; by default all."""
+    sample: SampleSection | None = None
+    """Use only a random sample of them; by default all."""
     max_pixels: PositiveInt = 178_956_970
     """Images with more pixels than this are refused before decoding (protects against decompression bombs)."""
 
@@ -87,6 +98,12 @@ class DataSection(Section):
             if name in tuple(keep)[:number]:
                 raise ValueError(f"'{name}' is listed twice; keep one")
         return keep
+
+    @model_validator(mode="after")
+    def _part_or_sample(self) -> DataSection:
+        if self.part is not None and self.sample is not None:
+            raise ValueError("part and sample are both given; keep one")
+        return self
 
     @property
     def kept(self) -> dict[str, str]:

@@ -171,6 +171,7 @@ class Job(Section):
         for section, later in (
             ("data", "class_names"),
             ("data", "part"),
+            ("data", "sample"),
             ("data", "keep"),
             ("encoder", "size"),
             ("certify", "percentile"),

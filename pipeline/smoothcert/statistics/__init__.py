@@ -5,6 +5,7 @@ numpy and scipy only; sequential tests also run on torch tensors, without import
 
 from smoothcert.statistics.betting import Bets, choose_bets
 from smoothcert.statistics.bounds import Method, lower_bound, vote_share_bound
+from smoothcert.statistics.drops import first_alarm, log_evidence
 from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
 from smoothcert.statistics.intervals import mean_interval, quantile_ranks, share_interval
 from smoothcert.statistics.paired import PairedDifference, mcnemar, mean_difference, share_difference
@@ -23,8 +24,10 @@ __all__ = [
     "choose_bets",
     "ebh",
     "eigenvalue_upper_bound",
+    "first_alarm",
     "fix_ball",
     "largest_eigenvalue",
+    "log_evidence",
     "lower_bound",
     "mcnemar",
     "mean_difference",

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from smoothcert.datasets import open_source, write_demo_data
-from smoothcert.datasets.part import BLOCKS, ranges_of
+from smoothcert.datasets.part import BLOCKS, ranges_of, ranges_of_sample
 from smoothcert.errors import JobError
 from smoothcert.job import parse_job
-from smoothcert.job.data import PartSection
+from smoothcert.job.data import PartSection, SampleSection
 
 JOB = """
 name: a
@@ -57,6 +58,13 @@ def test_sources_read_the_pairs_of_a_part_with_their_own_ids(tmp_path: Path, for
     aside = ids("data.part={set_aside: 20, use: set_aside}")
     rest = ids("data.part={set_aside: 20, use: rest}")
     few = ids("data.part={set_aside: 20, use: set_aside, first: 5}")
+    sample = ids("data.sample={pairs: 30, seed: 3}")
+    assert (
+        len(set(sample)) == 30
+        and set(sample) <= set(everything)
+        and sample != ids("data.sample={pairs: 30, seed: 4}")
+    )
+    assert ids("data.sample={pairs: 151, seed: 3}") == everything
     assert len(everything) == 150 and len(aside) == 20 and len(few) == 5
     assert sorted(aside + rest) == sorted(everything) and set(few) <= set(aside)
 
@@ -75,3 +83,19 @@ def test_a_part_must_leave_at_least_as_many() -> None:
 def test_jobs_without_a_part_keep_their_fingerprint() -> None:
     assert "part" not in parse_job(JOB).science()["data"]
     assert "part" in parse_job(JOB, ["data.part={set_aside: 4, use: rest}"]).science()["data"]
+
+
+def test_every_sample_of_a_size_is_equally_likely() -> None:
+    """All 10 pairs out of 5, over 10,000 seeds: chi-square with 9 degrees of freedom, fails falsely at 1e-6."""
+    counts: dict[tuple[int, ...], int] = {}
+    for seed in range(10_000):
+        ranges = ranges_of_sample(SampleSection(pairs=2, seed=seed), 5)
+        chosen = tuple(i for start, stop in ranges for i in range(start, stop))
+        counts[chosen] = counts.get(chosen, 0) + 1
+    assert len(counts) == 10
+    assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < chi2.isf(1e-6, 9)
+
+
+def test_a_job_is_about_a_part_or_a_sample() -> None:
+    with pytest.raises(JobError, match="part and sample are both given"):
+        parse_job(JOB, ["data.part={set_aside: 20, use: rest}", "data.sample={pairs: 3, seed: 1}"])
