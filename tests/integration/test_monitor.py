@@ -89,9 +89,7 @@ def held_of(run_url: str) -> dict[str, bool]:
         for row in pq.read_table(part).to_pylist()
     ]
     return {
-        row["pair_id"]: bool(
-            row["angular"] and row["angular"][0] and row["angular"][0] >= 0.5
-        )
+        row["pair_id"]: bool(row["angular"] and row["angular"][0] and row["angular"][0] >= 0.5)
         for row in rows
     }
 
