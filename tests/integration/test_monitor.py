@@ -116,7 +116,7 @@ def test_nights_count_their_pairs_once(place: Path) -> None:
         app, ["monitor", str(place / "watch"), "--history", f"--csv={place / 'n.csv'}"]
     )
     assert history.exit_code == 0
-    rows = list(csv.DictReader((place / "n.csv").open()))
+    rows = list(csv.DictReader((place / "n.csv").read_text().splitlines()))
     assert [row["night"] for row in rows] == ["2026-01-01", "2026-01-02"] and {
         row["alarm"] for row in rows
     } == {"False"}
@@ -124,13 +124,9 @@ def test_nights_count_their_pairs_once(place: Path) -> None:
 
 def test_a_worse_encoder_raises_the_alarm_which_stands(place: Path) -> None:
     """Too few draws to certify anything: every pair that the reference certified is lost."""
-    codes = [
-        run(place, f"n{number}", "--set=certify.max_draws=2", directory="worse").exit_code
-        for number in (1, 2, 3)
-    ]
-    assert codes[-1] == 1, codes
-    assert run(place, "n4", directory="worse").exit_code == 1, "a good night does not take it back"
-    refused = run(place, "n5", "--alpha=0.2", directory="worse")
+    assert run(place, "n1", "--set=certify.max_draws=2", directory="worse").exit_code == 1
+    assert run(place, "n2", directory="worse").exit_code == 1, "a good night does not take it back"
+    refused = run(place, "n3", "--alpha=0.2", directory="worse")
     assert isinstance(refused.exception, JobError) and "watches alpha=0.01, not 0.2" in str(refused.exception)
 
 
@@ -151,9 +147,10 @@ def test_sigkill_in_the_middle_loses_nothing(place: Path) -> None:
     (place / "alone" / "monitor.json").write_text(settings.read_text())
     assert run(place, "k1", "--set=output.runs=" + str(place / "others"), directory="alone").exit_code == 0
     (killed,), (alone,) = nights(place, "killed"), nights(place, "alone")
-    assert killed["run_url"] != alone["run_url"]
-    assert {**killed, "run_url": ""} == {**alone, "run_url": ""}
-    assert held_of(str(killed["run_url"])).keys() == held_of(str(alone["run_url"])).keys()
+    assert killed.pop("run_url") != alone.pop("run_url")
+    ids = [str(row.pop("run_id")).rpartition("-")[0] for row in (killed, alone)]
+    assert ids[0] == ids[1], "what follows is of the directory"
+    assert killed == alone
 
 
 def test_what_is_refused_before_work(place: Path) -> None:
