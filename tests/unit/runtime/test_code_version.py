@@ -14,6 +14,7 @@ NOT_COUNTED = {
     "audit": "reads rows",
     "cli": "shows them",
     "job": "stands in the fingerprint by its content",
+    "monitor": "compares runs over nights",
     "report": "shows rows",
     "runtime": "moves units",
     "sql": "reads rows",
