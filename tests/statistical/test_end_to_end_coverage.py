@@ -241,7 +241,7 @@ def certified(encoder: KnownEncoder, **changes: Any) -> tuple[list[Any], list[Tr
                 "pilot_draws": 15,
                 "radii": RADII,
                 "cosines": COSINES,
-                "rivals": 4,
+                "rivals": 2,
                 "percentile": PERCENTILE,
             }
             | changes

@@ -37,7 +37,7 @@ from smoothcert.certificates.likelihood import ABSOLUTE_SLACK, RELATIVE_SLACK, L
 from smoothcert.certificates.parabola import summit
 
 _CELLS, _REACH = 600, 8.5
-_ROWS_AT_ONCE = 16
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 16, 8192
 # Relative to the size of the scalar: errors of ndtr, of sums of some dozens of terms, and of h as it is measured.
 _ROUNDING = 1e-12
 
@@ -89,9 +89,17 @@ class MarginScalar:
     def values(self, margins: FloatArray, along: FloatArray) -> FloatArray:
         """The scalar of draws: (rows, n) from margins M (rows, n) in [-1, 1] and <u, v> (rows, n)."""
         h = self.slopes[:, -1:] * margins
-        for j in range(self.knots.shape[-1]):
-            kink = self.slopes[:, j : j + 1] - self.slopes[:, j + 1 : j + 2]
-            h -= kink * np.maximum(self.knots[:, j : j + 1] - margins, 0.0)
+        kinks = self.slopes[:, :-1] - self.slopes[:, 1:]
+        # some rows at a time, so that what each knot adds stays in the cache
+        some = max(1, _NUMBERS_AT_ONCE // max(1, margins.shape[-1]))
+        for start in range(0, len(h), some):
+            part = slice(start, start + some)
+            below = np.empty_like(h[part])
+            for knot, kink in zip(self.knots[part].T, kinks[part].T, strict=True):
+                np.subtract(knot[:, None], margins[part], out=below)
+                np.maximum(below, 0.0, out=below)
+                below *= kink[:, None]
+                h[part] -= below
         if self._phi_alone():
             return np.asarray(h)
         h += self.pilot[:, None] * along
