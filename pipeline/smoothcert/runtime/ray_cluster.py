@@ -86,7 +86,15 @@ class WorkerShare:
         fits = [n for n in nodes if n.get("CPU", 0.0) >= self.cpus and n.get("GPU", 0.0) >= self.gpus]
         has = "; ".join(_resources(n.get("CPU", 0.0), n.get("GPU", 0.0)) for n in nodes[:8])
         needs = _resources(self.cpus, self.gpus)
-        why = f"no node has {needs} free" if fits else f"no node is that large: nodes have {has or 'nothing'}"
+        free = ray.available_resources()
+        if not fits:
+            why = f"no node is that large: nodes have {has or 'nothing'}"
+        elif free.get("CPU", 0.0) >= self.cpus and free.get("GPU", 0.0) >= self.gpus:
+            # Ray takes the resources only when a node is ready: with a copy of the package it may take a minute
+            room = _resources(free.get("CPU", 0.0), free.get("GPU", 0.0))
+            why = f"the cluster has {room} free: Ray prepares a node for it, or no node alone has as much"
+        else:
+            why = f"no node has {needs} free"
         return f"a worker needs {needs} (executor.cpus_per_worker, executor.gpus_per_worker), and {why}"
 
 

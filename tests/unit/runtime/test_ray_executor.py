@@ -125,3 +125,20 @@ def test_a_driver_without_a_gpu_plans_for_workers_that_have_one(monkeypatch):
     assert loadable_here(section, local) is section  # it computes here, so a missing device is an error
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert loadable_here(section, on_ray) is section
+
+
+@pytest.mark.parametrize(
+    ("nodes", "free", "said"),
+    [
+        ([{"CPU": 1.0}, {"CPU": 2.0}], {}, "no node has 2 CPUs free"),
+        ([{"CPU": 1.0}, {"CPU": 2.0}], {"CPU": 1.0}, "no node has 2 CPUs free"),
+        ([{"CPU": 1.0}, {"CPU": 2.0}], {"CPU": 3.0}, "the cluster has 3 CPUs free: Ray prepares a node"),
+        ([{"CPU": 1.0}], {"CPU": 1.0}, "no node is that large: nodes have 1 CPU"),
+    ],
+)
+def test_why_a_worker_is_pending(nodes, free, said, monkeypatch):
+    alive = [{"Alive": True, "Resources": each} for each in nodes]
+    told = SimpleNamespace(nodes=lambda: alive, available_resources=lambda: free)
+    monkeypatch.setattr("smoothcert.runtime.ray_cluster.ray", told)
+    why = WorkerShare(cpus=2.0, gpus=0.0, asked=None).unplaced()
+    assert why.startswith("a worker needs 2 CPUs") and said in why
