@@ -29,12 +29,12 @@ def test_it_is_small_and_says_what_it_was_trained_for(base: Encoder) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     for part in ("purifier", "mapper"):
         trained = read_part(NAME, part).trained
-        assert trained is not None and trained.sigma == (0.25, 0.5)
+        assert trained is not None and trained.sigma == (0.25, 0.75)
         assert trained.encoder_digest == base.digest, "it belongs to another model: train it anew"
 
 
 def test_held_out_features_hardly_move_under_noise_and_keep_their_class(base: Encoder) -> None:
-    """Every ninth held-out digit, 16 draws at sigma 0.5: far inside of what was measured (0.98 against 0.78)."""
+    """Every ninth held-out digit, 16 draws at sigma 0.5: far inside of what was measured (0.99 against 0.78)."""
     pairs = load_digits_pairs("test")[::9]
     pixels = torch.from_numpy(np.stack([base.prepare(image) for image, _, _ in pairs])).float() / 255
     labels = sorted({label for _, _, label in pairs})
@@ -48,6 +48,6 @@ def test_held_out_features_hardly_move_under_noise_and_keep_their_class(base: En
         with torch.no_grad():
             mean = torch.stack([encoder.encode_images(pixels + each) for each in noise]).mean(dim=0)
         norms[name] = float(mean.norm(dim=1).mean())
-    assert norms["psm"] > 0.96 and norms["bare"] < 0.85
+    assert norms["psm"] > 0.97 and norms["bare"] < 0.85
     right = (mean @ texts.T).argmax(dim=1) == torch.tensor(wanted)
     assert float(right.float().mean()) >= 0.95
