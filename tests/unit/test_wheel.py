@@ -72,6 +72,8 @@ def test_the_wheel_has_every_file_of_the_folders_unchanged(wheel: Path) -> None:
             "datasets/bundled/digits.npz",
             "encoders/bundled/digits-clip/model.safetensors",
             "defences/bundled/digits-psm/mapper.safetensors",
+            "report/bundled/page.html",
+            "report/bundled/plotly-basic.min.js",
         ):
             assert f"smoothcert/{needed}" in names
         assert not [name for name in names if name.startswith(("jobs/", "tests/", "setup"))]
