@@ -94,6 +94,22 @@ class Answerer(ABC):
         """
         raise NotImplementedError(f"answerer '{self.name}' takes no image tokens")
 
+    def say(self, tokens: torch.Tensor, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of greedy answers to image tokens (B, T, d), ends included.
+
+        Raises:
+            NotImplementedError: this answerer takes images only.
+        """
+        raise NotImplementedError(f"answerer '{self.name}' takes no image tokens")
+
+    def read(self, said: Sequence[int]) -> TextAnswer:
+        """The answer that token ids of ``say`` say.
+
+        Raises:
+            NotImplementedError: this answerer shows no tokens.
+        """
+        raise NotImplementedError(f"answerer '{self.name}' shows no tokens")
+
     def prompt(self, question: str) -> str:
         """The text around a question, with one slot for the image."""
         return self.template.replace("{question}", question)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from smoothcert.answerers.base import Answerer, TextAnswer
-from smoothcert.answerers.entering import generate
+from smoothcert.answerers.entering import ends_prompt_with, generate, logits
+from smoothcert.answerers.forced import ForcedTexts
 from smoothcert.answerers.prompts import Prompts
 from smoothcert.encoders.tower import TowerEncoder
 
@@ -98,6 +99,48 @@ class PretrainedAnswerer(Answerer):
                     answers += self._generate(tokens[part], questions[part])
         return answers
 
+    @torch.inference_mode()
+    def say(self, tokens: torch.Tensor, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of greedy answers to image tokens (B, T, d), the end token included where they come to one."""
+        said: list[list[int]] = []
+        for start in range(0, len(questions), self._batch):
+            part = slice(start, start + self._batch)
+            prompt = self._prompts.encode(questions[part], self.device)
+            ids = generate(
+                self._model,
+                self.tower,
+                tokens[part].to(self.tower.dtype),
+                prompt,
+                max_new_tokens=self._longest,
+                do_sample=False,
+                num_beams=1,
+            )
+            said += [self._upto(row) for row in ids.tolist()]
+        return said
+
+    def read(self, said: Sequence[int]) -> TextAnswer:
+        """The answer that token ids say."""
+        return self._read(list(said), self._ends())
+
+    def spell(self, text: str) -> list[int]:
+        """Token ids of a text as an answer, its end included where the model has one."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, *sorted(self._ends())[:1]]
+
+    def force(self, questions: Sequence[str], said: Sequence[Sequence[int]]) -> ForcedTexts:
+        """Answers to hold the model to, one for each question, as token ids."""
+        prompts = self._prompts.ids(questions)
+        last = ends_prompt_with(self._model)
+        prompts = [ids[:-1] if last is not None and ids[-1] == last else ids for ids in prompts]
+        return ForcedTexts.of(prompts, said, self.device)
+
+    def scores(self, tokens: torch.Tensor, forced: ForcedTexts) -> torch.Tensor:
+        """What the language model thinks of every place of forced answers, given image tokens (B, T, d): (B, L, words).
+
+        Differentiable with respect to the tokens.
+        """
+        return logits(self._model, self.tower, tokens.to(self.tower.dtype), forced.ids, forced.answer)
+
     def _generate(self, tokens: torch.Tensor, questions: Sequence[str]) -> list[TextAnswer]:
         sampled = self._temperature > 0
         prompt = self._prompts.encode(questions, self.device)
@@ -113,6 +156,12 @@ class PretrainedAnswerer(Answerer):
         )
         ends = self._ends()
         return [self._read(row, ends) for row in ids.tolist()]
+
+    def _upto(self, ids: list[int]) -> list[int]:
+        """Token ids up to the end token, which stays."""
+        ends = self._ends()
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        return ids if end is None else ids[: end + 1]
 
     def _read(self, ids: list[int], ends: set[int]) -> TextAnswer:
         """An answer up to its end token; what follows is padding."""

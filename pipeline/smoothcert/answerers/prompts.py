@@ -77,11 +77,19 @@ class Prompts:
         Raises:
             JobError: a question itself holds the image token.
         """
-        rows = [self._widened(ids, text) for ids, text in zip(self._ids(questions), questions, strict=True)]
+        rows = self.ids(questions)
         longest = max(len(row) for row in rows)
         ids = [[self._padding] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    def ids(self, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt, without padding.
+
+        Raises:
+            JobError: a question itself holds the image token.
+        """
+        return [self._widened(ids, text) for ids, text in zip(self._ids(questions), questions, strict=True)]
 
     def _ids(self, questions: Sequence[str]) -> list[list[int]]:
         texts = [self._template.replace(_QUESTION, question) for question in questions]

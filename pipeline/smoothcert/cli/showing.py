@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.cli.keeping import track, write_summary
 from smoothcert.cli.show_answers import show_answers
+from smoothcert.cli.show_attacked_answers import show_attacked_answers
 from smoothcert.cli.show_attacks import show_attacks
 from smoothcert.cli.show_certificates import show_certificates
 from smoothcert.cli.show_rows import show_rows
@@ -22,6 +23,7 @@ SHOW: dict[str, Callable[[Driver, PhaseReport, Terminal], int]] = {
     _CERTIFICATION: show_certificates,
     "attacks": show_attacks,
     "answers": show_answers,
+    "attacked answers": show_attacked_answers,
 }
 """Phases with a display of their own; any other shows how many rows it has."""
 

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from smoothcert.job.answer_attack import AnswerAttackSection, Subject
 from smoothcert.job.section import PositiveInt, Probability, Radius, Section
-
-Subject = Literal["bare", "smoothed", "vote"]
 
 
 class VoteSection(Section):
@@ -74,6 +73,8 @@ class AnswerSection(Section):
     """Prompts answered together on the device."""
     alpha: Probability | None = None
     """Failure probability of each certified answer; default certify.alpha."""
+    attacks: tuple[AnswerAttackSection, ...] = ()
+    """Attacks on the answers, after the questions."""
     contents: dict[str, str] = {}
     """SHA-256 of what this section names: model and questions. Filled in where it is left out."""
 
@@ -83,6 +84,23 @@ class AnswerSection(Section):
         if not subjects or len(set(subjects)) < len(subjects):
             raise ValueError(f"{list(subjects)} must name at least one subject, each once")
         return subjects
+
+    @model_validator(mode="after")
+    def _attacks_fit(self) -> AnswerSection:
+        for number, attack in enumerate(self.attacks):
+            if self.endpoint is not None and (
+                attack.objective not in ("divergence", "matching") or "smoothed" in attack.subjects
+            ):
+                raise ValueError(
+                    f"attacks.{number}: an endpoint shows neither gradients nor image tokens: use objective divergence "
+                    "or matching (transfer), and subjects bare and vote"
+                )
+            if self.temperature > 0:
+                raise ValueError(f"attacks.{number}: attacks on answers need greedy ones; set temperature: 0")
+        doubled = [attack.attack_id for attack in self.attacks]
+        if len(set(doubled)) < len(doubled):
+            raise ValueError("attacks: the same attack with the same settings is listed twice; keep one")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> AnswerSection:
@@ -104,7 +122,7 @@ class AnswerSection(Section):
     def answer_id(self) -> str:
         """Names the task: a digest of all that determines its rows."""
         what: dict[str, Any] = self.model_dump(
-            mode="json", exclude={"batch", "timeout_s", "retries", "key_variable"}
+            mode="json", exclude={"attacks", "batch", "timeout_s", "retries", "key_variable"}
         )
         if "model" in self.contents and self.endpoint is None:
             del what["model"]
@@ -112,3 +130,8 @@ class AnswerSection(Section):
             del what["questions"], what["annotations"]
         text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         return f"answer{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def attack_task_id(self, attack: AnswerAttackSection) -> str:
+        """Names the task of an attack on these questions."""
+        text = f"{self.answer_id} {attack.attack_id}"
+        return f"said{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -52,7 +52,7 @@ REFERENCES: dict[str, tuple[ReferenceName, ...]] = {
 """Objectives that can leave one of several things, the default first."""
 
 
-def _known(what: str, kind: Any) -> BeforeValidator:
+def known_name(what: str, kind: Any) -> BeforeValidator:
     """Refuses an unknown name with the nearest known one."""
     names = get_args(kind)
 
@@ -66,7 +66,7 @@ def _known(what: str, kind: Any) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _several(value: Any) -> Any:
+def one_or_several(value: Any) -> Any:
     """One value stands for a list of one."""
     return (value,) if isinstance(value, (str, int, float)) else value
 
@@ -101,24 +101,24 @@ class AttackSection(Section):
 
     model_config = ConfigDict(json_schema_extra=_published_schema)
 
-    attack: Annotated[AttackName, _known("attack", AttackName)]
+    attack: Annotated[AttackName, known_name("attack", AttackName)]
     """How to search; what each one does is listed in catalogue/attacks.py."""
-    norm: Annotated[Norm, _known("norm", Norm)]
+    norm: Annotated[Norm, known_name("norm", Norm)]
     """Of the budget. Certificates are about l2; an l-infinity outcome is never shown as certified. attackvlm, m-attack
     and foa may leave it out: linf."""
-    budgets: Annotated[tuple[Budget, ...], BeforeValidator(_several), Field(min_length=1)]
+    budgets: Annotated[tuple[Budget, ...], BeforeValidator(one_or_several), Field(min_length=1)]
     """Largest norms of a perturbation, in units of [0,1] pixels: one number or a list. The published ones may be left
     out: 8/255 of attackvlm, 16/255 of m-attack and foa."""
-    objective: Annotated[ObjectiveName, _known("objective", ObjectiveName)] = "divergence"
+    objective: Annotated[ObjectiveName, known_name("objective", ObjectiveName)] = "divergence"
     """divergence: away from the clean feature. classification: another class wins (needs zero_shot and labels).
     caption: away from the own caption. retrieval: the own caption loses its rank (needs retrieval).
     matching: the target is nearer than the own caption (for a target caption) or the clean image."""
-    reference: Annotated[ReferenceName, _known("reference", ReferenceName)] | None = None
+    reference: Annotated[ReferenceName, known_name("reference", ReferenceName)] | None = None
     """What the objective leaves. For divergence clean: the feature without noise (the default), or smoothed: the
     subject's own feature of the clean image, which the angular certificate is about. For classification label (the
     default), or predicted: the class that the subject predicts without attack, by draws of its own, as a rule that
     of the class certificate; it needs no labels."""
-    subjects: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)] = SUBJECTS
+    subjects: Annotated[tuple[str, ...], BeforeValidator(one_or_several), Field(min_length=1)] = SUBJECTS
     """bare: the encoder as it is. smoothed: its mean under noise of certify.sigma, by expectation over draws. The
     name of a defence: the same mean of encoder.model behind that defence."""
     surrogates: tuple[EncoderSection, ...] = ()

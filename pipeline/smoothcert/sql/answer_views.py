@@ -5,6 +5,9 @@ answer_accuracy    per run, question set, subject and kind of question: how many
                    over those with reference answers
 certified_answers  a table function of a radius: per run, question set and kind, how many votes are certified there, and
                    how many of these are right; certified_answers(0.125)
+attacked_answer_accuracy
+                   per run, attack, subject and budget: ACC without and under attack over questions with reference
+                   answers, ASR over those that count (column success), and how many contradict a certificate
 
 Questions about one image are no independent draws, so there are no intervals here. Quarantined rows count as asked and
 not certified.
@@ -16,8 +19,8 @@ import duckdb
 
 
 def create_answer_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the views above; ``answers`` must exist."""
-    for sql in (_ACCURACY, _CERTIFIED):
+    """Create the views above; ``answers`` and ``attacked_answers`` must exist."""
+    for sql in (_ACCURACY, _CERTIFIED, _ATTACKED):
         connection.execute(sql)
 
 
@@ -38,4 +41,16 @@ SELECT run_id, answer_id, kind, count(*) AS questions,
        count(*) FILTER (vote_radius >= at_radius AND coalesce(exact_match, contained_match) = 1) AS certified_right,
        certified / questions AS certified_share, certified_right / questions AS certified_right_share
 FROM answers WHERE subject = 'vote' GROUP BY ALL
+"""
+
+_ATTACKED = """
+CREATE VIEW attacked_answer_accuracy AS
+SELECT run_id, attack_id, answer_id, attack, norm, objective, subject, budget, count(*) AS questions,
+       count(*) FILTER (status <> 'ok') AS quarantined,
+       count(clean_right) AS judged, count(*) FILTER (clean_right) AS clean_right_count,
+       count(*) FILTER ("right") AS right_count,
+       count(success) AS attackable, count(*) FILTER (success) AS successes,
+       clean_right_count / nullif(judged, 0) AS clean_acc, right_count / nullif(judged, 0) AS acc,
+       successes / nullif(attackable, 0) AS asr, count(*) FILTER (violation) AS violations
+FROM attacked_answers GROUP BY ALL
 """

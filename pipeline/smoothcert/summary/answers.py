@@ -21,6 +21,9 @@ def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
     where votes are about that, of the questions with reference answers. ``answers_certified/r<radius>`` and
     ``answers_certified_right/r<radius>``, with ``_<kind>``: of all questions put to the vote.
 
+    ``answers_attacked_right/<attack>_<norm><budget>_<subject>``: right answers under attack, of the questions with
+    reference answers; ``answers_attack_success/...``: successes, of the questions that count (ASR).
+
     Args:
         query: an open query.
         run_id: the run.
@@ -41,6 +44,15 @@ def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
         for row in votes:
             for name, count in (("certified", row["certified"]), ("certified_right", row["certified_right"])):
                 _add(found, f"answers_{name}/r{radius:g}", row["kind"], count, row["questions"])
+    attacked = query.sql(
+        "SELECT attack, norm, objective, subject, budget, judged, right_count, attackable, successes "
+        f"FROM attacked_answer_accuracy WHERE run_id = {quote(run_id)} ORDER BY ALL"
+    ).to_pylist()
+    for row in attacked:
+        goal = "" if row["objective"] == "answer" else f"_{row['objective']}"
+        name = f"{row['attack']}{goal}_{row['norm']}{row['budget']:g}_{row['subject']}"
+        _add(found, f"answers_attacked_right/{name}", None, row["right_count"], row["judged"])
+        _add(found, f"answers_attack_success/{name}", None, row["successes"], row["attackable"])
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smoothcert.job import Job
+from smoothcert.work.answer.attack_task import AnswerAttackTask
 from smoothcert.work.answer.inputs import with_answer_contents
 from smoothcert.work.answer.task import AnswerTask
 from smoothcert.work.attack.inputs import with_contents
@@ -40,7 +41,15 @@ def _answers(job: Job) -> Phase:
     return Phase("answers", (AnswerTask(job.answer),) if job.answer else ())
 
 
-PHASES: list[Callable[[Job], Phase]] = [_certification, _attacks, _answers]
+def _attacked_answers(job: Job) -> Phase:
+    attacks = () if job.answer is None else job.answer.attacks
+    return Phase(
+        "attacked answers",
+        tuple(AnswerAttackTask(job.answer, each) for each in attacks if job.answer is not None),
+    )
+
+
+PHASES: list[Callable[[Job], Phase]] = [_certification, _attacks, _answers, _attacked_answers]
 """The phases of every job, in order; a phase without tasks is left out."""
 
 

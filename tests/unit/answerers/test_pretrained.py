@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from smoothcert.answerers.loading import load_answerer
 from smoothcert.answerers.pretrained import PretrainedAnswerer
+from smoothcert.attacks.objectives.answer import AnswerObjective
 from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import EncoderSection
 from smoothcert.job.answer import AnswerSection
@@ -127,6 +128,31 @@ def test_image_tokens_answer_as_pixels_do(family: str, directory) -> None:
         assert answers[place] == expected
     if family != "paligemma":  # whose random head says the same whatever it sees
         assert len({answer.text for answer in answers}) > 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_said_scores_highest_word_by_word(family: str, directory) -> None:
+    """Held to its own greedy answer, a model finds each of its words best, and any other answer beaten somewhere."""
+    answerer = load(directory(family))
+    with torch.no_grad():
+        tokens = answerer.image_tokens(pictures(answerer, len(QUESTIONS)))
+        said = answerer.say(tokens, QUESTIONS)
+        assert [answerer.read(ids) for ids in said] == answerer.answer_tokens(
+            tokens, QUESTIONS, [0] * len(QUESTIONS)
+        )
+        # a random model may say the image token, which stands for an image where it is forced
+        kept = [place for place, ids in enumerate(said) if tiny_towers.IMAGE not in ids]
+        assert kept or family == "gemma3"
+        tokens, said, asked = tokens[kept], [said[place] for place in kept], [QUESTIONS[i] for i in kept]
+        others = [[*ids[:-1], 20 + (ids[-1] == 20)] for ids in said]
+        for texts, sign in ((said, 1), (others, -1)) if kept else ():
+            forced = answerer.force(asked, texts)
+            for reach in (False, True):
+                objective = AnswerObjective(
+                    forced.ids, forced.answer, answerer.scores, tuple(tokens.shape[1:]), reach
+                )
+                margin = objective.margin(tokens.flatten(1))
+                assert (margin * sign * (-1 if reach else 1) > -1e-4).all(), (reach, margin)
 
 
 def test_sampled_answers_are_those_of_their_seeds(directory) -> None:

@@ -24,11 +24,12 @@ _CHUNK = 16
 
 @dataclass(frozen=True, slots=True)
 class AskedPair:
-    """A pair with what is asked about it: ``pixels`` uint8 (3, H, W)."""
+    """A pair with what is asked about it: ``pixels`` uint8 (3, H, W), and the unit whose rows are about it."""
 
     pair: Pair
     pixels: NDArray[np.uint8]
     questions: tuple[ImageQuestion, ...]
+    unit_id: str = ""
 
 
 class Asker:

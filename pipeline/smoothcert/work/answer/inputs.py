@@ -10,6 +10,8 @@ from smoothcert.datasets.questions import QuestionSet, read_questions
 from smoothcert.errors import JobError, RunDirectoryError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
+from smoothcert.job.answer_attack import AnswerAttackSection
+from smoothcert.work.attack.inputs import AttackInputs
 from smoothcert.work.inputs import Inputs
 
 
@@ -77,4 +79,18 @@ def with_answer_contents(inputs: Inputs, job: Job) -> Job:
                 f"answer.contents.{name}='{wanted}', but it is '{found.get(name, 'nothing')}' here",
                 remedy="restore the original file, or remove this line from the job",
             )
-    return job.model_copy(update={"answer": job.answer.model_copy(update={"contents": found})})
+    attacks = tuple(_with_contents(inputs, number, each) for number, each in enumerate(job.answer.attacks))
+    return job.model_copy(
+        update={"answer": job.answer.model_copy(update={"contents": found, "attacks": attacks})}
+    )
+
+
+def _with_contents(inputs: Inputs, number: int, section: AnswerAttackSection) -> AnswerAttackSection:
+    found = inputs.share(AttackInputs).contents(section)
+    for name, wanted in section.contents.items():
+        if found.get(name) != wanted:
+            raise JobError(
+                f"answer.attacks.{number}.contents.{name}='{wanted}', but it is '{found.get(name, 'nothing')}' here",
+                remedy="restore the original file, or remove this line from the job",
+            )
+    return section.model_copy(update={"contents": found})

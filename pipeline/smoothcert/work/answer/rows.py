@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.metrics import (
@@ -21,6 +21,9 @@ from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
 from smoothcert.work.answer.vote import RIGHT, VoteResult
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,11 @@ class AnswerRow:
     generator: str
     device: str
     dtype: str
+
+    @property
+    def passes(self) -> int:
+        """Answers behind it."""
+        return self.pilot_draws + self.draws if self.subject == "vote" else 1
 
 
 class AnswerRowMaker:
@@ -185,6 +193,9 @@ class AnswerRowMaker:
         )
 
 
-def of_unit(rows: Sequence[AnswerRow], unit_id: str) -> list[AnswerRow]:
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
+def of_unit(rows: Sequence[Row], unit_id: str) -> list[Row]:
     """The rows, as those of a unit."""
     return [replace(row, unit_id=unit_id) for row in rows]

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from smoothcert.answerers.base import Answerer
 from smoothcert.answerers.endpoint import EndpointAnswerer
 from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
 from smoothcert.errors import JobError, PairError
@@ -17,15 +18,24 @@ from smoothcert.job.answer import AnswerSection
 from smoothcert.store import RunDirectory, TableSchema
 from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.tables.answers import ANSWERS
+from smoothcert.work.answer.answering import Answering
 from smoothcert.work.answer.inputs import AnswerInputs
 from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker, of_unit
 from smoothcert.work.answer.worker import AnswerWorker
+from smoothcert.work.attack.metered import Meter
 from smoothcert.work.inputs import Inputs
 
 KEPT = "answered"
 """Folder of a run with the answers of an endpoint, one file each."""
 _LOOKED_AT = 256
 """Pairs of which one at least must have a question, or the file is taken for that of another split."""
+
+
+def keep_answers(answerer: Answerer, run: RunDirectory) -> None:
+    """Keep what an endpoint answers in the run, so that a resume never pays twice."""
+    if isinstance(answerer, EndpointAnswerer):
+        answerer.recall = lambda key: run.read_document(f"{KEPT}/{key[:2]}/{key}.json")
+        answerer.remember = lambda key, said: run.write_document(f"{KEPT}/{key[:2]}/{key}.json", said)
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,9 @@ class AnswerTask:
 
     def begin(self, run: RunDirectory) -> None:
         """See ``Task.begin``."""
-        note_asked(run, AskedTask(self.task_id, self.name, self.section.model_dump(mode="json")))
+        note_asked(
+            run, AskedTask(self.task_id, self.name, self.section.model_dump(mode="json", exclude={"attacks"}))
+        )
 
     def open(self, inputs: Inputs, run: RunDirectory) -> AnswerWorker:
         """See ``Task.open``.
@@ -104,13 +116,11 @@ class AnswerTask:
         """
         named = inputs.share(AnswerInputs)
         named.refuse_others(self.section)
-        if isinstance(named.answerer, EndpointAnswerer):
-            # kept in the run, so that a resume never pays twice
-            named.answerer.recall = lambda key: run.read_document(f"{KEPT}/{key[:2]}/{key}.json")
-            named.answerer.remember = lambda key, said: run.write_document(
-                f"{KEPT}/{key[:2]}/{key}.json", said
-            )
-        return AnswerWorker(inputs, named, self.section)
+        keep_answers(named.answerer, run)
+        meter = Meter(named.answerer.device)
+        return AnswerWorker(
+            inputs, named, self.section, Answering(inputs.job, named, self.section, meter), meter
+        )
 
     def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AnswerRow]:
         """See ``Task.quarantine``: one row for each subject."""

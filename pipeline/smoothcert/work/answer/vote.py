@@ -44,6 +44,15 @@ class VoteResult:
     method: str
 
 
+def class_of(text: str, classes: str, references: Sequence[str]) -> str | None:
+    """The class of an answer: its words after normalisation, or whether it holds a reference; None: no vote."""
+    if classes == "right":
+        if not references:
+            return None
+        return RIGHT if contained_match(text, references) else WRONG
+    return normalise(text) or None
+
+
 class Vote:
     """The vote on one question: first pilot answers, then fresh ones in order, until it is closed.
 
@@ -76,11 +85,7 @@ class Vote:
 
     def class_of(self, text: str) -> str | None:
         """The class of an answer; None: no vote."""
-        if self._section.classes == "right":
-            if not self._references:
-                return None
-            return RIGHT if contained_match(text, self._references) else WRONG
-        return normalise(text) or None
+        return class_of(text, self._section.classes, self._references)
 
     def choose(self, answers: Sequence[str]) -> None:
         """Fix the class to certify: the one that most pilot answers are of, the first of several."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -17,9 +18,10 @@ from smoothcert.engine import DecodeAhead
 from smoothcert.engine.decoding import DecodedPair
 from smoothcert.errors import EncodeError, OutOfMemoryError, PairError, QuestionError, SmoothcertError
 from smoothcert.job.answer import AnswerSection
-from smoothcert.work.answer.asking import AskedPair, Asker
+from smoothcert.store.retry_unit import origin_of
+from smoothcert.work.answer.asking import AskedPair
 from smoothcert.work.answer.inputs import AnswerInputs
-from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker, of_unit
+from smoothcert.work.answer.rows import of_unit
 from smoothcert.work.attack.metered import Meter
 from smoothcert.work.inputs import Inputs
 from smoothcert.work.task import Assignment
@@ -40,10 +42,20 @@ class AnsweredPair:
     """
 
     token: str
-    rows: tuple[AnswerRow, ...]
+    rows: tuple[Any, ...]
     passes: int
     failed: bool
     size: int = 0
+
+
+class RowsOfPairs(Protocol):
+    """What is done with the questions about pairs."""
+
+    def rows(self, asked: Sequence[AskedPair]) -> list[list[Any]]:
+        """The rows of each pair."""
+
+    def quarantined(self, pair: Pair, error: PairError) -> list[Any]:
+        """The rows of a pair that failed."""
 
 
 class AnswerWorker:
@@ -53,15 +65,17 @@ class AnswerWorker:
         inputs: of the job.
         named: its answerer and questions.
         section: what is asked, contents filled in.
+        work: what is done with the questions.
+        meter: what ``work`` counts with.
     """
 
-    def __init__(self, inputs: Inputs, named: AnswerInputs, section: AnswerSection) -> None:
-        self._job, self._section = inputs.job, section
+    def __init__(
+        self, inputs: Inputs, named: AnswerInputs, section: AnswerSection, work: RowsOfPairs, meter: Meter
+    ) -> None:
+        self._job, self._section, self._work, self._meter = inputs.job, section, work, meter
         self._questions, self._answerer = named.questions, named.answerer
-        self._meter = Meter(self._answerer.device)
-        self._asker = Asker(self._job, self._section, self._answerer, self._meter)
-        self._maker = AnswerRowMaker(self._job, self._section, self._answerer, named.questions.digest)
         self._feed: DecodeAhead | None = None
+        self._units: dict[str, str] = {}
 
     @property
     def draws_done(self) -> int:
@@ -70,7 +84,7 @@ class AnswerWorker:
 
     def run(self, assignments: Iterator[Assignment]) -> Iterator[AnsweredPair]:
         """See ``Worker.run``."""
-        pairs = ((each.token, pair) for each in assignments for pair in each.pairs)
+        pairs = ((each.token, pair) for each in assignments for pair in self._noted(each).pairs)
         self._feed = DecodeAhead(pairs, self._answerer, max_pixels=self._job.data.max_pixels)
         while (decoded := self._feed.take(block=True)) is not None:
             group = [decoded]
@@ -78,7 +92,7 @@ class AnswerWorker:
                 group.append(more)
             yield from self._answer(group)
 
-    def rows(self, unit_id: str, outcomes: Sequence[AnsweredPair]) -> list[AnswerRow]:
+    def rows(self, unit_id: str, outcomes: Sequence[AnsweredPair]) -> list[Any]:
         """See ``Worker.rows``."""
         return [row for outcome in outcomes for row in of_unit(outcome.rows, unit_id)]
 
@@ -94,6 +108,10 @@ class AnswerWorker:
             self._feed.close()
         return []
 
+    def _noted(self, assignment: Assignment) -> Assignment:
+        self._units[assignment.token] = origin_of(assignment.unit)
+        return assignment
+
     def _count(self, group: Sequence[DecodedPair]) -> int:
         return sum(max(1, len(self._questions.of(each.pair.pair_id))) for each in group)
 
@@ -108,26 +126,24 @@ class AnswerWorker:
             elif not questions:
                 failed[place] = _unasked(each.pair, self._section.questions)
             else:
-                asked[place] = AskedPair(each.pair, each.pixels, questions)
+                asked[place] = AskedPair(each.pair, each.pixels, questions, self._units[each.token])
         rows = self._together(asked, failed)
         return [
             AnsweredPair(
                 each.token,
-                tuple(rows[place] if place in rows else self._maker.quarantined(each.pair, failed[place])),
-                _passes(rows[place]) if place in rows else 0,
+                tuple(rows[place] if place in rows else self._work.quarantined(each.pair, failed[place])),
+                sum(row.passes for row in rows[place]) if place in rows else 0,
                 place not in rows,
             )
             for place, each in enumerate(group)
         ]
 
-    def _together(
-        self, asked: dict[int, AskedPair], failed: dict[int, PairError]
-    ) -> dict[int, list[AnswerRow]]:
+    def _together(self, asked: dict[int, AskedPair], failed: dict[int, PairError]) -> dict[int, list[Any]]:
         """Rows by place; pairs that fail alone are added to ``failed``."""
         if not asked:
             return {}
         try:
-            return dict(zip(asked, self._rows(list(asked.values())), strict=True))
+            return dict(zip(asked, self._work.rows(list(asked.values())), strict=True))
         except SmoothcertError:
             raise  # the job, an endpoint, or the order to stop: no pair's fault
         except Exception as exc:
@@ -137,7 +153,7 @@ class AnswerWorker:
         rows = {}
         for place, each in asked.items():
             try:
-                (rows[place],) = self._rows([each])
+                (rows[place],) = self._work.rows([each])
             except SmoothcertError:
                 raise
             except torch.OutOfMemoryError as exc:
@@ -145,29 +161,6 @@ class AnswerWorker:
             except Exception as exc:
                 failed[place] = EncodeError(f"{type(exc).__name__} while answering: {exc}")
         return rows
-
-    def _rows(self, asked: Sequence[AskedPair]) -> list[list[AnswerRow]]:
-        rows: list[list[AnswerRow]] = [[] for _ in asked]
-        for subject in self._section.subjects:
-            if subject == "vote":
-                for place, each in enumerate(asked):
-                    for question, (result, tokens) in zip(
-                        each.questions, self._asker.vote(each), strict=True
-                    ):
-                        rows[place].append(self._maker.voted(each.pair, question, result, tokens))
-                continue
-            answers = (self._asker.bare if subject == "bare" else self._asker.smoothed)(asked)
-            for place, (each, mine) in enumerate(zip(asked, answers, strict=True)):
-                rows[place] += [
-                    self._maker.answered(each.pair, question, subject, answer)
-                    for question, answer in zip(each.questions, mine, strict=True)
-                ]
-        return rows
-
-
-def _passes(rows: Sequence[AnswerRow]) -> int:
-    """Answers behind the rows of a pair."""
-    return sum(row.pilot_draws + row.draws if row.subject == "vote" else 1 for row in rows)
 
 
 def _unasked(pair: Pair, uri: str) -> QuestionError:

@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from smoothcert.attacks import Subject
 from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.catalogue.quantities import Quantity
-from smoothcert.store import RunDirectory
-from smoothcert.store.units import plan_number
+from smoothcert.store import CERTIFICATES, RunDirectory
+from smoothcert.work.committed import CommittedRows
 
 _SHOWN = tuple(each for each in CATALOGUE if each.quantity.shown and each.bound is not None)
 _ANYWHERE = tuple(each for each in _SHOWN if each.anywhere)
@@ -80,18 +76,8 @@ class CertificateReader:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self._storage = run.storage
+        self._rows = CommittedRows(run, CERTIFICATES, _COLUMNS)
         self._radii = run.info.job.certify.radii
-        committed = run.commits.load()
-        columns = (committed.table[name].to_pylist() for name in ("unit_id", "parts"))
-        self._replaced = committed.replaced
-        self._files: dict[str, set[str]] = {}
-        for unit_id, parts in zip(*columns, strict=True):
-            files = [part["file"] for part in parts if part["table"] == "certificates"]
-            for number in _numbers(unit_id, self._replaced) if files else ():
-                self._files.setdefault(number, set()).update(files)
-        hidden = committed.hidden
-        self._hidden = set(zip(hidden["unit_id"].to_pylist(), hidden["pair_id"].to_pylist(), strict=True))
 
     def claims(self, unit_id: str, pair_ids: Sequence[str]) -> dict[str, Claims]:
         """The claims about these pairs that have certificates.
@@ -103,23 +89,8 @@ class CertificateReader:
         Raises:
             StoreError: a committed file cannot be read.
         """
-        found: dict[str, Claims] = {}
-        wanted = pa.array(list(pair_ids), pa.string())
-        numbers = _numbers(unit_id, self._replaced)
-        for file in sorted({file for number in numbers for file in self._files.get(number, ())}):
-            with self._storage.open_input(file) as stream:
-                table = pq.read_table(stream, columns=list(_COLUMNS))
-            for row in table.filter(pc.is_in(table["pair_id"], wanted)).to_pylist():
-                if row["status"] == "ok" and (row["unit_id"], row["pair_id"]) not in self._hidden:
-                    found[row["pair_id"]] = claims_of(row, self._radii)
-        return found
-
-
-def _numbers(unit_id: str, replaced: Mapping[str, tuple[str, ...]]) -> set[str]:
-    """Numbers of the planned units that a unit's rows belong to; a retry stands for rows of others."""
-    if unit_id not in replaced:
-        return {plan_number(unit_id)}
-    return {number for origin in replaced[unit_id] for number in _numbers(origin, replaced)}
+        rows = self._rows.of(unit_id, pair_ids)
+        return {row["pair_id"]: claims_of(row, self._radii) for row in rows}
 
 
 def claims_of(row: Mapping[str, Any], radii: tuple[float, ...]) -> Claims:

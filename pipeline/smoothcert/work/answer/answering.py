@@ -1,0 +1,53 @@
+"""Questions to every pair: the rows of the table ``answers``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smoothcert.datasets import Pair
+from smoothcert.errors import PairError
+from smoothcert.job import Job
+from smoothcert.job.answer import AnswerSection
+from smoothcert.work.answer.asking import AskedPair, Asker
+from smoothcert.work.answer.inputs import AnswerInputs
+from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker
+from smoothcert.work.attack.metered import Meter
+
+
+class Answering:
+    """Asks groups of pairs, and makes their rows.
+
+    Args:
+        job: the job.
+        named: its answerer and questions.
+        section: what is asked, contents filled in.
+        meter: counts the answers, and ends the work.
+    """
+
+    def __init__(self, job: Job, named: AnswerInputs, section: AnswerSection, meter: Meter) -> None:
+        self._section = section
+        self._asker = Asker(job, section, named.answerer, meter)
+        self._maker = AnswerRowMaker(job, section, named.answerer, named.questions.digest)
+
+    def rows(self, asked: Sequence[AskedPair]) -> list[list[AnswerRow]]:
+        """Rows of each pair: for every subject and question."""
+        rows: list[list[AnswerRow]] = [[] for _ in asked]
+        for subject in self._section.subjects:
+            if subject == "vote":
+                for place, each in enumerate(asked):
+                    for question, (result, tokens) in zip(
+                        each.questions, self._asker.vote(each), strict=True
+                    ):
+                        rows[place].append(self._maker.voted(each.pair, question, result, tokens))
+                continue
+            answers = (self._asker.bare if subject == "bare" else self._asker.smoothed)(asked)
+            for place, (each, mine) in enumerate(zip(asked, answers, strict=True)):
+                rows[place] += [
+                    self._maker.answered(each.pair, question, subject, answer)
+                    for question, answer in zip(each.questions, mine, strict=True)
+                ]
+        return rows
+
+    def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
+        """The rows of a pair that cannot be answered: one for each subject."""
+        return self._maker.quarantined(pair, error)

@@ -1,0 +1,343 @@
+"""Attacks on the answers of the bundled model, through the command line, and against transformers' own arithmetic."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.stats import beta
+
+from smoothcert.answerers.loading import load_answerer
+from smoothcert.answerers.pretrained import PretrainedAnswerer
+from smoothcert.attacks import make_attack
+from smoothcert.attacks.noise import NoiseKey, draw_chunks
+from smoothcert.attacks.objectives.answer import AnswerObjective
+from smoothcert.attacks.token_subject import TokenSubject
+from smoothcert.audit.audit import audit_run
+from smoothcert.cli.main import app
+from smoothcert.datasets import write_synthetic
+from smoothcert.datasets.shape_questions import ask_about, write_shape_questions
+from smoothcert.datasets.synthetic import draw_scenes
+from smoothcert.encoders import KnownEncoder
+from smoothcert.errors import JobError, SmoothcertError
+from smoothcert.job import EncoderSection, load_job
+from smoothcert.job.answer import AnswerSection
+from smoothcert.sql import Query
+from smoothcert.store import RunDirectory
+from smoothcert.summary.summary import summarise
+from smoothcert.work.answer.attacked_rows import AttackedAnswerRowMaker, Certified
+from smoothcert.work.answer.attacking import AnswerAttacker
+from smoothcert.work.answer.judging import Judged
+from smoothcert.work.attack.metered import Meter
+from smoothcert.work.inputs import Inputs
+
+PAIRS, KINDS = 3, ("count", "place", "presence", "relation", "size")
+
+
+def smoothcert(*arguments: str) -> tuple[int, str]:
+    said, code = io.StringIO(), 0
+    with redirect_stdout(said), redirect_stderr(said):
+        try:
+            app(list(arguments))
+        except SystemExit as exc:
+            code = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
+        except SmoothcertError as exc:
+            code = exc.exit_code
+            said.write(str(exc))
+    return code, said.getvalue()
+
+
+def write_job(here: Path, target: Path) -> Path:
+    small = {"steps": 3, "eot_draws": 4, "evaluate_draws": 16}
+    job = {
+        "name": "shapes",
+        "data": {"format": "manifest", "uri": str(here / "shapes")},
+        "encoder": {"model": "bundled:shapes-llava", "slots": 2, "chunk": 16, "threads": 1},
+        "certify": {"sigma": 0.2, "alpha": 0.05, "pilot_draws": 7, "max_draws": 16, "radii": [0.05]},
+        "executor": {"pairs_per_unit": 2},
+        "output": {"runs": str(here), "run": "mine", "quarantine_budget": 1.0},
+        "tracking": {"enabled": False},
+        "answer": {
+            "model": "bundled:shapes-llava",
+            "questions": str(here / "questions.jsonl"),
+            "smooth_draws": 4,
+            "max_new_tokens": 8,
+            "subjects": ["vote"],
+            "vote": {"pilot_draws": 3, "max_draws": 16},
+            "attacks": [
+                {
+                    "attack": "pgd",
+                    "norm": "l2",
+                    "budgets": [0.05, 1.5],
+                    "subjects": ["bare", "vote"],
+                    **small,
+                },
+                {
+                    "attack": "m-attack",
+                    "objective": "matching",
+                    "target_image": str(target),
+                    "subjects": ["bare", "smoothed"],
+                    **small,
+                },
+            ],
+        },
+    }
+    (here / "job.yaml").write_text(yaml.safe_dump(job))
+    return here / "job.yaml"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run over three pairs, the image of one of which is broken at first."""
+    import json
+
+    here = tmp_path_factory.mktemp("attacked")
+    written = write_synthetic(here / "shapes", "manifest", pairs=PAIRS, size=32, seed=3)
+    write_shape_questions(str(here / "questions.jsonl"), written)
+    lines = [json.loads(line) for line in (here / "questions.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line["kind"] in KINDS]
+    (here / "questions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    images = sorted((here / "shapes").rglob("*.png"))
+    whole, when = images[1].read_bytes(), images[1].stat()
+    images[1].write_bytes(b"broken" + whole[6:])
+    os.utime(images[1], ns=(when.st_atime_ns, when.st_mtime_ns))
+    job = write_job(here, images[0])
+    told: dict[str, Any] = {"here": here, "asked": lines, "first": smoothcert("certify", str(job))}
+    told["broken"] = rows_of(here)
+    images[1].write_bytes(whole)
+    os.utime(images[1], ns=(when.st_atime_ns, when.st_mtime_ns))
+    told["retry"] = smoothcert(
+        "retry", str(here / "mine"), "--table", "attacked_answers", "--where", "status <> 'ok'"
+    )
+    told["rows"] = rows_of(here)
+    return told
+
+
+def rows_of(here: Path) -> list[dict[str, Any]]:
+    with Query([RunDirectory.open(str(here / "mine"))]) as query:
+        return query.sql("SELECT * FROM attacked_answers").to_pylist()
+
+
+def test_each_question_has_one_row_for_each_attack_subject_and_budget(done: dict[str, Any]) -> None:
+    assert done["first"][0] == done["retry"][0] == 0, (done["first"], done["retry"])
+    found = Counter(
+        (row["question_id"], row["attack"], row["subject"], row["budget"]) for row in done["rows"]
+    )
+    ways = [("pgd", subject, budget) for subject in ("bare", "vote") for budget in (0.05, 1.5)]
+    ways += [("m-attack", subject, 16 / 255) for subject in ("bare", "smoothed")]
+    assert found == Counter((line["id"], *way) for line in done["asked"] for way in ways)
+    assert {row["status"] for row in done["rows"]} == {"ok"}
+    assert "Answers under attack" in " ".join(done["first"][1].split())
+
+
+def test_a_broken_image_was_quarantined_once_a_subject_and_budget(done: dict[str, Any]) -> None:
+    bad = Counter((row["attack"], row["subject"]) for row in done["broken"] if row["status"] != "ok")
+    assert bad == {
+        ("pgd", "bare"): 2,
+        ("pgd", "vote"): 2,
+        ("m-attack", "bare"): 1,
+        ("m-attack", "smoothed"): 1,
+    }
+
+
+def test_rows_keep_the_budget_and_say_what_follows_from_the_answers(done: dict[str, Any]) -> None:
+    references = {line["id"]: line["answers"] for line in done["asked"]}
+    for row in done["rows"]:
+        norm = row["perturbation_l2"] if row["norm"] == "l2" else row["perturbation_linf"]
+        assert 0 < norm <= row["budget"] or row["success"] is None or row["answer"] == row["clean_answer"]
+        right = [row[name] in references[row["question_id"]] for name in ("clean_answer", "answer")]
+        right = [
+            each or any(f" {text} " in f" {row[name]} " for text in references[row["question_id"]])
+            for each, name in zip(right, ("clean_answer", "answer"), strict=True)
+        ]
+        if row["subject"] != "vote":  # whose classes are normalised: 'two' is '2'
+            assert [row["clean_right"], row["right"]] == right
+        assert row["success"] == (not row["right"] if row["clean_right"] else None)
+
+
+def test_certified_answers_are_not_beaten(done: dict[str, Any]) -> None:
+    """A certificate fails with probability 0.05 and an outcome is misjudged with 0.001; seeds are fixed."""
+    votes = [row for row in done["rows"] if row["subject"] == "vote" and row["vote_radius"] is not None]
+    within = [row for row in votes if row["perturbation_l2"] <= row["vote_radius"]]
+    assert within and not any(row["violation"] for row in within)
+    assert all(row["violation"] is None for row in votes if row not in within)
+
+
+def test_the_view_and_the_summary_count_them(done: dict[str, Any]) -> None:
+    run = RunDirectory.open(str(done["here"] / "mine"))
+    with Query([run]) as query:
+        view = query.sql("SELECT * FROM attacked_answer_accuracy").to_pylist()
+    figures = summarise(run.url).answers
+    assert len(view) == 6
+    for line in view:
+        mine = [
+            row
+            for row in done["rows"]
+            if all(row[name] == line[name] for name in ("attack", "subject", "budget"))
+        ]
+        counted = [row["success"] for row in mine if row["success"] is not None]
+        assert line["acc"] == pytest.approx(np.mean([row["right"] for row in mine]))
+        assert line["asr"] == pytest.approx(np.mean(counted))
+    figure = figures["answers_attack_success/pgd_l21.5_bare"]
+    assert figure.of == sum(bool(row["clean_right"]) for row in done["rows"] if _is(row, "bare", 1.5))
+    assert audit_run(run).sound
+
+
+def _is(row: dict[str, Any], subject: str, budget: float) -> bool:
+    return row["attack"] == "pgd" and row["subject"] == subject and row["budget"] == budget
+
+
+class Small:
+    """The bundled model with some questions about scenes that the run does not have."""
+
+    def __init__(self) -> None:
+        section = AnswerSection(model="bundled:shapes-llava", questions="-", max_new_tokens=8)
+        answerer = load_answerer(section, EncoderSection(model="-", device="cpu", threads=1))
+        assert isinstance(answerer, PretrainedAnswerer)
+        self.answerer = answerer
+        rng = np.random.default_rng(5)
+        images, captions, _ = draw_scenes(rng, 7, 32)
+        asked = [
+            (place, each)
+            for place, caption in enumerate(captions)
+            for each in ask_about(caption, rng)
+            if each.kind in ("size", "place")
+        ]
+        places = [place for place, _ in asked]
+        self.questions = [each.question for _, each in asked]
+        self.x = torch.from_numpy(images[places].transpose(0, 3, 1, 2).copy()).float() / 255
+
+    def goal(self, text: str | None = None) -> AnswerObjective:
+        tokens = self.answerer.image_tokens(self.x)
+        said = self.answerer.say(tokens, self.questions)
+        wanted = said if text is None else [self.answerer.spell(text)] * len(said)
+        forced = self.answerer.force(self.questions, wanted)
+        shape = (tokens.shape[1], tokens.shape[2])
+        return AnswerObjective(forced.ids, forced.answer, self.answerer.scores, shape, text is not None)
+
+    def plainly(self, x: torch.Tensor, question: str) -> str:
+        """What transformers' own generate says of pixels."""
+        model, tokenizer = self.answerer._model, self.answerer._tokenizer
+        prompt = self.answerer.prompt(question).replace("<image>", "<image>" * 17)
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            made = model.generate(
+                input_ids=ids, pixel_values=x[None] * 2 - 1, max_new_tokens=8, do_sample=False
+            )
+        return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
+    return Small()
+
+
+@pytest.mark.parametrize(
+    ("target", "norm"), [(None, "l2"), (None, "linf"), ("large", "l2"), ("in the centre", "l2")]
+)
+def test_what_a_search_calls_success_transformers_says(small: Small, target: str | None, norm: str) -> None:
+    subject = TokenSubject(small.answerer.tower, "bare", sigma=0.0, eot_draws=1, chunk=64)
+    names = [str(number) for number in range(len(small.questions))]
+    found = make_attack("pgd", steps=10).run(
+        subject, small.goal(target), small.x, names, norm=norm, budget=3.0 if norm == "l2" else 0.2
+    )
+    before = [small.plainly(x, question) for x, question in zip(small.x, small.questions, strict=True)]
+    after = [small.plainly(x, question) for x, question in zip(found.images, small.questions, strict=True)]
+    for record, old, new in zip(found.records, before, after, strict=True):
+        assert record.success == (new != old if target is None else new == target)
+    if target != "in the centre":  # no answer to questions of size
+        assert sum(record.success for record in found.records) > len(names) / 2
+
+
+def test_loss_and_gradient_are_those_of_transformers(small: Small) -> None:
+    """Cross-entropy of the answer's words from its own forward pass of pixels with labels."""
+    goal, model = small.goal(), small.answerer._model
+    subject = TokenSubject(small.answerer.tower, "bare", sigma=0.0, eot_draws=1, chunk=64)
+    _, mine = subject.gradient(small.x, lambda feature, rows: goal.select(rows).loss(feature), [])
+    losses = goal.loss(subject.features(small.x, [])).detach()
+    for row in range(3):
+        x = small.x[row : row + 1].clone().requires_grad_(True)
+        whole = (goal.ids[row] != 0) | goal.answer[row]
+        ids = goal.ids[row][whole][None]
+        labels = torch.where(goal.answer[row][whole][None], ids, -100)
+        loss = model(input_ids=ids, pixel_values=x * 2 - 1, labels=labels).loss
+        (gradient,) = torch.autograd.grad(loss, x)
+        assert losses[row].item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(mine[row], gradient[0], rtol=1e-3, atol=1e-6)
+
+
+def test_smoothed_and_voted_features_are_those_of_their_draws(small: Small) -> None:
+    x, key = small.x[:2], [NoiseKey(1, name, "attack") for name in "ab"]
+    noisy = [x[row] + 0.3 * next(draw_chunks(key[row], (3, 32, 32), 5, 5, x.device)) for row in range(2)]
+    tokens = torch.stack([small.answerer.image_tokens(each).flatten(1) for each in noisy])
+    goal = small.goal().select(torch.tensor([0, 1]))
+    for rule, expected in (("smoothed", tokens.mean(1)), ("vote", tokens.flatten(1))):
+        subject = TokenSubject(small.answerer.tower, rule, sigma=0.3, eot_draws=5, chunk=8)
+        seen = subject.features(x, key)
+        torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
+    each = torch.stack([goal.margin(tokens[:, draw]) for draw in range(5)])
+    torch.testing.assert_close(goal.margin(seen), each.median(0).values, rtol=1e-4, atol=1e-4)
+    losses = torch.stack([goal.loss(tokens[:, draw]) for draw in range(5)])
+    torch.testing.assert_close(goal.loss(seen), losses.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_certificate_that_is_beaten_is_a_violation() -> None:
+    maker = AttackedAnswerRowMaker.__new__(AttackedAnswerRowMaker)
+    maker._classes = "text"
+    maker._section = load_answer_attack(alpha=0.01)
+    question = type("Question", (), {"answers": ("cat",)})()
+    judged = Judged("dog", ("dog",) * 30 + ("a cat",) * 4, (), 34)
+    beaten = maker._against(Certified("cat", 0.5), 0.4, judged, question)
+    assert beaten["violation"] is True
+    assert beaten["certified_share_ucb"] == pytest.approx(beta.ppf(0.99, 5, 30))
+    assert maker._against(Certified("cat", 0.5), 0.6, judged, question)["violation"] is None
+    close = Judged("dog", ("dog",) * 18 + ("a cat",) * 16, (), 34)
+    assert maker._against(Certified("cat", 0.5), 0.4, close, question)["violation"] is False
+
+
+def load_answer_attack(**settings: Any) -> Any:
+    attack = {"attack": "pgd", "norm": "l2", "budgets": 1.0, **settings}
+    return AnswerSection.model_validate({"model": "-", "questions": "-", "attacks": [attack]}).attacks[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "target_answer"}, "belong together"),
+        ({"target_answer": "yes"}, "belong together"),
+        ({"objective": "target_answer", "target_answer": " "}, "target_answer is empty"),
+        ({"objective": "answers"}, r"'answers' is unknown.*answer"),
+        ({"keep": 3}, "keep is not known"),
+        ({"surrogates": [{"model": "bundled:digits-clip"}]}, "searches the model itself"),
+        ({"objective": "matching"}, "needs a target"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_answer_attack(**settings)
+
+
+def test_what_an_endpoint_does_not_show_cannot_be_attacked() -> None:
+    section = {"model": "eye-1", "endpoint": "http://x", "questions": "-", "subjects": ["bare"]}
+    attack = {"attack": "pgd", "norm": "l2", "budgets": 1.0, "subjects": ["bare"]}
+    with pytest.raises(ValueError, match="neither gradients nor image tokens"):
+        AnswerSection.model_validate({**section, "attacks": [attack]})
+    AnswerSection.model_validate({**section, "attacks": [{**attack, "objective": "divergence"}]})
+
+
+def test_an_encoder_of_another_size_is_refused_before_any_work(done: dict[str, Any]) -> None:
+    attack = "{attack: pgd, norm: l2, budgets: 1.0, objective: divergence}"
+    job = load_job(done["here"] / "job.yaml", [f"answer.attacks=[{attack}]"])
+    assert job.answer is not None
+    inputs = Inputs(job, KnownEncoder.rotating(input_size=(4, 6)))
+    meter = Meter(torch.device("cpu"))
+    with pytest.raises(JobError, match="a perturbation of one is none of the other"):
+        AnswerAttacker(inputs, job.answer.attacks[0], meter, None)
