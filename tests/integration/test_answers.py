@@ -63,7 +63,7 @@ def write_job(here: Path, **answer: Any) -> Path:
             "smooth_draws": 5,
             "max_new_tokens": 12,
             "batch": 64,
-            "vote": {"pilot_draws": 3, "max_draws": 20},
+            "vote": {"pilot_draws": 3, "max_draws": 20, "score": "rouge_l"},
             **answer,
         },
     }
@@ -154,6 +154,22 @@ def test_votes_are_certified_as_their_counts_say(done: dict[str, Any]) -> None:
         else:
             assert row["vote_radius"] is None
     assert sum(row["vote_radius"] is not None for row in votes) > len(votes) / 2
+
+
+def test_certified_scores_follow_from_their_bounds(done: dict[str, Any]) -> None:
+    from scipy.stats import norm
+
+    for row in done["rows"]:
+        if row["subject"] != "vote":
+            assert row["score"] is None and row["score_bounds"] is None
+            continue
+        assert row["score_metric"] == "rouge_l" and 0 <= row["score_lcb"] <= row["score"] <= 1
+        for radius, bound in zip((0.05, 0.1), row["score_bounds"], strict=True):
+            if bound is None:
+                assert row["score_lcb"] < 1e-6
+            else:
+                exact = norm.cdf(norm.ppf(row["score_lcb"]) - radius / 0.2)
+                assert bound == pytest.approx(exact, abs=1e-9) and bound <= exact
 
 
 def test_sql_summary_mlflow_and_status_count_them(done: dict[str, Any]) -> None:

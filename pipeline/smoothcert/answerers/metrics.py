@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from smoothcert.answerers.normalising import normalise
 
@@ -60,6 +61,18 @@ def keyword_share(answer: str, references: Sequence[str]) -> float:
         if wanted:
             shares.append(len(wanted & said) / len(wanted))
     return max(shares, default=0.0)
+
+
+METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = MappingProxyType(
+    {
+        "exact_match": exact_match,
+        "contained_match": contained_match,
+        "vqa_accuracy": vqa_accuracy,
+        "rouge_l": rouge_l,
+        "keyword_share": keyword_share,
+    }
+)
+"""By name."""
 
 
 def _words(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from smoothcert.certificates.normal_scalar import (
     normal_scalar,
     rival_distribution_bound,
 )
-from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound
+from smoothcert.certificates.projection import fcsb, fcsb_radius, projection_bound, score_bound
 from smoothcert.certificates.reference import clean_reference_bound
 from smoothcert.certificates.scalar_choice import choose_law, choose_scalar, speed_of_test
 from smoothcert.certificates.second_moment import second_moment_bound, second_moment_radius
@@ -62,6 +62,7 @@ __all__ = [
     "percentile_radius",
     "percentile_share",
     "projection_bound",
+    "score_bound",
     "rank_radius",
     "second_moment_bound",
     "second_moment_radius",

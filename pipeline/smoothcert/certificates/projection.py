@@ -54,6 +54,25 @@ def projection_bound(projection: ArrayLike, radius: ArrayLike, sigma: ArrayLike)
     return np.maximum(bound, -1.0)
 
 
+def score_bound(score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """Lower bound of the mean of a score under noise, for every ||delta||_2 <= radius (docs/theory.md T1).
+
+    Args:
+        score: E f(x + eps) of any score f with values in [0,1], or a lower bound of it, in [0,1].
+        radius: l2 radius in units of the canonical input, >= 0.
+        sigma: noise standard deviation in the same units, > 0.
+
+    Returns:
+        Phi(Phi^-1(score) - radius/sigma), rounded down; NaN (vacuous) where that is not above 0.
+
+    Raises:
+        ValueError: NaN or out of range.
+    """
+    mean = numbers("score", score, 0.0, 1.0)
+    bound = (1.0 + projection_bound(_projection_of_score(mean), radius, sigma)) / 2.0 - ROUNDING
+    return np.where(bound > 0, bound, np.nan)
+
+
 def fcsb(robustness_score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
     """Certified cosine between m(x+delta) and the clean feature u(x) (docs/theory.md T2).
 

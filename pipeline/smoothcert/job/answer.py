@@ -11,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from smoothcert.job.answer_attack import AnswerAttackSection, Subject
 from smoothcert.job.section import PositiveInt, Probability, Radius, Section
 
+ScoreName = Literal["exact_match", "contained_match", "vqa_accuracy", "rouge_l", "keyword_share"]
+
 
 class VoteSection(Section):
     """Certified answers: each noisy image is answered, and the answer that wins is certified."""
@@ -25,6 +27,9 @@ class VoteSection(Section):
     classes: Literal["text", "right"] = "text"
     """text: answers that say the same after normalisation are one class. right: whether an answer holds a reference
     answer; a certified 'right' is a certified property, not a certified wording."""
+    score: ScoreName | None = None
+    """A metric of the answer to certify too, from the same draws: its mean over noisy images, at every radius of
+    certify.radii."""
 
 
 class AnswerSection(Section):
@@ -124,6 +129,8 @@ class AnswerSection(Section):
         what: dict[str, Any] = self.model_dump(
             mode="json", exclude={"attacks", "batch", "timeout_s", "retries", "key_variable"}
         )
+        if self.vote.score is None:
+            del what["vote"]["score"]  # as before there was such a thing
         if "model" in self.contents and self.endpoint is None:
             del what["model"]
         if "questions" in self.contents:

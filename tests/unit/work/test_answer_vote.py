@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
+from smoothcert.certificates import score_bound
 from smoothcert.job.answer import VoteSection
 from smoothcert.work.answer.vote import Vote, VoteResult
 
@@ -84,3 +85,44 @@ def test_bounds_fail_as_seldom_as_they_promise(radius: float | None) -> None:
         result = run(section, ["cat"], fresh, sizes=60)
         failures += result.share_lcb is not None and result.share_lcb > share
     assert failures <= 42
+
+
+def test_the_score_is_the_mean_of_the_metric_over_the_counted_draws() -> None:
+    from smoothcert.statistics import lower_bound
+
+    fresh = ["a red cat", "a red dog", "cat", "the bird"] * 6
+    section = VoteSection(max_draws=22, score="rouge_l")
+    result = run(section, ["cat"], fresh, references=("a red cat",))
+    by_hand = [{"a red cat": 1.0, "a red dog": 2 / 3, "cat": 1 / 2, "the bird": 0.0}[text] for text in fresh]
+    assert result.score == pytest.approx(np.mean(by_hand[:22]))
+    assert result.score_lcb == pytest.approx(lower_bound(by_hand[:22], ALPHA, "betting"))
+    assert run(section, ["cat"], fresh).score is None, "without references there is no score"
+
+
+def test_the_certified_score_under_attack_fails_as_rarely_as_it_says() -> None:
+    """A model that is right in a half-space: attacked by r its mean is Phi(q - r/sigma), which no bound may exceed.
+
+    1,000 questions, each closed by its own radius, so at a moment of its own: the bounds of more than 83 exceed it with
+    probability below 1e-5 where each does with 0.05 (binomial).
+    """
+    rng, share, radius = np.random.default_rng(3), 0.9, 0.1
+    attacked = norm.cdf(norm.ppf(share) - radius / SIGMA)
+    section = VoteSection(max_draws=60, radius=0.2, score="exact_match")
+    too_high = 0
+    for _ in range(1000):
+        fresh = ["cat" if each < share else "dog" for each in rng.random(60)]
+        result = run(section, ["cat"], fresh, sizes=16, references=("cat",))
+        assert result.score_lcb is not None
+        bound = float(score_bound(result.score_lcb, radius, SIGMA))
+        too_high += bound > attacked
+    assert too_high <= 83
+
+
+def test_the_bound_of_a_score_is_that_of_its_worst_case() -> None:
+    """T1 on [0,1]: a half-space attains it, and nothing is claimed where it is not above 0."""
+    p, r = np.array([0.999, 0.9, 0.5, 0.2]), np.array([0.1, 0.3, 0.5, 0.2])
+    np.testing.assert_allclose(score_bound(p, r, SIGMA), norm.cdf(norm.ppf(p) - r / SIGMA), atol=1e-9)
+    assert (score_bound(p, r, SIGMA) <= norm.cdf(norm.ppf(p) - r / SIGMA)).all()
+    assert np.isnan(score_bound(0.0, 0.1, SIGMA)) and score_bound(1.0, 5.0, SIGMA) <= 1.0
+    with pytest.raises(ValueError, match="score"):
+        score_bound(1.2, 0.1, SIGMA)

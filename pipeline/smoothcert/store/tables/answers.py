@@ -127,9 +127,30 @@ ANSWERS = TableSchema(
             values=("betting", "clopper_pearson"),
         ),
         Column(
+            "score_metric",
+            pa.string(),
+            "Of vote: the metric whose mean is certified. NULL without one, or without reference answers.",
+            nullable=True,
+        ),
+        Column("score", pa.float64(), "Mean of score_metric over the draws. NULL without.", nullable=True),
+        Column(
+            "score_lcb",
+            pa.float64(),
+            "Lower bound of its mean under noise, at every stopping time. NULL without.",
+            nullable=True,
+        ),
+        Column(
+            "score_bounds",
+            pa.list_(pa.float64()),
+            "Lower bounds of its mean under noise and any l2 attack of the job's radii, one each; element NULL where "
+            "nothing is certified. NULL without.",
+            nullable=True,
+            source="theory T1",
+        ),
+        Column(
             "alpha",
             pa.float64(),
-            "Failure probability of vote_share_lcb. NULL of other subjects.",
+            "Failure probability of vote_share_lcb, and of score_lcb by itself. NULL of other subjects.",
             nullable=True,
         ),
         Column("model", pa.string(), "The model that answered."),

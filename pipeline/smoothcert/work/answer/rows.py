@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.metrics import (
     contained_match,
@@ -14,6 +16,7 @@ from smoothcert.answerers.metrics import (
     rouge_l,
     vqa_accuracy,
 )
+from smoothcert.certificates import score_bound
 from smoothcert.datasets import Pair
 from smoothcert.datasets.questions import ImageQuestion
 from smoothcert.engine.noise import generator_name
@@ -62,6 +65,10 @@ class AnswerRow:
     vote_radius: float | None = None
     decision: str | None = None
     method: str | None = None
+    score_metric: str | None = None
+    score: float | None = None
+    score_lcb: float | None = None
+    score_bounds: tuple[float | None, ...] | None = None
     alpha: float | None = None
     model: str
     model_digest: str
@@ -94,6 +101,7 @@ class AnswerRowMaker:
 
     def __init__(self, job: Job, section: AnswerSection, answerer: Answerer, questions_digest: str) -> None:
         self._section, self._answerer, self._sigma = section, answerer, job.certify.sigma
+        self._radii = job.certify.radii
         self._alpha = section.alpha if section.alpha is not None else job.certify.alpha
         self._fixed: dict[str, Any] = {
             "answer_id": section.answer_id,
@@ -140,6 +148,10 @@ class AnswerRowMaker:
             vote_radius=result.radius,
             decision=result.decision,
             method=result.method,
+            score_metric=None if result.score is None else self._section.vote.score,
+            score=result.score,
+            score_lcb=result.score_lcb,
+            score_bounds=self._score_bounds(result.score_lcb),
             alpha=self._alpha,
         )
         if result.answer is None or not question.answers:
@@ -178,6 +190,13 @@ class AnswerRowMaker:
             reference_answers=question.answers,
             **self._fixed,
         )
+
+    def _score_bounds(self, score_lcb: float | None) -> tuple[float | None, ...] | None:
+        """At the job's radii; None where nothing is certified."""
+        if score_lcb is None:
+            return None
+        bounds = score_bound(score_lcb, np.asarray(self._radii), self._sigma)
+        return tuple(None if np.isnan(bound) else float(bound) for bound in bounds)
 
     @staticmethod
     def _judged(row: AnswerRow, text: str, references: Sequence[str]) -> AnswerRow:

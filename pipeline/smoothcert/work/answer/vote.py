@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smoothcert.answerers.metrics import contained_match
+from smoothcert.answerers.metrics import METRICS, contained_match
 from smoothcert.answerers.normalising import normalise
 from smoothcert.certificates.vote import vote_radius
 from smoothcert.job.answer import VoteSection
@@ -33,6 +33,8 @@ class VoteResult:
         radius: certified l2 radius; None where nothing is certified.
         decision: ``certified``, ``refuted`` or ``budget`` at the radius of the job; None without one.
         method: of the bound.
+        score: mean of the metric over the draws; None without one.
+        score_lcb: lower bound of its mean under noise, by betting.
     """
 
     answer: str | None
@@ -42,6 +44,8 @@ class VoteResult:
     radius: float | None
     decision: str | None
     method: str
+    score: float | None = None
+    score_lcb: float | None = None
 
 
 def class_of(text: str, classes: str, references: Sequence[str]) -> str | None:
@@ -81,6 +85,7 @@ class Vote:
         self._sigma, self._alpha, self._futility = sigma, alpha, alpha_futility
         self.answer: str | None = None
         self._hits: list[bool] = []
+        self._scores: list[float] = []
         self._result: VoteResult | None = None
 
     def class_of(self, text: str) -> str | None:
@@ -116,7 +121,11 @@ class Vote:
         if self.closed:
             return
         before, most = len(self._hits), self._section.max_draws
-        self._hits += [self.class_of(text) == self.answer for text in answers][: most - before]
+        counted = answers[: most - before]
+        self._hits += [self.class_of(text) == self.answer for text in counted]
+        if self._section.score is not None and self._references:
+            metric = METRICS[self._section.score]
+            self._scores += [float(metric(text, self._references)) for text in counted]
         if self._section.radius is not None:
             self._decide(before, self._section.radius)
         if not self.closed and len(self._hits) >= most:
@@ -147,7 +156,9 @@ class Vote:
 
     def _close(self, draws: int, share_lcb: float, decision: str | None) -> None:
         del self._hits[draws:]
+        del self._scores[draws:]
         radius = float(vote_radius(share_lcb, self._sigma))
+        scores = np.asarray(self._scores, dtype=np.float64)
         self._result = VoteResult(
             self.answer,
             draws,
@@ -156,4 +167,7 @@ class Vote:
             None if np.isnan(radius) else radius,
             decision,
             self._method,
+            float(scores.mean()) if len(scores) else None,
+            # betting holds whenever the vote is closed, for whatever reason
+            float(lower_bound(scores, self._alpha, "betting")) if len(scores) else None,
         )
