@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-fast check schemas clean
+.PHONY: demo test test-fast check docs schemas clean
 
 demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
@@ -27,6 +27,10 @@ check: $(INSTALLED)
 	$(BIN)/python -m smoothcert.store.tables.contract --check
 	$(BIN)/python -m smoothcert.catalogue.page --check
 	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
+
+# The site, in build/docs: a warning, a dead link among them, is an error
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . build/docs -d build/doctrees
 
 schemas: $(INSTALLED)
 	$(BIN)/python -m smoothcert.store.tables.contract

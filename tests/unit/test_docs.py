@@ -136,7 +136,12 @@ def test_every_page_is_linked_from_another() -> None:
     linked = {
         (page.parent / target.partition("#")[0]).resolve()
         for page in PAGES
-        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
-        if not re.match(r"[a-z]+:", target)
+        for targets in re.findall(
+            r"\]\(([^)\s]+)\)|^([\w./-]+\.md)$", page.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        for target in targets
+        if target and not re.match(r"[a-z]+:", target)
     }
-    assert [page.name for page in PAGES if page.name != "README.md" and page not in linked] == []
+    assert [
+        page.name for page in PAGES if page.name not in ("README.md", "index.md") and page not in linked
+    ] == []
