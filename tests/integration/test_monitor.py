@@ -65,7 +65,7 @@ def arguments(place: Path, night: str, *more: str, directory: str = "watch") -> 
         str(place / "job.yaml"),
         f"--against={place / 'runs' / 'reference'}",
         f"--claim={CLAIM}",
-        "--pairs=20",
+        "--pairs=14",
         f"--night={night}",
         f"--directory={place / directory}",
         *more,
@@ -105,7 +105,7 @@ def test_nights_count_their_pairs_once(place: Path) -> None:
     reference, seen = held_of(str(place / "runs" / "reference")), []
     for row in nights(place):
         held = held_of(str(row["run_url"]))
-        assert len(held) == row["pairs"] == 20 and set(held) <= set(reference)
+        assert len(held) == row["pairs"] == 14 and set(held) <= set(reference)
         assert row["certified"] == sum(held.values())
         assert row["reference_certified"] == sum(reference[pair] for pair in held)
         assert row["lost"] == sum(reference[pair] and not held[pair] for pair in held)
