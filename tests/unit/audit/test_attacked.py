@@ -37,30 +37,45 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("achieved", "beaten"),
-    [
-        ({}, None),
-        ({"class_margin_ucb": -0.01}, "class"),
-        ({"class_margin_ucb": -0.01, "perturbation_l2": 0.31, "budget": 0.31}, None),
-        ({"class_margin_ucb": -0.01, "class_margin_label": "three"}, None),
-        ({"class_margin_ucb": -0.01, "subject": "bare", "sigma": 0.0}, None),
-        ({"class_margin_ucb": -0.01, "norm": "linf", "perturbation_linf": 0.02}, "class"),
-        (
-            {"class_margin_ucb": -0.01, "norm": "linf", "perturbation_l2": 0.31, "perturbation_linf": 0.1},
-            None,
-        ),
-        ({"retrieval_margin_ucb": -1e-3}, "retrieval"),
-        ({"caption_similarity_ucb": 0.09}, "caption_bound[1]"),
-        ({"caption_similarity_ucb": -0.31, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
-        ({"caption_similarity_ucb": 0.09, "perturbation_l2": 0.4, "budget": 0.4}, None),
-    ],
+CASES: tuple[tuple[Row, str | None], ...] = (
+    ({}, None),
+    ({"class_margin_ucb": -0.01}, "class"),
+    ({"class_margin_ucb": -0.01, "perturbation_l2": 0.31, "budget": 0.31}, None),
+    ({"class_margin_ucb": -0.01, "class_margin_label": "three"}, None),
+    ({"class_margin_ucb": -0.01, "subject": "bare", "sigma": 0.0}, None),
+    ({"class_margin_ucb": -0.01, "norm": "linf", "perturbation_linf": 0.02}, "class"),
+    (
+        {"class_margin_ucb": -0.01, "norm": "linf", "perturbation_l2": 0.31, "perturbation_linf": 0.1},
+        None,
+    ),
+    ({"retrieval_margin_ucb": -1e-3}, "retrieval"),
+    ({"caption_similarity_ucb": 0.09}, "caption_bound[1]"),
+    ({"caption_similarity_ucb": -0.31, "perturbation_l2": 0.4, "budget": 0.4}, "caption_bound[2]"),
+    ({"caption_similarity_ucb": 0.09, "perturbation_l2": 0.4, "budget": 0.4}, None),
 )
-def test_certificates_about_texts_are_attacked_too(tmp_path: Path, achieved: Row, beaten: str | None) -> None:
-    result = audited(tmp_path / "run", certificate_change=TEXTS, attack_change=put(**{**HELD, **achieved}))
-    found = [f for f in result.findings if f.rule == "violation"]
-    named = {detail.split(" ")[0] for finding in found for _, detail in finding.listed}
-    assert named == (set() if beaten is None else {beaten})
+"""What an attack achieves, and the certificate that it beats."""
+
+
+@pytest.fixture(scope="module")
+def beaten_by_pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """All cases in one run, a pair each."""
+    certificates = [certificate(pair) for pair in range(len(CASES))]
+    outcomes = [outcome(pair) | HELD | achieved for pair, (achieved, _) in enumerate(CASES)]
+    for row in certificates:
+        TEXTS(row)
+    run = make_run(tmp_path_factory.mktemp("texts") / "run", certificates, outcomes, planned=len(CASES))
+    found: dict[str, set[str]] = {}
+    for finding in audit_run(run).findings:
+        if finding.rule == "violation":
+            for pair, detail in finding.listed:
+                found.setdefault(pair, set()).add(detail.split(" ")[0])
+    return found
+
+
+@pytest.mark.parametrize("pair", range(len(CASES)))
+def test_certificates_about_texts_are_attacked_too(beaten_by_pair: dict[str, set[str]], pair: int) -> None:
+    beaten = CASES[pair][1]
+    assert beaten_by_pair.get(f"a.parquet#{pair}", set()) == (set() if beaten is None else {beaten})
 
 
 def test_a_defence_is_never_held_against_the_certificate_of_another_encoder(tmp_path: Path) -> None:
