@@ -10,7 +10,6 @@ from smoothcert.cli.data_report import print_data
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.terminal import Terminal
 from smoothcert.job import Job, load_job
-from smoothcert.storage import join
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver
@@ -94,6 +93,7 @@ def _print_plan(terminal: Terminal, job: Job, made: Plan, encoder: str) -> None:
 def _print_run(terminal: Terminal, job: Job, left: Remaining) -> None:
     """Where the run is, how far, and what would stop the job, or leave it untracked, once it runs."""
     from smoothcert.errors import TrackingError
+    from smoothcert.storage import join
     from smoothcert.tracking.destination import destination
 
     terminal.say(f"run        {shorten_url(left.url or job.output.runs)}{_state(left)}")

@@ -27,7 +27,7 @@ def test_a_new_directory_says_what_it_is_about(open_run: Opener, make: Any) -> N
     assert (data["units"], data["pairs"]) == (3, 12)
     assert data["radii"] == [0.25, 0.5] and data["cosines"] == [0.5, 0.8]
     assert data["targets"] == ["angular>=0.8@0.25", "class@0.5"]
-    assert data["tables"] == {"answers": 1, "attacks": 1, "certificates": 1}
+    assert data["tables"] == {"answers": 1, "attacked_answers": 1, "attacks": 1, "certificates": 1}
     assert data["data_digest"] == "d" * 64 and data["encoder_digest"] == "e" * 64
     assert yaml.safe_load(run.storage.read("job.yaml")) == run.info.job.model_dump(mode="json")
 
