@@ -27,6 +27,7 @@ from smoothcert.cli.plan import plan
 from smoothcert.cli.query import HELP as QUERY_HELP
 from smoothcert.cli.query import query
 from smoothcert.cli.report import report
+from smoothcert.cli.reproduce import reproduce
 from smoothcert.cli.retry import retry
 from smoothcert.cli.status import status
 from smoothcert.cli.study import study
@@ -68,6 +69,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "import": import_logs,
     "monitor": monitor,
+    "reproduce": reproduce,
     "retry": retry,
     "compact": compact,
     "gc": gc,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,9 @@ import typer
 
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import ExecutorKind, Overrides, RunDir, overrides
+from smoothcert.cli.stored_job import job_of_run
 from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import JobError, QueryError, did_you_mean
-from smoothcert.job import Job, parse_job
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver, PhaseReport
@@ -48,7 +47,7 @@ def retry(
     from smoothcert.store import CERTIFICATES, RunDirectory
 
     run = RunDirectory.open(run_url)
-    job = _job_of(run.info.job, run.url, overrides(set_, executor))
+    job = job_of_run(run, overrides(set_, executor))
     certificates = table == CERTIFICATES.name
     if certificates:  # then nothing that only attacks need is loaded
         job = job.model_copy(update={"attacks": ()})
@@ -132,17 +131,3 @@ def _count_attacked(run: RunDirectory, where: str) -> int:
         return _count(choose(run, ATTACKS, where, option="--where"))
     except QueryError:
         return 0
-
-
-def _job_of(stored: Job, url: str, changes: list[str]) -> Job:
-    """The stored job at the place where the run is now, with overrides that leave its numbers alone."""
-    runs, _, name = url.rstrip("/").rpartition("/")
-    # as JSON: a name may read like a number or a date
-    place = [f"output.runs={json.dumps(runs or '/')}", f"output.run={json.dumps(name)}"]
-    job = parse_job(stored.to_yaml(), [*changes, *place], origin="the run's job")
-    if job.science() != stored.science():
-        raise JobError(
-            "--set changes a field that the run's results depend on",
-            remedy="retry without that change, or start a new run with 'smoothcert certify'",
-        )
-    return job

@@ -96,5 +96,5 @@ def _grouped(query: Query, sql: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _command(url: str, pair_id: str) -> str:
-    sql = f"SELECT * FROM certificates WHERE pair_id = {quote(pair_id)}"
-    return f"smoothcert query {shlex.quote(url)} {shlex.quote(sql)}"
+    options = " --" if pair_id.startswith("-") else ""
+    return f"smoothcert reproduce{options} {shlex.quote(url)} {shlex.quote(pair_id)}"

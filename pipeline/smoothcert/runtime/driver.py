@@ -39,7 +39,7 @@ from smoothcert.work.tasks import Phase, phases_of, resolve
 
 log = logging.getLogger(__name__)
 
-_POOL_FILE = "plan/pool.json"
+POOL_FILE = "plan/pool.json"
 _FOLD_EVERY = 512
 """Commits between two manifest snapshots while a run goes on."""
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -154,8 +154,8 @@ class Driver:
         run = RunDirectory.create_or_open(
             self.url, self.identity, plan.units, differing=lambda found: differing_files(found, plan.files)
         )
-        if self.inputs.pool and run.read_document(_POOL_FILE) is None:
-            run.write_document(_POOL_FILE, json.dumps(self.inputs.pool).encode())
+        if self.inputs.pool and run.read_document(POOL_FILE) is None:
+            run.write_document(POOL_FILE, json.dumps(self.inputs.pool).encode())
         if run.read_document(FILES) is None:
             keep_data(run, plan.files)
         check_images(run, self.source, plan, self.asked, mending=self._mending)
@@ -341,7 +341,7 @@ class Driver:
 
     def _pool(self) -> tuple[str, ...]:
         """The retrieval pool as it was drawn when the run was created."""
-        stored = self.run.read_document(_POOL_FILE) if self.asked.retrieval is not None else None
+        stored = self.run.read_document(POOL_FILE) if self.asked.retrieval is not None else None
         return tuple(json.loads(stored)) if stored else ()
 
 

@@ -253,7 +253,7 @@ function pairItem(pair) {
     item.append(element("details", {}, element("summary", {}, "Answers"), element("ul", {}, ...pair.answers.map((a) =>
       element("li", { dir: "auto" }, `${a.question} – ${a.subject}: ${a.answer}` + (a.reference !== null ? ` (reference: ${a.reference})` : "") + (a.vote_radius !== null ? `; certified up to ${shown(a.vote_radius)}` : ""))))));
   }
-  item.append(element("details", {}, element("summary", {}, "Its whole row"), element("p", { class: "note" }, pair.pair_id), element("pre", { tabindex: "0", "aria-label": "Command" }, pair.command)));
+  item.append(element("details", {}, element("summary", {}, "Certify it again"), element("p", { class: "note" }, pair.pair_id), element("pre", { tabindex: "0", "aria-label": "Command" }, pair.command)));
   return item;
 }
 
