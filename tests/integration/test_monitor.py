@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.datasets import write_demo_data
-from smoothcert.errors import JobError, QueryError
+from smoothcert.errors import JobError, QueryError, StoreError
 from smoothcert.monitor.history import MonitorDirectory, Night, Watched, make_trend
 from smoothcert.statistics import share_interval
 
@@ -193,3 +193,48 @@ def test_of_two_who_finish_a_night_the_first_counts(tmp_path: Path) -> None:
     assert directory.add(Night("n1", "b", "u", "e", "d", 100, 10, 80, 0, 70)) == first
     assert json.loads((tmp_path / "m" / "monitor.json").read_text())["seed"] == 7
     assert directory.trend().nights == (first,)
+
+
+def test_a_reference_that_was_moved_is_read_where_it_is_now(place: Path) -> None:
+    assert run(place, "m1", directory="moving").exit_code == 0
+    (place / "runs" / "reference").rename(place / "elsewhere")
+    try:
+        found = run(place, "m2", f"--against={place / 'elsewhere'}", directory="moving")
+    finally:
+        (place / "elsewhere").rename(place / "runs" / "reference")
+    assert found.exit_code == 0, found.output
+    assert [row["night"] for row in nights(place, "moving")] == ["m1", "m2"]
+
+
+def test_a_night_that_ends_after_a_later_one_is_not_put_before_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would change the evidence of what was seen already, and could take back an alarm."""
+    from smoothcert.monitor import nightly
+
+    def measure(watched: Watched, night: str, *runs: object) -> Night:
+        MonitorDirectory(str(place / "late")).add(Night("l2", "r", "u", "e", "d", 14, 0, 14, 0, 14))
+        return Night(night, "r", "u", "e", "d", 14, 14, 14, 0, 0)
+
+    monkeypatch.setattr(nightly, "measure", measure)
+    found = run(place, "l1", directory="late")
+    assert isinstance(found.exception, JobError) and "comes before the last one" in str(found.exception)
+    assert MonitorDirectory(str(place / "late")).names() == ["l2"]
+
+
+def test_a_target_is_not_held_against_a_bound_of_the_grid(place: Path) -> None:
+    target = "--set=certify.targets=[{certificate: angular, cosine: 0.5, radius: 0.0625}]"
+    found = run(place, "t1", target, directory="kinds")
+    assert isinstance(found.exception, JobError) and "is a target of the job" in str(found.exception)
+    assert not (place / "kinds" / "nights").exists()
+
+
+def test_a_history_that_cannot_be_written_is_said_and_shown(tmp_path: Path) -> None:
+    directory = MonitorDirectory(str(tmp_path / "m"))
+    directory.settle(watched(True))
+    directory.add(Night("n1", "a", "u", "e", "d", 100, 80, 80, 0, 0))
+    found = CliRunner().invoke(
+        app, ["monitor", directory.url, "--history", f"--csv={tmp_path / 'nowhere' / 'n.csv'}"]
+    )
+    assert isinstance(found.exception, StoreError) and "cannot write the history" in str(found.exception)
+    assert "n1" in found.output

@@ -14,11 +14,12 @@ import typer
 from smoothcert.cli import exit_codes
 from smoothcert.cli.options import ExecutorKind, Overrides, overrides, shorten_url
 from smoothcert.cli.terminal import Terminal
-from smoothcert.errors import JobError
+from smoothcert.errors import JobError, StoreError
 
 if TYPE_CHECKING:
     from smoothcert.job import Job
     from smoothcert.monitor.history import MonitorDirectory, Night, Trend, Watched
+    from smoothcert.store import RunDirectory
 
 Against = Annotated[
     str | None, typer.Option(metavar="RUN", help="Finished run that nights are compared with.")
@@ -84,18 +85,20 @@ def monitor(
     if against is None:
         raise JobError("--against is missing", remedy="give the run that nights are compared with")
     name = night or datetime.now(UTC).date().isoformat()
-    watched = _settle(found, against, claim, not new_data, (tolerance, alpha), pairs)
     from smoothcert.monitor.nightly import check_night
+    from smoothcert.store import RunDirectory
 
+    reference = RunDirectory.open(against)
+    watched = _settle(found, reference, claim, not new_data, (tolerance, alpha), pairs)
     check_night(name, found.names())
     if found.night(name) is None:
-        _do_night(found, watched, job, name)
+        _do_night(found, watched, job, name, reference)
     _finish(found.trend(), found.url, csv)
 
 
 def _settle(
     found: MonitorDirectory,
-    against: str,
+    reference: RunDirectory,
     claim: str | None,
     paired: bool,
     levels: tuple[float, float],
@@ -103,9 +106,7 @@ def _settle(
 ) -> Watched:
     from smoothcert.monitor.history import Watched
     from smoothcert.monitor.nightly import count_certified, find_claim
-    from smoothcert.store import RunDirectory
 
-    reference = RunDirectory.open(against)
     chosen = find_claim(reference.info, claim, "reference")
     share = count_certified(reference, chosen)
     seed = secrets.randbits(48)
@@ -114,29 +115,37 @@ def _settle(
     )
 
 
-def _do_night(found: MonitorDirectory, watched: Watched, job: Job, name: str) -> None:
+def _do_night(
+    found: MonitorDirectory, watched: Watched, job: Job, name: str, reference: RunDirectory
+) -> None:
     """Certify the night's pairs and record what they say; leave where that did not come to its end."""
     from smoothcert.cli.running import run_job
-    from smoothcert.monitor.nightly import find_claim, job_of, measure
+    from smoothcert.monitor.nightly import check_night, job_of, measure, same_claims
     from smoothcert.runtime.driver import Driver
-    from smoothcert.store import RunDirectory
 
-    reference = RunDirectory.open(watched.reference)
     driver = Driver(job_of(job, watched, name))
     driver.check()
-    find_claim(driver.run.info, watched.claim, "job")
+    same_claims(watched, driver.run.info, reference.info)
     code = run_job(driver)
     if code not in (0, exit_codes.NOT_SOUND):
         Terminal(stderr=True).say(f"night {name} is not recorded: run the same command again")
         sys.exit(code)
-    found.add(measure(watched, name, driver.run, reference))
+    night = measure(watched, name, driver.run, reference)
+    check_night(name, found.names())  # another night may have ended meanwhile
+    found.add(night)
 
 
 def _finish(trend: Trend, url: str, csv: Path | None) -> None:
     """Show the nights and leave with the exit code that they deserve."""
-    if csv is not None:
-        csv.write_text(trend.to_csv(), encoding="utf-8")
     _print(Terminal(), trend, url)
+    if csv is not None:
+        try:
+            csv.write_text(trend.to_csv(), encoding="utf-8")
+        except OSError as exc:
+            raise StoreError(
+                f"--csv {csv}: cannot write the history: {exc.strerror or exc}",
+                remedy="name a file in a directory that is there and can be written to",
+            ) from exc
     sys.exit(0 if trend.alarm is None else exit_codes.NOT_SOUND)
 
 

@@ -76,6 +76,23 @@ def find_claim(info: RunInfo, name: str | None, place: str) -> Claim:
     return found
 
 
+def same_claims(watched: Watched, ours: RunInfo, theirs: RunInfo) -> tuple[Claim, Claim]:
+    """What is claimed of a night's pairs, and of the reference's.
+
+    Raises:
+        JobError: one is a target, the other is read off the grid: they certify different numbers of the same pairs.
+        QueryError: a run makes no such claim.
+    """
+    found = find_claim(ours, watched.claim, "job"), find_claim(theirs, watched.claim, "reference")
+    if found[0].kind != found[1].kind:
+        raise JobError(
+            f"'{watched.claim}' is a {found[0].kind} of the job, but a {found[1].kind} of the reference: they are "
+            "tested differently, and certify different numbers of the same pairs",
+            remedy="give the job the targets of the reference, or watch another claim in another --directory",
+        )
+    return found
+
+
 def count_certified(run: RunDirectory, claim: Claim) -> tuple[int, int]:
     """How many pairs of a run are certified, and how many it has.
 
@@ -98,16 +115,16 @@ def measure(watched: Watched, night: str, run: RunDirectory, reference: RunDirec
     """What a finished run of a night says; a quarantined pair is not certified.
 
     Raises:
+        JobError: what is claimed is a target of one run alone.
         QueryError: the run is not finished, or the reference lacks some of its pairs.
         StoreError: reading failed.
     """
-    ours = find_claim(run.info, watched.claim, "job")
+    ours, theirs = same_claims(watched, run.info, reference.info)
     certified, pairs = count_certified(run, ours)
     info = run.info
     plain = Night(night, run.run_id, run.url, info.encoder_digest, info.data_digest, pairs, certified)
     if not watched.paired:
         return plain
-    theirs = find_claim(reference.info, watched.claim, "reference")
     both = [run, reference] if run.run_id != reference.run_id else [run]
     a, b = (
         f"(SELECT pair_id, coalesce({claim.condition}, false) AS held FROM certificates WHERE run_id = "
