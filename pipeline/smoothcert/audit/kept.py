@@ -11,14 +11,19 @@ import json
 from functools import cache
 from pathlib import Path
 
+import duckdb
+import numpy
+import pyarrow
+import scipy
+
 import smoothcert
 from smoothcert.audit.audit import Finding, RunAudit, audit_run
 from smoothcert.store import RunDirectory
 from smoothcert.store.asked import asked_tasks
 
 AUDIT_FILE = "audit.json"
-_ROOMS = ("audit", "catalogue", "certificates", "job", "runtime", "sql", "statistics", "store", "work")
-"""Whose code an audit depends on."""
+_LIBRARIES = (duckdb, numpy, pyarrow, scipy)
+"""What an audit counts with."""
 
 
 def keep_audit(run: RunDirectory) -> RunAudit:
@@ -71,9 +76,17 @@ def _basis(run: RunDirectory) -> str:
 
 @cache
 def _code() -> str:
-    root = Path(smoothcert.__file__).parent
-    digest = hashlib.sha256(smoothcert.__version__.encode())
-    for room in _ROOMS:
-        for file in sorted((root / room).rglob("*.py")):
-            digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    libraries = " ".join(f"{each.__name__} {each.__version__}" for each in _LIBRARIES)
+    return digest_of_code(Path(smoothcert.__file__).parent, f"{smoothcert.__version__} {libraries}")
+
+
+def digest_of_code(root: Path, versions: str) -> str:
+    """Hex digest of all modules below a directory, and of versions.
+
+    Of all of them: an audit uses most rooms, and one that is left out would be found out by a stale audit only.
+    """
+    digest = hashlib.sha256(versions.encode())
+    for file in sorted(root.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
