@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from smoothcert.audit.audit import RunAudit, audit_runs
 from smoothcert.cli.main import app
 from smoothcert.errors import JobError
+from smoothcert.report.curves import curve_questions
+from smoothcert.report.headline import headlines
 from smoothcert.sql import open_query
 from smoothcert.store import RunDirectory
 from smoothcert.summary.comparison import compare_runs
@@ -130,6 +132,18 @@ def test_summary_sql_and_compare_read_it(log: Path, tmp_path: Path) -> None:
     assert found.both == sum(1 for *_, radius in outcomes() if radius)
     assert any(each.figure.startswith("certified_share vote@") for each in found.figures)
     assert isinstance(summary.quarantined, Share)
+
+
+def test_a_report_says_nothing_of_what_a_log_does_not_tell(log: Path, tmp_path: Path) -> None:
+    """Nothing is known of cosines and of the mean: "for 0% of the pairs" would be a statement about the classifier."""
+    run = RunDirectory.open(imported(log, tmp_path / "runs").url)
+    with open_query([run.url]) as query:
+        (told,) = headlines(query, run.info)
+        assert "for the vote over noisy copies" in told.sentence
+        asked = [each.ask(query) for each in curve_questions([run.info])]
+    (accuracy,) = [each for each in asked if each is not None and each.key == "certified-accuracy"]
+    curves = {row[accuracy.columns.index("curve")] for row in accuracy.rows}
+    assert curves == {"vote (Cohen et al.) (T9)"}
 
 
 def test_samplings_of_dsrs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from smoothcert.cli.keeping import track, write_summary
 from smoothcert.cli.options import typed_url
 from smoothcert.cli.tables import print_table
 from smoothcert.cli.terminal import Terminal
+from smoothcert.summary.rounding import at_most
 
 if TYPE_CHECKING:
     from smoothcert.runtime.driver import Driver, PhaseReport
@@ -71,7 +72,7 @@ def _print_summary(terminal: Terminal, summary: Summary, report: PhaseReport, no
         terminal.say(_WHY_TARGETS)
     terminal.say(
         f"Each certificate is wrong with probability at most {summary.alpha:g}; expect at most "
-        f"{summary.expected_false_certificates:.2g} wrong among these {summary.ok:,} pairs.",
+        f"{at_most(summary.expected_false_certificates)} wrong among these {summary.ok:,} pairs.",
     )
 
 

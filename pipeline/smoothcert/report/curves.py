@@ -127,7 +127,8 @@ def _accuracies() -> FigureQuery:
         "share_high(right_and_certified, labelled, (interval = 'exact')::INTEGER) AS high, "
         "right_and_certified, labelled, "
         "expected_false_certificates FROM certified_share WHERE kind = 'grid' AND labelled > 0 "
-        "ORDER BY run_id, curve, radius",
+        "AND (run_id, certificate) IN (SELECT (run_id, certificate) FROM certified_share WHERE kind = 'grid' "
+        "GROUP BY run_id, certificate HAVING max(certified) > 0) ORDER BY run_id, curve, radius",
         chart={
             "kind": "curve",
             "x": "radius",

@@ -10,6 +10,8 @@ from smoothcert.sql import Query
 from smoothcert.sql.claims import claims
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
+from smoothcert.summary.rounding import at_most, interval_text, share_text
+from smoothcert.work.published.importing import PUBLISHED
 
 _ENOUGH = 0.5
 """Of a grid, the largest radius at which so many hold is the one that the headline is about."""
@@ -42,13 +44,21 @@ def headlines(query: Query, info: RunInfo) -> list[Headline]:
     ).to_pylist()
     conditions = {(each.kind, each.claim): each.condition for each in claims(info)}
     targets = [row for row in rows if row["kind"] == "target"]
-    chosen = targets[:3] or [
-        row for name in ("angular", "class", "vote") for row in _telling(rows, name, info.job.certify.cosines)
-    ]
+    # a published log tells of the vote alone: of all else nothing is known, not even that it is not certified
+    names = ("vote",) if _published(query, info) else ("angular", "class", "vote")
+    chosen = targets[:3] or [row for name in names for row in _telling(rows, name, info.job.certify.cosines)]
     return [
         Headline(_claim(row), _sentence(row), f"coalesce({conditions[row['kind'], row['claim']]}, false)")
         for row in chosen
     ]
+
+
+def _published(query: Query, info: RunInfo) -> bool:
+    (row,) = query.sql(
+        f"SELECT coalesce(bool_and(noise = {quote(PUBLISHED)}), false) AS all_of_it FROM certificates "
+        f"WHERE run_id = {quote(info.run_id)}"
+    ).to_pylist()
+    return bool(row["all_of_it"])
 
 
 def _telling(
@@ -82,17 +92,18 @@ def _claim(row: dict[str, Any]) -> str:
 
 def _sentence(row: dict[str, Any]) -> str:
     interval = (
-        f"95% interval {row['share_low']:.1%} to {row['share_high']:.1%}"
+        f"95% interval {interval_text(row['share_low'], row['share_high'])}"
         if row["share_low"] is not None
         else "no interval"
     )
     false = row["expected_false_certificates"]
     right = (
-        f" For {row['certified_accuracy']:.1%} of the {row['labelled']:,} labelled pairs that class is also right."
+        f" For {share_text(row['right_and_certified'], row['labelled'])} of the {row['labelled']:,} labelled pairs "
+        "that class is also right."
         if row["certified_accuracy"] is not None
         else ""
     )
     return (
-        f"For {row['share']:.1%} of {row['pairs']:,} pairs {_claim(row)}; {interval}; at most {false:.2g} of these "
-        f"{row['certified']:,} certificates are expected to be false.{right}"
+        f"For {share_text(row['certified'], row['pairs'])} of {row['pairs']:,} pairs {_claim(row)}; {interval}; "
+        f"at most {at_most(false)} of these {row['certified']:,} certificates are expected to be false.{right}"
     )

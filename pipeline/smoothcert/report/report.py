@@ -103,7 +103,8 @@ def _facts(query: Query, run: RunDirectory, name: str) -> dict[str, Any]:
         "run": info.run_id,
         "state": "finished"
         if row["finished"]
-        else f"unfinished: {pairs:,} of {info.pairs:,} pairs; intervals hold at every moment",
+        else f"unfinished: {pairs:,} of {info.pairs:,} pairs; intervals hold at every moment, if the order of "
+        "the pairs has nothing to do with what is certified of them (not if they are sorted by class)",
         "encoder": without_secrets(info.job.encoder.model),
         "data": ", ".join(without_secrets(uri) for uri in info.job.data.uris[:3]),
         "noise": f"Gaussian, sigma {certify.sigma:g} in [0,1] pixels",

@@ -24,6 +24,7 @@ from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.job import Job
 from smoothcert.redaction import redact, without_secrets
 from smoothcert.summary.attacked import FIGURES, UnderAttack
+from smoothcert.summary.rounding import at_most
 from smoothcert.summary.shares import Mean, Share
 from smoothcert.summary.summary import AtRadius, Summary
 
@@ -180,7 +181,7 @@ def description(summary: Summary) -> str:
     header, rows = summary.table()
     lines = [
         f"{summary.ok:,} of {summary.pairs:,} pairs have certificates, at sigma {summary.sigma:g} and alpha "
-        f"{summary.alpha:g}. Of each statement at most {summary.expected_false_certificates:g} certificates "
+        f"{summary.alpha:g}. Of each statement at most {at_most(summary.expected_false_certificates)} certificates "
         "are expected to be false.",
         "",
         "| " + " | ".join(header) + " |",
