@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smoothcert.cli import exit_codes
+from smoothcert.cli.options import typed_url
 from smoothcert.cli.show_rows import show_rows
 from smoothcert.cli.terminal import Terminal
 
@@ -35,9 +37,13 @@ def show_attacked_answers(driver: Driver, report: PhaseReport, terminal: Termina
     if rows:
         Terminal().print(table)
     if beaten := sum(row["violations"] for row in rows):
-        terminal.print(f"{beaten} outcomes contradict a certified answer: smoothcert audit {driver.run.url}")
+        terminal.say(
+            (f"{beaten:,} outcomes contradict a certified answer", "bold red"),
+            f": smoothcert audit {typed_url(driver.run.url)}",
+        )
     phase = next(each for each in driver.phases if each.name == "attacked answers")
-    return show_rows(driver, phase, report, terminal)
+    code = show_rows(driver, phase, report, terminal)
+    return exit_codes.NOT_SOUND if beaten and not (report.stopped or report.missing) else code
 
 
 def _share(value: float | None) -> str:
