@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
@@ -14,6 +14,7 @@ from smoothcert.sql.measures import measures
 from smoothcert.sql.paired import differences, paired_differences
 from smoothcert.statistics import PairedDifference
 from smoothcert.store import RunDirectory
+from smoothcert.store.asked import asked_tasks
 
 BARE, SMOOTHED = "bare", "smoothed"
 _COMPARED = ("accuracy", "certified_accuracy", "certified_share", "certified_cosine", "target_certified")
@@ -126,11 +127,30 @@ def _compare(
     ours, theirs = ({_key(each): each for each in measures(each_run.info)} for each_run in (run, baseline))
     keys = [line.key for line in wanted if line.key in ours and line.key in theirs]
     found = paired_differences(query, run.run_id, baseline.run_id, [(ours[key], theirs[key]) for key in keys])
-    compared = dict(zip(keys, found, strict=True))
+    whole, attacked = (all(flags) for flags in zip(_done(query, run), _done(query, baseline), strict=True))
+    compared = {key: each if whole else _open(each) for key, each in zip(keys, found, strict=True)}
     for line in lines:
         if line.figure in _ATTACKED and line.key in base:
-            compared[line.key] = _attacked(query, run, baseline, line)
+            each = _attacked(query, run, baseline, line)
+            compared[line.key] = each if attacked else _open(each)
     return compared
+
+
+def _done(query: Query, run: RunDirectory) -> tuple[bool, bool]:
+    """Whether a run has all rows of its certification, and those of its attacks too."""
+    (row,) = query.sql(f"SELECT finished FROM runs WHERE run_id = {quote(run.run_id)}").to_pylist()
+    committed = run.commits.load()
+    owed = any(
+        next(run.pending(committed, task.task_id), None) is not None
+        for task in asked_tasks(run)
+        if "attack" in task.section
+    )
+    return bool(row["finished"]), bool(row["finished"]) and not owed
+
+
+def _open(each: PairedDifference) -> PairedDifference:
+    """A difference of which nothing is known: its interval is for a number of pairs that was fixed beforehand."""
+    return replace(each, low=-1.0, high=1.0, p_value=None)
 
 
 def _key(measure: Any) -> tuple[object, ...]:

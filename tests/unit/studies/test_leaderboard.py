@@ -1,0 +1,29 @@
+"""Differences to a baseline have an interval only where the number of pairs was fixed beforehand."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from smoothcert.store import RunDirectory
+from smoothcert.studies.leaderboard import make_leaderboard
+
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
+
+
+@pytest.mark.parametrize("committed", [3, 2])
+def test_no_interval_while_a_run_goes_on(tmp_path: Path, committed: int) -> None:
+    runs = {}
+    units = make.units(3)
+    for label, seed, count in (("first", 0, 3), ("second", 1, committed)):
+        run = RunDirectory.create_or_open(str(tmp_path / label), make.identity(f"certify.seed={seed}"), units)
+        assert all(make.commit_unit(run, unit) for unit in units[:count])
+        runs[label] = run
+    found = [line.difference for line in make_leaderboard(runs).lines if line.label == "second"]
+    compared = [each for each in found if each is not None and each.difference is not None]
+    assert compared and all(each.difference == 0.0 for each in compared)
+    known = {(each.low, each.high, each.p_value) == (-1.0, 1.0, None) for each in compared}
+    assert known == {committed < 3}
