@@ -32,6 +32,8 @@ def breakdown_questions(infos: Sequence[RunInfo], headline: Headline | None) -> 
 
 def _by(key: str, column: str, info: RunInfo, headline: Headline) -> FigureQuery:
     name = '"' + column.replace('"', '""') + '"'
+    # while a run goes on, an interval that holds at every moment
+    fixed = f"(SELECT finished FROM runs WHERE run_id = {quote(info.run_id)})::INTEGER"
     return FigureQuery(
         key=f"by-{key}",
         section=_GROUPS,
@@ -40,7 +42,7 @@ def _by(key: str, column: str, info: RunInfo, headline: Headline) -> FigureQuery
         f"value alone; the {_MOST_GROUPS} most frequent values of the first run.",
         sql=f"SELECT left({name}::VARCHAR, {LONGEST_TEXT}) AS value, count(*) AS pairs, "
         f"count_if({headline.condition})::BIGINT AS certified, certified / pairs AS share, "
-        "share_low(certified, pairs, 1) AS share_low, share_high(certified, pairs, 1) AS share_high, "
+        f"share_low(certified, pairs, {fixed}) AS share_low, share_high(certified, pairs, {fixed}) AS share_high, "
         "count_if(status = 'quarantined')::BIGINT AS quarantined "
         f"FROM certificates WHERE run_id = {quote(info.run_id)} AND {name} IS NOT NULL "
         f"GROUP BY 1 ORDER BY pairs DESC, value LIMIT {_MOST_GROUPS}",
