@@ -18,6 +18,7 @@ from smoothcert.sql.literals import quote
 from smoothcert.store import CERTIFICATES, RunDirectory, rows_to_table
 from smoothcert.work.certify.task import CertifyTask
 from smoothcert.work.inputs import Inputs, load_checked
+from smoothcert.work.published.importing import PUBLISHED
 from smoothcert.work.task import Assignment
 
 CLOSE = 1e-5
@@ -57,6 +58,11 @@ def reproduce(run: RunDirectory, pair_id: str, job: Job) -> Reproduction:
         SourceError: the source no longer has the pair.
     """
     stored = _stored_row(run, pair_id)
+    if stored["noise"] == PUBLISHED:
+        raise RunDirectoryError(
+            f"the row of '{pair_id}' was read from a published log: its image, encoder and noise are not known",
+            remedy="compare it with a run on the same pairs: 'smoothcert compare'",
+        )
     encoder = load_checked(job)
     if encoder.digest != stored["encoder_digest"]:
         raise RunDirectoryError(
