@@ -64,6 +64,19 @@ def test_folders_of_images(tmp_path: Path) -> None:
     assert job.zero_shot.labels == ("a dog", "cat")
 
 
+@pytest.mark.parametrize(("encoder", "told"), [("my_models:make", True), ("bundled:digits-clip", False)])
+def test_classes_for_code_of_ones_own_say_that_it_must_encode_texts(
+    tmp_path: Path, encoder: str, told: bool
+) -> None:
+    for label in ("cat", "dog"):
+        picture(tmp_path / "animals" / label / "1.png")
+    (tmp_path / "my_models.py").write_text("def make(): ...")
+    run("--data", str(tmp_path / "animals"), "--encoder", encoder, "-o", str(tmp_path / "job.yaml"))
+    (line,) = [each for each in (tmp_path / "job.yaml").read_text().splitlines() if "zero_shot:" in each]
+    assert ("encode_text" in line) is told
+    assert load_job(tmp_path / "job.yaml").zero_shot is not None
+
+
 def test_other_names_of_columns_and_odd_texts(tmp_path: Path) -> None:
     odd = 'it\'s: a "label" # with {braces}'
     table = pa.table(

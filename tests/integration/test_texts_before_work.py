@@ -100,3 +100,23 @@ def test_a_model_with_a_faulty_configuration_ends_before_work(drive, tmp_path, f
         certify(driver)
     assert caught.value.remedy and "model" in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "needs",
+    ["zero_shot={labels: [one, two]}", "retrieval={candidates: 6, k: 1}", f"certify.targets=[{CAPTION}]"],
+    ids=["classes", "retrieval", "target"],
+)
+def test_texts_for_an_encoder_without_any_end_before_work(drive, tmp_path, needs):
+    (tmp_path / "no_texts.py").write_text(
+        "import torch\n"
+        "from smoothcert.encoders import ModuleEncoder\n"
+        "def make():\n"
+        "    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))\n"
+        "    return ModuleEncoder(net, input_size=(8, 8))\n"
+    )
+    words = ["one", "two", "three", "four", "five", "six"]
+    driver = drive(words, f"encoder.model={tmp_path / 'no_texts.py'}:make", "certify.max_draws=24", needs)
+    with pytest.raises(EncoderError, match="has no text space"):
+        certify(driver)
+    assert not (tmp_path / "runs").exists()

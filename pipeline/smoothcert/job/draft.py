@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smoothcert.job.encoder import names_code
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -84,8 +86,9 @@ class Draft:
     def _classes(self) -> list[str]:
         if len(self.labels) < 2:
             return ["# zero_shot:                     # to certify classes too", "#   labels: [cat, dog]"]
+        needs = "            # needs encode_text of your encoder; remove it where there is none"
         return [
-            "zero_shot:",
+            f"zero_shot:{needs if names_code(self.encoder) else ''}",
             f"  labels: [{', '.join(map(_quoted, self.labels))}]",
             '  prompts: ["a photo of a {label}"]   # say it as the encoder was trained; several are averaged',
         ]

@@ -45,14 +45,16 @@ class CertifyTask:
         """See ``Task.check``: targets out of reach, and what the encoder does not read of the texts (not encoded)."""
         job, encoder = inputs.job, inputs.encoder
         check_reach(job.certify)
+        needed = any(target.certificate == "caption" for target in job.certify.targets)
         if not encoder.has_texts:
+            if needed or job.zero_shot is not None or job.retrieval is not None:
+                encoder.encode_texts(["a text"])  # refuses it, in words of its own
             return
         if job.zero_shot is not None:
             check_prompts(encoder, job.zero_shot)
         if inputs.pool:
             check_pool(encoder, inputs.pool)
         elif job.data.has_captions:
-            needed = any(target.certificate == "caption" for target in job.certify.targets)
             captions = (text for _, texts in source.captions() for text in texts)
             check_captions(encoder, captions, needed=needed)
 
