@@ -84,9 +84,10 @@ class Job(Section):
             if attack.objective in ("caption", "retrieval") or attack.target_caption is not None
         ]
         if wanted:
+            column = self.data.columns.caption or "null"
             raise ValueError(
                 f"{wanted[0]} needs captions, but the data has none (data.format={self.data.format}, "
-                f"data.columns.caption={self.data.columns.caption}); remove it, or name a column of captions"
+                f"data.columns.caption={column}); remove it, or name a column of captions"
             )
         return self
 

@@ -69,5 +69,6 @@ NEEDS = [
 def test_what_needs_captions_is_refused_where_there_are_none(needs, format, caption):
     text = JOB.replace("FORMAT", format).replace("CAPTION", caption)
     assert not parse_job(text).data.has_captions
-    with pytest.raises(JobError, match="needs captions, but the data has none"):
+    said = f"needs captions, but the data has none .*data.columns.caption={caption}\\)"
+    with pytest.raises(JobError, match=said):
         parse_job(text, [needs])
