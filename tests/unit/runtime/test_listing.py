@@ -111,6 +111,23 @@ def test_linked_runs_are_runs(tmp_path: Path, make: Any) -> None:
     assert find_runs(tmp_path / "runs") == [str(tmp_path / "runs" / "link")]
 
 
+def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path, make: Any) -> None:
+    sql = "SELECT * EXCLUDE (url) FROM runs", "SELECT * FROM certificates ORDER BY pair_id"
+    before = add(make, str(tmp_path / "runs" / "a"), units=1)
+    with open_query([before.url]) as query:
+        told = [query.sql(each).to_pylist() for each in sql]
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "runs" / "a").rename(tmp_path / "archive" / "b")
+    after = RunDirectory.create_or_open(str(tmp_path / "archive" / "b"), make.identity(), make.units(2, 4))
+    assert not after.created and after.run_id == before.run_id
+    with open_query([after.url]) as query:
+        assert [query.sql(each).to_pylist() for each in sql] == told
+    make.commit_unit(after, after.plan()[1])
+    (entry,) = list_runs(tmp_path / "archive")
+    assert (entry.name, entry.state, entry.committed) == ("b", "complete", 8)
+    assert list((tmp_path / "runs").iterdir()) == [], "nothing goes where it was"
+
+
 def test_a_directory_of_runs_is_asked_as_one(runs: str) -> None:
     sql = "SELECT r.name, r.sigma, r.seed, count(c.pair_id) AS n FROM runs r LEFT JOIN certificates c USING (run_id) "
     with open_query([runs]) as query:
