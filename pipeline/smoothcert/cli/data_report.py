@@ -18,6 +18,7 @@ def print_data(terminal: Terminal, plan: Plan, *, full: bool = False) -> None:
         plan: of the job.
         full: say too what is as it should be.
     """
+    from smoothcert.datasets.left_out import NAMED
 
     def line(name: str, text: object) -> None:
         terminal.say(f"{name:<10} {str(text)}")
@@ -28,4 +29,4 @@ def print_data(terminal: Terminal, plan: Plan, *, full: bool = False) -> None:
     if full:
         line("data", f"digest {plan.data_digest[:16]} covers {plan.covers}")
     for entry in plan.left_out:
-        line("left out", entry)
+        line("beside" if entry.reason == NAMED else "left out", entry)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 MOST_EXAMPLES = 8
+NAMED = "images, each read where a manifest names it"
+"""A reason that is none to worry: such files are no pairs by themselves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from smoothcert.datasets.image_versions import COVERED, VersionReader
 from smoothcert.datasets.kept import kept_values
 from smoothcert.datasets.labels import LabelTally, label_from
 from smoothcert.datasets.layout import Checkpoints
-from smoothcert.datasets.left_out import LeftOuts
+from smoothcert.datasets.left_out import NAMED, LeftOuts
 from smoothcert.datasets.parquet_cells import cell
 from smoothcert.datasets.parquet_rows import group_rows, open_parquet
 from smoothcert.datasets.parquet_source import ParquetSource
@@ -49,7 +49,7 @@ class ManifestSource(FileSource):
     def leave_out(self, kind: str, name: str, reason: str) -> None:
         """Images beside manifests are what these name."""
         is_image = kind == "file" and name.lower().endswith(ImageFolderSource.suffixes)
-        super().leave_out(kind, name, "images, each read where a manifest names it" if is_image else reason)
+        super().leave_out(kind, name, NAMED if is_image else reason)
 
     def scan(self, file: ListedFile, at_most: int | None) -> Scan:
         """Check the columns and find where records begin."""

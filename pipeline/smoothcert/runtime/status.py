@@ -96,7 +96,8 @@ class RunStatus:
         troubles = [
             (each.last_trouble_at, each.last_trouble_kind, each.last_trouble)
             for each in said
-            if each.last_trouble
+            # what a complete run was once warned of is over
+            if each.last_trouble and not (self.complete and each.last_trouble_kind == "warning")
         ]
         for _, kind, trouble in sorted(troubles)[-3:]:
             text.append(f"  {kind:<10}{trouble}")

@@ -120,7 +120,8 @@ class WorkerState:
         """For people."""
         gone = "lost" if self.lost else "not responding"
         state = "working" if self.alive else "ended" if self.ended else gone
-        return f"{self.worker}  {state}, {self.units_done:,} units done, {len(self.units)} in flight"
+        doing = f", {len(self.units)} in flight" if self.alive else ""
+        return f"{self.worker}  {state}, {self.units_done:,} units done{doing}"
 
 
 def _in_file_name(worker: str) -> str:
