@@ -198,7 +198,8 @@ def test_a_worker_that_a_driver_lost_is_lost_until_it_speaks_again(tmp_path):
     states = {state.worker: state for state in read_workers(storage, now=now)}
     lost = states["h:1"]
     assert (lost.lost, lost.alive, lost.units, lost.draws) == (True, False, (), 5)
-    assert lost.describe().startswith("h:1  lost, ") and states["driver:h:2"].alive
+    assert lost.describe() == "h:1  lost, 0 units done", "what it held is with others"
+    assert states["driver:h:2"].alive and states["driver:h:2"].describe().endswith(", 0 in flight")
     [file] = (tmp_path / "workers").glob("h-1-*.jsonl")
     line = json.loads(file.read_text())
     file.write_text(json.dumps(line | {"time": now + 30.0}) + "\n")
