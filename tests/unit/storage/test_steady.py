@@ -78,9 +78,15 @@ def test_nothing_there_is_not_a_failure(stored, monkeypatch):
         info_of(stored, "/steady/x")
 
 
-def test_a_store_that_takes_long_is_told_and_one_that_took_enough_is_not_asked_again(monkeypatch, caplog):
+def say_soon(monkeypatch, every_s):
+    """Short silences, for the one thread that speaks too: it may be asleep for as long as it looked away before."""
     monkeypatch.setattr(waiting, "SAY_FIRST_S", 0.05)
-    monkeypatch.setattr(waiting, "SAY_EVERY_S", 0.1)
+    monkeypatch.setattr(waiting, "SAY_EVERY_S", every_s)
+    time.sleep(1.2 * waiting._LOOK_EVERY_S)
+
+
+def test_a_store_that_takes_long_is_told_and_one_that_took_enough_is_not_asked_again(monkeypatch, caplog):
+    say_soon(monkeypatch, every_s=0.1)
     tries = []
 
     def slow():
@@ -102,9 +108,11 @@ def test_a_store_that_takes_long_is_told_and_one_that_took_enough_is_not_asked_a
 
 
 def test_waits_for_the_same_are_told_once(monkeypatch, caplog):
-    monkeypatch.setattr(waiting, "SAY_FIRST_S", 0.05)
-    monkeypatch.setattr(waiting, "SAY_EVERY_S", 60.0)
+    say_soon(monkeypatch, every_s=60.0)
     with waiting.waiting_aloud("for a thing", 1.0), waiting.waiting_aloud("for a thing", 1.0):
+        end = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < end:
+            time.sleep(0.01)
         time.sleep(0.3)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["waiting for a thing"]
 
