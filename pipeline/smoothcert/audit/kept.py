@@ -16,10 +16,10 @@ import numpy
 import pyarrow
 import scipy
 
-import smoothcert
 from smoothcert.audit.audit import Finding, RunAudit, audit_run
 from smoothcert.store import RunDirectory
 from smoothcert.store.asked import asked_tasks
+from smoothcert.version import VERSION
 
 AUDIT_FILE = "audit.json"
 _LIBRARIES = (duckdb, numpy, pyarrow, scipy)
@@ -77,7 +77,7 @@ def _basis(run: RunDirectory) -> str:
 @cache
 def _code() -> str:
     libraries = " ".join(f"{each.__name__} {each.__version__}" for each in _LIBRARIES)
-    return digest_of_code(Path(smoothcert.__file__).parent, f"{smoothcert.__version__} {libraries}")
+    return digest_of_code(Path(__file__).parents[1], f"{VERSION} {libraries}")
 
 
 def digest_of_code(root: Path, versions: str) -> str:

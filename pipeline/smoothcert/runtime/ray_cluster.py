@@ -16,7 +16,6 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import smoothcert
 from smoothcert.errors import ExecutorError
 from smoothcert.job import ExecutorSection
 from smoothcert.job.encoder import EncoderSection
@@ -138,7 +137,7 @@ def connect(section: ExecutorSection) -> bool:
     address = address_of(section)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        options["runtime_env"] = {"py_modules": [str(Path(smoothcert.__file__).parent)]}
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
     else:
         options["include_dashboard"] = False
     # ray.init takes SIGTERM for itself and would end this process at once
