@@ -14,12 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-import typer
 import yaml
-from typer.core import TyperGroup
 
 import smoothcert
-from smoothcert.cli.main import app
 from smoothcert.encoders.loading import resolve_device
 from smoothcert.job import parse_job
 from smoothcert.work.inputs import loadable_here
@@ -316,82 +313,6 @@ def test_job_in_the_rayjob_is_a_valid_ray_job_on_an_object_store() -> None:
     if not torch.cuda.is_available():
         assert resolve_device(loadable_here(job.encoder, job.executor).device).type == "cpu"
     assert job.encoder.device == "cuda" and job.executor.gpus_per_worker == 1
-
-
-# --- every night ---
-
-
-def said(arguments: list[str]) -> dict[str, Any]:
-    """Arguments of ``smoothcert monitor`` as the program itself reads them."""
-    command = typer.main.get_command(app)
-    assert isinstance(command, TyperGroup)
-    return command.commands["monitor"].make_context("monitor", list(arguments)).params
-
-
-def cronjob_faults(cronjob: dict[str, Any], maps: set[str]) -> list[str]:
-    """What the API server, or a night, would stumble over."""
-    faults, spec = [], cronjob["spec"]
-    if (cronjob["apiVersion"], cronjob["kind"]) != ("batch/v1", "CronJob"):
-        faults.append("no CronJob of batch/v1")
-    if len(spec["schedule"].split()) != 5:
-        faults.append("schedule has not five fields")
-    if spec.get("concurrencyPolicy") != "Forbid":
-        faults.append("two nights at once")
-    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
-    if pod.get("restartPolicy") != "Never":
-        faults.append("podFailurePolicy needs restartPolicy: Never")
-    (container,) = pod["containers"]
-    rules = spec["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-    codes = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
-    if [each["containerName"] for each in codes] != [container["name"]]:
-        faults.append("exit codes of no container")
-    if codes[0]["values"] != [1, 2, 6]:
-        faults.append("a drop is tried again")
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    for mount in container["volumeMounts"]:
-        if mount["name"] not in volumes:
-            faults.append(f"volume {mount['name']} is not declared")
-    for volume in volumes.values():
-        if "configMap" in volume and volume["configMap"]["name"] not in maps:
-            faults.append(f"no ConfigMap {volume['configMap']['name']}")
-    if not pod["securityContext"].get("runAsNonRoot"):
-        faults.append("may run as root")
-    return faults
-
-
-def test_cronjob_is_whole_and_its_command_is_one() -> None:
-    config, cronjob = documents(INFRA / "nightly/cronjob.yaml")
-    maps = {config["metadata"]["name"]}
-    assert cronjob_faults(cronjob, maps) == []
-    job = parse_job(config["data"]["job.yaml"])
-    assert job.output.runs.startswith("s3://") and job.certify.targets, "else --claim would be missing"
-    (container,) = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["smoothcert"] and container["args"][0] == "monitor"
-    read = said(container["args"][1:])
-    assert (read["alpha"], read["tolerance"], read["pairs"]) == (0.01, 0.02, 200)
-    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "job"]
-    assert read["place"] == f"{mount['mountPath']}/job.yaml"
-    broken = copy.deepcopy(cronjob)
-    broken["spec"]["concurrencyPolicy"] = "Allow"
-    broken["spec"]["schedule"] = "daily"
-    broken["spec"]["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
-    broken["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] = [2]
-    assert len(cronjob_faults(broken, set())) == 5
-
-
-def test_nightly_workflow_names_what_is_there() -> None:
-    (workflow,) = documents(INFRA / "nightly/workflow.yaml")
-    assert set(workflow[True]) == {"schedule", "workflow_dispatch"}, "YAML reads the key 'on' as true"
-    (job,) = workflow["jobs"].values()
-    commands = [step["run"] for step in job["steps"] if "run" in step]
-    (monitor,) = [command for command in commands if command.startswith("smoothcert monitor")]
-    read = said(shlex.split(re.sub(r"\$\{\{.*?\}\}", "runs/reference", monitor))[2:])
-    assert (ROOT / read["place"]).is_file() and read["csv"] == Path("nights.csv")
-    kept = next(step["with"]["path"] for step in job["steps"] if "upload-artifact" in step.get("uses", ""))
-    assert kept == "nights.csv"
-    assert all("@" in step["uses"] for step in job["steps"] if "uses" in step)
-    with pytest.raises(Exception, match="No such option"):
-        said(["jobs/digits.yaml", "--unknown=1"])
 
 
 # --- compose ---
