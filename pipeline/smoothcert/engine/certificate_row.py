@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
+from smoothcert.engine.pair_row import PairRow
 
 
 def _columns() -> Iterator[tuple[str, Any, Any]]:
@@ -24,24 +25,17 @@ _Certified: Any = make_dataclass("_Certified", _columns(), frozen=True, kw_only=
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertificateRow(_Certified):  # type: ignore[misc]  # columns that only the catalogue knows
+class CertificateRow(PairRow, _Certified):  # type: ignore[misc]  # columns that only the catalogue knows
     """One pair of the input: its certificates, or why it has none. Columns are documented in ``schemas/``.
 
     The columns of bounds and radii, and of what else they rest on, are the catalogue's.
     """
 
-    unit_id: str
-    pair_id: str
-    source_uri: str
     caption: str | None
     captions: tuple[str, ...]
     label: str | None
     kept: tuple[str | None, ...] | None = None
     image_digest: str | None = None
-    status: str
-    error_stage: str | None = None
-    error_class: str | None = None
-    error_message: str | None = None
     sigma: float
     alpha: float
     input_height: int

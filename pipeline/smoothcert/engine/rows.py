@@ -23,6 +23,7 @@ from smoothcert.engine.distribution import ScalarBounds, ScalarMeter
 from smoothcert.engine.evidence import BatchEvidence
 from smoothcert.engine.layout import PILOT, Layout
 from smoothcert.engine.noise import generator_name
+from smoothcert.engine.pair_row import failure_fields, pair_fields
 from smoothcert.engine.records import Failure, Measurement, PairResult
 from smoothcert.engine.rival_bounds import NOT_MEASURED, RivalBounds, bound_rivals
 from smoothcert.engine.rivals import Rivals
@@ -99,8 +100,7 @@ class RowMaker:
     def _base(self, unit_id: str, pair: Pair) -> dict[str, object]:
         return {
             "unit_id": unit_id,
-            "pair_id": pair.pair_id,
-            "source_uri": pair.source_uri,
+            **pair_fields(pair),
             "caption": pair.captions[0] if pair.captions else None,
             "captions": pair.captions,
             "label": pair.label,
@@ -114,13 +114,7 @@ class RowMaker:
         }
 
     def _quarantined(self, unit_id: str, failure: Failure) -> CertificateRow:
-        error = failure.error
-        fields = self._base(unit_id, failure.pair) | {
-            "status": "quarantined",
-            "error_stage": error.stage,
-            "error_class": type(error).__name__,
-            "error_message": str(error),
-        }
+        fields = self._base(unit_id, failure.pair) | failure_fields(failure.pair, failure.error)
         return CertificateRow(**fields)  # type: ignore[arg-type]  # a dict of columns, checked by the schema
 
     def _certified(self, unit_id: str, batch: Sequence[Measurement]) -> list[CertificateRow]:
@@ -133,7 +127,6 @@ class RowMaker:
         rows = []
         for i, m in enumerate(batch):
             fields = self._base(unit_id, m.pair) | {
-                "status": "ok",
                 "draws": m.draws,
                 "pilot_draws": m.pilot_draws,
                 "stop_reason": m.stop_reason,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from smoothcert.store.tables.columns import Column, TableSchema
-from smoothcert.store.tables.shared_columns import origin_columns, status_columns
+from smoothcert.store.tables.shared_columns import model_columns, origin_columns, status_columns
 
 _TEXTS = pa.list_(pa.string())
 
@@ -153,17 +153,12 @@ ANSWERS = TableSchema(
             "Failure probability of vote_share_lcb, and of score_lcb by itself. NULL of other subjects.",
             nullable=True,
         ),
-        Column("model", pa.string(), "The model that answered."),
-        Column("model_digest", pa.string(), "Digest of what determines its answers, without prompts."),
-        Column("template_digest", pa.string(), "Digest of the prompt around the questions."),
-        Column("questions_digest", pa.string(), "Digest of the file of questions."),
+        *model_columns(),
         Column("temperature", pa.float64(), "0: greedy answers."),
         Column("seed", pa.int64(), "Root of the seeds of sampled answers."),
         Column("certify_seed", pa.int64(), "Root of the noise."),
         Column("input_height", pa.int32(), "Height of x.", unit="pixels"),
         Column("input_width", pa.int32(), "Width of x.", unit="pixels"),
         Column("generator", pa.string(), "What made the noise."),
-        Column("device", pa.string(), "Kind of device that answered."),
-        Column("dtype", pa.string(), "Arithmetic inside the model."),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from smoothcert.store.tables.columns import Column, TableSchema
-from smoothcert.store.tables.shared_columns import origin_columns, status_columns
+from smoothcert.store.tables.shared_columns import model_columns, origin_columns, status_columns
 
 _QUARANTINED = "NULL in quarantined rows."
 
@@ -126,12 +126,7 @@ ATTACKED_ANSWERS = TableSchema(
             nullable=True,
         ),
         Column("alpha", pa.float64(), "Failure probability of certified_share_ucb."),
-        Column("model", pa.string(), "The model that answered."),
-        Column("model_digest", pa.string(), "Digest of what determines its answers, without prompts."),
-        Column("template_digest", pa.string(), "Digest of the prompt around the questions."),
-        Column("questions_digest", pa.string(), "Digest of the file of questions."),
+        *model_columns(),
         Column("seed", pa.int64(), "Root of the noise of searching and judging."),
-        Column("device", pa.string(), "Kind of device that answered."),
-        Column("dtype", pa.string(), "Arithmetic inside the model."),
     ),
 )

@@ -1,4 +1,4 @@
-"""Columns that every table has: where a row comes from, and whether it says anything."""
+"""Columns that several tables have: where a row comes from, whether it says anything, and which model answered."""
 
 from __future__ import annotations
 
@@ -44,4 +44,16 @@ def status_columns(status: str, stages: str) -> tuple[Column, ...]:
             nullable=True,
         ),
         Column("error_message", pa.string(), "What went wrong, in words. NULL in ok rows.", nullable=True),
+    )
+
+
+def model_columns() -> tuple[Column, ...]:
+    """The multimodal model behind an answer, its prompts and its arithmetic."""
+    return (
+        Column("model", pa.string(), "The model that answered."),
+        Column("model_digest", pa.string(), "Digest of what determines its answers, without prompts."),
+        Column("template_digest", pa.string(), "Digest of the prompt around the questions."),
+        Column("questions_digest", pa.string(), "Digest of the file of questions."),
+        Column("device", pa.string(), "Kind of device that answered."),
+        Column("dtype", pa.string(), "Arithmetic inside the model."),
     )

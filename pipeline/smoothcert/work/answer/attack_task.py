@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
+from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import PairError
 from smoothcert.job.answer import AnswerSection
 from smoothcert.job.answer_attack import AnswerAttackSection
@@ -21,7 +22,6 @@ from smoothcert.work.answer.asking import AskedPair
 from smoothcert.work.answer.attacked_rows import AttackedAnswerRow
 from smoothcert.work.answer.attacking import AnswerAttacker
 from smoothcert.work.answer.inputs import AnswerInputs
-from smoothcert.work.answer.rows import of_unit
 from smoothcert.work.answer.task import keep_answers
 from smoothcert.work.answer.worker import AnswerWorker
 from smoothcert.work.attack.metered import Meter

@@ -12,6 +12,7 @@ from smoothcert.answerers.normalising import normalise
 from smoothcert.attacks.records import AttackRecord
 from smoothcert.datasets import Pair
 from smoothcert.datasets.questions import ImageQuestion
+from smoothcert.engine.pair_row import failure_fields, pair_fields
 from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
@@ -19,6 +20,7 @@ from smoothcert.job.answer_attack import AnswerAttackSection
 from smoothcert.statistics import lower_bound
 from smoothcert.work.answer.inputs import AnswerInputs
 from smoothcert.work.answer.judging import Judged
+from smoothcert.work.answer.question_row import QuestionRow, model_fields, question_fields
 from smoothcert.work.answer.vote import RIGHT, class_of
 
 
@@ -31,30 +33,16 @@ class Certified:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackedAnswerRow:
+class AttackedAnswerRow(QuestionRow):
     """One question to one pair and subject under one attack. Columns are documented in ``schemas/``."""
 
-    unit_id: str
-    pair_id: str
-    source_uri: str
-    status: str = "ok"
-    error_stage: str | None = None
-    error_class: str | None = None
-    error_message: str | None = None
     attack_id: str
-    answer_id: str
     attack: str
     norm: str
     budget: float
     objective: str
     target_answer: str | None
-    subject: str
-    question_id: str = ""
-    kind: str | None = None
-    question: str | None = None
-    reference_answers: tuple[str, ...] | None = None
     clean_answer: str | None = None
-    answer: str | None = None
     changed: bool | None = None
     clean_right: bool | None = None
     right: bool | None = None
@@ -62,20 +50,10 @@ class AttackedAnswerRow:
     perturbation_l2: float | None = None
     perturbation_linf: float | None = None
     queries: int = 0
-    sigma: float = 0.0
     eot_draws: int = 0
-    draws: int = 0
-    vote_radius: float | None = None
     certified_share_ucb: float | None = None
     violation: bool | None = None
     alpha: float
-    model: str
-    model_digest: str
-    template_digest: str
-    questions_digest: str
-    seed: int
-    device: str
-    dtype: str
 
     @property
     def passes(self) -> int:
@@ -99,7 +77,6 @@ class AttackedAnswerRowMaker:
         self._section, self._classes = section, answer.vote.classes
         self._sigma = job.certify.sigma
         self.attack_id = answer.attack_task_id(section)
-        answerer = named.answerer
         self._fixed: dict[str, Any] = {
             "attack_id": self.attack_id,
             "answer_id": answer.answer_id,
@@ -108,13 +85,8 @@ class AttackedAnswerRowMaker:
             "objective": section.objective,
             "target_answer": section.target_answer,
             "alpha": section.alpha,
-            "model": answerer.name,
-            "model_digest": answerer.digest,
-            "template_digest": answerer.template_digest,
-            "questions_digest": named.questions.digest,
             "seed": section.seed,
-            "device": answerer.device.type,
-            "dtype": answerer.dtype,
+            **model_fields(named.answerer, named.questions.digest),
         }
 
     def row(
@@ -139,15 +111,8 @@ class AttackedAnswerRowMaker:
         clean, attacked = (each.answer for each in judged)
         changed = normalise(clean) != normalise(attacked)
         return AttackedAnswerRow(
-            unit_id="",
-            pair_id=pair.pair_id,
-            source_uri=pair.source_uri,
             subject=rule,
             budget=record.budget,
-            question_id=question.question_id,
-            kind=question.kind,
-            question=question.question,
-            reference_answers=question.answers,
             clean_answer=clean,
             answer=attacked,
             changed=changed,
@@ -160,6 +125,8 @@ class AttackedAnswerRowMaker:
             sigma=0.0 if rule == "bare" else self._sigma,
             eot_draws=record.eot_draws,
             draws=judged[1].draws,
+            **pair_fields(pair),
+            **question_fields(question),
             **self._against(certified, record.perturbation_l2, judged[1], question),
             **self._fixed,
         )
@@ -167,18 +134,7 @@ class AttackedAnswerRowMaker:
     def quarantined(self, pair: Pair, error: PairError) -> list[AttackedAnswerRow]:
         """The rows of a pair that cannot be attacked: one for each subject and budget."""
         return [
-            AttackedAnswerRow(
-                unit_id="",
-                pair_id=pair.pair_id,
-                source_uri=pair.source_uri,
-                status="quarantined",
-                error_stage=error.stage,
-                error_class=type(error).__name__,
-                error_message=str(error),
-                subject=subject,
-                budget=budget,
-                **self._fixed,
-            )
+            AttackedAnswerRow(subject=subject, budget=budget, **failure_fields(pair, error), **self._fixed)
             for subject in self._section.subjects
             for budget in self._section.budgets
         ]

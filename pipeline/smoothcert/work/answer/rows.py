@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,49 +20,31 @@ from smoothcert.certificates import score_bound
 from smoothcert.datasets import Pair
 from smoothcert.datasets.questions import ImageQuestion
 from smoothcert.engine.noise import generator_name
+from smoothcert.engine.pair_row import failure_fields, pair_fields
 from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
+from smoothcert.work.answer.question_row import QuestionRow, model_fields, question_fields
 from smoothcert.work.answer.vote import RIGHT, VoteResult
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerRow:
+class AnswerRow(QuestionRow):
     """One question to one pair and subject. Columns are documented in ``schemas/``."""
 
-    unit_id: str
-    pair_id: str
-    source_uri: str
-    status: str = "ok"
-    error_stage: str | None = None
-    error_class: str | None = None
-    error_message: str | None = None
-    answer_id: str
-    question_id: str = ""
-    kind: str | None = None
-    question: str | None = None
-    subject: str
     prompt: str | None = None
-    answer: str | None = None
     complete: bool | None = None
     refused: bool | None = None
     tokens: int = 0
-    reference_answers: tuple[str, ...] | None = None
     exact_match: float | None = None
     contained_match: float | None = None
     vqa_accuracy: float | None = None
     rouge_l: float | None = None
     keyword_share: float | None = None
-    sigma: float = 0.0
     pilot_draws: int = 0
-    draws: int = 0
     votes: int | None = None
     vote_classes: str | None = None
     vote_share_lcb: float | None = None
-    vote_radius: float | None = None
     decision: str | None = None
     method: str | None = None
     score_metric: str | None = None
@@ -70,18 +52,11 @@ class AnswerRow:
     score_lcb: float | None = None
     score_bounds: tuple[float | None, ...] | None = None
     alpha: float | None = None
-    model: str
-    model_digest: str
-    template_digest: str
-    questions_digest: str
     temperature: float
-    seed: int
     certify_seed: int
     input_height: int
     input_width: int
     generator: str
-    device: str
-    dtype: str
 
     @property
     def passes(self) -> int:
@@ -105,18 +80,13 @@ class AnswerRowMaker:
         self._alpha = section.alpha if section.alpha is not None else job.certify.alpha
         self._fixed: dict[str, Any] = {
             "answer_id": section.answer_id,
-            "model": answerer.name,
-            "model_digest": answerer.digest,
-            "template_digest": answerer.template_digest,
-            "questions_digest": questions_digest,
             "temperature": section.temperature,
             "seed": section.seed,
             "certify_seed": job.certify.seed,
             "input_height": answerer.input_size[0],
             "input_width": answerer.input_size[1],
             "generator": generator_name(answerer.device),
-            "device": answerer.device.type,
-            "dtype": answerer.dtype,
+            **model_fields(answerer, questions_digest),
         }
 
     def answered(self, pair: Pair, question: ImageQuestion, subject: str, answer: TextAnswer) -> AnswerRow:
@@ -163,31 +133,16 @@ class AnswerRowMaker:
     def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
         """The rows of a pair that cannot be answered: one for each subject."""
         return [
-            AnswerRow(
-                unit_id="",
-                pair_id=pair.pair_id,
-                source_uri=pair.source_uri,
-                status="quarantined",
-                error_stage=error.stage,
-                error_class=type(error).__name__,
-                error_message=str(error),
-                subject=subject,
-                **self._fixed,
-            )
+            AnswerRow(subject=subject, **failure_fields(pair, error), **self._fixed)
             for subject in self._section.subjects
         ]
 
     def _row(self, pair: Pair, question: ImageQuestion, subject: str) -> AnswerRow:
         return AnswerRow(
-            unit_id="",
-            pair_id=pair.pair_id,
-            source_uri=pair.source_uri,
-            question_id=question.question_id,
-            kind=question.kind,
-            question=question.question,
             subject=subject,
             prompt=self._answerer.prompt(question.question),
-            reference_answers=question.answers,
+            **pair_fields(pair),
+            **question_fields(question),
             **self._fixed,
         )
 
@@ -210,11 +165,3 @@ class AnswerRowMaker:
             rouge_l=rouge_l(text, references),
             keyword_share=keyword_share(text, references),
         )
-
-
-Row = TypeVar("Row", bound="DataclassInstance")
-
-
-def of_unit(rows: Sequence[Row], unit_id: str) -> list[Row]:
-    """The rows, as those of a unit."""
-    return [replace(row, unit_id=unit_id) for row in rows]

@@ -13,6 +13,7 @@ import torch
 from smoothcert.answerers.base import Answerer
 from smoothcert.answerers.endpoint import EndpointAnswerer
 from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
+from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import JobError, PairError
 from smoothcert.job.answer import AnswerSection
 from smoothcert.store import RunDirectory, TableSchema
@@ -20,7 +21,7 @@ from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.tables.answers import ANSWERS
 from smoothcert.work.answer.answering import Answering
 from smoothcert.work.answer.inputs import AnswerInputs
-from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker, of_unit
+from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker
 from smoothcert.work.answer.worker import AnswerWorker
 from smoothcert.work.attack.metered import Meter
 from smoothcert.work.inputs import Inputs

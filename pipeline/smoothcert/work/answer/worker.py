@@ -16,12 +16,12 @@ import torch
 from smoothcert.datasets import Pair
 from smoothcert.engine import DecodeAhead
 from smoothcert.engine.decoding import DecodedPair
+from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import EncodeError, OutOfMemoryError, PairError, QuestionError, SmoothcertError
 from smoothcert.job.answer import AnswerSection
 from smoothcert.store.retry_unit import origin_of
 from smoothcert.work.answer.asking import AskedPair
 from smoothcert.work.answer.inputs import AnswerInputs
-from smoothcert.work.answer.rows import of_unit
 from smoothcert.work.attack.metered import Meter
 from smoothcert.work.inputs import Inputs
 from smoothcert.work.task import Assignment

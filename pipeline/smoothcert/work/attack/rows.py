@@ -9,6 +9,7 @@ from smoothcert.attacks import Interval, RuleScore, TextualScore, UpperBounded
 from smoothcert.catalogue.quantities import TO_CLEAN, TO_SMOOTHED
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
+from smoothcert.engine.pair_row import PairRow, failure_fields, pair_fields
 from smoothcert.errors import EncodeError, NonFiniteError, PairError
 from smoothcert.job import Job
 from smoothcert.job.attacks import ENSEMBLES
@@ -17,17 +18,10 @@ from smoothcert.work.attack.certified import Claims
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackRow:
+class AttackRow(PairRow):
     """One attack on one pair, subject and budget. Columns are documented in ``schemas/``."""
 
-    unit_id: str
-    pair_id: str
-    source_uri: str
     label: str | None
-    status: str
-    error_stage: str | None = None
-    error_class: str | None = None
-    error_message: str | None = None
     attack: str
     attack_id: str
     settings: str
@@ -151,7 +145,6 @@ class AttackRowMaker:
             error = EncodeError(f"surrogate: {record.error}") if elsewhere else NonFiniteError(record.error)
             return self._quarantined(unit_id, pair, subject, budget, error)
         fields = self._base(unit_id, pair, subject, budget) | {
-            "status": "ok",
             "steps": record.steps,
             "restarts": record.restarts,
             "queries": record.queries,
@@ -183,20 +176,14 @@ class AttackRowMaker:
     def _quarantined(
         self, unit_id: str, pair: Pair, subject: str, budget: float, error: PairError
     ) -> AttackRow:
-        fields = self._base(unit_id, pair, subject, budget) | {
-            "status": "quarantined",
-            "error_stage": error.stage,
-            "error_class": type(error).__name__,
-            "error_message": str(error),
-        }
+        fields = self._base(unit_id, pair, subject, budget) | failure_fields(pair, error)
         return AttackRow(**fields)  # type: ignore[arg-type]  # as above
 
     def _base(self, unit_id: str, pair: Pair, subject: str, budget: float) -> dict[str, object]:
         attacked = self._subjects[subject]
         return {
             "unit_id": unit_id,
-            "pair_id": pair.pair_id,
-            "source_uri": pair.source_uri,
+            **pair_fields(pair),
             "label": pair.label,
             "subject": subject,
             "budget": budget,
