@@ -124,7 +124,7 @@ def _rows_of(found: list[UnderAttack]) -> list[dict[str, object]]:
             {
                 "subject": each.subject,
                 "budget": f"{each.norm} {each.budget:g}",
-                "attack": each.attack,
+                "attack": f"{each.method} of {each.attacks}" if each.is_worst_case else each.method,
                 "clean accuracy": _percent(each.clean_accuracy, known),
                 "robust accuracy": _interval(each.robust_accuracy, known),
                 "success among right": _percent(each.success_among_right, known),

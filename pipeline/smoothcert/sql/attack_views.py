@@ -9,7 +9,9 @@ attack_success  per attack, subject and budget, over all pairs asked for (pairs_
                 wrong before included; each with its interval (<name>_low, <name>_high), their counts (right_before,
                 right_after, turned, wrong_after); how many pairs have an outcome (pairs), none yet (missing), or are
                 quarantined; the rows with attack 'worst case' count a pair as turned where any attack with that
-                objective, reference, threshold and target turned it on that subject and budget
+                objective, reference, threshold and target turned it on that subject and budget, and attacks says how
+                many those are; method is the attack with what else matters to its search: 'pgd with BPDA', 'pgd from
+                <surrogate>'
 robustness_gap  per subject with noise and l2 radius: certified, attacked and clean cosine side by side
 worst_pairs     per pair, question (objective, reference, threshold, target), subject, norm and budget: its strongest
                 attack, worst pairs first
@@ -45,11 +47,16 @@ REFERENCE_SQL = (
 _KEYS = "objective, reference, threshold, target, subject, norm, budget"
 """What must be the same for outcomes to be compared."""
 
+_METHOD = """(attack || CASE WHEN contains(settings, '"bpda":true') THEN ' with BPDA' ELSE '' END || coalesce(
+    ' from ' || regexp_replace(array_to_string(surrogates, ' and '), ' [0-9a-f]{12}( and |$)', '\\1', 'g'), ''))"""
+"""The attack and what else matters to its search; a surrogate's name ends with the head of its digest."""
+
 _SUCCESS = f"""
 CREATE VIEW attack_success AS
 WITH each AS (
-    SELECT run_id, attack, attack_id, {_KEYS}, pair_id, status <> 'ok' AS quarantined,
-           coalesce(success, false) AS wrong, clean_margin >= 0 AS right_clean, true AS decided, false AS uncertain
+    SELECT run_id, attack, {_METHOD} AS method, attack_id, {_KEYS}, pair_id, status <> 'ok' AS quarantined,
+           coalesce(success, false) AS wrong, clean_margin >= 0 AS right_clean, true AS decided, false AS uncertain,
+           1 AS attacks
     FROM attacks
 ),
 made AS (
@@ -61,14 +68,15 @@ paired AS (
     FROM each GROUP BY run_id, {_KEYS}, pair_id
 ),
 worst AS (
-    SELECT p.run_id, '{WORST_CASE}' AS attack, NULL AS attack_id, {", ".join(f"p.{key}" for key in _KEYS.split(", "))},
+    SELECT p.run_id, '{WORST_CASE}' AS attack, '{WORST_CASE}' AS method, NULL AS attack_id,
+           {", ".join(f"p.{key}" for key in _KEYS.split(", "))},
            p.pair_id, p.quarantined, p.wrong, p.right_clean, p.wrong OR p.outcomes >= m.attacks AS decided,
-           NOT decided OR (lacks_some AND NOT wrong) AS uncertain
+           NOT decided OR (lacks_some AND NOT wrong) AS uncertain, m.attacks
     FROM paired p JOIN made m
         ON p.run_id = m.run_id AND {" AND ".join(f"p.{k} IS NOT DISTINCT FROM m.{k}" for k in _KEYS.split(", "))}
 ),
 counted AS (
-    SELECT run_id, attack, attack_id, {_KEYS}, count(*) FILTER (decided) AS pairs,
+    SELECT run_id, attack, method, attack_id, attacks, {_KEYS}, count(*) FILTER (decided) AS pairs,
            count(*) FILTER (quarantined AND decided) AS quarantined, count(*) FILTER (wrong) AS wrong_after,
            count(*) FILTER (right_clean) AS clean, count(right_clean) AS known,
            count(*) FILTER (right_clean AND wrong) AS beaten,

@@ -19,6 +19,8 @@ class UnderAttack:
 
     Attributes:
         attack: its name, or ``worst case``.
+        method: the attack with what else matters to its search: BPDA, surrogates.
+        attacks: how many it counts: 1, or of the worst case all with the same question.
         attack_id: of the attack; None for the worst case.
         question: the objective and what makes it one question: its reference, threshold or target.
         subject: what was attacked.
@@ -34,6 +36,8 @@ class UnderAttack:
     """
 
     attack: str
+    method: str
+    attacks: int
     attack_id: str | None
     question: str
     subject: str
@@ -78,6 +82,8 @@ def _figures(row: dict[str, Any]) -> UnderAttack:
     }
     return UnderAttack(
         attack=row["attack"],
+        method=row["method"],
+        attacks=row["attacks"],
         attack_id=row["attack_id"],
         question=question_of(row),
         subject=row["subject"],

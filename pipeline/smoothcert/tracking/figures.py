@@ -119,6 +119,10 @@ def figures(summary: Summary) -> Iterator[Figure]:
             here = attack_name(each)
             for name in FIGURES:
                 yield from _shown(f"{name}/{here}", getattr(each, name), leading=name in _ATTACKED)
+        else:
+            method = re.sub(r"[^A-Za-z0-9.]+", "_", each.method).strip("_.")[:60]
+            name = f"success_among_right/{attack_name(each)}/{method}_{each.attack_id}"
+            yield from _shown(name, each.success_among_right)
     for name, share in summary.answers.items():
         yield from _shown(metric_name(name), share, leading=True)
     for target in summary.targets:

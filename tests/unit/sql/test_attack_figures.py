@@ -1,6 +1,7 @@
 """Clean and robust accuracy, success among the right and what is wrong: counted by hand against the view."""
 
 import itertools
+import random
 import runpy
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ def outcome(pair: int, attack: str, before: float | None, after: float | None) -
     """The row of one attack; margins below 0 are wrong, and None is quarantined."""
     gone = {"status": "quarantined", "error_stage": "decode", "error_class": "DecodeError"}
     return (
-        _AUDITED["outcome"](pair)
+        _AUDITED["outcome"](pair % 4)
+        | {"pair_id": f"a.parquet#{pair}"}
         | {"attack": attack, "attack_id": attack, "objective": "classification", "reference": "label"}
         | {"clean_margin": before, "margin": after, "success": None if after is None else after < 0}
         | ({} if after is not None else gone)
@@ -73,6 +75,56 @@ def test_of_the_worst_case_a_pair_must_stand_every_attack(tmp_path: Path) -> Non
         sum(min(first, second) < 0 for _, first, second in ends),
     )
     assert counts(found["first"])[1:4] == (4, 2, 2)
+
+
+METHODS = {
+    "pgd": {"attack": "pgd"},
+    "pgd with BPDA": {"attack": "pgd", "settings": '{"attack":"pgd","bpda":true}'},
+    "pgd from bundled:digits-clip": {
+        "attack": "pgd",
+        "settings": '{"attack":"pgd","bpda":false}',
+        "surrogates": ["bundled:digits-clip 82b86b08ae8f"],
+    },
+    "foa from a and b with purifier blur": {
+        "attack": "foa",
+        "surrogates": ["a 0123456789ab", "b with purifier blur abcdef012345"],
+    },
+    "square": {"attack": "square", "settings": '{"note":"\\"bpda\\":true"}'},
+}
+
+
+def test_the_worst_case_of_five_attacks_is_their_or_and_each_goes_by_its_method(tmp_path: Path) -> None:
+    """Random margins of 40 pairs; what is counted is told by a set of pairs that any attack turned."""
+    random.seed(5)
+    before = [random.choice((0.5, 0.5, 0.5, -0.5)) for _ in range(40)]
+    after = {name: [random.choice((0.4, 0.4, 0.4, -0.4)) for _ in before] for name in METHODS}
+    rows = [
+        outcome(pair, name, before[pair], margin) | settings
+        for name, settings in METHODS.items()
+        for pair, margin in enumerate(after[name])
+    ]
+    run = make_run(
+        tmp_path / "run", [certificate(i % 4) | {"pair_id": f"a.parquet#{i}"} for i in range(40)], rows, 40
+    )
+    with Query([run]) as query:
+        found = {row["method"]: row for row in query.sql("SELECT * FROM attack_success").to_pylist()}
+        board = query.sql("SELECT * FROM leaderboard WHERE figure = 'attack_success'").to_pylist()
+    assert set(found) == {*METHODS, "worst case"}
+    assert [found[name]["attacks"] for name in (*METHODS, "worst case")] == [1] * 5 + [5]
+    right = {pair for pair, margin in enumerate(before) if margin > 0}
+    turned = {name: {pair for pair in right if after[name][pair] < 0} for name in METHODS}
+    for name, pairs in turned.items():
+        assert found[name]["turned"] == len(pairs)
+    any_turned = set().union(*turned.values())
+    assert max(map(len, turned.values())) < len(any_turned) < len(right)
+    assert counts(found["worst case"])[1:4] == (len(right), len(right) - len(any_turned), len(any_turned))
+    (line,) = board
+    assert line["value"] == pytest.approx(len(any_turned) / len(right)) and line["pairs"] == len(right)
+    low, high = (
+        beta.ppf(0.025, len(any_turned), len(right) - len(any_turned) + 1),
+        beta.ppf(0.975, len(any_turned) + 1, len(right) - len(any_turned)),
+    )
+    assert (line["low"], line["high"]) == pytest.approx((low, high), abs=1e-6)
 
 
 def test_pairs_without_an_outcome_are_neither_right_nor_wrong_and_intervals_leave_them_open(

@@ -91,6 +91,8 @@ def summary(*, labelled: bool = True) -> Summary:
 def attacked(attack: str, attack_id: str | None) -> UnderAttack:
     return UnderAttack(
         attack=attack,
+        method=attack if attack_id is None else f"{attack} with BPDA",
+        attacks=1,
         attack_id=attack_id,
         question="classification",
         subject="smoothed",
@@ -124,6 +126,7 @@ def test_metrics_are_the_leading_figures_and_the_table_has_all_with_intervals() 
         "certified_prediction/r0.25": 0.6,
         "target_refuted/class_r1": 0.4,
         "clean_accuracy/classification_smoothed_l2_0.5": 0.8,
+        "success_among_right/classification_smoothed_l2_0.5/pgd_with_BPDA_1234abcd": 0.2,
         "expected_false_certificates": 0.01,
     }
     assert {name: float(table[name]["value"]) for name in beside} == beside
