@@ -54,7 +54,7 @@ class MapperShape(Section):
 
 
 class AdversarySection(Section):
-    """The PGD inside adversarial fine-tuning."""
+    """The PGD inside a training on attacked images."""
 
     norm: Norm = "l2"
     budget: Positive = 1.0
@@ -96,8 +96,10 @@ class TrainSection(Section):
     weights: LossWeights = LossWeights()
     purifier: PurifierShape = PurifierShape()
     mapper: MapperShape = MapperShape()
+    attacked: bool = False
+    """Purifier: learn from images that ``adversary`` attacks under their noise, each step anew."""
     adversary: AdversarySection = AdversarySection()
-    """For fare and tecoa."""
+    """For fare, tecoa, and a purifier with ``attacked``."""
 
     @field_validator("out")
     @classmethod
@@ -110,6 +112,12 @@ class TrainSection(Section):
     def _ascending(self) -> TrainSection:
         if self.sigma is not None and self.sigma[0] > self.sigma[1]:
             raise ValueError(f"sigma={list(self.sigma)} must be [smallest, largest]")
+        return self
+
+    @model_validator(mode="after")
+    def _attacked_purifier(self) -> TrainSection:
+        if self.attacked and "purifier" not in self.stages:
+            raise ValueError(f"attacked=true is for a purifier, and method={self.method} trains none")
         return self
 
     @property

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from smoothcert.defences import ResidualMapper, UNetPurifier
 from smoothcert.encoders import Encoder
 from smoothcert.encoders.base import unit_rows
-from smoothcert.job.train import LossWeights
+from smoothcert.job.train import AdversarySection, LossWeights
+from smoothcert.training.adversary import worst_images
 from smoothcert.training.batches import Batch
 from smoothcert.training.losses import Losses, cosine_loss, denoising_loss, identity_loss, moments_loss
 
@@ -51,17 +54,29 @@ class PurifierStage(Stage):
         encoder: frozen.
         module: the purifier.
         weights: of the parts.
+        adversary: attacks the images under the noise of the batch, so that the feature after the purifier turns away
+            (Salman et al. 2019, arXiv 1906.04584, with one draw); what it adds is for the purifier to take out, like
+            noise. None: images stay as they are.
     """
 
     name = "purifier"
 
-    def __init__(self, encoder: Encoder, module: UNetPurifier, weights: LossWeights) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        module: UNetPurifier,
+        weights: LossWeights,
+        adversary: AdversarySection | None = None,
+    ) -> None:
         self.module: UNetPurifier = module
         self._encoder = encoder
         self._weights = weights
+        self._adversary = adversary
 
     def losses(self, batch: Batch) -> Losses:
         """See ``Stage.losses``."""
+        if self._adversary is not None:
+            batch = self._attacked(batch, self._adversary)
         noisy = batch.noisy
         estimate = self.module.noise(noisy, batch.sigma).float()
         purified = noisy - batch.sigma.view(-1, 1, 1, 1) * estimate
@@ -79,6 +94,19 @@ class PurifierStage(Stage):
     def features(self, pixels: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """See ``Stage.features``."""
         return self._encoder.encode_images(self.module(pixels, sigma))
+
+    def _attacked(self, batch: Batch, adversary: AdversarySection) -> Batch:
+        """The batch with what the adversary adds counted as noise."""
+        level = batch.sigma.view(-1, 1, 1, 1)
+        with torch.no_grad():
+            wanted = self._encoder.encode_images(batch.images)
+
+        def turned(images: torch.Tensor) -> torch.Tensor:
+            features = self.features(torch.addcmul(images, batch.noise, level), batch.sigma)
+            return 1 - F.cosine_similarity(features.float(), wanted.float(), dim=-1)
+
+        added = worst_images(batch.images, turned, adversary, batch.seed) - batch.images
+        return replace(batch, noise=batch.noise + added / level)
 
 
 class MapperStage(Stage):

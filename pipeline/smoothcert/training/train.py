@@ -143,7 +143,8 @@ class Training:
             shape = section.purifier
             with _first_weights("purifier", section.seed):
                 module = UNetPurifier(self.encoder.input_size, shape.channels, shape.patch)
-            return PurifierStage(self.encoder, module.to(self.encoder.device), section.weights)
+            adversary = section.adversary if section.attacked else None
+            return PurifierStage(self.encoder, module.to(self.encoder.device), section.weights, adversary)
         purifier = None if self._given is None else self._given.purifier
         return self._mapper_stage(purifier.module if isinstance(purifier, AtSigma) else purifier)
 
@@ -272,8 +273,10 @@ def _recipe(
 ) -> str:
     """Hex digest of everything that determines the weights, but the versions of the code and of torch."""
     assert job.train is not None
+    # what was not there before leaves the digests of older trainings alone
+    unused = set() if job.train.attacked else {"attacked"}
     what = {
-        "train": job.train.model_dump(mode="json", exclude={"out"}),
+        "train": job.train.model_dump(mode="json", exclude={"out"} | unused),
         "sigma": sigma,
         "encoder": encoder.digest,
         "purifier": None if defended is None else defended.digest,

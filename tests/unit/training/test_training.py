@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 
 from smoothcert.defences import defend, load_defended, read_part
 from smoothcert.encoders import load_encoder
@@ -18,6 +19,7 @@ from smoothcert.errors import JobError, SourceError, StoreError, TrainingError
 from smoothcert.job import Job
 from smoothcert.job.encoder import DefenceSection, EncoderSection
 from smoothcert.training import loop
+from smoothcert.training.batches import training_batch
 from smoothcert.training.loop import rate
 from smoothcert.training.stages import MapperStage, PurifierStage
 from smoothcert.training.train import Training
@@ -263,6 +265,42 @@ def test_a_tuned_encoder_is_a_model_that_a_job_loads(make_job: MakeJob, tmp_path
     assert float((after - before).norm(dim=1).min()) > 1e-4
     texts = ["a photo of the cat", "a photo of the dog"]
     torch.testing.assert_close(tuned.encode_texts(texts), training.encoder.encode_texts(texts))
+
+
+def test_a_purifier_learns_from_attacked_images_what_makes_attacks_fail(make_job: MakeJob) -> None:
+    """What is added stays within its budget and the pixels' range, counts as noise, and turns features away."""
+    training = Training(make_job("purifier", attacked=True, adversary={"budget": 0.5, "steps": 4}))
+    stage = training.first
+    assert isinstance(stage, PurifierStage)
+    for parameter in stage.module.leave.parameters():  # as made, the purifier changes nothing
+        torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(1))
+    batch = training_batch(training.training, training.section, training.sigma, stage.name, 0)
+    assert training.section.adversary.steps == 4 and stage._adversary is not None
+    attacked = stage._attacked(batch, stage._adversary)
+    added = attacked.noisy - batch.noisy
+    assert float(added.flatten(1).norm(dim=1).max()) <= 0.5 + 1e-5
+    assert float(added.flatten(1).norm(dim=1).min()) > 0.1
+    moved = batch.images + added
+    assert -1e-5 <= float(moved.min()) and float(moved.max()) <= 1 + 1e-5
+    wanted = training.encoder.encode_images(batch.images)
+    with torch.no_grad():
+        before, after = (
+            float(1 - (stage.features(each.noisy, batch.sigma) * wanted).sum(dim=1).mean())
+            for each in (batch, attacked)
+        )
+    assert after > 1.2 * before
+    calm = Training(make_job("purifier"))
+    assert calm.recipe != training.recipe and isinstance(calm.first, PurifierStage)
+    assert calm.first._adversary is None
+    recorder = Recorder()
+    assert training.run(recorder).finished and len(recorder.losses) == 6
+
+
+def test_only_a_purifier_can_learn_from_attacked_images(make_job: MakeJob) -> None:
+    with pytest.raises(
+        ValidationError, match="attacked=true is for a purifier, and method=mapper trains none"
+    ):
+        make_job("mapper", attacked=True)
 
 
 def test_the_rate_rises_then_falls() -> None:
