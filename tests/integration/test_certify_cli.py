@@ -291,7 +291,7 @@ def test_the_plan_knows_what_is_done_what_it_costs_and_what_would_go_wrong(smoot
     code, out, _ = smoothcert("plan", path, *priced)
     assert code == 0 and "pairs are done" in out and "units are left" in out
     (cost,) = (line for line in out.splitlines() if line.startswith("cost"))
-    assert "1 worker for" in cost and "at 3.6 an hour" in cost
+    assert "1 worker for" in cost and "at 3.6 an hour" in cost and cost.endswith(" a pair")
     many = ("--set", "executor.kind=ray", "--set", "executor.workers=500")
     code, out, _ = smoothcert("plan", path, *many)
     assert code == 0 and "(of 500: there is no work for more)" in out

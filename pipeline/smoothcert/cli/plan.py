@@ -173,9 +173,10 @@ def _estimate(
         f"device's speed ({rate:,.0f} draws/s)",
     )
     if price is not None:
+        cost = seconds * asked / 3600 * price
         terminal.say(
-            f"cost       {limit}about {seconds * asked / 3600 * price:,.2f} ({asked} worker"
-            f"{'' if asked == 1 else 's'} for {_span(seconds)} at {price:g} an hour)",
+            f"cost       {limit}about {cost:,.2f} ({asked} worker{'' if asked == 1 else 's'} for {_span(seconds)} at "
+            f"{price:g} an hour), {cost / left.pairs:.2g} a pair",
         )
 
 

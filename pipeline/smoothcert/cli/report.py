@@ -23,6 +23,14 @@ def report(
         int,
         typer.Option(min=0, max=500, help="How many of the least and the most robust pairs are shown, each."),
     ] = 24,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="What a worker costs an hour, in any currency; default: executor.price_per_worker_hour of the job.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about one run, or about several runs side by side.
 
@@ -34,7 +42,7 @@ def report(
     from smoothcert.store.runs import open_runs
 
     runs = open_runs(run_urls)
-    page = make_report(runs, pairs=pairs)
+    page = make_report(runs, pairs=pairs, price=price)
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as exc:

@@ -35,6 +35,7 @@ class ExecutorSection(Section):
     preemption_budget: Annotated[int, Field(ge=0)] = 1000
     """Workers that may be lost to the cluster (spot nodes) before the run gives up."""
     price_per_worker_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """What a worker costs an hour, in any currency; smoothcert plan then says what the job would cost."""
+    """What a worker costs an hour, in any currency; smoothcert plan then says what the job would cost, and the report
+    what it did."""
     pairs_per_unit: PositiveInt | None = None
     """Default: sized so that a unit takes a few minutes."""

@@ -3,7 +3,8 @@
 Those of the catalogue take what a certificate follows from, in its order: a lower bound of S, say, then a radius or a
 cosine, then sigma (docs/certificates.md lists them). Beside them
 
-    share_low(certified, pairs, final), share_high   95% confidence interval of a population share
+    share_low(certified, pairs, final), share_high   95% confidence interval of a population share; another level by
+                                                     confidence := 0.99
     vote_share_bound(share, draws, alpha)            what vote_share_lcb is at a fixed number of draws
     share_interval, mean_interval, median_interval, quantile_interval: see intervals.py
 
@@ -31,6 +32,7 @@ Array = NDArray[np.float64]
 
 SHARE_CONFIDENCE = 0.95
 """Coverage of the intervals of shares."""
+_SHARE = ("certified", "pairs", "final")
 
 
 def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -41,7 +43,11 @@ def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
         types = ["DOUBLE[]" if each in lists else "DOUBLE" for each in arguments]
         _register(connection, name, _of_columns(certificate, form), arguments, types)
     for name, function in (("share_low", _share_low), ("share_high", _share_high)):
-        _register(connection, name, function, ("certified", "pairs", "final"), ["DOUBLE"] * 3)
+        _register(connection, f"{name}_at", function, (*_SHARE, "confidence"), ["DOUBLE"] * 4)
+        connection.execute(
+            f"CREATE MACRO {name}({', '.join(_SHARE)}, confidence := {SHARE_CONFIDENCE}) AS "
+            f"{name}_at({', '.join(_SHARE)}, confidence)"
+        )
     _register(connection, "vote_share_bound", _vote_share_bound, ("share", "draws", "alpha"), ["DOUBLE"] * 3)
     register_intervals(connection)
 
@@ -110,19 +116,19 @@ def _vote_share_bound(share: Array, draws: Array, alpha: Array) -> Array:
     return vote_share_bound(np.round(share * draws), draws, alpha)
 
 
-def _share_low(certified: Array, pairs: Array, final: Array) -> Array:
-    return _share(certified, pairs, final)[:, 0]
+def _share_low(certified: Array, pairs: Array, final: Array, confidence: Array) -> Array:
+    return _share(certified, pairs, final, confidence)[:, 0]
 
 
-def _share_high(certified: Array, pairs: Array, final: Array) -> Array:
-    return _share(certified, pairs, final)[:, 1]
+def _share_high(certified: Array, pairs: Array, final: Array, confidence: Array) -> Array:
+    return _share(certified, pairs, final, confidence)[:, 1]
 
 
-def _share(certified: Array, pairs: Array, final: Array) -> Array:
+def _share(certified: Array, pairs: Array, final: Array, confidence: Array) -> Array:
     from smoothcert.statistics import share_interval
 
     rows = [
-        share_interval(int(k), int(n), SHARE_CONFIDENCE, anytime=not done) if n else (np.nan, np.nan)
-        for k, n, done in zip(certified, pairs, final, strict=True)
+        share_interval(int(k), int(n), float(level), anytime=not done) if n else (np.nan, np.nan)
+        for k, n, done, level in zip(certified, pairs, final, confidence, strict=True)
     ]
     return np.array(rows, dtype=np.float64).reshape(-1, 2)

@@ -25,7 +25,7 @@ from smoothcert.store.run_info import RunInfo
 def create_leaderboard_view(
     connection: duckdb.DuckDBPyConnection, schema: str, runs: list[tuple[RunInfo, str, bool]]
 ) -> None:
-    """Create ``leaderboard``; the views of attacks, ``runs`` and ``units`` must exist.
+    """Create ``leaderboard``; the views of attacks, ``runs`` and ``worker_time`` must exist.
 
     Args:
         connection: with the functions of intervals.
@@ -110,17 +110,8 @@ attacked AS (
            unnest([robust_accuracy_high, success_among_right_high]) AS high, 1000000 AS position
     FROM attack_success WHERE attack = '{{worst}}'
 ),
-spans AS (
-    SELECT run_id, worker, epoch(committed_at) - seconds AS began, epoch(committed_at) AS ended FROM units
-),
-before AS (
-    SELECT *, max(ended) OVER (PARTITION BY run_id, worker ORDER BY began, ended
-                               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
-    FROM spans
-),
 busy AS (
-    SELECT run_id, sum(greatest(0, ended - greatest(began, coalesce(reached, began)))) AS seconds
-    FROM before GROUP BY run_id
+    SELECT run_id, sum(seconds) AS seconds FROM worker_time GROUP BY run_id
 ),
 cost AS (
     SELECT r.run_id, 'smoothed' AS subject, unnest(['draws_per_pair', 'seconds_per_pair']) AS figure,

@@ -4,6 +4,7 @@ certificates     one row per pair and run: schemas/certificates.v1.json, and the
 quarantine       the quarantined ones: where and why
 bounds           long form: run_id, pair_id, certificate, radius, cosine (NULL: nothing certified)
 units            one row per committed unit
+worker_time      how long each worker had units: see cost_view.py
 runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
 attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
@@ -27,6 +28,7 @@ from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql.answer_views import create_answer_views
 from smoothcert.sql.attack_views import REFERENCE_SQL, create_attack_views
 from smoothcert.sql.committed_files import CommittedFiles, committed_files
+from smoothcert.sql.cost_view import create_cost_view
 from smoothcert.sql.leaderboard_view import create_leaderboard_view
 from smoothcert.sql.share_view import create_share_view
 from smoothcert.store.manifest import Committed
@@ -74,6 +76,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
+    create_cost_view(connection)
     relations = {
         table.name: [_rows_of(connection, table, i, run) for i, run in enumerate(runs)]
         for table in TABLES.values()
