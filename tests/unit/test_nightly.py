@@ -89,7 +89,7 @@ def test_nightly_workflow_names_what_is_there() -> None:
     read = said(shlex.split(re.sub(r"\$\{\{.*?\}\}", "runs/reference", monitor))[2:])
     assert (ROOT / read["place"]).is_file() and read["csv"] == Path("nights.csv")
     kept = next(step["with"]["path"] for step in job["steps"] if "upload-artifact" in step.get("uses", ""))
-    assert kept == "nights.csv"
+    assert kept.split() == ["nights.csv", "trend.html"] == [str(read["csv"]), str(read["page"])]
     assert all("@" in step["uses"] for step in job["steps"] if "uses" in step)
     with pytest.raises(Exception, match="No such option"):
         said(["jobs/digits.yaml", "--unknown=1"])

@@ -59,6 +59,10 @@ def monitor(
         bool, typer.Option("--history", help="Certify nothing; show the nights so far.")
     ] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the history to this file.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", help="Write the trend page to this file, too: it is DIRECTORY/trend.html."),
+    ] = None,
     set_: Overrides = None,
     executor: ExecutorKind = None,
 ) -> None:
@@ -77,11 +81,11 @@ def monitor(
     from smoothcert.storage import join
 
     if history and not Path(place).is_file():
-        _finish(MonitorDirectory(place).trend(), place, csv)
+        _finish(MonitorDirectory(place), csv, page)
     job = load_job(Path(place), overrides(set_, executor))
     found = MonitorDirectory(directory or join(job.output.runs, f"{job.name}.monitor"))
     if history:
-        _finish(found.trend(), found.url, csv)
+        _finish(found, csv, page)
     if against is None:
         raise JobError("--against is missing", remedy="give the run that nights are compared with")
     name = night or datetime.now(UTC).date().isoformat()
@@ -93,7 +97,7 @@ def monitor(
     check_night(name, found.names())
     if found.night(name) is None:
         _do_night(found, watched, job, name, reference)
-    _finish(found.trend(), found.url, csv)
+    _finish(found, csv, page)
 
 
 def _settle(
@@ -135,18 +139,32 @@ def _do_night(
     found.add(night)
 
 
-def _finish(trend: Trend, url: str, csv: Path | None) -> None:
-    """Show the nights and leave with the exit code that they deserve."""
-    _print(Terminal(), trend, url)
-    if csv is not None:
-        try:
-            csv.write_text(trend.to_csv(), encoding="utf-8")
-        except OSError as exc:
-            raise StoreError(
-                f"--csv {csv}: cannot write the history: {exc.strerror or exc}",
-                remedy="name a file in a directory that is there and can be written to",
-            ) from exc
+def _finish(found: MonitorDirectory, csv: Path | None, page: Path | None) -> None:
+    """Show the nights, keep the page, and leave with the exit code that the nights deserve."""
+    from smoothcert.monitor.page import make_trend_page
+
+    trend, terminal = found.trend(), Terminal()
+    _print(terminal, trend, found.url)
+    html = make_trend_page(trend, found.url)
+    try:
+        terminal.say(f"page: {shorten_url(found.keep_page(html))}")
+    except StoreError as exc:  # the nights are kept, and they count
+        terminal.say(("no page kept: ", "yellow"), str(exc))
+    for option, file, text in (("--csv", csv, trend.to_csv()), ("--page", page, html)):
+        if file is not None:
+            _write(option, file, text)
     sys.exit(0 if trend.alarm is None else exit_codes.NOT_SOUND)
+
+
+def _write(option: str, file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        what = "history" if option == "--csv" else "page"
+        raise StoreError(
+            f"{option} {file}: cannot write the {what}: {exc.strerror or exc}",
+            remedy="name a file in a directory that is there and can be written to",
+        ) from exc
 
 
 def _print(terminal: Terminal, trend: Trend, url: str) -> None:

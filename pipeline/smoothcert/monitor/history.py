@@ -2,6 +2,7 @@
 
     monitor.json              what is compared with what, at which levels; made once and never changed
     nights/<night>.parquet    the night's row, made exclusively: the first to finish a night counts, and stays
+    trend.html                the page of all nights so far, made again whenever they are shown
 
 A night that was killed has no file: the same command goes on with its run, draws the same pairs, and makes the row. A
 night that has its file is not done again.
@@ -24,7 +25,7 @@ from smoothcert.errors import JobError, RunDirectoryError
 from smoothcert.statistics import first_alarm, log_evidence, share_interval
 from smoothcert.storage import Storage, join
 
-_SETTINGS, _NIGHTS, _FORMAT = "monitor.json", "nights", 1
+_SETTINGS, _NIGHTS, _PAGE, _FORMAT = "monitor.json", "nights", "trend.html", 1
 
 NIGHT = pa.schema(
     [
@@ -231,6 +232,15 @@ class MonitorDirectory:
         found = self.night(night.night)
         assert found is not None
         return found
+
+    def keep_page(self, html: str) -> str:
+        """Put the trend page in place of the last one, and return its URL.
+
+        Raises:
+            StoreError: writing failed.
+        """
+        self._storage.replace(_PAGE, html.encode())
+        return join(self.url, _PAGE)
 
     def names(self) -> list[str]:
         """Nights that are done, in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from smoothcert.report.figure import LONGEST_TEXT, FigureQuery
+from smoothcert.report.figure import LONGEST_TEXT, Chart, FigureQuery
 from smoothcert.report.headline import Headline
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
@@ -34,27 +34,29 @@ def _by(key: str, column: str, info: RunInfo, headline: Headline) -> FigureQuery
     name = '"' + column.replace('"', '""') + '"'
     # while a run goes on, an interval that holds at every moment
     fixed = f"(SELECT finished FROM runs WHERE run_id = {quote(info.run_id)})::INTEGER"
+    counts = f"certified, pairs, {fixed}, confidence := {headline.confidence!r}"
+    chosen = f", allowing for the choice among {headline.choices} radii" if headline.choices > 1 else ""
     return FigureQuery(
         key=f"by-{key}",
         section=_GROUPS,
         title=f"By {column}",
-        note=f"Share of the pairs with each value for which holds: {headline.claim}. With 95% intervals, each of its "
-        f"value alone; the {_MOST_GROUPS} most frequent values of the first run.",
+        note=f"Share of the pairs with each value for which holds: {headline.claim}. With 95% intervals{chosen}, each "
+        f"of its value alone; the {_MOST_GROUPS} most frequent values of the first run.",
         sql=f"SELECT left({name}::VARCHAR, {LONGEST_TEXT}) AS value, count(*) AS pairs, "
         f"count_if({headline.condition})::BIGINT AS certified, certified / pairs AS share, "
-        f"share_low(certified, pairs, {fixed}) AS share_low, share_high(certified, pairs, {fixed}) AS share_high, "
+        f"share_low({counts}) AS share_low, share_high({counts}) AS share_high, "
         "count_if(status = 'quarantined')::BIGINT AS quarantined "
         f"FROM certificates WHERE run_id = {quote(info.run_id)} AND {name} IS NOT NULL "
         f"GROUP BY 1 ORDER BY pairs DESC, value LIMIT {_MOST_GROUPS}",
-        chart={
-            "kind": "bars",
-            "x": "share",
-            "y": "value",
-            "low": "share_low",
-            "high": "share_high",
-            "xTitle": "share certified",
-            "percent": True,
-        },
+        chart=Chart(
+            kind="bars",
+            x="share",
+            y="value",
+            low="share_low",
+            high="share_high",
+            x_title="share certified",
+            scale="share",
+        ),
     )
 
 
@@ -69,14 +71,14 @@ def _draws(infos: Sequence[RunInfo]) -> FigureQuery:
         sql=f"SELECT run_id, draws // {step} * {step} AS draws_from, count(*) AS pairs, "
         "count(*) / sum(count(*)) OVER (PARTITION BY run_id) AS share FROM certificates WHERE status = 'ok' "
         "GROUP BY run_id, draws_from ORDER BY run_id, draws_from",
-        chart={
-            "kind": "columns",
-            "x": "draws_from",
-            "y": "pairs",
-            "series": [],
-            "xTitle": f"draws (steps of {step:,})",
-            "yTitle": "pairs",
-        },
+        chart=Chart(
+            kind="columns",
+            x="draws_from",
+            y="pairs",
+            x_title=f"draws (steps of {step:,})",
+            y_title="pairs",
+            scale="count",
+        ),
     )
 
 
@@ -124,15 +126,15 @@ def _progress() -> FigureQuery:
         "SELECT run_id, round(seconds, 1) AS seconds, "
         "(sum(pairs) OVER (PARTITION BY run_id ORDER BY seconds))::BIGINT AS pairs FROM counted ORDER BY "
         "run_id, seconds",
-        chart={
-            "kind": "curve",
-            "x": "seconds",
-            "y": "pairs",
-            "series": [],
-            "xTitle": "seconds",
-            "yTitle": "pairs",
-            "markers": False,
-        },
+        chart=Chart(
+            kind="curve",
+            x="seconds",
+            y="pairs",
+            x_title="seconds",
+            y_title="pairs",
+            markers=False,
+            scale="count",
+        ),
     )
 
 
@@ -141,14 +143,13 @@ def _workers() -> FigureQuery:
         key="workers",
         section=_COST,
         title="Workers and devices",
-        note="Busy: the share of the time between a worker's first and last commit in which it had a unit. "
-        "Above 100% a "
-        "worker held several units at once.",
+        note="Seconds in which a worker had a unit; busy is their share of the time between the beginning of its first "
+        "unit and the end of its last.",
         sql="WITH used AS (SELECT unit_id, run_id, any_value(device) AS device, any_value(dtype) AS dtype "
-        "FROM certificates GROUP BY ALL) "
-        "SELECT run_id, worker, any_value(device) AS device, any_value(dtype) AS dtype, count(*) AS units, "
-        'sum("rows")::BIGINT AS pairs, sum(u.draws)::BIGINT AS draws, sum(seconds) AS unit_seconds, '
-        "max(epoch(committed_at)) - min(epoch(committed_at) - seconds) AS wall_seconds, "
-        "sum(u.draws) / nullif(wall_seconds, 0) AS draws_per_second, unit_seconds / nullif(wall_seconds, 0) AS busy "
-        "FROM units u LEFT JOIN used USING (run_id, unit_id) GROUP BY run_id, worker ORDER BY run_id, worker",
+        "FROM certificates GROUP BY ALL), counted AS (SELECT run_id, worker, any_value(device) AS device, "
+        'any_value(dtype) AS dtype, sum("rows")::BIGINT AS pairs '
+        "FROM units LEFT JOIN used USING (run_id, unit_id) GROUP BY run_id, worker) "
+        "SELECT run_id, worker, device, dtype, units, pairs, draws, seconds, seconds / pairs AS seconds_a_pair, "
+        "draws / nullif(seconds, 0) AS draws_per_second, seconds / nullif(wall_seconds, 0) AS busy "
+        "FROM worker_time JOIN counted USING (run_id, worker) ORDER BY run_id, worker",
     )

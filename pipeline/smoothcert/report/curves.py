@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, of_quantity
 from smoothcert.catalogue.quantities import TO_CLEAN, TO_SMOOTHED, Quantity
-from smoothcert.report.figure import FigureQuery
+from smoothcert.report.figure import Chart, FigureQuery
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunInfo
 
@@ -35,6 +35,26 @@ def curve_questions(infos: Sequence[RunInfo]) -> Iterator[FigureQuery]:
 def _labels(only: Sequence[Certificate]) -> str:
     cases = " ".join(f"WHEN {quote(each.name)} THEN {quote(name_of(each))}" for each in only)
     return f"CASE certificate {cases} ELSE certificate END"
+
+
+def _over(x: str, values: tuple[str, str, str], title: str, panel: tuple[str, str] | None = None) -> Chart:
+    """A value with both ends against the radius or the budget; ``panel`` is a column to choose by, and its title."""
+    value, low, high = values
+    return Chart(
+        kind="curve",
+        x=x,
+        y=value,
+        low=low,
+        high=high,
+        series=("curve",),
+        panel=panel[0] if panel else None,
+        panel_title=panel[1] if panel else "",
+        x_title=f"l2 {x} of the attack, [0,1] pixels"
+        if x == "radius"
+        else f"{x} of the attack, [0,1] pixels",
+        y_title=title,
+        scale="cosine" if title == "cosine" else "share",
+    )
 
 
 def _cosines(quantity: Quantity, what: str) -> FigureQuery:
@@ -70,16 +90,7 @@ FROM placed GROUP BY run_id, curve, radius ORDER BY run_id, curve, radius"""
         "rounded down, and ends where nothing is certified of the median pair; what attacks "
         "reached bounds it from above. Between the marked radii lines only lead the eye.",
         sql=sql,
-        chart={
-            "kind": "curve",
-            "x": "radius",
-            "y": "median",
-            "low": "quartile_low",
-            "high": "quartile_high",
-            "series": ["curve"],
-            "xTitle": "l2 radius of the attack, [0,1] pixels",
-            "yTitle": "cosine",
-        },
+        chart=_over("radius", ("median", "quartile_low", "quartile_high"), "cosine"),
     )
 
 
@@ -97,19 +108,12 @@ def _shares() -> FigureQuery:
         "expected_false_certificates FROM certified_share WHERE kind = 'grid' AND cosine IS NOT NULL "
         "AND certificate IN (SELECT certificate FROM certified_share WHERE kind = 'grid' AND cosine IS NOT NULL "
         "GROUP BY 1 HAVING max(certified) > 0) ORDER BY run_id, curve, cosine, radius",
-        chart={
-            "kind": "curve",
-            "x": "radius",
-            "y": "share",
-            "low": "share_low",
-            "high": "share_high",
-            "series": ["curve"],
-            "panel": "cosine",
-            "panelTitle": "cosine at least",
-            "xTitle": "l2 radius of the attack, [0,1] pixels",
-            "yTitle": "share of pairs",
-            "percent": True,
-        },
+        chart=_over(
+            "radius",
+            ("share", "share_low", "share_high"),
+            "share of pairs",
+            panel=("cosine", "cosine at least"),
+        ),
     )
 
 
@@ -129,17 +133,7 @@ def _accuracies() -> FigureQuery:
         "expected_false_certificates FROM certified_share WHERE kind = 'grid' AND labelled > 0 "
         "AND (run_id, certificate) IN (SELECT (run_id, certificate) FROM certified_share WHERE kind = 'grid' "
         "GROUP BY run_id, certificate HAVING max(certified) > 0) ORDER BY run_id, curve, radius",
-        chart={
-            "kind": "curve",
-            "x": "radius",
-            "y": "certified_accuracy",
-            "low": "low",
-            "high": "high",
-            "series": ["curve"],
-            "xTitle": "l2 radius of the attack, [0,1] pixels",
-            "yTitle": "share of labelled pairs",
-            "percent": True,
-        },
+        chart=_over("radius", ("certified_accuracy", "low", "high"), "share of labelled pairs"),
     )
 
 
@@ -154,17 +148,10 @@ def _attacks() -> FigureQuery:
         sql="SELECT run_id, method || ' on ' || subject AS curve, norm || ', ' || objective AS question, budget, "
         "robust_accuracy, robust_accuracy_low, robust_accuracy_high, clean_accuracy, success_among_right, pairs_asked, "
         "quarantined, missing FROM attack_success ORDER BY run_id, question, curve, budget",
-        chart={
-            "kind": "curve",
-            "x": "budget",
-            "y": "robust_accuracy",
-            "low": "robust_accuracy_low",
-            "high": "robust_accuracy_high",
-            "series": ["curve"],
-            "panel": "question",
-            "panelTitle": "norm and objective",
-            "xTitle": "budget of the attack, [0,1] pixels",
-            "yTitle": "share of pairs",
-            "percent": True,
-        },
+        chart=_over(
+            "budget",
+            ("robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"),
+            "share of pairs",
+            panel=("question", "norm and objective"),
+        ),
     )

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from smoothcert.errors import QueryError
-from smoothcert.report.figure import ReportFigure
+from smoothcert.report.figure import Chart, ReportFigure
 from smoothcert.store import RunDirectory
 from smoothcert.summary.comparison import ComparedFigure, PairedComparison, compare_runs
 
@@ -41,8 +41,10 @@ def difference_figures(runs: Sequence[RunDirectory], names: Sequence[str]) -> It
             f"smoothcert compare {shlex.quote(runs[0].url)} {shlex.quote(other.url)} --json",
             _COLUMNS,
             tuple(_row(each) for each in told),
-            {"kind": "bars", "x": "difference", "y": "figure", "low": "low", "high": "high", "most": 30,
-             "xTitle": "difference"},
+            Chart(
+                kind="bars", x="difference", y="figure", low="low", high="high", most=30, x_title="difference",
+                scale="difference",
+            ),
         )  # fmt: skip
 
 

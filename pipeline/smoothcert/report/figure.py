@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from smoothcert.sql import Query
 
 Cell = str | float | int | bool | None
 LONGEST_TEXT = 300
 """Characters of one text on the page; the rest is said to be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """How a figure is drawn; fields name columns of its rows, unless they are titles.
+
+    Attributes:
+        kind: ``curve`` (y against x), ``columns`` (counts y at x), or ``bars`` (one line a y, its x with interval).
+        x: across.
+        y: upwards.
+        x_title: of the axis.
+        y_title: of the axis.
+        scale: of the values, which are y, or x of bars: ``share`` (0 to 1, in percent), ``near`` (a share, the axis no
+            longer than needed), ``cosine``, ``count``, ``difference`` (about zero), ``log``.
+        low: lower end of the value's interval.
+        high: upper end.
+        series: what tells lines apart, beside the run.
+        panel: a choice above the chart.
+        panel_title: what is chosen there.
+        markers: whether points are marked.
+        categories: whether x are names and no numbers.
+        most: rows that are drawn at most.
+    """
+
+    kind: Literal["curve", "columns", "bars"]
+    x: str
+    y: str
+    x_title: str
+    y_title: str = ""
+    scale: Literal["share", "near", "cosine", "count", "difference", "log"]
+    low: str | None = None
+    high: str | None = None
+    series: tuple[str, ...] = ()
+    panel: str | None = None
+    panel_title: str = ""
+    markers: bool = True
+    categories: bool = False
+    most: int = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +64,7 @@ class ReportFigure:
         source: the SQL, or where it is no SQL the command, that gives these rows again.
         columns: names.
         rows: the cells.
-        chart: how it is drawn: ``kind`` (``curve``, ``bars``, ``table``), and which columns are ``x``, ``y``, ``low``,
-            ``high``, ``series`` (a list), and ``panel`` (a choice above the chart); empty for a table.
+        chart: how it is drawn; None for a table.
     """
 
     key: str
@@ -38,11 +74,12 @@ class ReportFigure:
     source: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    chart: Mapping[str, Any] = field(default_factory=dict)
+    chart: Chart | None = None
 
     def as_mapping(self) -> dict[str, Any]:
         """For JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return fields | {"chart": asdict(self.chart) if self.chart else None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +91,7 @@ class FigureQuery:
     title: str
     note: str
     sql: str
-    chart: Mapping[str, Any] = field(default_factory=dict)
+    chart: Chart | None = None
 
     def ask(self, query: Query) -> ReportFigure | None:
         """The figure; None where there are no rows.

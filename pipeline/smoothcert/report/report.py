@@ -35,7 +35,11 @@ NOT_PROMISED = (
 
 
 def make_report(
-    runs: Sequence[RunDirectory], *, names: Sequence[str] | None = None, pairs: int = SHOWN_PAIRS
+    runs: Sequence[RunDirectory],
+    *,
+    names: Sequence[str] | None = None,
+    pairs: int = SHOWN_PAIRS,
+    price: float | None = None,
 ) -> str:
     """One HTML page about some runs, as of now.
 
@@ -43,6 +47,8 @@ def make_report(
         runs: run directories, each once; the first is the one whose pairs are shown and that others are compared with.
         names: what the page calls them; default what varies between them, else their ids.
         pairs: how many of the least robust, of the most robust and of the quarantined pairs are shown.
+        price: what a worker costs an hour, in any currency; default the job's ``executor.price_per_worker_hour``, and
+            without one nothing is said of money.
 
     Raises:
         QueryError: no run, or one twice.
@@ -58,10 +64,11 @@ def make_report(
         ]
         figures = [figure for question in questions if (figure := question.ask(query)) is not None]
         shown, chosen_by, missing = shown_pairs(query, runs[0], pairs)
-        facts = [_facts(query, run, name) for run, name in zip(runs, called, strict=True)]
+        facts = [_facts(query, run, name, price) for run, name in zip(runs, called, strict=True)]
     figures[_after_curves(figures) : 0] = list(difference_figures(runs, called))
     sentences = [[each.sentence for each in run] for run in said]
     title = infos[0].job.name if len({info.job.name for info in infos}) == 1 else "Several jobs"
+    urls = " ".join(shlex.quote(without_secrets(run.url)) for run in runs)
     data = {
         "title": title,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,7 +78,11 @@ def make_report(
         "pairs": shown,
         "pairsSql": chosen_by,
         "missing": [without_secrets(line) for line in missing],
-        "query": "smoothcert query " + " ".join(shlex.quote(without_secrets(run.url)) for run in runs),
+        "about": "About this run" if len(runs) == 1 else "About these runs",
+        "ask": [
+            "Every figure has its data as CSV and the SQL that made it. To ask in SQL yourself:",
+            f'smoothcert query {urls} "SELECT * FROM certified_share"',
+        ],
     }
     return make_page(f"{title}: smoothcert report", [line for run in sentences for line in run], redact(data))
 
@@ -90,15 +101,13 @@ def _names(infos: Sequence[RunInfo]) -> list[str]:
     return names if len(set(names)) == len(names) and all(names) else [info.run_id for info in infos]
 
 
-def _facts(query: Query, run: RunDirectory, name: str) -> dict[str, Any]:
+def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> dict[str, Any]:
     info, certify = run.info, run.info.job.certify
     (row,) = query.sql(
-        "SELECT r.*, c.value AS seconds_per_pair FROM runs r LEFT JOIN (WITH each AS (SELECT run_id, "
-        "sum(seconds) AS seconds FROM units GROUP BY run_id) SELECT run_id, seconds AS value FROM each) c "
-        f"USING (run_id) WHERE r.run_id = {quote(info.run_id)}"
+        "SELECT r.*, coalesce((SELECT sum(seconds) FROM worker_time w WHERE w.run_id = r.run_id), 0) AS seconds "
+        f"FROM runs r WHERE r.run_id = {quote(info.run_id)}"
     ).to_pylist()
     pairs = row["committed_pairs"] or 0
-    seconds = row["seconds_per_pair"] or 0.0
     facts: Mapping[str, object] = {
         "run": info.run_id,
         "state": "finished"
@@ -110,7 +119,9 @@ def _facts(query: Query, run: RunDirectory, name: str) -> dict[str, Any]:
         "noise": f"Gaussian, sigma {certify.sigma:g} in [0,1] pixels",
         "failure probability of each certificate": f"{certify.alpha:g}",
         "draws": f"{row['draws']:,} ({row['draws'] / pairs:,.0f} a pair)" if pairs else "0",
-        "time in units": f"{seconds:,.1f} s ({seconds / pairs:.3g} s a pair)" if pairs else "-",
+        **say_cost(
+            row["seconds"], pairs, info.job.executor.price_per_worker_hour if price is None else price
+        ),
         "seed": str(certify.seed),
         "created": info.created,
         "fingerprint": info.fingerprint,
@@ -119,3 +130,23 @@ def _facts(query: Query, run: RunDirectory, name: str) -> dict[str, Any]:
         "code": info.code_version,
     }
     return {"id": info.run_id, "name": name, "facts": [[key, value] for key, value in facts.items()]}
+
+
+def say_cost(seconds: float, pairs: int, price: float | None) -> dict[str, str]:
+    """What the certification took of workers, and in money where a price is known, by the names of the facts.
+
+    Args:
+        seconds: in which workers had units, summed over workers.
+        pairs: that were certified in them.
+        price: of a worker for an hour, in any currency.
+    """
+    if not pairs or not seconds:
+        return {"time of workers": "-"}
+    said = {"time of workers": f"{seconds:,.1f} s ({seconds / pairs:.3g} s a pair)"}
+    if price is not None:
+        total = seconds / 3600 * price
+        said["cost"] = (
+            f"{total:,.2f} ({total / pairs:.2g} a pair) at {price:g} an hour of a worker, start-up and waiting "
+            "left out"
+        )
+    return said

@@ -50,7 +50,9 @@ function download(name, text) {
 // ---- tables
 function table(columns, rows, most, label) {
   const numeric = columns.map((_, i) => rows.some((row) => typeof row[i] === "number"));
-  const align = (i) => (numeric[i] ? { class: "number" } : {});
+  // short texts stay on one line, long ones get room
+  const longest = columns.map((_, i) => Math.max(...rows.slice(0, most).map((row) => (typeof row[i] === "string" ? row[i].length : 0))));
+  const align = (i) => ({ class: numeric[i] ? "number" : longest[i] > 28 ? "long" : "short" });
   const head = element("tr", {}, ...columns.map((name, i) => element("th", { scope: "col", ...align(i) }, name.replaceAll("_", " "))));
   const body = rows.slice(0, most).map((row) =>
     element("tr", {}, ...row.map((cell, i) => element("td", align(i), columns[i] === "run_id" ? runNames.get(cell) || cell : shown(cell))))
@@ -67,7 +69,7 @@ function source(figure) {
   const isSql = !figure.source.startsWith("smoothcert ");
   const code = element("details", {}, element("summary", {}, isSql ? "SQL" : "Command"),
     element("pre", { tabindex: "0", "aria-label": `What made ${figure.title}` }, figure.source));
-  const rows = figure.chart.kind
+  const rows = figure.chart
     ? element("details", {}, element("summary", {}, "Data"), table(figure.columns, figure.rows, 200, `Data of ${figure.title}`))
     : null;
   return element("div", { class: "tools" }, csv, rows, code);
@@ -83,6 +85,8 @@ function faint(colour, alpha) {
 // plotly reads some tags and $...$ in labels: none of it is meant here
 const plain = (text) => String(text).replaceAll(">=", "≥").replaceAll("<", "‹").replaceAll(">", "›").replaceAll("$", "＄").replaceAll("&", "＆");
 const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+
+const isShare = (chart) => chart.scale === "share" || chart.scale === "near";
 
 function lines(figure, panel) {
   const { chart, columns } = figure;
@@ -122,9 +126,9 @@ function curveTraces(figure, panel) {
         fillcolor: faint(colour, 0.1), x: [...known, ...known.slice().reverse()].map((i) => line.x[i]),
         y: [...known.map((i) => line.high[i]), ...known.slice().reverse().map((i) => line.low[i])] });
     }
-    traces.push({ type: "scatter", mode: figure.chart.markers === false ? "lines" : "lines+markers", name, legendgroup: name, x: line.x, y: line.y,
+    traces.push({ type: "scatter", mode: figure.chart.markers ? "lines+markers" : "lines", name, legendgroup: name, x: line.x, y: line.y,
       connectgaps: false, line: { color: colour, width: 2, dash }, marker: { color: colour, size: 6 },
-      hovertemplate: `%{y${figure.chart.percent ? ":.1%" : ":.4g"}}<extra>${name}</extra>` });
+      hovertemplate: `%{y${isShare(figure.chart) ? ":.1%" : ":.4g"}}<extra>${name}</extra>` });
   }
   if (traces.length === 1) traces[0].showlegend = true;
   return traces;
@@ -133,25 +137,25 @@ function curveTraces(figure, panel) {
 function barTraces(figure) {
   const { chart, columns } = figure;
   const at = (name) => columns.indexOf(name);
-  const rows = figure.rows.slice(0, chart.most || 40).reverse();
+  const rows = figure.rows.slice(0, chart.most).reverse();
   const x = rows.map((row) => row[at(chart.x)]);
   const error = (name, sign) => rows.map((row, i) => (row[at(name)] === null || x[i] === null ? 0 : sign * (row[at(name)] - x[i])));
   const colour = COLOURS[theme()][0];
   return [{ type: "scatter", mode: "markers", x, y: rows.map((_, i) => i), marker: { color: colour, size: 8 },
-    text: rows.map((row) => plain(cut(String(row[at(chart.y)]), 80))), hovertemplate: `%{text}: %{x${chart.percent ? ":.1%" : ":.3g"}}<extra></extra>`,
+    text: rows.map((row) => plain(cut(String(row[at(chart.y)]), 80))), hovertemplate: `%{text}: %{x${isShare(chart) ? ":.1%" : ":.3g"}}<extra></extra>`,
     error_x: { type: "data", symmetric: false, array: error(chart.high, 1), arrayminus: error(chart.low, -1), color: faint(colour, 0.55), thickness: 1.5, width: 0 } }];
 }
 
 function columnTraces(figure) {
-  return lines(figure, null).map((line, i) => ({ type: "bar", name: plain(cut(runNames.get(line.run) || line.run, 40)), x: line.x, y: line.y,
-    width: line.x.length === 1 ? Math.max(1, line.x[0] * 0.15) : undefined,
+  return lines(figure, null).map((line, i) => ({ type: "bar", name: plain(line.curve || cut(runNames.get(line.run) || line.run, 40)), x: line.x, y: line.y,
+    width: line.x.length === 1 && !figure.chart.categories ? Math.max(1, line.x[0] * 0.15) : undefined,
     marker: { color: faint(COLOURS[theme()][i % 8], 0.75) }, hovertemplate: "%{y:,} pairs<extra></extra>" }));
 }
 
 // entries of the legend: none where the title says it all
 function named(figure, traces) {
   const found = traces.filter((trace) => trace.showlegend !== false).length;
-  return found > 1 || (figure.chart.series || []).length ? found : 0;
+  return found > 1 || figure.chart.series.length ? found : 0;
 }
 
 function layout(figure, traces) {
@@ -164,16 +168,23 @@ function layout(figure, traces) {
     showlegend: named(figure, traces) > 0,
     legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0, font: { size: 12 } },
     hoverlabel: { bgcolor: variable("--card"), bordercolor: grid, font: { color: variable("--ink"), size: 12 } },
-    xaxis: { ...axis, title: { text: chart.xTitle || "", standoff: 10 }, rangemode: "tozero" },
-    yaxis: { ...axis, title: { text: chart.yTitle || "", standoff: 8 }, rangemode: "tozero" },
+    xaxis: { ...axis, title: { text: chart.x_title, standoff: 10 }, rangemode: "tozero" },
+    yaxis: { ...axis, title: { text: chart.y_title, standoff: 8 }, rangemode: "tozero" },
   };
-  if (chart.kind === "curve" && chart.yTitle !== "pairs") made.yaxis.range = [chart.yTitle === "cosine" ? Math.min(0, ...traces.flatMap((t) => t.y.filter((y) => y !== null))) : -0.02, 1.03];
-  if (chart.percent) (chart.kind === "bars" ? made.xaxis : made.yaxis).tickformat = ".0%";
+  if (chart.categories) { made.xaxis.type = "category"; delete made.xaxis.rangemode; }
+  if (chart.scale === "log") { made.yaxis.type = "log"; made.yaxis.exponentformat = "power"; delete made.yaxis.rangemode; }
+  if (chart.scale === "near") {
+    const ends = [chart.y, chart.low, chart.high].flatMap((name) => figure.rows.map((row) => row[figure.columns.indexOf(name)])).filter((v) => v !== null);
+    made.yaxis.range = [Math.max(-0.01, Math.min(...ends) - 0.03), Math.min(1.01, Math.max(...ends) + 0.03)];
+  }
+  if (chart.scale === "cosine") made.yaxis.range = [Math.min(0, ...traces.flatMap((t) => t.y.filter((y) => y !== null))), 1.03];
+  if (chart.kind === "curve" && chart.scale === "share") made.yaxis.range = [-0.02, 1.03];
+  if (isShare(chart)) (chart.kind === "bars" ? made.xaxis : made.yaxis).tickformat = ".0%";
   if (chart.kind === "bars") {
     const rows = traces[0].text;
     made.hovermode = "closest";
     made.yaxis = { ...axis, tickmode: "array", tickvals: rows.map((_, i) => i), ticktext: rows.map((text) => cut(text, innerWidth < 640 ? 18 : 44)), range: [-0.7, rows.length - 0.3] };
-    if (chart.percent) made.xaxis.range = [-0.02, 1.02];
+    if (isShare(chart)) made.xaxis.range = [-0.02, 1.02];
     else { made.xaxis.rangemode = "normal"; made.xaxis.zeroline = true; made.xaxis.zerolinecolor = variable("--soft"); }
   }
   return made;
@@ -189,14 +200,17 @@ function draw(plot) {
   const height = kind === "bars" ? 90 + 24 * traces[0].y.length : 340 + (names ? 22 * Math.ceil(names / perLine) : 0);
   place.style.height = `${height}px`;
   const made = layout(figure, traces);
-  if (names) { made.legend.y = -0.24; made.margin.b = 70 + 22 * Math.ceil(names / perLine); }
+  if (names && figure.chart.categories) Object.assign(made.legend, { y: 1.02, yanchor: "bottom" });
+  else if (names) { made.legend.y = -0.24; made.margin.b = 70 + 22 * Math.ceil(names / perLine); }
+  if (figure.chart.categories) Object.assign(made.xaxis, { nticks: Math.max(2, Math.floor((place.clientWidth || 600) / 110)), tickangle: 0 });
+  if (names && figure.chart.categories) made.margin.t = 12 + 22 * Math.ceil(names / perLine);
   Plotly.react(place, traces, made, PLOT);
   place.dataset.drawn = "true";
 }
 
 function figureCard(figure) {
   const card = element("article", { class: "card", id: `figure-${figure.key}` }, element("h3", {}, figure.title), element("p", { class: "note" }, figure.note));
-  if (!figure.chart.kind) {
+  if (!figure.chart) {
     card.append(table(figure.columns, figure.rows, 200, figure.title), source(figure));
     return card;
   }
@@ -208,8 +222,8 @@ function figureCard(figure) {
     plot.panel = values[Math.floor(values.length / 2)];
     const select = element("select", {}, ...values.map((value, i) => element("option", { value: i, selected: value === plot.panel }, cut(shown(value), 80))));
     select.addEventListener("change", () => { plot.panel = values[Number(select.value)]; draw(plot); });
-    if (values.length > 1) card.append(element("label", { class: "panel" }, figure.chart.panelTitle, select));
-    else card.append(element("p", { class: "panel" }, `${figure.chart.panelTitle} ${shown(values[0])}`));
+    if (values.length > 1) card.append(element("label", { class: "panel" }, figure.chart.panel_title, select));
+    else card.append(element("p", { class: "panel" }, `${figure.chart.panel_title} ${shown(values[0])}`));
   }
   card.append(place, source(figure));
   plots.push(plot);
@@ -281,13 +295,13 @@ function pairsSection() {
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   update();
   const columns = Object.keys(data.pairs[0]).filter((name) => !["pictures", "attacked", "attacks", "answers", "command"].includes(name));
-  byId("pairs-source").append(source({ key: "pairs", title: "Pairs", source: data.pairsSql, columns, rows: data.pairs.map((pair) => columns.map((name) => pair[name])), chart: {} }));
+  byId("pairs-source").append(source({ key: "pairs", title: "Pairs", source: data.pairsSql, columns, rows: data.pairs.map((pair) => columns.map((name) => pair[name])), chart: null }));
 }
 
 // ---- the page
 function sentence(text) {
-  // the share stands out
-  const found = /^(.*?)(\d+(?:\.\d+)?%)(.*)$/s.exec(text);
+  // the share stands out, or whether there is an alarm
+  const found = /^()((?:Alarm|No alarm) (?:since|in) [^:]+)(:.*)$/s.exec(text) || /^(.*?)(\d+(?:\.\d+)?%)(.*)$/s.exec(text);
   return element("p", { class: "lead" }, ...(found ? [found[1], element("strong", {}, found[2]), found[3]] : [text]));
 }
 
@@ -313,7 +327,10 @@ function build() {
   }
   pairsSection();
   byId("not-promised").append(...data.notPromised.map((line) => element("li", {}, line)));
-  byId("query").textContent = `${data.query} "SELECT * FROM certified_share"`;
+  if (data.about) byId("about-title").textContent = data.about;
+  const [note, command] = data.ask;
+  byId("query-note").textContent = note;
+  byId("query").textContent = command;
   byId("foot").textContent = `Made ${data.made} by smoothcert. This file is complete in itself and loads nothing.`;
   const link = (id, text) => element("a", { href: `#${id}` }, text);
   byId("contents").append(...[...sections].map(([name, section]) => link(section.id, name)), ...(data.pairs.length ? [link("pairs", "Pairs")] : []), link("about", "About"));
