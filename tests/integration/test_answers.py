@@ -16,14 +16,17 @@ import torch
 import yaml
 from PIL import Image
 
+from smoothcert.answerers.cider import cider
 from smoothcert.answerers.loading import load_answerer
 from smoothcert.audit.audit import audit_run
+from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
 from smoothcert.cli.main import app
 from smoothcert.datasets import open_source, write_synthetic
 from smoothcert.datasets.shape_questions import write_shape_questions
 from smoothcert.encoders import load_encoder
 from smoothcert.errors import JobError, SmoothcertError
-from smoothcert.job import load_job
+from smoothcert.job import EncoderSection, load_job
+from smoothcert.report.breakdowns import _answers
 from smoothcert.runtime.driver import Driver
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
@@ -64,6 +67,8 @@ def write_job(here: Path, **answer: Any) -> Path:
             "max_new_tokens": 12,
             "batch": 64,
             "vote": {"pilot_draws": 3, "max_draws": 20, "score": "rouge_l"},
+            "clip_score": {"model": "bundled:digits-clip", "threads": 1},
+            "judge": {"encoder": {"model": "bundled:digits-clip", "threads": 1}, "threshold": 0.7},
             **answer,
         },
     }
@@ -193,6 +198,47 @@ def test_sql_summary_mlflow_and_status_count_them(done: dict[str, Any]) -> None:
     assert "certified 0.1" in " ".join(done["first"][1].split())
 
 
+def test_metrics_by_models_are_theirs(done: dict[str, Any]) -> None:
+    """The CLIP score and the judge against the encoder itself, asked for each row alone."""
+    encoder = load_encoder(EncoderSection(model="bundled:digits-clip", threads=1))
+    paths = sorted((done["here"] / "shapes").rglob("*.png"))
+    for row in done["rows"][:12]:
+        image = encoder.prepare(Image.open(paths[int(row["pair_id"].partition("#")[2])]).convert("RGB"))
+        seen = encoder.encode_images(torch.from_numpy(image)[None].float() / 255)[0]
+        said, *others = encoder.encode_texts([row["answer"], *row["reference_answers"]])
+        assert row["clip_score"] == pytest.approx(max(0.0, float(seen @ said)), abs=1e-5)
+        best = max(float(said @ each) for each in others)
+        assert row["judged_similarity"] == pytest.approx(min(1.0, max(0.0, best)), abs=1e-5)
+        assert (row["judge"], row["judge_threshold"], row["judge_reply"]) == (
+            "bundled:digits-clip",
+            0.7,
+            None,
+        )
+        assert row["judge_digest"] == row["clip_digest"] == encoder.digest
+
+
+def test_every_metric_is_in_view_summary_mlflow_and_report(done: dict[str, Any]) -> None:
+    run = RunDirectory.open(str(done["here"] / "mine"))
+    with Query([run]) as query:
+        view = query.sql("SELECT * FROM answer_accuracy").to_pylist()
+        page = query.sql(_answers().sql).to_pylist()
+    summary = summarise(run.url)
+    logged = figures.metrics(summary)
+    bare = [row for row in done["rows"] if row["subject"] == "bare"]
+    for name, metric in ANSWER_METRICS.items():
+        figure = summary.answers[f"answers_{name}/bare"]
+        assert 0 <= figure.mean <= metric.largest and logged[f"answers_{name}/bare"] == figure.mean
+        assert figure.count == len(bare)
+        if metric.kind != "set":
+            assert name in view[0] and name in page[0]
+    mean = sum(row["rouge_l"] for row in bare) / len(bare)
+    assert summary.answers["answers_rouge_l/bare"].mean == pytest.approx(mean, rel=1e-9)
+    captions = [(row["answer"], row["reference_answers"]) for row in bare if row["kind"] == "caption"]
+    assert summary.answers["answers_cider/bare_caption"].mean == pytest.approx(cider(lambda: captions)[0])
+    close = sum(row["judged_similarity"] >= 0.7 for row in bare)
+    assert summary.answers["answers_judged_match/bare"].mean == pytest.approx(close / len(bare))
+
+
 def test_the_audit_is_content(done: dict[str, Any]) -> None:
     assert audit_run(RunDirectory.open(str(done["here"] / "mine"))).sound
 
@@ -219,7 +265,6 @@ def test_the_bundled_model_is_as_good_as_its_card_says() -> None:
     """On 120 held-out scenes; the seed is fixed, so that only another model or library changes the share."""
     from smoothcert.datasets.shape_questions import ask_about
     from smoothcert.datasets.synthetic import draw_scenes
-    from smoothcert.job import EncoderSection
     from smoothcert.job.answer import AnswerSection
 
     section = AnswerSection(model="bundled:shapes-llava", questions="-", max_new_tokens=14, batch=128)

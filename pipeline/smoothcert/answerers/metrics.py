@@ -8,8 +8,6 @@ from types import MappingProxyType
 
 from smoothcert.answerers.normalising import normalise
 
-KEYWORD_SHARES = (0.25, 0.5, 1.0)
-"""Shares of a reference's words that count as a keyword match."""
 _WORD = re.compile(r"[a-z0-9]+")
 _STOP = frozenset(
     "a an the of in on at to and or is are was were be with by for from it its this that there as".split()
@@ -48,16 +46,16 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
 
     Lower-cased letters and figures, no stemming.
     """
-    said = _words(answer)
-    return max((_f1(said, _words(each)) for each in references), default=0.0)
+    said = words_of(answer)
+    return max((_f1(said, words_of(each)) for each in references), default=0.0)
 
 
 def keyword_share(answer: str, references: Sequence[str]) -> float:
     """Share of a reference's words, without the most common ones, that the answer has; the best reference counts."""
-    said = set(_words(answer))
+    said = set(words_of(answer))
     shares = []
     for each in references:
-        wanted = set(_words(each)) - _STOP or set(_words(each))
+        wanted = set(words_of(each)) - _STOP or set(words_of(each))
         if wanted:
             shares.append(len(wanted & said) / len(wanted))
     return max(shares, default=0.0)
@@ -72,10 +70,11 @@ METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = MappingProxyType(
         "keyword_share": keyword_share,
     }
 )
-"""By name."""
+"""By name: those of ``catalogue/answer_metrics.py`` that need answer and references alone."""
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Lower-cased letters and figures, in order."""
     return _WORD.findall(text.lower())
 
 

@@ -10,6 +10,7 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
+from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, sql_functions
 from smoothcert.catalogue.metrics import METRICS
@@ -52,6 +53,21 @@ def page() -> str:
             [
                 (f"`{name}`", each.kind, each.meaning, f"`{each.needs}`" if each.needs else "")
                 for name, each in METRICS.items()
+            ],
+        ),
+        "Of the answers of multimodal models ([answers.md](answers.md)), `answers_<metric>/<subject>` and by kind of "
+        "question, without intervals:\n",
+        _table(
+            ("metric", "values", "meaning", "where", "only with"),
+            [
+                (
+                    f"`{name}`",
+                    f"0 to {each.largest:g}",
+                    each.meaning,
+                    {"column": "column", "derived": "view", "set": "summary"}[each.kind],
+                    f"`answer.{each.needs}`" if each.needs else "",
+                )
+                for name, each in ANSWER_METRICS.items()
             ],
         ),
     ]

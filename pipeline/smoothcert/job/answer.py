@@ -9,9 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from smoothcert.job.answer_attack import AnswerAttackSection, Subject
+from smoothcert.job.encoder import EncoderSection
+from smoothcert.job.judge import JudgeSection
 from smoothcert.job.section import PositiveInt, Probability, Radius, Section
 
 ScoreName = Literal["exact_match", "contained_match", "vqa_accuracy", "rouge_l", "keyword_share"]
+
+
+_LATER = ("clip_score", "judge")
 
 
 class VoteSection(Section):
@@ -78,6 +83,10 @@ class AnswerSection(Section):
     """Prompts answered together on the device."""
     alpha: Probability | None = None
     """Failure probability of each certified answer; default certify.alpha."""
+    clip_score: EncoderSection | None = None
+    """An encoder with texts: how well each answer fits the image (metric clip_score)."""
+    judge: JudgeSection | None = None
+    """How alike in meaning each answer is to its references (metrics judged_similarity and judged_match)."""
     attacks: tuple[AnswerAttackSection, ...] = ()
     """Attacks on the answers, after the questions."""
     contents: dict[str, str] = {}
@@ -127,8 +136,15 @@ class AnswerSection(Section):
     def answer_id(self) -> str:
         """Names the task: a digest of all that determines its rows."""
         what: dict[str, Any] = self.model_dump(
-            mode="json", exclude={"attacks", "batch", "timeout_s", "retries", "key_variable"}
+            mode="json",
+            exclude={
+                **dict.fromkeys(("attacks", "batch", "timeout_s", "retries", "key_variable"), True),
+                "judge": {"timeout_s", "retries", "key_variable"},
+            },
         )
+        for name in _LATER:
+            if what[name] is None or name in self.contents:
+                del what[name]  # as before there was such a thing; contents name what it holds
         if self.vote.score is None:
             del what["vote"]["score"]  # as before there was such a thing
         if "model" in self.contents and self.endpoint is None:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from smoothcert.errors import JobError
 from smoothcert.job.answer import AnswerSection
@@ -114,7 +114,7 @@ def resolve_answer(section: AnswerSection, places: Places) -> AnswerSection:
     Raises:
         JobError: the model is nowhere.
     """
-    changed: dict[str, str] = {}
+    changed: dict[str, Any] = {}
     if section.endpoint is None and not _stays(section.model):
         found = places.find(section.model)
         if found is None and not _HUB_ID.fullmatch(section.model):
@@ -129,6 +129,11 @@ def resolve_answer(section: AnswerSection, places: Places) -> AnswerSection:
             changed[name] = (
                 value if found is None else str(found)
             )  # like data, it may be made before the work
+    if section.clip_score is not None:
+        changed["clip_score"] = resolve_encoder(section.clip_score, places, "answer.clip_score")
+    if section.judge is not None and section.judge.encoder is not None:
+        judge = resolve_encoder(section.judge.encoder, places, "answer.judge.encoder")
+        changed["judge"] = section.judge.model_copy(update={"encoder": judge})
     return section.model_copy(update=changed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from smoothcert.catalogue.answer_metrics import BY_ROW
 from smoothcert.report.figure import LONGEST_TEXT, Chart, FigureQuery
 from smoothcert.report.headline import Headline
 from smoothcert.sql.literals import quote
@@ -91,9 +92,8 @@ def _answers() -> FigureQuery:
         "tokens averaged "
         "over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about one image "
         "are no independent draws.",
-        sql="SELECT run_id, subject, kind, questions, quarantined, exact_match, contained_match, "
-        "vqa_accuracy, rouge_l, "
-        "refused, cut FROM answer_accuracy ORDER BY ALL",
+        sql=f"SELECT run_id, subject, kind, questions, quarantined, {', '.join(BY_ROW)}, refused, cut "
+        "FROM answer_accuracy ORDER BY ALL",
     )
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import duckdb
 
+from smoothcert.catalogue.answer_metrics import BY_ROW
+
 
 def create_answer_views(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the views above; ``answers`` and ``attacked_answers`` must exist."""
@@ -24,12 +26,13 @@ def create_answer_views(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(sql)
 
 
-_ACCURACY = """
+_MEANS = ",\n".join(f"       avg({each.sql}) AS {name}" for name, each in BY_ROW.items())
+
+_ACCURACY = f"""
 CREATE VIEW answer_accuracy AS
 SELECT run_id, answer_id, subject, kind, count(*) AS questions,
        count(*) FILTER (status <> 'ok') AS quarantined,
-       avg(exact_match) AS exact_match, avg(contained_match) AS contained_match, avg(vqa_accuracy) AS vqa_accuracy,
-       avg(rouge_l) AS rouge_l, avg(keyword_share) AS keyword_share,
+{_MEANS},
        count(*) FILTER (NOT complete) AS cut, count(*) FILTER (refused) AS refused
 FROM answers GROUP BY ALL
 """

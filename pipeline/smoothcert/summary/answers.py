@@ -21,6 +21,9 @@ def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
     where votes are about that, of the questions with reference answers. ``answers_certified/r<radius>`` and
     ``answers_certified_right/r<radius>``, with ``_<kind>``: of all questions put to the vote.
 
+    ``answers_cut/<subject>`` and ``answers_refused/<subject>``: answers that were cut at the longest allowed, and
+    refusals, of those asked for; only where there are any.
+
     ``answers_attacked_right/<attack>_<norm><budget>_<subject>``: right answers under attack, of the questions with
     reference answers; ``answers_attack_success/...``: successes, of the questions that count (ASR).
 
@@ -37,6 +40,15 @@ def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
     ).to_pylist()
     for row in rows:
         _add(found, f"answers_right/{row['subject']}", row["kind"], row["good"], row["judged"])
+    ends = query.sql(
+        "SELECT subject, count(complete)::BIGINT AS asked, count(*) FILTER (NOT complete)::BIGINT AS cut, "
+        "count(*) FILTER (refused)::BIGINT AS refused "
+        f"FROM answers WHERE run_id = {quote(run_id)} GROUP BY subject ORDER BY subject"
+    ).to_pylist()
+    for row in ends:
+        for name in ("cut", "refused"):
+            if row[name]:
+                _add(found, f"answers_{name}/{row['subject']}", None, row[name], row["asked"])
     for radius in radii:
         votes = query.sql(
             f"SELECT * FROM certified_answers({radius!r}) WHERE run_id = {quote(run_id)} ORDER BY kind"

@@ -30,6 +30,7 @@ from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
+from smoothcert.summary.answer_means import answer_means
 from smoothcert.summary.answers import answer_counts
 from smoothcert.summary.attacked import UnderAttack, under_attack
 from smoothcert.summary.scan import scan
@@ -142,7 +143,8 @@ class Summary:
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
         tables: rows of each other table that has any, by its name.
         attacks: what each attack achieved, and the worst case over all, by subject and budget.
-        answers: shares of questions, by name (``summary/answers.py``); without intervals.
+        answers: shares of questions (``summary/answers.py``) and means of their metrics (``summary/answer_means.py``),
+            by name; without intervals.
         notes: what to know of the encoder, e.g. a noise level that its purifier was not trained for.
     """
 
@@ -165,7 +167,7 @@ class Summary:
     unknown_labels: int = 0
     tables: Mapping[str, TableCount] = field(default_factory=dict)
     attacks: tuple[UnderAttack, ...] = ()
-    answers: Mapping[str, Share] = field(default_factory=dict)
+    answers: Mapping[str, Share | Mean] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -279,8 +281,11 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         tables=_table_counts(query, run_id),
         attacks=under_attack(query, run_id),
         answers={
-            name: Share(count, of, count / of if of else None, None, None)
-            for name, (count, of) in answer_counts(query, run_id, certify.radii).items()
+            **{
+                name: Share(count, of, count / of if of else None, None, None)
+                for name, (count, of) in answer_counts(query, run_id, certify.radii).items()
+            },
+            **answer_means(query, run_id),
         },
     )
 

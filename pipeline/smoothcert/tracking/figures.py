@@ -123,8 +123,9 @@ def figures(summary: Summary) -> Iterator[Figure]:
             method = re.sub(r"[^A-Za-z0-9.]+", "_", each.method).strip("_.")[:60]
             name = f"success_among_right/{attack_name(each)}/{method}_{each.attack_id}"
             yield from _shown(name, each.success_among_right)
-    for name, share in summary.answers.items():
-        yield from _shown(metric_name(name), share, leading=True)
+    for name, figure in summary.answers.items():
+        by_kind = "_" in name.rpartition("/")[2]
+        yield from _shown(metric_name(name), figure, leading=isinstance(figure, Share) or not by_kind)
     for target in summary.targets:
         name = metric_name(target.name)
         yield from _shown(f"target_certified/{name}", target.certified, leading=True)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smoothcert.answerers import endpoint
+from smoothcert.answerers import chat
 from smoothcert.answerers.base import TextAnswer
 from smoothcert.answerers.endpoint import EndpointAnswerer
 from smoothcert.encoders import KnownEncoder
@@ -38,11 +38,21 @@ class Service:
     """Answers each request with the next of ``replies``, or by what ``replies`` makes of it."""
 
     def __init__(self) -> None:
+        self.models: Reply = (200, {}, b'{"data": [{"id": "eye-1"}]}')
+        self.listed = 0
         self.replies: list[Reply | Callable[[], Reply]] = []
         self.seen: list[tuple[dict[str, str], dict[str, Any]]] = []
         service = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                service.listed += 1
+                status, headers, data = service.models
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 service.seen.append((dict(self.headers), json.loads(body)))
@@ -75,7 +85,7 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SMOOTHCERT_API_KEY", KEY)
-    monkeypatch.setattr(endpoint, "PAUSE_S", 0.01)
+    monkeypatch.setattr(chat, "PAUSE_S", 0.01)
     made = Service()
     yield made
     made.close()
@@ -123,11 +133,11 @@ def test_the_image_is_x_as_png_and_the_answer_is_read(service: Service) -> None:
 def test_an_answer_is_paid_once_and_a_resume_asks_for_the_rest(service: Service) -> None:
     kept: dict[str, bytes] = {}
     first = make(service)
-    first.recall, first.remember = kept.get, kept.__setitem__
+    first.service.recall, first.service.remember = kept.get, kept.__setitem__
     questions = ["one?", "two?"]
     before = first.answer(X.expand(2, -1, -1, -1), questions, [0, 0])
     again = make(service)
-    again.recall, again.remember = kept.get, kept.__setitem__
+    again.service.recall, again.service.remember = kept.get, kept.__setitem__
     after = again.answer(X.expand(3, -1, -1, -1), [*questions, "three?"], [5, 6, 7])
     assert after[:2] == before and len(service.seen) == 3
     brighter = again.answer(X * 0.5, ["one?"], [0])
@@ -188,6 +198,24 @@ def test_one_that_hangs_or_is_down_is_an_error(service: Service) -> None:
     nowhere = make(service, endpoint="http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(EndpointError, match=r"cannot be reached \(ConnectionError\)"):
         nowhere.answer(X, ["?"], [0])
+
+
+def test_before_work_it_is_asked_for_its_models_which_costs_nothing(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make(service)
+    made.service.check()
+    assert (service.listed, service.seen, caplog.records) == (1, [], [])
+    service.models = (404, {}, b"no such page")  # not every service lists its models
+    made.service.check()
+    service.models = (200, {}, b'{"data": [{"id": "ear-7"}]}')
+    made.service.check()
+    assert "does not list the model 'eye-1'" in caplog.text
+    service.models = (401, {}, f"no {KEY}".encode())
+    with pytest.raises(EndpointError, match=r"(?s)answers 401: no <key>.*SMOOTHCERT_API_KEY"):
+        made.service.check()
+    with pytest.raises(EndpointError, match=r"(?s)cannot be reached.*is up"):
+        make(service, endpoint="http://127.0.0.1:9/v1", retries=0).service.check()
 
 
 def test_sampled_answers_carry_their_seed(service: Service) -> None:

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from smoothcert.catalogue.answer_metrics import IN_TABLE, AnswerMetric
 from smoothcert.store.tables.columns import Column, TableSchema
 from smoothcert.store.tables.shared_columns import model_columns, origin_columns, status_columns
 
 _TEXTS = pa.list_(pa.string())
 
 
-def _metric(name: str, meaning: str) -> Column:
-    return Column(name, pa.float64(), f"{meaning} In [0, 1]; NULL without reference answers.", nullable=True)
+def _metric(name: str, metric: AnswerMetric) -> Column:
+    without = f" or answer.{metric.needs}" if metric.needs else ""
+    return Column(
+        name,
+        pa.float64(),
+        f"{metric.meaning} In [0, 1]; NULL without reference answers{without}.",
+        nullable=True,
+    )
+
+
+_MODELS_OF_METRICS = (
+    Column("clip_model", pa.string(), "The encoder of clip_score. NULL without.", nullable=True),
+    Column("clip_digest", pa.string(), "Digest of that encoder. NULL without.", nullable=True),
+    Column("judge", pa.string(), "The judge of judged_similarity. NULL without.", nullable=True),
+    Column(
+        "judge_digest", pa.string(), "Digest of that judge, its prompt included. NULL without.", nullable=True
+    ),
+    Column(
+        "judge_threshold",
+        pa.float64(),
+        "judged_similarity from which on the answer counts as a match. NULL without a judge.",
+        nullable=True,
+    ),
+    Column(
+        "judge_reply",
+        pa.string(),
+        "What a judge behind an endpoint said, its first 200 letters; where it is no number in [0, 1], "
+        "judged_similarity is NULL. NULL of other judges.",
+        nullable=True,
+    ),
+)
 
 
 ANSWERS = TableSchema(
@@ -72,11 +102,8 @@ ANSWERS = TableSchema(
             "What people answered; empty where nobody did. NULL in quarantined rows.",
             nullable=True,
         ),
-        _metric("exact_match", "1 where the answer says the same as a reference, after VQA normalisation."),
-        _metric("contained_match", "1 where the answer holds a reference, after VQA normalisation."),
-        _metric("vqa_accuracy", "Accuracy of the VQA evaluation; exact match below four references."),
-        _metric("rouge_l", "F1 of the longest common subsequence of words with the best reference."),
-        _metric("keyword_share", "Share of a reference's words that the answer has, common words left out."),
+        *(_metric(name, metric) for name, metric in IN_TABLE.items()),
+        *_MODELS_OF_METRICS,
         Column("sigma", pa.float64(), "Noise behind the row, 0 for bare.", unit="[0,1] pixels"),
         Column("pilot_draws", pa.int32(), "Draws that chose the class; discarded.", unit="draws"),
         Column("draws", pa.int32(), "Noisy images behind the row.", unit="draws"),

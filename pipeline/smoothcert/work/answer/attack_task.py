@@ -104,7 +104,7 @@ class AnswerAttackTask:
         """
         named = inputs.share(AnswerInputs)
         named.refuse_others(self.answer)
-        keep_answers(named.answerer, run)
+        keep_answers(named, run)
         meter = Meter(named.answerer.device)
         attacker = AnswerAttacker(inputs, self.section, meter, run)
         return AnswerWorker(inputs, named, self.answer, attacker, meter)

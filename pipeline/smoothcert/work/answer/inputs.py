@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 
 from smoothcert.answerers.base import Answerer
+from smoothcert.answerers.judges import Judge, load_judge
 from smoothcert.answerers.loading import load_answerer
 from smoothcert.datasets.questions import QuestionSet, read_questions
+from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.errors import JobError, RunDirectoryError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
@@ -38,6 +40,39 @@ class AnswerInputs:
         return load_answerer(self.section, here, self._inputs.encoder)
 
     @cached_property
+    def clip(self) -> Encoder | None:
+        """The encoder of the CLIP score; None without.
+
+        Raises:
+            EncoderError: it cannot be loaded.
+            JobError: it has no text space.
+        """
+        section = self.section.clip_score
+        if section is None:
+            return None
+        encoder = load_encoder(self._inputs.here(section))
+        if not encoder.has_texts:
+            raise JobError(
+                f"answer.clip_score.model='{section.model}' has no texts to compare images with",
+                remedy="name an encoder with a joint space, e.g. openai/clip-vit-base-patch32",
+            )
+        return encoder
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """Who judges how alike answers and references are; None without.
+
+        Raises:
+            EncoderError, JobError: it cannot be loaded, or has no key.
+        """
+        section = self.section.judge
+        if section is None:
+            return None
+        if section.encoder is not None:
+            section = section.model_copy(update={"encoder": self._inputs.here(section.encoder)})
+        return load_judge(section)
+
+    @cached_property
     def questions(self) -> QuestionSet:
         """What is asked.
 
@@ -49,7 +84,12 @@ class AnswerInputs:
     def contents(self) -> dict[str, str]:
         """SHA-256 of what the section names, as ``AnswerSection.contents`` keeps it."""
         found = {"questions": self.questions.digest, "template": self.answerer.template_digest}
-        return found | {"model": self.answerer.digest}
+        found["model"] = self.answerer.digest
+        if self.clip is not None:
+            found["clip_score"] = self.clip.digest
+        if self.judge is not None:
+            found["judge"] = f"{self.judge.digest}@{self.judge.threshold!r}"
+        return found
 
     def refuse_others(self, planned: AnswerSection) -> None:
         """Raise ``RunDirectoryError`` unless what the section names here is what the driver saw."""

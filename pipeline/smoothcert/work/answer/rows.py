@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.answerers.base import Answerer, TextAnswer
-from smoothcert.answerers.metrics import (
-    contained_match,
-    exact_match,
-    keyword_share,
-    rouge_l,
-    vqa_accuracy,
-)
+from smoothcert.answerers.metrics import METRICS
 from smoothcert.certificates import score_bound
 from smoothcert.datasets import Pair
 from smoothcert.datasets.questions import ImageQuestion
@@ -41,6 +35,14 @@ class AnswerRow(QuestionRow):
     vqa_accuracy: float | None = None
     rouge_l: float | None = None
     keyword_share: float | None = None
+    clip_score: float | None = None
+    judged_similarity: float | None = None
+    clip_model: str | None = None
+    clip_digest: str | None = None
+    judge: str | None = None
+    judge_digest: str | None = None
+    judge_threshold: float | None = None
+    judge_reply: str | None = None
     pilot_draws: int = 0
     votes: int | None = None
     vote_classes: str | None = None
@@ -157,11 +159,5 @@ class AnswerRowMaker:
     def _judged(row: AnswerRow, text: str, references: Sequence[str]) -> AnswerRow:
         if not references:
             return row
-        return replace(
-            row,
-            exact_match=float(exact_match(text, references)),
-            contained_match=float(contained_match(text, references)),
-            vqa_accuracy=vqa_accuracy(text, references),
-            rouge_l=rouge_l(text, references),
-            keyword_share=keyword_share(text, references),
-        )
+        found: dict[str, Any] = {name: float(metric(text, references)) for name, metric in METRICS.items()}
+        return replace(row, **found)

@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from smoothcert.answerers.base import Answerer
 from smoothcert.answerers.endpoint import EndpointAnswerer
+from smoothcert.answerers.judges import ServiceJudge
 from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
 from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import JobError, PairError
@@ -32,11 +32,14 @@ _LOOKED_AT = 256
 """Pairs of which one at least must have a question, or the file is taken for that of another split."""
 
 
-def keep_answers(answerer: Answerer, run: RunDirectory) -> None:
-    """Keep what an endpoint answers in the run, so that a resume never pays twice."""
-    if isinstance(answerer, EndpointAnswerer):
-        answerer.recall = lambda key: run.read_document(f"{KEPT}/{key[:2]}/{key}.json")
-        answerer.remember = lambda key, said: run.write_document(f"{KEPT}/{key[:2]}/{key}.json", said)
+def keep_answers(named: AnswerInputs, run: RunDirectory) -> None:
+    """Keep what endpoints answer in the run, so that a resume never pays twice."""
+    for asked in (named.answerer, named.judge):
+        if isinstance(asked, EndpointAnswerer | ServiceJudge):
+            asked.service.recall = lambda key: run.read_document(f"{KEPT}/{key[:2]}/{key}.json")
+            asked.service.remember = lambda key, said: run.write_document(
+                f"{KEPT}/{key[:2]}/{key}.json", said
+            )
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ class AnswerTask:
     def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
         """See ``Task.check``: a question is answered, and some pair has one."""
         named = inputs.share(AnswerInputs)
+        if isinstance(named.answerer, EndpointAnswerer):
+            named.answerer.service.check()
+        if named.judge is not None:
+            named.judge.check()
         pairs = itertools.islice((pair for unit in units for pair in source.read(unit)), _LOOKED_AT)
         seen = 0
         for pair in pairs:
@@ -117,7 +124,7 @@ class AnswerTask:
         """
         named = inputs.share(AnswerInputs)
         named.refuse_others(self.section)
-        keep_answers(named.answerer, run)
+        keep_answers(named, run)
         meter = Meter(named.answerer.device)
         return AnswerWorker(
             inputs, named, self.section, Answering(inputs.job, named, self.section, meter), meter
