@@ -38,7 +38,7 @@ class Judgement:
     reply: str | None = None
 
 
-class Judge(ABC):
+class SimilarityJudge(ABC):
     """Judges answers.
 
     Attributes:
@@ -63,7 +63,7 @@ class Judge(ABC):
         """A judgement of each text."""
 
 
-class EncoderJudge(Judge):
+class EncoderJudge(SimilarityJudge):
     """The cosine of text features, 0 where negative; the best reference counts.
 
     Args:
@@ -84,7 +84,7 @@ class EncoderJudge(Judge):
         self.name, self.digest = encoder.name, encoder.digest
 
     def judge(self, texts: Sequence[JudgedText]) -> list[Judgement]:
-        """See ``Judge.judge``."""
+        """See ``SimilarityJudge.judge``."""
         every = list(dict.fromkeys(text for each in texts for text in (each.answer, *each.references)))
         place = {text: number for number, text in enumerate(every)}
         features = self._encoder.encode_texts(every).double()
@@ -96,7 +96,7 @@ class EncoderJudge(Judge):
         return found
 
 
-class ServiceJudge(Judge):
+class ServiceJudge(SimilarityJudge):
     """A service that is asked for a number.
 
     Args:
@@ -127,7 +127,7 @@ class ServiceJudge(Judge):
         self.name, self.digest = section.model, hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def check(self) -> None:
-        """See ``Judge.check``: one answer that is its reference is judged."""
+        """See ``SimilarityJudge.check``: one answer that is its reference is judged."""
         (found,) = self.judge([JudgedText("What is this?", "a cat", ("a cat",))])
         if found.similarity is None:
             raise EndpointError(
@@ -136,7 +136,7 @@ class ServiceJudge(Judge):
             )
 
     def judge(self, texts: Sequence[JudgedText]) -> list[Judgement]:
-        """See ``Judge.judge``."""
+        """See ``SimilarityJudge.judge``."""
         return [self._one(each) for each in texts]
 
     def _one(self, text: JudgedText) -> Judgement:
@@ -174,7 +174,7 @@ def read_score(reply: str) -> float | None:
     return float(found) if 0 <= found <= 1 else None
 
 
-def load_judge(section: JudgeSection) -> Judge:
+def load_judge(section: JudgeSection) -> SimilarityJudge:
     """The judge of a job.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from smoothcert.answerers.judges import Judge, JudgedText
+from smoothcert.answerers.judges import JudgedText, SimilarityJudge
 from smoothcert.encoders import Encoder
 from smoothcert.work.answer.rows import AnswerRow
 
@@ -28,7 +28,7 @@ class Fit:
         judge: None without.
     """
 
-    def __init__(self, clip: Encoder | None, judge: Judge | None) -> None:
+    def __init__(self, clip: Encoder | None, judge: SimilarityJudge | None) -> None:
         self._clip, self._judge = clip, judge
 
     def fill(self, asked: Sequence[AskedPair], rows: Sequence[Sequence[AnswerRow]]) -> list[list[AnswerRow]]:
@@ -66,7 +66,7 @@ class Fit:
         ]
 
 
-def _judged(judge: Judge, rows: list[AnswerRow]) -> list[AnswerRow]:
+def _judged(judge: SimilarityJudge, rows: list[AnswerRow]) -> list[AnswerRow]:
     places = [place for place, row in enumerate(rows) if _says(row) and row.reference_answers]
     texts = [
         JudgedText(rows[place].question or "", rows[place].answer or "", rows[place].reference_answers or ())

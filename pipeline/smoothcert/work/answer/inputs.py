@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from smoothcert.answerers.base import Answerer
-from smoothcert.answerers.judges import Judge, load_judge
+from smoothcert.answerers.judges import SimilarityJudge, load_judge
 from smoothcert.answerers.loading import load_answerer
 from smoothcert.datasets.questions import QuestionSet, read_questions
 from smoothcert.encoders import Encoder, load_encoder
@@ -59,7 +59,7 @@ class AnswerInputs:
         return encoder
 
     @cached_property
-    def judge(self) -> Judge | None:
+    def judge(self) -> SimilarityJudge | None:
         """Who judges how alike answers and references are; None without.
 
         Raises:
