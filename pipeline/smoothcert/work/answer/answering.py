@@ -9,8 +9,8 @@ from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
 from smoothcert.work.answer.asking import AskedPair, Asker
-from smoothcert.work.answer.fitting import Fit
 from smoothcert.work.answer.inputs import AnswerInputs
+from smoothcert.work.answer.model_metrics import ModelMetrics
 from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker
 from smoothcert.work.attack.metered import Meter
 
@@ -29,7 +29,7 @@ class Answering:
         self._section = section
         self._asker = Asker(job, section, named.answerer, meter)
         self._maker = AnswerRowMaker(job, section, named.answerer, named.questions.digest)
-        self._fit = Fit(named.clip, named.judge)
+        self._by_models = ModelMetrics(named.clip, named.judge)
 
     def rows(self, asked: Sequence[AskedPair]) -> list[list[AnswerRow]]:
         """Rows of each pair: for every subject and question."""
@@ -48,7 +48,7 @@ class Answering:
                     self._maker.answered(each.pair, question, subject, answer)
                     for question, answer in zip(each.questions, mine, strict=True)
                 ]
-        return self._fit.fill(asked, rows)
+        return self._by_models.fill(asked, rows)
 
     def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
         """The rows of a pair that cannot be answered: one for each subject."""

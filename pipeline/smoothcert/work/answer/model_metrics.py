@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smoothcert.work.answer.asking import AskedPair
 
 
-class Fit:
+class ModelMetrics:
     """Fills in CLIP scores and judgements.
 
     Args:
