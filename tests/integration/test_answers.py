@@ -221,7 +221,7 @@ def test_every_metric_is_in_view_summary_mlflow_and_report(done: dict[str, Any])
     run = RunDirectory.open(str(done["here"] / "mine"))
     with Query([run]) as query:
         view = query.sql("SELECT * FROM answer_accuracy").to_pylist()
-        page = query.sql(_answers().sql).to_pylist()
+        page = query.sql(_answers([run.info]).sql).to_pylist()
     summary = summarise(run.url)
     logged = figures.metrics(summary)
     bare = [row for row in done["rows"] if row["subject"] == "bare"]

@@ -25,7 +25,7 @@ def breakdown_questions(infos: Sequence[RunInfo], headline: Headline | None) -> 
         for column in infos[0].job.data.kept:
             yield _by(f"column-{column}", column, infos[0], headline)
     yield _draws(infos)
-    yield _answers()
+    yield _answers(infos)
     yield _quarantine()
     yield _progress()
     yield _workers()
@@ -83,7 +83,13 @@ def _draws(infos: Sequence[RunInfo]) -> FigureQuery:
     )
 
 
-def _answers() -> FigureQuery:
+def _answers(infos: Sequence[RunInfo]) -> FigureQuery:
+    sections = [info.job.answer for info in infos if info.job.answer is not None]
+    shown = [
+        name
+        for name, metric in BY_ROW.items()
+        if not metric.needs or any(getattr(section, metric.needs) is not None for section in sections)
+    ]
     return FigureQuery(
         key="answers",
         section="Answers",
@@ -92,7 +98,7 @@ def _answers() -> FigureQuery:
         "tokens averaged "
         "over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about one image "
         "are no independent draws.",
-        sql=f"SELECT run_id, subject, kind, questions, quarantined, {', '.join(BY_ROW)}, refused, cut "
+        sql=f"SELECT run_id, subject, kind, questions, quarantined, {', '.join(shown)}, refused, cut "
         "FROM answer_accuracy ORDER BY ALL",
     )
 
