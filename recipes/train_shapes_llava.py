@@ -13,13 +13,16 @@ defaults do not get there yet: 0.848 of 6,741, questions of presence at chance.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -31,15 +34,26 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from smoothcert.datasets.shape_questions import DESCRIBE, KINDS, ask_about, in_reading_order, read_scene
+from smoothcert.datasets.shape_questions import (
+    DESCRIBE,
+    KINDS,
+    ShapeQuestion,
+    ask_about,
+    in_reading_order,
+    read_scene,
+)
 from smoothcert.datasets.synthetic import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, draw_scenes
 
 SEED = 0
 SIDE, PATCH, WIDTH = 32, 8, 96
-TOWER_STEPS, STEPS = 1600, 1400
-TOWER_IMAGES, IMAGES = 128, 48
-LARGEST_SIGMA, NOISY = 0.3, 0.4
-RATE_OF_THE_TOWER, RATE = 2e-3, 2e-3
+TOKENS = (SIDE // PATCH) ** 2 + 1
+TOWER_LAYERS, LAYERS = 4, 2
+TOWER_STEPS, STEPS = 6000, 8000
+TOWER_IMAGES, IMAGES = 512, 256
+REPEATS = 2
+LARGEST_SIGMA, NOISY = 0.3, 0.5
+TOWER_RATE, RATE, TOWER_SHARE = 2e-3, 1.5e-3, 0.3
+HEADS_SHARE = 0.2
 REQUIRED = 0.9
 HELD_OUT_SEED = 1_000_003
 TEMPLATE = "USER: <image> {question} ASSISTANT:"
@@ -94,15 +108,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--tower-steps", type=int, default=TOWER_STEPS)
     parser.add_argument("--steps", type=int, default=STEPS, help="of projector and language model")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=3, help="processes that make batches")
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes")
     options = parser.parse_args()
     logging.disable_progress_bar()
 
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, options.seed)
-    rng = np.random.default_rng(options.seed)
-    train_tower(model, rng, options.tower_steps)
-    train(model, tokenizer, rng, options.steps)
+    model = build_model(tokenizer, options.seed).to(options.device)
+    train(model, tokenizer, options.seed, options)
     measured = {sigma: measure(model, tokenizer, options.scenes, sigma) for sigma in (0.0, 0.1, 0.25)}
     right, asked = measured[0.0]
     accuracy = sum(right.values()) / sum(asked.values())
@@ -176,7 +190,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForCondit
     vision = CLIPVisionConfig(
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
-        num_hidden_layers=4,
+        num_hidden_layers=TOWER_LAYERS,
         num_attention_heads=3,
         image_size=SIDE,
         patch_size=PATCH,
@@ -186,7 +200,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForCondit
     text = LlamaConfig(
         hidden_size=WIDTH,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=LAYERS,
         num_attention_heads=3,
         num_key_value_heads=3,
         vocab_size=len(tokenizer),
@@ -201,7 +215,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlavaForCondit
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
-        image_seq_length=(SIDE // PATCH) ** 2 + 1,
+        image_seq_length=TOKENS,
     )
     model = LlavaForConditionalGeneration(config)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
@@ -263,6 +277,75 @@ def attributes(captions: list[str]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
+class Batches(Dataset[dict[str, torch.Tensor]]):
+    """The batches of a training, each a function of seed and step: how many processes make them changes nothing.
+
+    Questions about an image share its tokens: each sees them and itself, at the positions that it has alone.
+
+    Args:
+        seed: of the recipe.
+        steps: batches.
+        images: a batch.
+        tokenizer: turns questions and answers into tokens; None for batches of the first stage, without questions.
+        repeats: so many questions of each kind about an image.
+    """
+
+    def __init__(
+        self, seed: int, steps: int, images: int, tokenizer: PreTrainedTokenizerFast | None, repeats: int = 1
+    ) -> None:
+        self._key, self._steps, self._images = (seed, int(tokenizer is not None)), steps, images
+        self._tokenizer, self._repeats = tokenizer, repeats
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng((*self._key, step))
+        pixels, captions = scenes(rng, self._images)
+        batch = {"pixels": noisy(pixels, rng), "attributes": attributes(captions)}
+        if self._tokenizer is None:
+            return batch
+        asked = [
+            [each for _ in range(self._repeats) for each in ask_about(caption, rng)] for caption in captions
+        ]
+        return batch | self._tokens(asked)
+
+    def _tokens(self, asked: list[list[ShapeQuestion]]) -> dict[str, torch.Tensor]:
+        start = self._tokenizer(TEMPLATE.split("{question}")[0])["input_ids"]
+        image = self._tokenizer.convert_tokens_to_ids("<image>")
+        place = start.index(image)
+        prefix = start[:place] + [image] * TOKENS + start[place + 1 :]
+        texts = [
+            (TEMPLATE.split("<image> ")[1].format(question=each.question), f"{each.answer}</s>")
+            for questions in asked
+            for each in questions
+        ]
+        ids = [
+            iter(self._tokenizer(list(side), add_special_tokens=False)["input_ids"])
+            for side in zip(*texts, strict=True)
+        ]
+        rows: dict[str, list[torch.Tensor]] = {
+            name: [] for name in ("ids", "parts", "where", "wanted", "share")
+        }
+        for questions in asked:
+            row, part, position = list(prefix), [0] * len(prefix), list(range(len(prefix)))
+            want, share = [-100] * len(prefix), [0.0] * len(prefix)
+            for number in range(1, len(questions) + 1):
+                before, after = next(ids[0]), next(ids[1])
+                row += before + after
+                part += [number] * len(before + after)
+                position += range(len(prefix), len(prefix) + len(before + after))
+                want += [-100] * len(before) + after
+                share += [0.0] * len(before) + [1.0 / len(after)] * len(after)
+            for name, values in zip(rows, (row, part, position, want, share), strict=True):
+                rows[name].append(torch.tensor(values))
+        padding = {"ids": 0, "parts": -1, "where": 0, "wanted": -100, "share": 0.0}
+        return {
+            name: torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=padding[name])
+            for name, lists in rows.items()
+        }
+
+
 class Heads(torch.nn.Module):
     """Linear heads on the class token, one for each attribute."""
 
@@ -280,116 +363,106 @@ class Heads(torch.nn.Module):
 
 
 def see(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
-    """The tower's tokens (B, 17, width), before the projector."""
+    """The tower's tokens (B, TOKENS, width), before the projector."""
     return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """A short warm-up, then down along a cosine."""
-    done = step / steps
-    return peak * min(done / 0.05, 1.0) * (0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * done))))
-
-
-def take_step(
-    optimizer: torch.optim.Optimizer, loss: torch.Tensor, weights: list[torch.Tensor], rate: float
+def optimise(
+    name: str,
+    groups: list[tuple[list[torch.nn.Parameter], float]],
+    batches: Batches,
+    loss_of: Callable[[dict[str, torch.Tensor]], tuple[torch.Tensor, torch.Tensor]],
+    *,
+    workers: int,
 ) -> None:
-    """One step, gradients clipped."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimizer.step()
+    """One stage: AdamW, a short warm-up, then down along a cosine; gradients clipped.
 
-
-def train_tower(model: LlavaForConditionalGeneration, rng: np.random.Generator, steps: int) -> None:
-    """The tower and its heads learn to say what there is to see, in place."""
-    heads = Heads()
-    weights = [*model.model.vision_tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=RATE_OF_THE_TOWER, weight_decay=0.02)
-    model.train()
-    for step in range(steps):
-        pixels, captions = scenes(rng, TOWER_IMAGES)
-        loss, right = heads(see(model, noisy(pixels, rng)), attributes(captions))
-        take_step(optimizer, loss, weights, rate(step, steps, RATE_OF_THE_TOWER))
-        if step % 100 == 99:
-            print(f"tower step {step + 1}: loss {loss:.3f}, all right {right:.3f}", flush=True)
+    Args:
+        name: for the lines it prints.
+        groups: weights and the highest rate of each.
+        batches: one a step.
+        loss_of: loss and a figure to print.
+        workers: processes that make batches.
+    """
+    weights = [weight for group, _ in groups for weight in group]
+    device, steps = weights[0].device, len(batches)
+    optimizer = torch.optim.AdamW(
+        [{"params": group, "lr": peak} for group, peak in groups], weight_decay=0.02
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            min((step + 1) / (0.05 * steps + 1), 1.0)
+            * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
+        ),
+    )
+    loader = DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
+    for step, batch in enumerate(loader, 1):
+        loss, figure = loss_of({key: value.to(device, non_blocking=True) for key, value in batch.items()})
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 250 == 0 or step == steps:
+            print(f"{name} step {step} of {steps}: loss {loss:.4f}, {figure:.4f}", flush=True)
 
 
 def train(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
-    rng: np.random.Generator,
-    steps: int,
+    seed: int,
+    options: argparse.Namespace,
 ) -> None:
-    """Projector and language model learn to answer, in place; the tower stays as it is."""
-    model.model.vision_tower.requires_grad_(False)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.02)
-    for step in range(steps):
-        pixels, captions = scenes(rng, IMAGES)
-        with torch.no_grad():
-            tokens = see(model, noisy(pixels, rng))
-        asked = [[(each.question, each.answer) for each in ask_about(caption, rng)] for caption in captions]
-        answered = answer_loss(model, tokenizer, tokens, asked)
-        take_step(optimizer, answered, weights, rate(step, steps, RATE))
-        if step % 50 == 49:
-            print(f"step {step + 1}: loss {answered:.3f}", flush=True)
+    """Both stages, in place."""
+    heads = Heads().to(model.device)
+    tower = list(model.model.vision_tower.parameters())
+    rest = [each for key, each in model.named_parameters() if "vision_tower" not in key]
+    model.train()
+
+    def say_attributes(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return heads(see(model, batch["pixels"]), batch["attributes"])
+
+    optimise(
+        "tower", [([*tower, *heads.parameters()], TOWER_RATE)],
+        Batches(seed, options.tower_steps, TOWER_IMAGES, None), say_attributes, workers=options.workers,
+    )  # fmt: skip
+
+    def answer(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = see(model, batch["pixels"])
+        seen, right = heads(tokens, batch["attributes"])
+        return answer_loss(model, tokens, batch) + HEADS_SHARE * seen, right
+
+    optimise(
+        "answers", [(rest, RATE), ([*tower, *heads.parameters()], RATE * TOWER_SHARE)],
+        Batches(seed, options.steps, IMAGES, tokenizer, REPEATS), answer, workers=options.workers,
+    )  # fmt: skip
     model.eval()
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    tokens: torch.Tensor,
-    asked: list[list[tuple[str, str]]],
+    model: LlavaForConditionalGeneration, tokens: torch.Tensor, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """Cross-entropy of the answers' words, given image and question.
-
-    All questions about an image share its tokens: each sees them and itself, at the positions that it has alone. Every
-    question counts the same, however long its answer.
-    """
-    start = tokenizer(TEMPLATE.split("{question}")[0])["input_ids"]
-    place = start.index(model.config.image_token_index)
-    prefix = start[:place] + [start[place]] * tokens.shape[1] + start[place + 1 :]
-    rows, parts, positions, wanted, weights = [], [], [], [], []
-    for questions in asked:
-        row, part, position = list(prefix), [0] * len(prefix), list(range(len(prefix)))
-        want = [-100] * len(prefix)
-        for number, (question, answer) in enumerate(questions, 1):
-            before, after = (
-                tokenizer(text, add_special_tokens=False)["input_ids"]
-                for text in (TEMPLATE.split("<image> ")[1].format(question=question), f"{answer}</s>")
-            )
-            row += before + after
-            part += [number] * len(before + after)
-            position += range(len(prefix), len(prefix) + len(before + after))
-            want += [-100] * len(before) + after
-            weights += [1.0 / len(after)] * len(after)
-        rows.append(row), parts.append(part), positions.append(position), wanted.append(want)
-    ids, segments, where, labels = (
-        torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(each) for each in lists], batch_first=True, padding_value=padding
-        )
-        for lists, padding in ((rows, 0), (parts, -1), (positions, 0), (wanted, -100))
-    )
-    order = torch.arange(ids.shape[1])
-    seen = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+    """Cross-entropy of the answers' words, given image and question: every question counts the same."""
+    ids, parts = batch["ids"], batch["parts"]
+    order = torch.arange(ids.shape[1], device=ids.device)
+    seen = (parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])
     seen = seen & (order[None, :] <= order[:, None])
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    mask = torch.zeros(seen.shape, device=ids.device).masked_fill(~seen, torch.finfo(torch.float32).min)[
+        :, None
+    ]
     core = model.model
     embeds = core.get_input_embeddings()(ids)
     is_image = (ids == model.config.image_token_index).unsqueeze(-1)
     embeds = embeds.masked_scatter(is_image, core.multi_modal_projector(tokens))
     hidden = core.language_model(
-        inputs_embeds=embeds, attention_mask=mask, position_ids=where
+        inputs_embeds=embeds, attention_mask=mask, position_ids=batch["where"]
     ).last_hidden_state
-    counted = labels[:, 1:] != -100
+    wanted, share = batch["wanted"][:, 1:], batch["share"][:, 1:]
     losses = functional.cross_entropy(
-        model.lm_head(hidden[:, :-1][counted]), labels[:, 1:][counted], reduction="none"
+        model.lm_head(hidden[:, :-1]).flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=-100
     )
-    share = torch.tensor(weights)  # long answers would drown the short ones
-    return (losses * share).sum() / share.sum()
+    return (losses * share.flatten()).sum() / share.sum()
 
 
 def prompt(question: str, image_tokens: int = 1) -> str:
@@ -412,11 +485,13 @@ def measure(
     asked.sort(key=lambda pair: pair[1].question == DESCRIBE)
     for start in range(0, len(asked), 250):
         part = asked[start : start + 250]
-        tokens = tokenizer([prompt(each.question, 17) for _, each in part], padding=True, return_tensors="pt")
+        tokens = tokenizer(
+            [prompt(each.question, TOKENS) for _, each in part], padding=True, return_tensors="pt"
+        ).to(model.device)
         ids = model.generate(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
-            pixel_values=seen[[place for place, _ in part]],
+            pixel_values=seen[[place for place, _ in part]].to(model.device),
             max_new_tokens=14,
             do_sample=False,
         )

@@ -17,8 +17,9 @@ _HELD = 64
 class BusyTime:
     """Adds up the time that a device takes for what is measured.
 
-    On a CUDA device the device's own clock counts, so that launching work ahead does not look like working. On a CPU
-    the caller's clock counts; where ``parts`` threads share the work, each stands for its part of the device.
+    On a CUDA device the device's own clock counts, so that launching work ahead does not look like working; what it
+    works on at one time for two streams counts once. On a CPU the caller's clock counts; where ``parts`` threads share
+    the work, each stands for its part of the device.
 
     Args:
         device: what works.
@@ -30,6 +31,7 @@ class BusyTime:
         self._parts = parts if device.type != "cuda" else 1
         self._seconds = 0.0
         self._open: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._until: torch.cuda.Event | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -62,5 +64,9 @@ class BusyTime:
         with self._lock:
             while self._open and self._open[0][1].query():  # type: ignore[no-untyped-call]
                 start, end = self._open.popleft()
-                self._seconds += start.elapsed_time(end) / 1000.0
+                until = self._until or start
+                after = until.elapsed_time(end)  # negative: all of it is counted
+                self._seconds += max(0.0, after - max(0.0, until.elapsed_time(start))) / 1000.0
+                if until is start or after > 0.0:
+                    self._until = end
             return self._seconds

@@ -4,10 +4,10 @@ A fixed device batch of slots x chunk images. Each step every busy slot contribu
 are projected at once on the slot's few directions, so only scalars are kept. A pair that stops frees its slot
 at once, and the next decoded pair takes it, across unit borders.
 
-Slots are divided into lanes. On an accelerator there are two: while the device works on one lane's batch, the
-host absorbs the other's results, so neither waits for the other. On a CPU there is one lane a core, each in a thread
-of its own with one core: lanes never wait for each other, which threads inside an operation do (ten times slower
-on a shared machine), and one lane's noise is drawn while the other's batch is encoded.
+Slots are divided into lanes. On an accelerator there are two, each with a stream of its own: while the device works on
+one lane's batch, the host absorbs the other's results, so neither waits for the other. On a CPU there is one lane a
+core, each in a thread of its own with one core: lanes never wait for each other, which threads inside an operation do
+(ten times slower on a shared machine), and one lane's noise is drawn while the other's batch is encoded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,6 +69,7 @@ class Lane:
     others: DrawScores
     tracker: TargetTracker
     moments: MomentTracker
+    stream: torch.cuda.Stream | None
     launched: list[int] = field(default_factory=list)
     features: Future[torch.Tensor | PairwiseFailure] | torch.Tensor | PairwiseFailure | None = None
 
@@ -75,6 +77,10 @@ class Lane:
     def busy(self) -> list[int]:
         """Indices of slots that hold a pair."""
         return [index for index, slot in enumerate(self.slots) if slot is not None]
+
+    def own_stream(self) -> AbstractContextManager[object]:
+        """What the device is given inside waits for nothing of other lanes."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
 
 @dataclass(frozen=True)
@@ -159,10 +165,11 @@ class Engine:
                 (size, self.encoder.feature_dim, self.layout.directions), dtype=torch.float64, device=device
             ),
             others=DrawScores(self.layout, self.texts, size, device),
-            tracker=TargetTracker(self.layout, self.certify, size, device),
+            tracker=TargetTracker(self.layout, self.certify, size),
             moments=MomentTracker(
                 size, self.encoder.feature_dim if self.certify.second_moment else 0, device
             ),
+            stream=_new_stream(device),
         )
 
     def run(self, feed: Feed) -> Iterator[PairResult]:
@@ -177,20 +184,31 @@ class Engine:
 
     def steps(self, feed: Feed) -> Iterator[list[PairResult]]:
         """Like ``run``, but yields after every step of every lane, with the outcomes of that step."""
+        self._wait_for_device()  # the encoder's weights may be on their way
+        warm = False
         while True:
             active = False
             for lane in self._lanes:
                 # handed over before anything may wait for the feed: the feed may wait for them
                 if lane.launched:
-                    yield list(self._absorb(lane))
+                    with lane.own_stream():
+                        outcomes = list(self._absorb(lane))
+                    yield outcomes
                 others_busy = any(other.launched for other in self._lanes if other is not lane)
                 for failure in self._admit(lane, feed, may_wait=not others_busy):
                     yield [failure]
                 if lane.busy:
-                    self._launch(lane)
-                    active = True
+                    with lane.own_stream():
+                        self._launch(lane)
+                    if not warm:  # what an encoder makes once and keeps must be there for other streams
+                        self._wait_for_device()
+                    active = warm = True
             if not active and feed.exhausted:
                 return
+
+    def _wait_for_device(self) -> None:
+        if self.encoder.device.type == "cuda":
+            torch.cuda.synchronize(self.encoder.device)
 
     def close(self) -> None:
         """Release threads."""
@@ -207,7 +225,8 @@ class Engine:
                 if pair.error is not None or pair.pixels is None:
                     yield Failure(pair.token, pair.pair, pair.error or NonFiniteError("no pixels"))
                     continue
-                lane.pixels[index].copy_(torch.from_numpy(pair.pixels))
+                with lane.own_stream():
+                    lane.pixels[index].copy_(torch.from_numpy(pair.pixels))
                 held = Slot(pair)
                 lane.slots[index] = held
 
@@ -368,15 +387,16 @@ class Engine:
         others = lane.others.of(slots, drawn, products)
         scores = torch.cat((((1.0 + products) / 2.0).clamp_(0.0, 1.0), others), dim=2)  # clamp keeps NaN
         counts = np.array([self._take(lane, index) for index in slots])
-        lane.tracker.update(slots, scores, counts)
         lane.moments.update(slots, features[positions], counts)
+        on_host = scores.cpu().numpy()
+        lane.tracker.update(slots, on_host, counts)
         decided = lane.tracker.decided(slots)
         reported, directions = self.layout.reported, self.layout.directions
-        on_host = torch.cat((scores[:, :, :reported], scores[:, :, directions:]), dim=2).cpu().numpy()
+        kept = np.concatenate((on_host[:, :, :reported], on_host[:, :, directions:]), axis=2)
         for row, index in enumerate(slots):
             slot = lane.slots[index]
             assert slot is not None
-            taken = on_host[row, : counts[row]]
+            taken = kept[row, : counts[row]]
             if not np.isfinite(taken).all():
                 yield self._fail(
                     lane, index, NonFiniteError("the encoder returned a NaN, infinite or zero feature")
@@ -422,3 +442,9 @@ class Engine:
         assert slot is not None
         lane.slots[index] = None
         return Failure(slot.pair.token, slot.pair.pair, error)
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

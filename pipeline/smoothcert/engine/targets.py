@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from smoothcert.engine.layout import Layout, TargetTests
@@ -20,6 +19,8 @@ from smoothcert.engine.question import PIECES, Question
 from smoothcert.engine.records import Decision
 from smoothcert.job import CertifySection
 from smoothcert.statistics import SequentialTest
+
+Array = NDArray[np.float64]
 
 _LARGEST = 700.0
 """Certainty, as a log e-value that a table can hold: exp(700) is nearly the largest number."""
@@ -41,30 +42,25 @@ class TargetTracker:
         layout: which tests belong to which target.
         certify: alpha and alpha_futility.
         slots: number of slots.
-        device: where scores are.
     """
 
-    def __init__(self, layout: Layout, certify: CertifySection, slots: int, device: torch.device) -> None:
+    def __init__(self, layout: Layout, certify: CertifySection, slots: int) -> None:
         self._targets = layout.targets
-        self._device = device
         self._log_needed = -math.log(certify.alpha)
-        self._directions = torch.tensor(layout.test_direction, dtype=torch.int64, device=device)
-        self._bends = torch.zeros(
-            (slots, len(layout.test_direction), PIECES), dtype=torch.float64, device=device
-        )
+        self._directions = np.array(layout.test_direction, dtype=np.int64)
+        self._bends = np.zeros((slots, len(layout.test_direction), PIECES))
         self._test: SequentialTest | None = None
         if layout.targets:
-            thresholds = torch.ones((slots, len(layout.test_direction)), dtype=torch.float64, device=device)
+            thresholds = np.ones((slots, len(layout.test_direction)))
             self._test = SequentialTest(thresholds, _levels(layout, certify.alpha), certify.alpha_futility)
 
     def start(self, slot: int, question: Question) -> None:
         """A new pair is in the slot."""
         if self._test is not None:
-            values = torch.from_numpy(question.thresholds).to(self._device)
-            self._test.reset([slot], values[None, :], question.bets)
-            self._bends[slot] = torch.from_numpy(question.scalars).to(self._device)
+            self._test.reset([slot], question.thresholds[None, :], question.bets)
+            self._bends[slot] = question.scalars
 
-    def update(self, slots: Sequence[int], scores: torch.Tensor, counts: NDArray[np.int64]) -> None:
+    def update(self, slots: Sequence[int], scores: Array, counts: NDArray[np.int64]) -> None:
         """Feed the next draws of some slots.
 
         Args:
@@ -107,10 +103,11 @@ class TargetTracker:
         return ("refuted" if refuted else "budget"), log_e
 
 
-def _bend(scores: torch.Tensor, pieces: torch.Tensor) -> torch.Tensor:
+def _bend(scores: Array, pieces: Array) -> Array:
     """The scalar of each test (``MarginScalar.pieces``) of scores (slots, n, tests) along its direction; NaN stays."""
     margins = 2.0 * scores - 1.0
     offset, slope, rest = pieces[:, None, :, 0], pieces[:, None, :, 1], pieces[:, None, :, 2:]
-    knots, kinks = rest.tensor_split(2, dim=-1)
-    falls = (kinks * (knots - margins[..., None]).clamp_(min=0.0)).sum(dim=-1)
-    return (offset + slope * margins - falls).clamp_(0.0, 1.0)
+    knots, kinks = np.split(rest, 2, axis=-1)
+    falls = (kinks * np.clip(knots - margins[..., None], 0.0, None)).sum(axis=-1)
+    bent: Array = np.clip(offset + slope * margins - falls, 0.0, 1.0)
+    return bent
