@@ -41,6 +41,9 @@ TARGETS = (
     {"certificate": "retrieval", "radius": 0.02},
     {"certificate": "vote", "radius": 0.1},
     {"certificate": "retrieval_vote", "radius": 0.1},
+    {"certificate": "clean_percentile", "radius": 0.1, "cosine": 0.6},
+    {"certificate": "caption_percentile", "radius": 0.07, "cosine": -0.1},
+    {"certificate": "class_percentile", "radius": 0.1, "cosine": 0.0},
 )
 PERCENTILE = 0.4
 GRID = np.arange(-7.0, 7.0, 0.004)
@@ -225,6 +228,9 @@ def false_statements(row: Any, truth: Truth, certify: Any) -> set[str]:
         "class": lambda t: truth.keeps_class(label, t.radius),
         "caption": lambda t: truth.similarity(t.radius) >= t.cosine - 1e-9,
         "retrieval": lambda t: truth.keeps_rank(t.radius),
+    } | {
+        f"{name}_percentile": lambda t, score=score: truth.keeps_percentile(score, t.cosine, t.radius)
+        for name, score in scores.items()
     }
     for target, decision in zip(certify.targets, row.target_decision, strict=True):
         if decision == "certified" and not exact[target.certificate](target):

@@ -327,12 +327,13 @@ def _above_their_row(query: Query, info: RunInfo) -> list[str]:
     """Targets that a row's own bound does not reach.
 
     No rule follows from them: a target's test looks after every draw, the bound after every eighth, and at the level of
-    its own tests; later draws may take back what was evidence when the target was decided.
+    its own tests; later draws may take back what was evidence when the target was decided. Percentiles are left out:
+    their columns count a radius up to the next eighth of sigma.
     """
     above = []
     for j, target in enumerate(info.job.certify.targets, start=1):
         certificate = of_name(target.certificate)
-        if certificate.anywhere and certificate.bound is not None:
+        if certificate.anywhere and certificate.bound is not None and certificate.rule == "mean":
             own = computed(certificate, certificate.bound, "sigma", number(target.radius))
             enough = number((target.cosine or 0.0) - 1e-4)
             above.append(f"(target_decision[{j}] = 'certified' AND NOT coalesce({own} >= {enough}, false))")

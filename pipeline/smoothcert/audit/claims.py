@@ -76,10 +76,13 @@ def claims(info: RunInfo) -> Iterator[Comparison]:
         if quantity.shown:
             yield Comparison(quantity.shown, f"a.{quantity.shown}", _reached(quantity), about="row")
     for j, target in enumerate(certify.targets, start=1):
+        quantity = of_name(target.certificate).quantity
+        if not quantity.attacked:
+            continue
         yield _claim(
-            of_name(target.certificate).quantity,
+            quantity,
             f"target[{j}]",
-            number(of_name(target.certificate).quantity.floor if target.cosine is None else target.cosine),
+            number(quantity.floor if target.cosine is None else target.cosine),
             f"c.target_decision[{j}] = 'certified' AND a.perturbation_l2 <= {number(target.radius)}",
         )
 

@@ -116,3 +116,9 @@ class Certificate:
         only = self.basis[0]
         plain = len(self.basis) == 1 and only.kind == "mean" and self.share_of_alpha == 1
         return only if plain else None
+
+    @property
+    def single_quantile(self) -> Evidence | None:
+        """The scores whose percentile it is about; a target on it is a threshold of how many of them are large."""
+        only = self.basis[0]
+        return only if len(self.basis) == 1 and only.kind == "quantiles" else None

@@ -55,6 +55,7 @@ def _of_cosine(name: str, quantity: Quantity, quantiles: Evidence, direction: st
             "of the job; element NULL where there is none.",
         ),
         anywhere=True,
+        target=True,
     )
 
 
@@ -74,6 +75,7 @@ def _of_projection(name: str, quantity: Quantity, quantiles: Evidence, of: str) 
             "(counted up to the next eighth of sigma); may be negative; element NULL where nothing is certified.",
         ),
         anywhere=True,
+        target=True,
     )
 
 

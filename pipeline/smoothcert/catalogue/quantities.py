@@ -23,6 +23,7 @@ class Quantity:
         attacked_label: column of the table ``attacks`` with the class that ``attacked`` is about.
         texts: what else must be the same in another run for its attacks to say something of it: nothing, ``class``
             (classes and prompts) or ``pool`` (candidates and rank).
+        of: what it is a number of, where another rule of decision has a number of the same; empty for none.
     """
 
     name: str
@@ -34,15 +35,18 @@ class Quantity:
     label: str = ""
     attacked_label: str = ""
     texts: Literal["", "class", "pool"] = ""
+    of: Literal["", "clean", "caption"] = ""
 
 
-TO_CLEAN = Quantity(name="clean", attacked="cosine_to_clean", cosine=True, shown="certified_to_clean")
+TO_CLEAN = Quantity(
+    name="clean", attacked="cosine_to_clean", cosine=True, shown="certified_to_clean", of="clean"
+)
 """cos(m(x+delta), u(x)): to the feature of the clean image without noise."""
 TO_SMOOTHED = Quantity(
     name="smoothed", attacked="cosine_to_smoothed", cosine=True, shown="certified_to_smoothed"
 )
 """cos(m(x+delta), m(x)): to the smoothed feature of the clean image."""
-TO_CAPTION = Quantity(name="caption", attacked="caption_similarity")
+TO_CAPTION = Quantity(name="caption", attacked="caption_similarity", of="caption")
 """<m(x+delta), t> for the caption's feature t: a projection, which may be negative."""
 CLASS_MARGIN = Quantity(
     name="class",
@@ -69,11 +73,11 @@ RANK_VOTES = Quantity(
     name="retrieval vote", attacked="retrieval_vote_share", section="retrieval", floor=0.5, texts="pool"
 )
 """Probability that the own caption is among the first k of the pool for a draw."""
-CLEAN_PERCENTILE = Quantity(name="percentile to clean", attacked="clean_percentile", cosine=True)
+CLEAN_PERCENTILE = Quantity(name="percentile to clean", attacked="clean_percentile", cosine=True, of="clean")
 """Percentile of the cosine between a draw u(x+delta+eps) and the clean feature u(x)."""
 PILOT_PERCENTILE = Quantity(name="percentile to pilot", attacked="", cosine=True)
 """The same to the pilot direction. No row keeps that direction, so that no attack can be held against it."""
-CAPTION_PERCENTILE = Quantity(name="percentile to caption", attacked="caption_percentile")
+CAPTION_PERCENTILE = Quantity(name="percentile to caption", attacked="caption_percentile", of="caption")
 """The same to the caption's feature t; it may be negative."""
 CLASS_PERCENTILE = Quantity(
     name="percentile of class",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smoothcert.engine.layout import CAPTION, Layout
 from smoothcert.engine.question import Question
-from smoothcert.engine.rivals import Rivals
+from smoothcert.engine.rivals import Rivals, gap_scale
 from smoothcert.engine.texts import Texts
 
 Array = NDArray[np.float64]
@@ -48,11 +48,9 @@ class DrawScores:
     def start(self, slot: int, question: Question) -> None:
         """A new pair is in the slot."""
         if question.voted is not None:
-            features = self._texts.class_features
-            distance = np.linalg.norm(features - features[question.voted], axis=1)
             self._voted[slot] = question.voted
-            # over an equal class there is no margin, and no vote; the own one is left out in ``of``
-            scale = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance >= 1e-9)
+            # the own one is left out in ``of``
+            scale = gap_scale(self._texts.class_features, question.voted)
             self._scale[slot] = torch.from_numpy(scale)
         self._class_rest.start(slot, question.classes)
         self._pool_rest.start(slot, question.pool)

@@ -6,9 +6,11 @@ vectors they are is decided for each pair on its pilot draws (``question.py``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from smoothcert.catalogue.certificates import of_name
+from smoothcert.engine.thresholds import percentile_cut
 from smoothcert.job import CertifySection, Target
 
 PILOT, CLEAN, CAPTION = 0, 1, 2
@@ -47,6 +49,7 @@ class Layout:
         reported: how many directions have their draws kept for the row's bounds.
         directions: how many there are in all.
         test_direction: for each test the direction it looks at, or a position behind them.
+        test_cut: for each test of a percentile the score from which on a draw counts as 1, below as 0; else NaN.
         targets: the tests of each target, in the job's order.
     """
 
@@ -57,6 +60,7 @@ class Layout:
     reported: int
     directions: int
     test_direction: tuple[int, ...]
+    test_cut: tuple[float, ...]
     targets: tuple[TargetTests, ...]
 
     @property
@@ -94,10 +98,12 @@ def plan_layout(
     others += ("class_rest",) * (classes - 1 > class_rivals) + ("retrieval_rest",) * (pool > pool_rivals)
     directions = reported
     test_direction: list[int | str] = []
+    test_cut: list[float] = []
     targets: list[TargetTests] = []
 
-    def test(direction: int | str) -> int:
+    def test(direction: int | str, cut: float = math.nan) -> int:
         test_direction.append(direction)
+        test_cut.append(cut)
         return len(test_direction) - 1
 
     def own_direction() -> int:
@@ -106,10 +112,15 @@ def plan_layout(
         return directions - 1
 
     for target in certify.targets:
-        mean = of_name(target.certificate).single_mean
+        certificate = of_name(target.certificate)
+        mean, quantile = certificate.single_mean, certificate.single_quantile
         if mean is not None and target.certificate != "fcsb":
             name = mean.direction
             targets.append(TargetTests(target, (test(_FIRST.get(name, name)),)))
+            continue
+        if quantile is not None:
+            name, cut = quantile.direction, percentile_cut(target.cosine or 0.0)
+            targets.append(TargetTests(target, (test(_FIRST.get(name, name), cut),)))
             continue
         match target.certificate:
             case "fcsb" | "caption":
@@ -124,4 +135,14 @@ def plan_layout(
     tested = tuple(
         each if isinstance(each, int) else directions + others.index(each) for each in test_direction
     )
-    return Layout(captions, class_rivals, pool_rivals, others, reported, directions, tested, tuple(targets))
+    return Layout(
+        captions,
+        class_rivals,
+        pool_rivals,
+        others,
+        reported,
+        directions,
+        tested,
+        tuple(test_cut),
+        tuple(targets),
+    )

@@ -16,12 +16,13 @@ from smoothcert.catalogue.certificates import of_name
 from smoothcert.certificates import choose_law, dual_direction, normal_scalar, speed_of_test
 from smoothcert.certificates.normal_scalar import KNOTS
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
-from smoothcert.engine.rivals import Rivals, nearest_rivals
+from smoothcert.engine.rivals import Rivals, gap_scale, nearest_rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.engine.thresholds import (
     IMPOSSIBLE,
     TRIVIAL,
     certified_threshold,
+    percentile_threshold,
     score_threshold,
 )
 from smoothcert.errors import NonFiniteError
@@ -102,6 +103,10 @@ class Questioner:
             target = item.target
             certificate = of_name(target.certificate)
             own = layout.test_direction[item.must[0]]
+            if certificate.single_quantile is not None and certify.percentile is not None:
+                self._fixed_thresholds[item.must[0]] = percentile_threshold(
+                    certify.percentile, target.radius, certify.sigma
+                )
             if certificate.single_mean is not None and not layout.reported <= own < layout.directions:
                 self._fixed_thresholds[item.must[0]] = certified_threshold(
                     certificate, target.cosine, target.radius, certify.sigma
@@ -189,21 +194,28 @@ class Questioner:
         projections = pilot.scores(question.directions)
         scores = np.stack(
             [
-                projections[each] if each < len(projections) else self._votes(each, question, pilot)
+                projections[each] if each < len(projections) else self._others(each, question, pilot)
                 for each in tests
             ]
         )
-        return choose_bets(
-            scalar_scores(scores, question.scalars), self._certify.alpha, self._certify.max_draws
-        )
+        cuts = np.array(self._layout.test_cut)[:, None]
+        seen = np.where(np.isnan(cuts), scalar_scores(scores, question.scalars), scores >= cuts)
+        return choose_bets(seen, self._certify.alpha, self._certify.max_draws)
 
-    def _votes(self, position: int, question: Question, pilot: _Pilot) -> Array:
-        """(n0,) votes of the pilot draws, of the kind that a test at a position behind the directions is about."""
+    def _others(self, position: int, question: Question, pilot: _Pilot) -> Array:
+        """(n0,) scores of the pilot draws, of the kind that a test at a position behind the directions is about."""
         features, name = pilot.features, self._layout.others[position - self._layout.directions]
         if name == "class_vote":
             return np.asarray(
                 np.argmax(features @ self._texts.class_features.T, axis=1) == question.voted, float
             )
+        if name == "class_margin" and question.voted is not None:
+            products = _roughly(features, self._texts.class_features)
+            gaps = (products[:, [question.voted]] - products) * gap_scale(
+                self._texts.class_features, question.voted
+            )
+            gaps[:, question.voted] = np.inf
+            return np.asarray(np.clip((1.0 + gaps.min(axis=1)) / 2.0, 0.0, 1.0))
         ahead = features @ self._texts.pool_features.T >= features @ question.directions[CAPTION][:, None]
         ahead[:, list(question.own_captions)] = False
         return np.asarray(ahead.sum(axis=1) < self._texts.retrieval_k, float)

@@ -78,6 +78,15 @@ def distances(features: Array, own: Array) -> Array:
     return length
 
 
+def gap_scale(features: Array, own: int) -> Array:
+    """(C,) one over the distances of unit features (C, d) from that with index ``own``; 0 for equal ones.
+
+    Over an equal class there is no margin, and no vote.
+    """
+    distance = np.linalg.norm(features - features[own], axis=1)
+    return np.asarray(np.divide(1.0, distance, out=np.zeros_like(distance), where=distance >= 1e-9))
+
+
 def nearest_rivals(
     features: Array, own: Array, pilot: Array, along: Array, count: int, excluded: set[int]
 ) -> Rivals:

@@ -49,6 +49,8 @@ class TargetTracker:
         self._log_needed = -math.log(certify.alpha)
         self._directions = np.array(layout.test_direction, dtype=np.int64)
         self._bends = np.zeros((slots, len(layout.test_direction), PIECES))
+        cuts = np.array(layout.test_cut)
+        self._cuts = None if np.isnan(cuts).all() else cuts
         self._test: SequentialTest | None = None
         if layout.targets:
             thresholds = np.ones((slots, len(layout.test_direction)))
@@ -69,7 +71,10 @@ class TargetTracker:
             counts: how many of the chunk's draws count, per slot.
         """
         if self._test is not None:
-            bent = _bend(scores[:, :, self._directions], self._bends[list(slots)])
+            along = scores[:, :, self._directions]
+            bent = _bend(along, self._bends[list(slots)])
+            if self._cuts is not None:  # of percentiles draws are counted; what is no number fails its pair
+                bent = np.where(np.isnan(self._cuts), bent, along >= self._cuts)
             self._test.update(bent, slots=slots, counts=counts)
 
     def decided(self, slots: Sequence[int]) -> NDArray[np.bool_]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 
 from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.functions import projection_of_score
+from smoothcert.certificates import percentile_share
 
 TRIVIAL = 0.0
 """A test that holds whatever is drawn (used where a pair has fewer rivals than the layout has places)."""
@@ -50,6 +52,28 @@ def certified_threshold(certificate: Certificate, cosine: float | None, radius: 
         return reach is not None and float(reach.function(value, sigma)) >= radius
 
     return _smallest(holds)
+
+
+def percentile_threshold(percentile: float, radius: float, sigma: float) -> float:
+    """Share of draws with a score of at least t that certifies the percentile to be at least t within the radius.
+
+    With Y the score, P(Y < t) < q* proves it (docs/theory.md T9), and so does P(Y >= t) above 1 - q*, rounded up.
+
+    Args:
+        percentile: q in (0,1).
+        radius: l2 radius.
+        sigma: noise level.
+    """
+    return _up(1.0 - float(percentile_share(percentile, radius, sigma)))
+
+
+def percentile_cut(projection: float) -> float:
+    """A score in [0, 1] whose projection, rounded down as columns are, is hardly more than this one in [-1, 1)."""
+    for extra in range(8):
+        score = min((1.0 + projection + extra * 2.0**-52) / 2.0, 1.0)
+        if float(projection_of_score(score)) >= projection:
+            return score
+    raise AssertionError(f"no score shows {projection}")
 
 
 def _smallest(holds: Callable[[float], bool]) -> float:

@@ -25,11 +25,14 @@ class Target(Section):
     certificate: CertificateName
     """fcsb, angular: cosine at a radius. class: prediction unchanged. caption: similarity at a radius.
     retrieval: rank of the own caption at most k. vote: most draws predict the class. retrieval_vote: for most draws the
-    own caption is among the first k."""
+    own caption is among the first k. clean_percentile, pilot_percentile, caption_percentile, class_percentile: the
+    job's percentile of a draw's cosine to the clean feature or the pilot direction, similarity to the caption, or
+    smallest margin over another class."""
     radius: Radius
     """l2 radius in units of [0,1] pixels."""
     cosine: Annotated[float, Field(ge=-1, lt=1)] | None = None
-    """Cosine (fcsb, angular: >= 0) or similarity (caption) that must hold."""
+    """Cosine (fcsb, angular, clean_percentile, pilot_percentile: >= 0), similarity (caption, caption_percentile) or
+    margin (class_percentile) that must hold."""
 
     @model_validator(mode="after")
     def _cosine_where_needed(self) -> Target:
@@ -44,6 +47,11 @@ class Target(Section):
         elif self.cosine is not None:
             raise ValueError(f"a target on '{self.certificate}' takes no 'cosine'; remove it")
         return self
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether it is about a pair's own caption and nothing else."""
+        return of_name(self.certificate).quantity.of == "caption"
 
     @property
     def name(self) -> str:
@@ -104,6 +112,16 @@ class CertifySection(Section):
             ordered = sorted(set(values))
             raise ValueError(f"{list(values)} is not strictly increasing; write {ordered}")
         return values
+
+    @model_validator(mode="after")
+    def _percentile_for_targets(self) -> CertifySection:
+        for target in self.targets:
+            if of_name(target.certificate).rule == "percentile" and self.percentile is None:
+                raise ValueError(
+                    f"target '{target.name}' needs certify.percentile, which is null; set e.g. percentile: 0.5 for the "
+                    "median, or remove the target"
+                )
+        return self
 
     @model_validator(mode="after")
     def _anytime_for_targets(self) -> CertifySection:

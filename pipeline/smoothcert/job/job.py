@@ -64,7 +64,7 @@ class Job(Section):
                     f"target '{target.name}' needs the section '{section}'; add it or remove the target"
                 )
         text_needed = self.zero_shot is not None or self.retrieval is not None
-        text_needed = text_needed or any(t.certificate == "caption" for t in self.certify.targets)
+        text_needed = text_needed or any(t.needs_captions for t in self.certify.targets)
         if self.encoder.feature != "projection" and text_needed:
             raise ValueError(
                 f"encoder.feature='{self.encoder.feature}' has no text space: use feature: projection, or remove "
@@ -77,7 +77,7 @@ class Job(Section):
         if self.data.has_captions:
             return self
         wanted = ["retrieval"] if self.retrieval is not None else []
-        wanted += [f"target '{t.name}'" for t in self.certify.targets if t.certificate == "caption"]
+        wanted += [f"target '{t.name}'" for t in self.certify.targets if t.needs_captions]
         wanted += [
             f"attacks.{number}"
             for number, attack in enumerate(self.attacks)

@@ -23,6 +23,12 @@ _WORDS = {
     "vote": "the vote over noisy copies",
     "percentile": "the percentile over noisy copies",
 }
+_SCORES = {
+    "clean_percentile": "the cosine to the image without noise",
+    "pilot_percentile": "the cosine to the mean of other noisy copies",
+    "caption_percentile": "the similarity to the caption",
+    "class_percentile": "the margin of the class",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,9 @@ def say_claim(name: str, radius: float, cosine: float | None) -> str:
         KeyError: no certificate has this name.
     """
     certificate = of_name(name)
-    if certificate.quantity.cosine:
+    if certificate.rule == "percentile":
+        what = f"the percentile of {_SCORES[name]} of its noisy copies is at least {cosine:g}"
+    elif certificate.quantity.cosine:
         to = "the image without noise" if certificate.quantity.name == "clean" else "the unchanged image"
         what = f"the feature keeps a cosine of at least {cosine:g} to that of {to}"
     elif certificate.quantity.label:

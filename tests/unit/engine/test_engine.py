@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import brentq
+from scipy.stats import norm
 
 from smoothcert.certificates import angular_bound
 from smoothcert.encoders import KnownEncoder
@@ -143,19 +144,35 @@ def first(path, level):
 
 
 def test_targets_stop_where_brute_force_capitals_cross(make):
-    """Decisions, draws and e-values of two targets, from the scores of a fixed run of the same pairs."""
+    """Decisions, draws and e-values of means and percentiles, from the scores of a fixed run of the same pairs."""
     sigma, alpha, futility, chunk, most = 0.5, 0.05, 0.02, 8, 300
     targets = (
         {"certificate": "angular", "radius": 0.05, "cosine": 0.9},
         {"certificate": "angular", "radius": 0.05, "cosine": 0.985},
+        {"certificate": "clean_percentile", "radius": 0.05, "cosine": 0.6},
+        {"certificate": "pilot_percentile", "radius": 0.2, "cosine": 0.6},
     )
 
     # smallest norm that certifies the cosine, as a mean score
     def missing(norm, target):
         return float(np.nan_to_num(angular_bound(norm, target["radius"], sigma))) - target["cosine"]
 
-    needed = [(1 + brentq(missing, 0.1, 0.9999, args=(t,), xtol=1e-13)) / 2 for t in targets]
-    shared = {"alpha": alpha, "alpha_futility": futility, "max_draws": most, "pilot_draws": 8}
+    needed = [(1 + brentq(missing, 0.1, 0.9999, args=(t,), xtol=1e-13)) / 2 for t in targets[:2]]
+    # of a percentile q the share of draws that reach the cosine must be above 1 - Phi(Phi^-1(q) - rho)
+    needed += [float(norm.sf(norm.ppf(0.6) - t["radius"] / sigma)) for t in targets[2:]]
+    seen_as = [
+        lambda found: found[0],
+        lambda found: found[0],
+        lambda found: (found[1] >= 0.8) * 1.0,
+        lambda found: (found[0] >= 0.8) * 1.0,
+    ]
+    shared = {
+        "percentile": 0.6,
+        "alpha": alpha,
+        "alpha_futility": futility,
+        "max_draws": most,
+        "pilot_draws": 8,
+    }
     feed = make.pairs(make.pixels(24, seed=5))
     fixed = make.measured(make.run(STAIRS, make.section(**shared), feed, slots=8, chunk=chunk))
     adaptive = make.measured(
@@ -163,9 +180,9 @@ def test_targets_stop_where_brute_force_capitals_cross(make):
     )
     seen = set()
     for pair_id, m in adaptive.items():
-        scores, pilot = fixed[pair_id].scores[0], m.question.pilot[0]
         last = 0
-        for threshold, decision, log_e in zip(needed, m.decisions, m.log_e_values, strict=True):
+        for threshold, see, decision, log_e in zip(needed, seen_as, m.decisions, m.log_e_values, strict=True):
+            scores, pilot = see(fixed[pair_id].scores), see(m.question.pilot)
             above, below = (log_capital(scores, pilot, threshold, alpha, sign) for sign in (1, -1))
             up, down = first(above, alpha), first(below, futility)
             if up is not None and (down is None or up <= down):
@@ -177,12 +194,14 @@ def test_targets_stop_where_brute_force_capitals_cross(make):
             assert decision == expected
             assert log_e == pytest.approx(above[moment], abs=1e-6)
             last = max(last, moment + 1)
-            seen.add(decision)
+            seen.add((see is seen_as[0] or see is seen_as[1], decision))
         stops = min(most, -(-last // chunk) * chunk)
         assert m.draws == stops
         assert m.stop_reason == ("budget" if "budget" in m.decisions else "decided")
         np.testing.assert_allclose(m.scores, fixed[pair_id].scores[:, :stops], rtol=0, atol=ROUNDING)
-    assert seen == {"certified", "refuted", "budget"}, "not every decision was met: the test shows too little"
+    assert seen == {(mean, d) for mean in (True, False) for d in ("certified", "refuted", "budget")}, (
+        "not every decision was met: the test shows too little"
+    )
 
 
 def test_a_freed_slot_is_taken_at_the_next_step(make):

@@ -70,6 +70,10 @@ def refusal(*overrides: str, text: str = TINY) -> str:
         ("certify.percentile=1", ("certify.percentile=1", "less than 1")),
         ("certify.percentile=-0.5", ("certify.percentile=-0.5",)),
         ("certify.percentile=.nan", ("certify.percentile=nan",)),
+        (
+            "certify.targets=[{certificate: class_percentile, radius: 1, cosine: 0}]",
+            ("class_percentile>=0@1", "zero_shot", "add it or remove"),
+        ),
         ("certify.targets=[{certificate: angular, radius: 1}]", ("targets.0", "'cosine'", "cosine: 0.8")),
         (
             "certify.targets=[{certificate: class, radius: 1, cosine: 0.1}]",

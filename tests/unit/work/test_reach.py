@@ -54,6 +54,8 @@ def test_no_test_is_faster_than_what_is_called_out_of_reach(radius: float, alpha
         {"certificate": "caption", "radius": 0.4, "cosine": 0.4},
         {"certificate": "fcsb", "radius": 0.4, "cosine": 0.5},
         {"certificate": "angular", "radius": 0.6, "cosine": 0.5},
+        {"certificate": "clean_percentile", "radius": 0.55, "cosine": 0.5},
+        {"certificate": "caption_percentile", "radius": 0.55, "cosine": -0.9},
     ],
 )
 def test_a_target_out_of_reach_is_refused_and_the_radius_that_is_named_is_not(
@@ -80,6 +82,16 @@ def test_what_no_number_of_draws_shows_is_said_without_one() -> None:
     assert "max_draws to" not in (refused.value.remedy or "") and "lower its radius" in (
         refused.value.remedy or ""
     )
+
+
+@pytest.mark.parametrize("percentile", [0.2, 0.5, 0.8])
+def test_the_reach_of_a_percentile_is_that_of_its_share(percentile: float) -> None:
+    """Perfect draws are all at least the level: a share of 1, held against 1 - Phi(Phi^-1(q) - rho)."""
+    target = {"certificate": "clean_percentile", "radius": 0.2, "cosine": 0.5}
+    certify = section(target, percentile=percentile)
+    needed = perfect_draws(certify.targets[0], certify)
+    took = draws_of_the_test(float(norm.sf(norm.ppf(percentile) - 0.8)), 0.001)
+    assert needed is not None and 0 < needed <= took <= 1.6 * needed + 12
 
 
 def test_the_mean_that_fcsb_needs_is_the_one_it_says() -> None:

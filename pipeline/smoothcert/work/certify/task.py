@@ -45,7 +45,7 @@ class CertifyTask:
         """See ``Task.check``: targets out of reach, and what the encoder does not read of the texts (not encoded)."""
         job, encoder = inputs.job, inputs.encoder
         check_reach(job.certify)
-        needed = any(target.certificate == "caption" for target in job.certify.targets)
+        needed = any(target.needs_captions for target in job.certify.targets)
         if not encoder.has_texts:
             if needed or job.zero_shot is not None or job.retrieval is not None:
                 encoder.encode_texts(["a text"])  # refuses it, in words of its own
@@ -67,7 +67,8 @@ class CertifyTask:
 
     def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[CertificateRow]:
         """See ``Task.quarantine``."""
-        certify = inputs.job.certify
+        # nothing is asked of what has no draws; targets might be about texts that this layout has none of
+        certify = inputs.job.certify.model_copy(update={"targets": ()})
         layout = plan_layout(certify, classes=0, pool=0, captions=False, retrieval_k=1)
         maker = RowMaker(inputs.encoder, certify, inputs.texts, layout)
         return maker.rows(unit_id, [Failure(unit_id, pair, error)])

@@ -61,7 +61,7 @@ class Trial:
 
 
 def rivals_of(target: Target) -> Iterator[Target]:
-    """The same statement under other rules: certificates of the same quantity, or of what else a section asks."""
+    """The same statement under other rules: certificates of the same quantity, or of the same by another rule."""
     own = of_name(target.certificate)
     for other in CATALOGUE:
         if other.target and other.name != own.name and _says_the_same(own, other):
@@ -70,7 +70,7 @@ def rivals_of(target: Target) -> Iterator[Target]:
 
 
 def _says_the_same(one: Certificate, other: Certificate) -> bool:
-    if one.quantity == other.quantity:
+    if one.quantity == other.quantity or one.quantity.of == other.quantity.of != "":
         return True
     section = one.quantity.section
     both_radii = one.radius is not None and other.radius is not None
