@@ -161,14 +161,20 @@ def test_votes_are_certified_as_their_counts_say(done: dict[str, Any]) -> None:
     assert sum(row["vote_radius"] is not None for row in votes) > len(votes) / 2
 
 
-def test_certified_scores_follow_from_their_bounds(done: dict[str, Any]) -> None:
-    from scipy.stats import norm
+def test_certified_scores_follow_from_their_draws(done: dict[str, Any]) -> None:
+    from scipy.stats import binom, norm
 
     for row in done["rows"]:
         if row["subject"] != "vote":
             assert row["score"] is None and row["score_bounds"] is None
             continue
         assert row["score_metric"] == "rouge_l" and 0 <= row["score_lcb"] <= row["score"] <= 1
+        assert row["score"] == pytest.approx(np.mean(row["score_draws"])) and len(row["score_draws"]) == 20
+        for radius, bound in zip((0.05, 0.1), row["score_percentile_bounds"], strict=True):
+            # Chiang et al. 2020 at the next eighth of sigma: 0.25 and 0.5 of it
+            share = norm.cdf(-radius / 0.2)
+            ranks = [k for k in range(1, 21) if binom.cdf(k - 1, 20, share) <= 0.05]
+            assert (bound or 0.0) == (sorted(row["score_draws"])[max(ranks) - 1] if ranks else 0.0)
         for radius, bound in zip((0.05, 0.1), row["score_bounds"], strict=True):
             if bound is None:
                 assert row["score_lcb"] < 1e-6
@@ -184,15 +190,23 @@ def test_sql_summary_mlflow_and_status_count_them(done: dict[str, Any]) -> None:
     run = RunDirectory.open(str(done["here"] / "mine"))
     with Query([run]) as query:
         rows = query.sql("SELECT * FROM certified_answers(0.1)").to_pylist()
+        scores = query.sql("SELECT * FROM certified_scores(0.1)").to_pylist()
         kinds = query.sql("SELECT kind, exact_match FROM answer_accuracy WHERE subject = 'bare'").to_pylist()
     assert sum(row["certified"] for row in rows) == certified
     assert sum(row["certified_right"] for row in rows) == right
+    for name, column in (("score", "score_bounds"), ("score_percentile", "score_percentile_bounds")):
+        mean = np.mean([row[column][1] or 0.0 for row in votes])
+        total = sum(row["questions"] * row[f"certified_{name}"] for row in scores)
+        assert total / len(votes) == pytest.approx(mean)
     assert len(kinds) == len({row["kind"] for row in votes})
     summary = summarise(run.url)
     assert summary.tables["answers"].rows == len(done["rows"])
     figure = summary.answers["answers_certified_right/r0.1"]
     assert (figure.count, figure.of) == (right, len(votes))
     assert figures.metrics(summary)["answers_certified_right/r0.1"] == pytest.approx(right / len(votes))
+    mean = np.mean([row["score_percentile_bounds"][1] or 0.0 for row in votes])
+    name = "answers_certified_score_percentile/r0.1"
+    assert figures.metrics(summary)[name] == pytest.approx(mean)
     code, said = smoothcert("status", run.url)
     assert code == 0 and "answers: 2 of 2 units committed" in said
     assert "certified 0.1" in " ".join(done["first"][1].split())

@@ -187,7 +187,10 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         book.hold(query, certificate_rules(info))
         book.hold(query, published_rules(info))
         book.hold(query, textual_rules(info, pool_of(run)))
-        book.hold(query, answer_rules(info))
+        if _one(query, f"SELECT count(*) FROM answers {here}") or _one(
+            query, f"SELECT count(*) FROM attacked_answers {here}"
+        ):
+            book.hold(query, answer_rules(info))
         book.hold(query, attack_rules(info, asked, stale))
         book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")

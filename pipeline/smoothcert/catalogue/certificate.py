@@ -21,7 +21,7 @@ class Form:
     """One way to state a certificate, which is one column.
 
     Attributes:
-        column: of the table ``certificates``.
+        column: of the table ``certificates``, or of ``answers`` (catalogue/answers.py).
         function: pure and vectorised; its arguments are those of the certificate's ``basis``, then a radius (of a
             bound) or a cosine (of a radius at a cosine), then sigma. NaN where nothing is certified.
         sql: name of the function in SQL.

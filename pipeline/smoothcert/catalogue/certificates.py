@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from smoothcert.catalogue import functions
+from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import (
     CAPTION_ALIGNMENT,
@@ -294,7 +295,7 @@ def of_name(name: str) -> Certificate:
 def sql_functions() -> dict[str, tuple[Certificate, Form]]:
     """SQL functions by name: certificates that differ only in where their numbers stand share one."""
     found: dict[str, tuple[Certificate, Form]] = {}
-    for certificate in CATALOGUE:
+    for certificate in (*CATALOGUE, *ANSWER_CERTIFICATES):
         for form in certificate.forms:
             found.setdefault(form.sql, (certificate, form))
     return found

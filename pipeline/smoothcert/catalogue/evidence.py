@@ -32,7 +32,7 @@ class Evidence:
 
     Attributes:
         name: what SQL functions call it.
-        column: of the table ``certificates``.
+        column: of the table ``certificates``, or of ``answers`` (catalogue/answers.py).
         kind: ``mean``: lower confidence bound of a mean score along ``direction``. ``quantiles``: lower confidence
             bounds of the quantiles to which attacks of growing size shift the job's percentile of these scores, each
             by itself at ``level``; ``low`` where so few draws bound nothing. ``statistic``: other bounds from the

@@ -112,6 +112,21 @@ def percentile(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> Flo
     return certificates.shifted_percentile(quantiles, radius, sigma)
 
 
+def score_bound(score: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """See ``certificates.score_bound``."""
+    from smoothcert import certificates
+
+    return certificates.score_bound(score, radius, sigma)
+
+
+def score_percentile(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """``percentile`` of a score in [0,1] where it is above 0, which every score is without a promise; else NaN."""
+    import numpy as np
+
+    bound = percentile(quantiles, radius, sigma)
+    return np.where(bound > 0.0, bound, np.nan)
+
+
 def percentile_cosine(quantiles: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
     """``percentile`` where it is at least 0, else NaN."""
     import numpy as np

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
+from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, sql_functions
 from smoothcert.catalogue.metrics import METRICS
@@ -38,6 +39,15 @@ def page() -> str:
         _table(
             ("column", "meaning"),
             [(f"`{form.column}`", form.meaning) for each in CATALOGUE for form in each.forms],
+        ),
+        "Of [answers](answers.md), in the table `answers`:\n",
+        _table(
+            ("certificate", "rule", "bounds", "columns", "follows from", "level of each bound", "source"),
+            [_facts(each) for each in ANSWER_CERTIFICATES],
+        ),
+        _table(
+            ("column", "meaning"),
+            [(f"`{form.column}`", form.meaning) for each in ANSWER_CERTIFICATES for form in each.forms],
         ),
         "In SQL each can be had at any radius or cosine:\n",
         _table(

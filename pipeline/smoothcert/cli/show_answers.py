@@ -34,8 +34,31 @@ def show_answers(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
         title = "Answers: right without attack, and certified by vote under any attack of a radius"
         header = ("questions", "", *(_title(name) for name in names))
         print_table(Terminal(), title, header, rows, left=header[:1])
+    _show_scores(driver)
     phase = next(each for each in driver.phases if each.name == "answers")
     return show_rows(driver, phase, report, terminal)
+
+
+def _show_scores(driver: Driver) -> None:
+    """Print certified scores by radius, where the job asks for a score."""
+    from smoothcert.sql import Query
+    from smoothcert.summary.answers import answer_scores
+
+    answer = driver.job.answer
+    if answer is None or answer.vote.score is None:
+        return
+    radii = driver.job.certify.radii
+    with Query([driver.run]) as query:
+        scores = answer_scores(query, driver.run.run_id, radii)
+    figures = {"mean": "answers_certified_score", "percentile": "answers_certified_score_percentile"}
+    rows = []
+    for radius in radii:
+        found = [scores.get(f"{figure}/r{radius:g}") for figure in figures.values()]
+        rows.append((f"{radius:g}", *("-" if each is None else f"{each[1]:.3f}" for each in found)))
+    title = (
+        f"Certified {answer.vote.score} of noisy answers under any attack of a radius, mean over questions"
+    )
+    print_table(Terminal(), title, ("radius", *figures), rows)
 
 
 def _title(name: str) -> str:

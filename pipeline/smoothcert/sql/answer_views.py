@@ -5,6 +5,9 @@ answer_accuracy    per run, question set, subject and kind of question: how many
                    over those with reference answers
 certified_answers  a table function of a radius: per run, question set and kind, how many votes are certified there, and
                    how many of these are right; certified_answers(0.125)
+certified_scores   a table function of a radius: per run, question set and kind, the mean over questions with a score of
+                   what is certified there of its mean and of its percentile under noise, 0 where nothing is;
+                   certified_scores(0.125)
 attacked_answer_accuracy
                    per run, attack, subject and budget: ACC without and under attack over questions with reference
                    answers, ASR over those that count (column success), and how many contradict a certificate
@@ -22,7 +25,7 @@ from smoothcert.catalogue.answer_metrics import BY_ROW
 
 def create_answer_views(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the views above; ``answers`` and ``attacked_answers`` must exist."""
-    for sql in (_ACCURACY, _CERTIFIED, _ATTACKED):
+    for sql in (_ACCURACY, _CERTIFIED, _SCORES, _ATTACKED):
         connection.execute(sql)
 
 
@@ -44,6 +47,17 @@ SELECT run_id, answer_id, kind, count(*) AS questions,
        count(*) FILTER (vote_radius >= at_radius AND coalesce(exact_match, contained_match) = 1) AS certified_right,
        certified / questions AS certified_share, certified_right / questions AS certified_right_share
 FROM answers WHERE subject = 'vote' GROUP BY ALL
+"""
+
+_SCORES = """
+CREATE MACRO certified_scores(at_radius) AS TABLE
+SELECT run_id, answer_id, kind, score_metric, count(*) AS questions, avg(score) AS score,
+       avg(coalesce(score_bound(score_lcb, at_radius, sigma), 0)) AS certified_score,
+       avg(score_percentile) AS score_percentile,
+       CASE WHEN count(score_quantile_lcb) > 0 THEN
+           avg(coalesce(score_percentile_bound(score_quantile_lcb, at_radius, sigma), 0))
+       END AS certified_score_percentile
+FROM answers WHERE score_metric IS NOT NULL GROUP BY ALL
 """
 
 _ATTACKED = """

@@ -6,6 +6,9 @@ cosine, then sigma (docs/certificates.md lists them). Beside them
     share_low(certified, pairs, final), share_high   95% confidence interval of a population share; another level by
                                                      confidence := 0.99
     vote_share_bound(share, draws, alpha)            what vote_share_lcb is at a fixed number of draws
+    score_mean_bound(scores, alpha)                  what score_lcb of answers is, from a list of scores in order
+    quantile_rank(draws, share, alpha, anytime)      which of so many draws, the smallest first, bounds a quantile from
+                                                     below; 0 for none
     share_interval, mean_interval, median_interval, quantile_interval: see intervals.py
 
 NULL in gives NULL out; a vacuous bound is NULL; a number outside a function's domain is an error.
@@ -49,6 +52,9 @@ def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
             f"{name}_at({', '.join(_SHARE)}, confidence)"
         )
     _register(connection, "vote_share_bound", _vote_share_bound, ("share", "draws", "alpha"), ["DOUBLE"] * 3)
+    _register(connection, "score_mean_bound", _score_mean_bound, ("scores", "alpha"), ["DOUBLE[]", "DOUBLE"])
+    ranked = ("draws", "share", "alpha", "anytime")
+    _register(connection, "quantile_rank", _quantile_rank, ranked, ["DOUBLE"] * 4)
     register_intervals(connection)
 
 
@@ -114,6 +120,27 @@ def _vote_share_bound(share: Array, draws: Array, alpha: Array) -> Array:
     from smoothcert.statistics import vote_share_bound
 
     return vote_share_bound(np.round(share * draws), draws, alpha)
+
+
+def _score_mean_bound(scores: NDArray[Any], alpha: Array) -> Array:
+    from smoothcert.statistics import lower_bound
+
+    return np.array(
+        [
+            float(lower_bound(row, level, "betting")) if len(row) else 0.0
+            for row, level in zip(scores, alpha.tolist(), strict=True)
+        ]
+    )
+
+
+def _quantile_rank(draws: Array, share: Array, alpha: Array, anytime: Array) -> Array:
+    from smoothcert.statistics import quantile_rank
+
+    found = np.zeros(len(draws))
+    for level, always in set(zip(alpha.tolist(), anytime.tolist(), strict=True)):
+        rows = (alpha == level) & (anytime == always)
+        found[rows] = quantile_rank(draws[rows], share[rows], level, anytime=bool(always))
+    return found
 
 
 def _share_low(certified: Array, pairs: Array, final: Array, confidence: Array) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 
@@ -66,6 +67,40 @@ def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
         _add(found, f"answers_attacked_right/{name}", None, row["right_count"], row["judged"])
         _add(found, f"answers_attack_success/{name}", None, row["successes"], row["attackable"])
     return found
+
+
+def answer_scores(query: Query, run_id: str, radii: Iterable[float]) -> dict[str, tuple[int, float]]:
+    """Mean over the questions with a score of what is certified of it, 0 where nothing is: (questions, mean) by name.
+
+    ``answers_certified_score/r<radius>`` is about its mean over noisy images,
+    ``answers_certified_score_percentile/r<radius>`` about its percentile; each also with ``_<kind>``. Empty where no
+    score was asked for.
+
+    Args:
+        query: an open query.
+        run_id: the run.
+        radii: of the job.
+    """
+    found: dict[str, tuple[int, float]] = {}
+    for radius in radii:
+        rows = query.sql(
+            f"SELECT kind, questions, certified_score, certified_score_percentile FROM certified_scores({radius!r}) "
+            f"WHERE run_id = {quote(run_id)} ORDER BY kind"
+        ).to_pylist()
+        for each in ANSWER_CERTIFICATES:
+            column = each.figure.removeprefix("answers_")
+            for row in rows if each.bound is not None else ():
+                if row[column] is not None:
+                    _average(found, f"{each.figure}/r{radius:g}", row["kind"], row["questions"], row[column])
+    return found
+
+
+def _average(
+    found: dict[str, tuple[int, float]], name: str, kind: str | None, count: int, mean: float
+) -> None:
+    for key in (name, *([f"{name}_{kind}"] if kind else [])):
+        before, old = found.get(key, (0, 0.0))
+        found[key] = (before + count, (before * old + count * mean) / (before + count))
 
 
 def _add(found: dict[str, Counted], name: str, kind: str | None, count: int, of: int) -> None:

@@ -31,7 +31,7 @@ from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
 from smoothcert.summary.answer_means import answer_means
-from smoothcert.summary.answers import answer_counts
+from smoothcert.summary.answers import answer_counts, answer_scores
 from smoothcert.summary.attacked import UnderAttack, under_attack
 from smoothcert.summary.scan import scan
 from smoothcert.summary.shares import Mean, Share, make_mean, make_share
@@ -143,8 +143,8 @@ class Summary:
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
         tables: rows of each other table that has any, by its name.
         attacks: what each attack achieved, and the worst case over all, by subject and budget.
-        answers: shares of questions (``summary/answers.py``) and means of their metrics (``summary/answer_means.py``),
-            by name; without intervals.
+        answers: shares of questions and means of certified scores (``summary/answers.py``), and means of their metrics
+            (``summary/answer_means.py``), by name; without intervals.
         notes: what to know of the encoder, e.g. a noise level that its purifier was not trained for.
     """
 
@@ -284,6 +284,10 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
             **{
                 name: Share(count, of, count / of if of else None, None, None)
                 for name, (count, of) in answer_counts(query, run_id, certify.radii).items()
+            },
+            **{
+                name: Mean(count, mean, None, None)
+                for name, (count, mean) in answer_scores(query, run_id, certify.radii).items()
             },
             **answer_means(query, run_id),
         },

@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import beta, binom, norm
 
 from smoothcert.audit.audit import audit_run
-from smoothcert.certificates import vote_radius
+from smoothcert.certificates import score_bound, vote_radius
+from smoothcert.statistics import lower_bound
 from smoothcert.store import Commit, RunDirectory, TableSchema, new_attempt
 from smoothcert.store.tables.answers import ANSWERS
 from smoothcert.store.tables.attacked_answers import ATTACKED_ANSWERS
 from smoothcert.store.units import unit_under
 
 _AUDITED = runpy.run_path(str(Path(__file__).with_name("test_audit.py")))
-certificate, make_run, PAIRS, SIGMA = (
-    _AUDITED[name] for name in ("certificate", "make_run", "PAIRS", "SIGMA")
+certificate, make_run, PAIRS, SIGMA, RADII = (
+    _AUDITED[name] for name in ("certificate", "make_run", "PAIRS", "SIGMA", "RADII")
 )
-RADIUS = float(vote_radius(0.8, SIGMA))
+LAST = f"a.parquet#{PAIRS - 1}"
+VOTES, DRAWS, ALPHA = 90, 100, 0.05
+SHARE = float(beta.ppf(ALPHA, VOTES, DRAWS - VOTES + 1)) - 1e-12
+RADIUS = float(vote_radius(SHARE, SIGMA))
+SCORES = (0.25,) * 10 + (0.5,) * 30 + (1.0,) * 60
+
+
+def quantile(share: float) -> float:
+    """The draw that bounds a quantile from below (Chiang et al. 2020)."""
+    ranks = [k for k in range(1, DRAWS) if binom.cdf(k - 1, DRAWS, share) <= ALPHA]
+    return sorted(SCORES)[max(ranks) - 1] if ranks else 0.0
+
+
+MEAN = float(lower_bound(SCORES, ALPHA, "betting"))
+QUANTILES = tuple(quantile(float(norm.cdf(-shift / 8))) for shift in range(25))
 HONEST: dict[TableSchema, dict[str, Any]] = {
-    ANSWERS: {"votes": 90, "draws": 100, "vote_share_lcb": 0.8, "vote_radius": RADIUS, "sigma": SIGMA}
-    | {"score": 0.7, "score_lcb": 0.6, "score_bounds": (0.5, None)},
+    ANSWERS: {"votes": VOTES, "draws": DRAWS, "vote_share_lcb": SHARE, "vote_radius": RADIUS, "sigma": SIGMA}
+    | {"alpha": ALPHA, "method": "clopper_pearson", "score_draws": SCORES, "score": float(np.mean(SCORES))}
+    | {"score_lcb": MEAN, "score_bounds": (float(score_bound(MEAN, RADII[0], SIGMA)), None)}
+    | {"score_quantile_lcb": QUANTILES, "score_percentile_bounds": (QUANTILES[4], QUANTILES[8])},
     ATTACKED_ANSWERS: {"norm": "l2", "budget": 0.05, "perturbation_l2": 0.05, "perturbation_linf": 0.01}
     | {"vote_radius": RADIUS, "certified_share_ucb": 0.9, "violation": False, "objective": "answer"},
+}
+
+CLAIMS = {
+    ANSWERS: (
+        "votes",
+        "vote_share_lcb",
+        "vote_radius",
+        "alpha",
+        "method",
+        "score_draws",
+        "score",
+        "score_lcb",
+    )
+    + ("score_bounds", "score_quantile_lcb", "score_percentile_bounds"),
+    ATTACKED_ANSWERS: ("vote_radius", "certified_share_ucb", "violation"),
 }
 
 
@@ -42,42 +77,59 @@ def row(table: TableSchema, pair: int, **changes: Any) -> dict[str, Any]:
     return some | {"pair_id": pair_id, "status": "ok", "subject": "vote"} | HONEST[table] | changes
 
 
-def run_with(url: Path, table: TableSchema, **changes: Any) -> RunDirectory:
-    """A run of which the row of the last pair was changed."""
+def run_with(url: Path, table: TableSchema, cases: Sequence[dict[str, Any]]) -> RunDirectory:
+    """A run whose last pair has an honest question, and one for each case."""
     run: RunDirectory = make_run(url, [certificate(i) for i in range(PAIRS)])
     unit, attempt = unit_under(run.plan()[0], "5a6b7c8d").unit_id, new_attempt()
-    rows = [row(table, pair, **(changes if pair == PAIRS - 1 else {})) for pair in range(PAIRS)]
-    rows = [each | {"unit_id": unit} for each in rows]
-    part = run.write_rows(table, unit, attempt, rows)
-    run.commits.commit(Commit(unit_id=unit, attempt=attempt, parts=(part,), ok=PAIRS))
+    rows = [row(table, pair, question_id="honest") for pair in range(PAIRS)]
+    # of another subject, that claims nothing
+    rows.append(row(table, 0, question_id="bare", subject="bare", **dict.fromkeys(CLAIMS[table])))
+    rows += [row(table, PAIRS - 1, question_id=f"q{number}", **case) for number, case in enumerate(cases)]
+    part = run.write_rows(table, unit, attempt, [each | {"unit_id": unit} for each in rows])
+    run.commits.commit(Commit(unit_id=unit, attempt=attempt, parts=(part,), ok=len(rows)))
     return run
 
 
-def found(run: RunDirectory) -> dict[str, set[str]]:
-    """Pairs by rule."""
-    return {each.rule: {pair for pair, _ in each.listed} for each in audit_run(run).findings}
+RAISED: list[tuple[dict[str, Any], str]] = [
+    ({"vote_radius": RADIUS + 0.01}, "rounded-up"),
+    ({"vote_share_lcb": None}, "rounded-up"),
+    ({"vote_share_lcb": 0.4}, "rounded-up"),
+    ({"vote_share_lcb": SHARE + 0.05}, "rounded-up"),
+    ({"score_bounds": (HONEST[ANSWERS]["score_bounds"][0] + 0.05, None)}, "rounded-up"),
+    ({"score_lcb": MEAN + 0.05}, "rounded-up"),
+    ({"score_draws": None}, "rounded-up above-estimate"),
+    ({"score_draws": (*SCORES[1:], 1.5)}, "rounded-up above-estimate"),
+    ({"score_quantile_lcb": (QUANTILES[0] + 0.05, *QUANTILES[1:])}, "rounded-up"),
+    ({"score_quantile_lcb": (*QUANTILES[:24], 0.05)}, "rounded-up"),
+    ({"score_percentile_bounds": (QUANTILES[4] + 0.05, QUANTILES[8])}, "rounded-up"),
+    # fewer order statistics hold at any time
+    ({"method": "betting", "vote_share_lcb": 0.95}, "rounded-up above-estimate"),
+    ({"score": 0.9}, "above-estimate"),
+]
+BEATEN: list[tuple[dict[str, Any], str]] = [
+    ({"perturbation_l2": 0.06}, "over-budget"),
+    ({"violation": True, "certified_share_ucb": 0.4}, "violation"),
+    ({"violation": None, "certified_share_ucb": 0.4}, "violation"),
+]
 
 
-@pytest.mark.parametrize("table", [ANSWERS, ATTACKED_ANSWERS])
-def test_honest_answers_are_not_named(tmp_path: Path, table: TableSchema) -> None:
-    assert found(run_with(tmp_path / "run", table)) == {}
-
-
-@pytest.mark.parametrize(
-    ("table", "changes", "rule"),
-    [
-        (ANSWERS, {"vote_radius": RADIUS + 0.01}, "rounded-up"),
-        (ANSWERS, {"vote_share_lcb": None}, "rounded-up"),
-        (ANSWERS, {"vote_share_lcb": 0.4}, "rounded-up"),
-        (ANSWERS, {"score_bounds": (0.61, None)}, "rounded-up"),
-        (ANSWERS, {"vote_share_lcb": 0.95}, "above-estimate"),
-        (ANSWERS, {"score_lcb": 0.75}, "above-estimate"),
-        (ATTACKED_ANSWERS, {"perturbation_l2": 0.06}, "over-budget"),
-        (ATTACKED_ANSWERS, {"violation": True, "certified_share_ucb": 0.4}, "violation"),
-        (ATTACKED_ANSWERS, {"violation": None, "certified_share_ucb": 0.4}, "violation"),
-    ],
-)
-def test_a_dishonest_answer_is_named_with_its_pair(
-    tmp_path: Path, table: TableSchema, changes: dict[str, Any], rule: str
+@pytest.mark.parametrize(("table", "cases"), [(ANSWERS, RAISED), (ATTACKED_ANSWERS, BEATEN)])
+def test_exactly_the_dishonest_answers_are_named(
+    tmp_path: Path, table: TableSchema, cases: list[tuple[dict[str, Any], str]]
 ) -> None:
-    assert found(run_with(tmp_path / "run", table, **changes)) == {rule: {f"a.parquet#{PAIRS - 1}"}}
+    run = run_with(tmp_path / "run", table, [changes for changes, _ in cases])
+    audit = audit_run(run)
+    named: dict[str, set[str]] = {}
+    for finding in audit.findings:
+        assert finding.count == len(finding.listed) and {pair for pair, _ in finding.listed} == {LAST}
+        for _, detail in finding.listed:
+            named.setdefault(detail.partition(" by ")[0].rpartition(" ")[2], set()).add(finding.rule)
+    assert named == {f"q{number}": set(rules.split()) for number, (_, rules) in enumerate(cases)}
+
+
+def test_a_row_is_not_named_twice_for_one_fault(tmp_path: Path) -> None:
+    """So that findings can be counted; and an honest run has none."""
+    run = run_with(tmp_path / "run", ANSWERS, [{"score_percentile_bounds": (QUANTILES[4] + 0.05, None)}])
+    (finding,) = audit_run(run).findings
+    ((pair, detail),) = finding.listed
+    assert (pair, finding.count) == (LAST, 1) and "score_percentile_bounds[1] is" in detail

@@ -6,12 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, evidence, of_quantity, quantities
 from smoothcert.catalogue.evidence import EXCEEDANCE, Evidence
 from smoothcert.catalogue.page import PAGE, page
 from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
 from smoothcert.store import ATTACKS, CERTIFICATES
+from smoothcert.store.tables.answers import ANSWERS
 from smoothcert.store.tables.columns import Column
 
 SIGMA = 0.5
@@ -50,7 +52,16 @@ def test_every_entry_has_its_columns() -> None:
         assert of_quantity(quantity)
 
 
-@pytest.mark.parametrize("certificate", CATALOGUE, ids=IDS)
+def test_every_entry_about_answers_has_its_columns() -> None:
+    columns = {each.name: each for each in ANSWERS.columns}
+    for certificate in ANSWER_CERTIFICATES:
+        for form in certificate.forms:
+            assert columns[form.column].nullable and columns[form.column].meaning == form.meaning
+        for each in certificate.basis:
+            assert each.column in columns and (not each.estimate or each.estimate in columns)
+
+
+@pytest.mark.parametrize("certificate", [*CATALOGUE, *ANSWER_CERTIFICATES], ids=lambda each: each.name)
 def test_alpha_is_spent_at_most_once(certificate: Certificate) -> None:
     # by the union bound: as many confidence bounds as it uses, each at its share
     bounds = sum(each.bounds for each in certificate.basis)
@@ -67,10 +78,12 @@ def test_a_row_has_its_basis_at_the_same_level_or_a_larger_one(certificate: Cert
 
 
 def test_names_are_used_once() -> None:
+    for certificate in ANSWER_CERTIFICATES:
+        assert certificate.name not in IDS
     for names in (IDS, [form.column for each in CATALOGUE for form in each.forms]):
         assert len(set(names)) == len(names)
     arguments: dict[str, set[tuple[str, ...]]] = {}
-    for certificate in CATALOGUE:
+    for certificate in (*CATALOGUE, *ANSWER_CERTIFICATES):
         for form in certificate.forms:
             arguments.setdefault(form.sql, set()).add(certificate.arguments(form))
     assert all(len(found) == 1 for found in arguments.values()), arguments

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
-from smoothcert.certificates import score_bound
+from smoothcert.certificates import score_bound, shifted_percentile
 from smoothcert.job.answer import VoteSection
 from smoothcert.work.answer.vote import Vote, VoteResult
 
@@ -16,7 +16,8 @@ ALPHA, SIGMA = 0.05, 0.25
 def run(
     section: VoteSection, pilot: list[str], fresh: list[str], *, sizes: int = 7, **settings
 ) -> VoteResult:
-    vote = Vote(section, settings.pop("references", ()), sigma=SIGMA, alpha=ALPHA, alpha_futility=0.1)
+    references = settings.pop("references", ())
+    vote = Vote(section, references, sigma=SIGMA, alpha=ALPHA, alpha_futility=0.1, **settings)
     vote.choose(pilot)
     place = 0
     while not vote.closed:
@@ -126,3 +127,32 @@ def test_the_bound_of_a_score_is_that_of_its_worst_case() -> None:
     assert np.isnan(score_bound(0.0, 0.1, SIGMA)) and score_bound(1.0, 5.0, SIGMA) <= 1.0
     with pytest.raises(ValueError, match="score"):
         score_bound(1.2, 0.1, SIGMA)
+
+
+@pytest.mark.parametrize(("percentile", "radius"), [(0.5, None), (0.3, None), (0.5, 0.05)])
+def test_the_certified_percentile_fails_as_rarely_as_it_says(percentile: float, radius: float | None) -> None:
+    """Answers get worse in two steps along one direction of the noise z; pushed back by r / sigma, the percentile of
+    their score is the score where z is Phi^-1(percentile) - r / sigma.
+
+    Of 400 questions, whose steps lie about that place, the bounds of more than 42 exceed it with probability below 1e-5
+    where each does with 0.05 (binomial).
+    """
+    rng, attack = np.random.default_rng(4), 0.1
+    place = norm.ppf(percentile) - attack / SIGMA
+    texts = {0: "the bird", 1: "a red dog", 2: "a red cat"}
+    scores = {0: 0.0, 1: 2 / 3, 2: 1.0}
+    truths, too_high, silent, draws = set(), 0, 0, 60 if radius is None else 120
+    for _ in range(400):
+        steps = place + rng.uniform(-0.6, 0.2) + np.array([0.0, 0.4])
+        fresh = [texts[int((each > steps).sum())] for each in rng.standard_normal(draws)]
+        section = VoteSection(max_draws=draws, radius=radius, score="rouge_l")
+        result = run(
+            section, ["a red cat"], fresh, sizes=16, references=("a red cat",), percentile=percentile
+        )
+        assert result.score_quantiles is not None and len(result.score_quantiles) == 25
+        truth = scores[int((place > steps).sum())]
+        bound = float(shifted_percentile(np.array(result.score_quantiles), attack, SIGMA))
+        truths.add(truth)
+        too_high += bound > truth + 1e-9
+        silent += not bound > 0
+    assert truths == {0.0, 2 / 3, 1.0} and too_high <= 42 and silent < 400

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from smoothcert.catalogue.answer_metrics import IN_TABLE, AnswerMetric
+from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.store.tables.columns import Column, TableSchema
 from smoothcert.store.tables.shared_columns import model_columns, origin_columns, status_columns
 
-_TEXTS = pa.list_(pa.string())
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
 
 
 def _metric(name: str, metric: AnswerMetric) -> Column:
@@ -42,6 +43,30 @@ _MODELS_OF_METRICS = (
         nullable=True,
     ),
 )
+
+
+def _certified(name: str) -> Column:
+    """What an entry of the catalogue claims."""
+    found = {form.column: (each, form) for each in ANSWER_CERTIFICATES for form in each.forms}
+    certificate, form = found[name]
+    alone = form is certificate.radius
+    return Column(
+        name,
+        pa.float64() if alone else _NUMBERS,
+        form.meaning,
+        nullable=True,
+        unit="[0,1] pixels" if alone else "",
+        source=certificate.source.partition(",")[0],
+    )
+
+
+def _evidence(name: str) -> Column:
+    """What an entry of the catalogue rests on."""
+    found = {each.column: each for certificate in ANSWER_CERTIFICATES for each in certificate.basis}
+    each = found[name]
+    return Column(
+        name, _NUMBERS if each.listed else pa.float64(), each.meaning, nullable=True, source=each.source
+    )
 
 
 ANSWERS = TableSchema(
@@ -129,15 +154,7 @@ ANSWERS = TableSchema(
             nullable=True,
             source="theory T9",
         ),
-        Column(
-            "vote_radius",
-            pa.float64(),
-            "Of vote: l2 radius within which the class keeps more than half of the votes, so that the answer stays. "
-            "NULL: nothing is certified.",
-            nullable=True,
-            unit="[0,1] pixels",
-            source="theory T9",
-        ),
+        _certified("vote_radius"),
         Column(
             "decision",
             pa.string(),
@@ -160,24 +177,27 @@ ANSWERS = TableSchema(
             nullable=True,
         ),
         Column("score", pa.float64(), "Mean of score_metric over the draws. NULL without.", nullable=True),
+        _evidence("score_lcb"),
+        _certified("score_bounds"),
         Column(
-            "score_lcb",
+            "score_draws",
+            _NUMBERS,
+            "score_metric of each draw, in order: all that is certified of scores follows from it. NULL without.",
+            nullable=True,
+        ),
+        Column(
+            "score_percentile",
             pa.float64(),
-            "Lower bound of its mean under noise, at every stopping time. NULL without.",
+            "The job's percentile, by default the median, of score_draws. NULL without.",
             nullable=True,
         ),
-        Column(
-            "score_bounds",
-            pa.list_(pa.float64()),
-            "Lower bounds of its mean under noise and any l2 attack of the job's radii, one each; element NULL where "
-            "nothing is certified. NULL without.",
-            nullable=True,
-            source="theory T1",
-        ),
+        _evidence("score_quantile_lcb"),
+        _certified("score_percentile_bounds"),
         Column(
             "alpha",
             pa.float64(),
-            "Failure probability of vote_share_lcb, and of score_lcb by itself. NULL of other subjects.",
+            "Failure probability of vote_share_lcb, of score_lcb, and of each of score_quantile_lcb, each by itself. "
+            "NULL of other subjects.",
             nullable=True,
         ),
         *model_columns(),

@@ -91,6 +91,7 @@ class Asker:
                 sigma=self._certify.sigma,
                 alpha=self._alpha,
                 alpha_futility=self._certify.alpha_futility,
+                percentile=self._certify.percentile,
             )
             for question in asked.questions
         ]

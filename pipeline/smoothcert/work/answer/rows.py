@@ -10,7 +10,7 @@ import numpy as np
 
 from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.metrics import METRICS
-from smoothcert.certificates import score_bound
+from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.datasets import Pair
 from smoothcert.datasets.questions import ImageQuestion
 from smoothcert.engine.noise import generator_name
@@ -53,6 +53,10 @@ class AnswerRow(QuestionRow):
     score: float | None = None
     score_lcb: float | None = None
     score_bounds: tuple[float | None, ...] | None = None
+    score_draws: tuple[float, ...] | None = None
+    score_percentile: float | None = None
+    score_quantile_lcb: tuple[float, ...] | None = None
+    score_percentile_bounds: tuple[float | None, ...] | None = None
     alpha: float | None = None
     temperature: float
     certify_seed: int
@@ -78,7 +82,7 @@ class AnswerRowMaker:
 
     def __init__(self, job: Job, section: AnswerSection, answerer: Answerer, questions_digest: str) -> None:
         self._section, self._answerer, self._sigma = section, answerer, job.certify.sigma
-        self._radii = job.certify.radii
+        self._radii, self._percentile = job.certify.radii, job.certify.percentile
         self._alpha = section.alpha if section.alpha is not None else job.certify.alpha
         self._fixed: dict[str, Any] = {
             "answer_id": section.answer_id,
@@ -120,11 +124,8 @@ class AnswerRowMaker:
             vote_radius=result.radius,
             decision=result.decision,
             method=result.method,
-            score_metric=None if result.score is None else self._section.vote.score,
-            score=result.score,
-            score_lcb=result.score_lcb,
-            score_bounds=self._score_bounds(result.score_lcb),
             alpha=self._alpha,
+            **self._scored(result),
         )
         if result.answer is None or not question.answers:
             return row
@@ -148,12 +149,30 @@ class AnswerRowMaker:
             **self._fixed,
         )
 
-    def _score_bounds(self, score_lcb: float | None) -> tuple[float | None, ...] | None:
-        """At the job's radii; None where nothing is certified."""
-        if score_lcb is None:
-            return None
-        bounds = score_bound(score_lcb, np.asarray(self._radii), self._sigma)
-        return tuple(None if np.isnan(bound) else float(bound) for bound in bounds)
+    def _scored(self, result: VoteResult) -> dict[str, Any]:
+        """What the draws' scores prove: bounds at the job's radii, each None where nothing is certified."""
+        if result.scores is None:
+            return {}
+        percentile, scores = self._percentile, np.asarray(result.scores)
+        fields: dict[str, Any] = {
+            "score_metric": self._section.vote.score,
+            "score": result.score,
+            "score_lcb": result.score_lcb,
+            "score_draws": result.scores,
+            "score_percentile": None
+            if percentile is None
+            else float(np.quantile(scores, percentile, method="inverted_cdf")),
+            "score_quantile_lcb": result.score_quantiles,
+        }
+        radii = np.asarray(self._radii, dtype=np.float64)
+        for certificate in ANSWER_CERTIFICATES:
+            basis = [fields.get(each.column) for each in certificate.basis]
+            if certificate.bound is not None and None not in basis:
+                bounds = certificate.bound.function(*basis, radii, self._sigma)
+                fields[certificate.bound.column] = tuple(
+                    None if np.isnan(bound) else float(bound) for bound in bounds
+                )
+        return fields
 
     @staticmethod
     def _judged(row: AnswerRow, text: str, references: Sequence[str]) -> AnswerRow:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smoothcert.answerers.metrics import METRICS, contained_match
 from smoothcert.answerers.normalising import normalise
-from smoothcert.certificates.vote import vote_radius
+from smoothcert.certificates.vote import PERCENTILE_SHIFTS, vote_radius
 from smoothcert.job.answer import VoteSection
-from smoothcert.statistics import Method, lower_bound
+from smoothcert.statistics import Method, lower_bound, percentile_bound
 
 RIGHT, WRONG = "right", "wrong"
 
@@ -35,6 +36,9 @@ class VoteResult:
         method: of the bound.
         score: mean of the metric over the draws; None without one.
         score_lcb: lower bound of its mean under noise, by betting.
+        scores: the metric of each draw, in order.
+        score_quantiles: lower bounds of the quantiles at ``PERCENTILE_SHIFTS``, 0 for nothing; None without a
+            percentile.
     """
 
     answer: str | None
@@ -46,6 +50,8 @@ class VoteResult:
     method: str
     score: float | None = None
     score_lcb: float | None = None
+    scores: tuple[float, ...] | None = None
+    score_quantiles: tuple[float, ...] | None = None
 
 
 def class_of(text: str, classes: str, references: Sequence[str]) -> str | None:
@@ -70,6 +76,7 @@ class Vote:
         sigma: of the noise.
         alpha: failure probability of the bound.
         alpha_futility: probability of giving up on a radius that does hold.
+        percentile: which percentile of scores is certified; None for none.
     """
 
     def __init__(
@@ -80,9 +87,11 @@ class Vote:
         sigma: float,
         alpha: float,
         alpha_futility: float,
+        percentile: float | None = None,
     ) -> None:
         self._section, self._references = section, tuple(references)
         self._sigma, self._alpha, self._futility = sigma, alpha, alpha_futility
+        self._percentile = percentile
         self.answer: str | None = None
         self._hits: list[bool] = []
         self._scores: list[float] = []
@@ -170,4 +179,20 @@ class Vote:
             float(scores.mean()) if len(scores) else None,
             # betting holds whenever the vote is closed, for whatever reason
             float(lower_bound(scores, self._alpha, "betting")) if len(scores) else None,
+            tuple(self._scores) if len(scores) else None,
+            self._quantiles(scores),
         )
+
+    def _quantiles(self, scores: NDArray[np.float64]) -> tuple[float, ...] | None:
+        """By order statistics: exact at a number of draws fixed beforehand, else valid at every one."""
+        if self._percentile is None or not len(scores):
+            return None
+        bounds = percentile_bound(
+            scores,
+            PERCENTILE_SHIFTS,
+            1.0,
+            self._alpha,
+            percentile=self._percentile,
+            anytime=self._section.radius is not None,
+        )
+        return tuple(np.where(np.isnan(bounds), 0.0, bounds).tolist())
