@@ -32,7 +32,7 @@ def keep_audit(run: RunDirectory) -> RunAudit:
     Raises:
         StoreError: reading or writing failed.
     """
-    basis = _basis(run)
+    basis = rests_on(run)
     result = audit_run(run)
     kept = json.loads(result.to_json()) | {"rests_on": basis}
     run.write_document(AUDIT_FILE, (json.dumps(kept, indent=2, allow_nan=False) + "\n").encode())
@@ -50,7 +50,7 @@ def kept_audit(run: RunDirectory) -> RunAudit | None:
         return None
     try:
         kept = json.loads(text)
-        if kept.pop("rests_on", None) != _basis(run):
+        if kept.pop("rests_on", None) != rests_on(run):
             return None
         kept.pop("sound")
         findings = (
@@ -62,8 +62,12 @@ def kept_audit(run: RunDirectory) -> RunAudit | None:
         return None
 
 
-def _basis(run: RunDirectory) -> str:
-    """Hex digest of a run's identity, its commits with their parts, what it was asked for, and the code."""
+def rests_on(run: RunDirectory) -> str:
+    """Hex digest of what a run's figures rest on: its identity, commits with their parts, what it was asked for, code.
+
+    Raises:
+        StoreError: reading failed.
+    """
     digest = hashlib.sha256(f"{run.url}\0{_code()}\0".encode())
     digest.update(run.read_document("run.json") or b"")
     rows = sorted(

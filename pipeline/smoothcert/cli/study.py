@@ -6,12 +6,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.keeping import pages, write_summary
+from smoothcert.cli.keeping import write_summary
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
-from smoothcert.cli.running import Show, StopSignals, run_phases
+from smoothcert.cli.running import StopSignals, run_phases
+from smoothcert.cli.study_tracking import StudyTracking
 from smoothcert.cli.terminal import Terminal
 from smoothcert.cli.train import run_training
-from smoothcert.errors import SmoothcertError, TrackingError
+from smoothcert.errors import SmoothcertError
 from smoothcert.job import load_study
 
 if TYPE_CHECKING:
@@ -68,44 +69,40 @@ def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
     """Run a checked study, show it, and return the exit code."""
     terminal = stopped_by.terminal
     count = len(driver.study.combinations)
-    display = _Display(terminal)
-    begun = iter(range(1, count + 1))
+    tracking = StudyTracking(driver, terminal)
+    numbers = {each.label: number for number, each in enumerate(driver.study.combinations, start=1)}
+    complete = [run.label for run in driver.record.runs if run.state == "complete"]
+    if complete:
+        terminal.say(f"{len(complete)} of {count} runs are complete already")
 
     def perform(run: Driver, combination: Combination) -> int:
-        terminal.say((f"[{next(begun)}/{count}] ", "bold"), combination.label)
-        return run_phases(run, stopped_by, show=display.of(combination, len(run.phases)))
+        terminal.say((f"[{numbers[combination.label]}/{count}] ", "bold"), combination.label)
+        shown = _Shown(combination, len(run.phases), terminal, tracking)
+        return run_phases(run, stopped_by, show=shown.show)
 
     def tell(combination: Combination, error: SmoothcertError) -> None:
         terminal.say(("failed: ", "bold red"), str(error))
 
     report = driver.run(perform, lambda: stopped_by.signal is not None, tell)
-    return _finish(driver, report, stopped_by, display)
+    return _finish(driver, report, stopped_by, tracking)
 
 
-class _Display:
-    """What the runs of a study show: one line a phase; the figures are in the leaderboard.
+class _Shown:
+    """What one run of a study shows: one line a phase; the figures are in the leaderboard."""
 
-    Attributes:
-        untracked: why MLflow was not told of a run; nothing more is sent then.
-    """
-
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(
+        self, combination: Combination, phases: int, terminal: Terminal, tracking: StudyTracking
+    ) -> None:
+        self._label = combination.label
+        self._left = phases
         self._terminal = terminal
-        self.untracked: TrackingError | None = None
+        self._tracking = tracking
 
-    def of(self, combination: Combination, phases: int) -> Show:
-        """How one run's phases are shown."""
-        ended: list[str] = []
-
-        def show(driver: Driver, phase: Phase, report: PhaseReport, terminal: Terminal) -> int:
-            ended.append(phase.name)
-            return self._show(driver, report, combination.label, last=len(ended) == phases)
-
-        return show
-
-    def _show(self, driver: Driver, report: PhaseReport, label: str, *, last: bool) -> int:
+    def show(self, driver: Driver, phase: Phase, report: PhaseReport, terminal: Terminal) -> int:
+        """Keep the figures, after the last phase the audit too, and return the exit code that the rows deserve."""
         from smoothcert.audit.kept import keep_audit, kept_audit
 
+        self._left -= 1
         summary = write_summary(driver)
         if report.stopped or report.missing:
             return 0
@@ -119,32 +116,20 @@ class _Display:
                     f"output.quarantine_budget={budget:g} allows",
                 )
                 code = exit_codes.OVER_QUARANTINE_BUDGET
-        if not last:
+        if self._left:
             return code
         result = kept_audit(driver.run) or keep_audit(driver.run)
         if not result.sound:
             for line in result.lines():
                 self._terminal.say(line)
             code = exit_codes.NOT_SOUND
-        self._track(driver, summary, label)
+        self._tracking.keep_run(driver.run, driver.job, self._label, summary)
         return code
 
-    def _track(self, driver: Driver, summary: object, label: str) -> None:
-        from smoothcert.summary.summary import Summary
-        from smoothcert.tracking import track_run
 
-        assert isinstance(summary, Summary)
-        if not driver.job.tracking.enabled or self.untracked is not None:
-            return
-        try:
-            documents = pages([driver.run], driver.job, self._terminal)
-            track_run(driver.run.url, summary, driver.job, label=label, documents=documents)
-        except TrackingError as exc:
-            self.untracked = exc
-            self._terminal.say(("not tracked: ", "yellow"), str(exc.message))
-
-
-def _finish(driver: StudyDriver, report: StudyReport, stopped_by: StopSignals, display: _Display) -> int:
+def _finish(
+    driver: StudyDriver, report: StudyReport, stopped_by: StopSignals, tracking: StudyTracking
+) -> int:
     from smoothcert.cli.show_leaderboard import print_leaderboard
 
     terminal = stopped_by.terminal
@@ -155,28 +140,8 @@ def _finish(driver: StudyDriver, report: StudyReport, stopped_by: StopSignals, d
         if run.state != "complete":
             terminal.say((f"{run.label}: ", "bold"), run.state)
     out.say(f"every figure: {shorten_url(driver.url)}/leaderboard.csv")
-    _say_where(driver, report, terminal, display)
+    tracking.keep_study(report)
     if stopped_by.signal is not None:
         terminal.say("stopped; run the same command again to resume")
         return 128 + stopped_by.signal
     return report.code
-
-
-def _say_where(driver: StudyDriver, report: StudyReport, terminal: Terminal, display: _Display) -> None:
-    from smoothcert.studies.tracked import track
-
-    job = driver.study.combinations[0].job
-    if not job.tracking.enabled or report.board is None:
-        return
-    if display.untracked is None:
-        try:
-            runs = report.record.open_runs()
-            documents = pages(list(runs.values()), job, terminal, names=list(runs)) if runs else {}
-            tracked = track(driver.url, job, report.record, report.board, documents)
-        except TrackingError as exc:
-            display.untracked = exc
-            terminal.say(("not tracked: ", "yellow"), exc.message)
-        else:
-            terminal.say(f"MLflow: {tracked.how_to_look}")
-    if display.untracked is not None:
-        terminal.say("  to log it later: run the same command again; what is done is not done again")

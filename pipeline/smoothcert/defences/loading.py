@@ -18,17 +18,20 @@ from smoothcert.errors import EncoderError, SmoothcertError
 from smoothcert.job.encoder import DefenceSection, EncoderSection, names_code
 
 
-def load_defended(section: EncoderSection, sigma: float | None = None) -> Encoder:
+def load_defended(
+    section: EncoderSection, sigma: float | None = None, base: Encoder | None = None
+) -> Encoder:
     """Load and check the encoder of a job, with its purifier and mapper where it names them.
 
     Args:
         section: of the job.
         sigma: of the job's noise, which parts may be conditioned on.
+        base: the encoder without them, where it is loaded already; it is not changed.
 
     Raises:
         EncoderError: it cannot be loaded, or breaks the contract.
     """
-    base = load_encoder(section)
+    base = base or load_encoder(section)
     if section.defence is None:
         return base
     return defend(base, section.defence, section.defence.label, sigma)

@@ -145,11 +145,16 @@ class Driver:
         output = self.asked.output
         return join(output.runs, output.run or run_name(self.identity))
 
+    @property
+    def run_exists(self) -> bool:
+        """Whether the run directory is there already."""
+        return Storage(self.url).exists(RUN_FILE)
+
     @cached_property
     def run(self) -> RunDirectory:
         """The run directory, created or resumed."""
         plan = self.plan
-        if self.asked.data.moved_from is not None and not Storage(self.url).exists(RUN_FILE):
+        if self.asked.data.moved_from is not None and not self.run_exists:
             refuse_unmoved(self.url, self.identity, plan.files)
         run = RunDirectory.create_or_open(
             self.url, self.identity, plan.units, differing=lambda found: differing_files(found, plan.files)

@@ -6,17 +6,28 @@ fingerprint, goes on where it stood, and does nothing for those that are done.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from smoothcert.encoders import Encoder
+from smoothcert.audit.kept import rests_on
+from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.errors import JobError, SmoothcertError
 from smoothcert.job import Combination, EncoderSection, Study
 from smoothcert.runtime.driver import Driver
 from smoothcert.store import RunDirectory
 from smoothcert.studies.leaderboard import Leaderboard, make_leaderboard
-from smoothcert.studies.record import COMPLETE, LEADERBOARD_FILE, StudyRecord, StudyRun, study_directory
-from smoothcert.studies.tables import to_csv
+from smoothcert.studies.record import (
+    COMPLETE,
+    LEADERBOARD_FILE,
+    StudyRecord,
+    StudyRun,
+    earlier_record,
+    study_directory,
+)
+from smoothcert.studies.tables import from_csv, to_csv
+from smoothcert.work.inputs import load_checked, loadable_here
 
 FINISHED = (0, 1, 6)
 """Exit codes of a run whose every pair has its rows; 1 and 6 say that something is wrong with what they hold."""
@@ -41,18 +52,22 @@ class StudyReport:
 
 
 class Encoders:
-    """The encoder that was loaded last: combinations that share it follow each other, or load it again."""
+    """The encoder that was loaded last, without its defence: combinations that share it follow each other."""
 
     def __init__(self) -> None:
         self._held: tuple[EncoderSection, Encoder] | None = None
 
     def driver(self, combination: Combination) -> Driver:
         """A driver of the combination, its encoder loaded."""
-        section = combination.job.encoder
-        held = self._held[1] if self._held is not None and self._held[0] == section else None
-        driver = Driver(combination.job, held)
-        self._held = (section, driver.encoder)
-        return driver
+        job = combination.job
+        section = loadable_here(job.encoder, job.executor)
+        bare = section.model_copy(update={"purifier": None, "mapper": None})
+        if self._held is None or self._held[0] != bare:
+            self._held = None  # two encoders need not fit into memory
+            self._held = (bare, load_encoder(bare))
+        # the defence may depend on sigma, so that the same section can mean another encoder
+        encoder = load_checked(job.model_copy(update={"encoder": section}), self._held[1])
+        return Driver(job, encoder)
 
 
 class StudyDriver:
@@ -80,24 +95,35 @@ class StudyDriver:
     def check(self) -> None:
         """Find out everything that can be wrong with any combination before any of them begins.
 
+        Runs that were complete, and whose rows, asked work and code are as they were, are complete now.
+
         Raises:
             JobError: a combination cannot be done, or two of them are one run; errors name it.
             SmoothcertError: data or an encoder cannot be used.
         """
+        earlier = earlier_record(self._storage)
+        known = {run.url: run for run in earlier.runs} if earlier is not None else {}
         urls: dict[str, str] = {}
         runs = []
         for each in self.study.combinations:
             with _naming(each):
                 driver = self._encoders.driver(each)
                 driver.check()
-            other = urls.setdefault(driver.url, each.label)
-            if other != each.label:
-                raise JobError(
-                    f"study: '{other}' and '{each.label}' are one run: they differ in names, not in content",
-                    remedy="keep one of them, or give each its own weights",
-                )
-            runs.append(StudyRun(each.label, driver.url))
-        self.record = StudyRecord(self.study.name, self.study.baseline, tuple(runs))
+                other = urls.setdefault(driver.url, each.label)
+                if other != each.label:
+                    raise JobError(
+                        f"study: '{other}' and '{each.label}' are one run: they differ in names, not in content",
+                        remedy="keep one of them, or give each its own weights",
+                    )
+                before = known.get(driver.url)
+                done = before is not None and before.state == COMPLETE and _is_done(driver, before.rests_on)
+            runs.append(
+                StudyRun(each.label, driver.url, COMPLETE, before.rests_on)
+                if before is not None and done
+                else StudyRun(each.label, driver.url)
+            )
+        board = earlier.leaderboard if earlier is not None else ""
+        self.record = StudyRecord(self.study.name, self.study.baseline, tuple(runs), leaderboard=board)
         self._storage.make_directory()
         self.record.write(self._storage)
 
@@ -107,7 +133,7 @@ class StudyDriver:
         stopped: Callable[[], bool],
         tell: Callable[[Combination, SmoothcertError], None],
     ) -> StudyReport:
-        """Run every combination; one that fails does not keep the others from running.
+        """Run every combination that is not complete; one that fails does not keep the others from running.
 
         Args:
             perform: runs a driver to its end and returns the exit code.
@@ -118,16 +144,21 @@ class StudyDriver:
         for each in self.study.combinations:
             if stopped():
                 break
+            if self.record.of(each.label).state == COMPLETE:
+                continue
+            basis = ""
             try:
-                code = perform(self._encoders.driver(each), each)
+                driver = self._encoders.driver(each)
+                code = perform(driver, each)
                 state = COMPLETE if code == 0 else _STATES.get(code, f"unfinished (exit code {code})")
+                basis = _done_basis(driver) if code == 0 else ""
             except SmoothcertError as exc:
                 tell(each, exc)
                 code, state = exc.exit_code, exc.message
             if stopped() and code not in FINISHED:
                 break
             worst = max(worst, code)
-            self.record = self.record.with_state(each.label, state)
+            self.record = self.record.with_state(each.label, state, basis)
             self.record.write(self._storage)
         return StudyReport(self.record, self.keep_leaderboard(), worst, stopped())
 
@@ -136,9 +167,49 @@ class StudyDriver:
         runs: Mapping[str, RunDirectory] = self.record.open_runs()
         if not runs:
             return None
-        board = make_leaderboard(runs, self.record.baseline if self.record.baseline in runs else "")
-        self._storage.replace(LEADERBOARD_FILE, to_csv(board).encode())
+        baseline = self.record.baseline if self.record.baseline in runs else next(iter(runs))
+        basis = board_basis(runs, baseline)
+        kept = self._storage.read_if_present(LEADERBOARD_FILE)
+        if kept is not None and _with_content(basis, kept) == self.record.leaderboard:
+            return from_csv(kept.decode(), baseline)
+        board = make_leaderboard(runs, baseline)
+        text = to_csv(board).encode()
+        self._storage.replace(LEADERBOARD_FILE, text)
+        self.record = replace(self.record, leaderboard=_with_content(basis, text))
+        self.record.write(self._storage)
         return board
+
+
+def board_basis(runs: Mapping[str, RunDirectory], baseline: str) -> str:
+    """Hex digest of what the leaderboard of some runs rests on.
+
+    Args:
+        runs: by label.
+        baseline: label of the run that others are compared with.
+
+    Raises:
+        StoreError: reading failed.
+    """
+    facts = [baseline, [[label, rests_on(run)] for label, run in runs.items()]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _with_content(basis: str, text: bytes) -> str:
+    return hashlib.sha256(basis.encode() + text).hexdigest()
+
+
+def _is_done(driver: Driver, basis: str) -> bool:
+    """Whether nothing is left of a run that was complete on this basis."""
+    if not driver.run_exists or not basis or _done_basis(driver) != basis:
+        return False
+    committed = driver.run.commits.load()
+    return all(next(driver.units_left(phase, committed), None) is None for phase in driver.phases)
+
+
+def _done_basis(driver: Driver) -> str:
+    """What makes a run complete: its rows, and how many of them may claim nothing."""
+    facts = f"{rests_on(driver.run)} {driver.asked.output.quarantine_budget!r}"
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 class _naming:

@@ -28,11 +28,13 @@ class StudyRun:
         label: what varies, short.
         url: its run directory.
         state: ``waiting``, ``complete``, or in words what is wrong with it.
+        rests_on: of a complete one, digest of what makes it so: while it is that, nothing is left to do.
     """
 
     label: str
     url: str
     state: str = WAITING
+    rests_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,28 @@ class StudyRecord:
         baseline: label of the run that others are compared with.
         runs: in the order of the study file.
         tuning: what ``smoothcert tune`` chose and why; None for a study.
+        leaderboard: digest of what ``leaderboard.csv`` rests on and of the file.
     """
 
     name: str
     baseline: str
     runs: tuple[StudyRun, ...]
     tuning: dict[str, object] | None = None
+    leaderboard: str = ""
 
-    def with_state(self, label: str, state: str) -> StudyRecord:
+    def with_state(self, label: str, state: str, rests_on: str = "") -> StudyRecord:
         """With another state of one run."""
         return replace(
-            self, runs=tuple(replace(run, state=state) if run.label == label else run for run in self.runs)
+            self,
+            runs=tuple(
+                replace(run, state=state, rests_on=rests_on) if run.label == label else run
+                for run in self.runs
+            ),
         )
+
+    def of(self, label: str) -> StudyRun:
+        """The run of this label."""
+        return next(run for run in self.runs if run.label == label)
 
     def write(self, storage: Storage) -> None:
         """Write it over an older one."""
@@ -87,13 +99,30 @@ def read_record(url: str) -> StudyRecord | None:
     if text is None:
         return None
     try:
-        data = json.loads(text)
-        if data["format"] != _FORMAT:
-            raise ValueError(f"it has format {data['format']}, this version reads {_FORMAT}")
-        runs = tuple(StudyRun(**run) for run in data["runs"])
-        return StudyRecord(data["name"], data["baseline"], runs, data["tuning"])
+        return _parse(text)
     except (ValueError, KeyError, TypeError) as exc:
         raise RunDirectoryError(
             f"'{join(url, STUDY_FILE)}' is damaged: {exc}",
             remedy="run 'smoothcert study' with the study file again: it writes it anew",
         ) from exc
+
+
+def earlier_record(storage: Storage) -> StudyRecord | None:
+    """The record that a study begins from; None where there is none that can be read: it is made anew.
+
+    Raises:
+        StoreError: reading failed.
+    """
+    text = storage.read_if_present(STUDY_FILE)
+    try:
+        return None if text is None else _parse(text)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _parse(text: bytes) -> StudyRecord:
+    data = json.loads(text)
+    if data["format"] != _FORMAT:
+        raise ValueError(f"it has format {data['format']}, this version reads {_FORMAT}")
+    runs = tuple(StudyRun(**run) for run in data["runs"])
+    return StudyRecord(data["name"], data["baseline"], runs, data["tuning"], data.get("leaderboard", ""))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
+from smoothcert.statistics import PairedDifference
 from smoothcert.studies.leaderboard import Leaderboard, Line, entries
 
 _MOST_RADII = 3
@@ -100,6 +102,34 @@ def to_csv(board: Leaderboard) -> str:
         )  # fmt: skip
         writer.writerow([*(getattr(line, name) for name in names), *against])
     return out.getvalue()
+
+
+def from_csv(text: str, baseline: str) -> Leaderboard:
+    """What ``to_csv`` wrote of a leaderboard with this baseline, less the counts behind differences of shares."""
+    return Leaderboard(tuple(_line(row) for row in csv.DictReader(io.StringIO(text))), baseline)
+
+
+_TEXTS = ("label", "run_id", "subject", "figure", "certificate", "rule", "norm", "objective")
+
+
+def _line(row: Mapping[str, str]) -> Line:
+    fields: dict[str, Any] = {
+        name: row[name] if name in _TEXTS else float(row[name])
+        for name in Line.__dataclass_fields__
+        if name not in ("difference", "pairs") and row[name]
+    }
+    missing = {name: None for name in Line.__dataclass_fields__ if name not in fields}
+    to = None
+    if row["baseline"]:
+        known = {name: float(row[name]) if row[name] else None for name in ("difference", "p_value")}
+        to = PairedDifference(
+            int(row["paired_pairs"]),
+            known["difference"],
+            float(row["difference_low"]),
+            float(row["difference_high"]),
+            known["p_value"],
+        )
+    return Line(**(missing | fields | {"pairs": int(row["pairs"]), "difference": to}))
 
 
 def _few(radii: Sequence[float]) -> set[float]:

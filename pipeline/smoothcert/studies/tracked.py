@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smoothcert.job import Job
+from smoothcert.store import RunDirectory
 from smoothcert.studies.leaderboard import Leaderboard, entries
-from smoothcert.studies.record import LEADERBOARD_FILE, StudyRecord
+from smoothcert.studies.record import LEADERBOARD_FILE
 from smoothcert.studies.tables import columns, difference_table, markdown, table, to_csv
 from smoothcert.summary.summary import summarise
 from smoothcert.tracking.study import track_study
@@ -14,24 +15,29 @@ from smoothcert.tracking.track import TrackingResult
 
 
 def track(
-    url: str, job: Job, record: StudyRecord, board: Leaderboard, more: Mapping[str, str]
+    url: str,
+    job: Job,
+    runs: Mapping[str, RunDirectory],
+    board: Leaderboard,
+    more: Mapping[str, str],
+    rests_on: str,
 ) -> TrackingResult:
     """Bring the parent of a study's runs up to date.
 
     Args:
         url: directory of the study.
         job: of one of its runs.
-        record: which runs there are.
+        runs: the runs that there are, by label.
         board: their figures.
         more: other artifacts by name, e.g. the report.
+        rests_on: digest of what they rest on.
 
     Raises:
         TrackingError: MLflow is away, or refused.
     """
-    runs = record.open_runs()
     summaries = {label: summarise(run.url) for label, run in runs.items()}
     documents = {"leaderboard.md": page(board), LEADERBOARD_FILE: to_csv(board), **more}
-    return track_study(url, job, leading_figures(board), documents, summaries)
+    return track_study(url, job, leading_figures(board), documents, summaries, rests_on)
 
 
 def leading_figures(board: Leaderboard) -> dict[str, float]:

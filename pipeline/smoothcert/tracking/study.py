@@ -5,17 +5,70 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from smoothcert.job import Job
 from smoothcert.redaction import without_secrets
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking.curves import Points, curves, picture
-from smoothcert.tracking.destination import destination
+from smoothcert.tracking.destination import Destination, destination
 from smoothcert.tracking.figures import NOTE_LIMIT
-from smoothcert.tracking.track import TrackingResult, find_experiment, find_parent, log_metrics, opened
+from smoothcert.tracking.track import (
+    RESTS_ON,
+    TrackingResult,
+    find_experiment,
+    find_parent,
+    log_metrics,
+    opened,
+)
 
 _MOST_CURVES = 10
 """Runs in one picture; more cannot be told apart."""
+_MOST_RUNS = 10_000
+"""Runs of one job that are looked through; one beyond them is logged again."""
+
+
+@dataclass(frozen=True)
+class TrackedStudy:
+    """What MLflow has of a study.
+
+    Attributes:
+        parent: where it is; its ``run_id`` is empty where there is none yet.
+        rests_on: digest of what the parent shows.
+        runs: the same of each run, by run id; as ``track_run`` was told.
+    """
+
+    parent: TrackingResult
+    rests_on: str
+    runs: Mapping[str, str]
+
+
+def read_tracked(url: str, job: Job) -> TrackedStudy:
+    """What MLflow has of a study, in few requests.
+
+    Args:
+        url: directory of the study.
+        job: of one of its runs.
+
+    Raises:
+        TrackingError: MLflow is away, or refused.
+    """
+    to = destination(url, job.tracking)
+    with opened(to) as client:
+        experiment = find_experiment(client, job.tracking.experiment, to)
+        wanted = f"tags.`smoothcert.job` = '{job.name}'"
+        found = client.search_runs([experiment], filter_string=wanted, max_results=_MOST_RUNS)
+    parents = [each for each in found if each.data.tags.get("smoothcert.role") == "job"]
+    runs = {
+        each.data.tags["smoothcert.run_id"]: each.data.tags.get(RESTS_ON, "")
+        for each in found
+        if "smoothcert.run_id" in each.data.tags
+    }
+    if not parents:
+        return TrackedStudy(_result(to, experiment, ""), "", runs)
+    return TrackedStudy(
+        _result(to, experiment, parents[0].info.run_id), parents[0].data.tags.get(RESTS_ON, ""), runs
+    )
 
 
 def track_study(
@@ -24,6 +77,7 @@ def track_study(
     figures: Mapping[str, float],
     documents: Mapping[str, str],
     summaries: Mapping[str, Summary],
+    rests_on: str = "",
 ) -> TrackingResult:
     """Write what ranks the runs of a study to their parent, or bring it up to date; the runs are tracked already.
 
@@ -33,6 +87,7 @@ def track_study(
         figures: leading figures of every run, ``<figure>/<run>``.
         documents: artifacts by name; ``leaderboard.md`` is also what the parent's page says.
         summaries: of the runs, by label, for curves.
+        rests_on: digest of what all this rests on, noted at the end.
 
     Raises:
         TrackingError: MLflow is away, or refused.
@@ -50,6 +105,11 @@ def track_study(
         panels = study_curves(summaries)
         if panels:
             client.log_figure(run_id, picture(panels, job.name), "curves.png")
+        client.set_tag(run_id, RESTS_ON, rests_on)
+    return _result(to, experiment, run_id)
+
+
+def _result(to: Destination, experiment: str, run_id: str) -> TrackingResult:
     return TrackingResult(
         uri=to.shown,
         url=to.page(experiment, run_id),

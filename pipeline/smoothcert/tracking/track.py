@@ -35,6 +35,8 @@ from smoothcert.tracking.quiet import quiet_mlflow
 
 _LIMIT_S = 30.0
 """About how long a server that is not reached, or says nothing, is waited for (quiet.py)."""
+RESTS_ON = "smoothcert.rests_on"
+"""Tag of a run in MLflow: digest of what it shows; empty where nobody said."""
 _BATCH = 100
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow guesses what an experiment holds, and may open it on a page of traces."""
@@ -74,6 +76,7 @@ def track_run(
     tracking: TrackingSection | None = None,
     label: str = "",
     documents: Mapping[str, str] = _NO_DOCUMENTS,
+    rests_on: str = "",
 ) -> TrackingResult:
     """Write a run's parameters, lineage, figures and documents to MLflow, or update them.
 
@@ -86,6 +89,7 @@ def track_run(
         tracking: where to; default ``job.tracking``.
         label: the run's name in a study; it keeps it when it is tracked again without one.
         documents: more artifacts by name, e.g. the report.
+        rests_on: digest of what all this rests on; noted at the end, so that ``read_tracked`` tells what is there.
 
     Raises:
         TrackingError: MLflow is away (known within seconds), or refused.
@@ -122,6 +126,7 @@ def track_run(
                 client.set_terminated(mlflow_run.info.run_id, "FINISHED", end_time=ended)
             else:
                 client.update_run(mlflow_run.info.run_id, status="RUNNING")
+        client.set_tag(child.info.run_id, RESTS_ON, rests_on)
     return TrackingResult(
         uri=to.shown,
         url=to.page(experiment, child.info.run_id),

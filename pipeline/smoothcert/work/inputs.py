@@ -57,13 +57,17 @@ class Inputs:
         return cast(T, self._shared[make])
 
 
-def load_checked(job: Job) -> Encoder:
+def load_checked(job: Job, base: Encoder | None = None) -> Encoder:
     """Load the job's encoder, its purifier and mapper included, and hold it to its contract.
+
+    Args:
+        job: the job.
+        base: the encoder without purifier and mapper, where it is loaded already.
 
     Raises:
         EncoderError: it cannot be loaded, or breaks the contract.
     """
-    encoder = load_defended(job.encoder, job.certify.sigma)
+    encoder = load_defended(job.encoder, job.certify.sigma, base)
     check_encoder(encoder)
     return encoder
 

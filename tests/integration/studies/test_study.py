@@ -23,9 +23,10 @@ from smoothcert.cli.main import app
 from smoothcert.datasets import write_demo_data
 from smoothcert.errors import JobError
 from smoothcert.job import load_study
+from smoothcert.runtime.driver import Driver
 from smoothcert.sql import open_query
 from smoothcert.store import RunDirectory
-from smoothcert.studies.driving import StudyDriver
+from smoothcert.studies.driving import Encoders, StudyDriver
 from smoothcert.studies.leaderboard import make_leaderboard
 from smoothcert.studies.record import read_record
 from smoothcert.tracking.quiet import quiet_mlflow
@@ -198,7 +199,13 @@ def test_mlflow_reads_as_an_experiment(done: Path) -> None:
     assert kept == {"leaderboard.md", "leaderboard.csv", "curves.png", "report.html"}
 
 
-def test_a_second_time_nothing_is_done_again(done: Path, tmp_path: Path) -> None:
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("this was done before")
+
+
+def test_a_second_time_nothing_is_done_again(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(done, tmp_path / "copy")
     here = tmp_path / "copy"
     text = (here / "study.yaml").read_text().replace(f'runs: "{done}', f'runs: "{here}')
@@ -207,6 +214,71 @@ def test_a_second_time_nothing_is_done_again(done: Path, tmp_path: Path) -> None
     assert run("study", here / "study.yaml") == 0
     assert sorted((p, p.stat().st_mtime_ns) for p in (here / "runs").rglob("*.parquet")) == before
     assert len(mlflow_runs(here)) == 3
+    board = (here / "runs/mini.study/leaderboard.csv").read_text()
+    told = capsys.readouterr()
+
+    for place in (
+        "smoothcert.studies.driving.make_leaderboard",
+        "smoothcert.cli.study.run_phases",
+        "smoothcert.cli.study_tracking.pages",
+        "smoothcert.sql.query.Query.sql",
+    ):
+        monkeypatch.setattr(place, never)
+    assert run("study", here / "study.yaml") == 0
+    again = capsys.readouterr()
+    assert "2 of 2 runs are complete already" in again.err and "MLflow: " in again.err
+    assert again.out == told.out, "the leaderboard as it was"
+    assert (here / "runs/mini.study/leaderboard.csv").read_text() == board
+
+
+def test_a_complete_study_is_logged_where_mlflow_does_not_have_it(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = ["--set", "tracking.uri=http://127.0.0.1:9", "--set", "tracking.report=false"]
+    assert run("study", done / "study.yaml", *away) == 0
+    told = capsys.readouterr().err
+    assert (
+        "2 of 2 runs are complete already" in told and "not tracked: " in told and "to log it later" in told
+    )
+    elsewhere = f"sqlite:///{tmp_path}/other.db"
+    there = ["--set", f"tracking.uri={elsewhere}", "--set", "tracking.report=false"]
+    assert run("study", done / "study.yaml", *there) == 0
+    with quiet_mlflow():
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=elsewhere)
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        names = {each.info.run_name for each in client.search_runs(experiments)}
+    assert names == {"mini", "smoothing", "dimmed"}
+
+
+def test_what_is_no_longer_as_it_was_is_looked_at_again(done: Path) -> None:
+    def complete(*overrides: str) -> list[bool]:
+        driver = StudyDriver(load_study(done / "study.yaml", overrides))
+        driver.check()
+        return [each.state == "complete" for each in driver.record.runs]
+
+    record = (done / "runs/mini.study/study.json").read_text()
+    assert complete() == [True, True]
+    assert complete("output.quarantine_budget=0.5") == [False, False]
+    (done / "runs/mini.study/study.json").write_text(record)
+    assert complete("attacks.0.steps=3") == [False, False], "another attack is left"
+    (done / "runs/mini.study/study.json").write_text(record[:-40])
+    assert complete() == [False, False], "a record cut short"
+    (done / "runs/mini.study/study.json").write_text(record)
+
+
+def test_a_part_that_depends_on_sigma_is_made_anew_for_each(tmp_path: Path) -> None:
+    text = STUDY.split("attacks:")[0]
+    text += (
+        "study: {{grid: {{certify.sigma: [0.25, 0.5], encoder.purifier: ['bundled:digits-psm', null]}}}}\n"
+    )
+    study = load_study(write_study(tmp_path, text))
+    encoders = Encoders()
+    drivers = [encoders.driver(each) for each in study.combinations]
+    alone = [Driver(each.job).encoder for each in study.combinations]
+    assert [each.encoder.digest for each in drivers] == [each.digest for each in alone]
+    assert len({each.digest for each in alone}) == 3, "two purified ones, and one without"
 
 
 TUNING = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from smoothcert.store import RunDirectory
 from smoothcert.studies.leaderboard import make_leaderboard
+from smoothcert.studies.tables import difference_table, from_csv, table, to_csv
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 
@@ -27,3 +29,23 @@ def test_no_interval_while_a_run_goes_on(tmp_path: Path, committed: int) -> None
     assert compared and all(each.difference == 0.0 for each in compared)
     known = {(each.low, each.high, each.p_value) == (-1.0, 1.0, None) for each in compared}
     assert known == {committed < 3}
+
+
+def test_a_leaderboard_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    units = make.units(2)
+    runs = {}
+    for label, seed in (("first, of two", 0), ("second", 1)):
+        run = RunDirectory.create_or_open(str(tmp_path / label), make.identity(f"certify.seed={seed}"), units)
+        assert all(make.commit_unit(run, unit) for unit in units)
+        runs[label] = run
+    board = make_leaderboard(runs)
+    read = from_csv(to_csv(board), board.baseline)
+    assert to_csv(read) == to_csv(board) and table(read) == table(board)
+    assert difference_table(read) == difference_table(board) != ([], [])
+    without_counts = [
+        line
+        if line.difference is None
+        else replace(line, difference=replace(line.difference, gained=None, lost=None))
+        for line in board.lines
+    ]
+    assert list(read.lines) == without_counts

@@ -1,0 +1,102 @@
+"""A study into MLflow: each run when it ends, at the end whatever is missing or out of date there, and the parent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from typing import TYPE_CHECKING
+
+from smoothcert.cli.keeping import pages
+from smoothcert.cli.terminal import Terminal
+from smoothcert.errors import TrackingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothcert.job import Job
+    from smoothcert.store import RunDirectory
+    from smoothcert.studies.driving import StudyDriver, StudyReport
+    from smoothcert.summary.summary import Summary
+
+
+class StudyTracking:
+    """What MLflow is told of a study; once it is away, nothing more is sent in this session.
+
+    Args:
+        driver: of the study.
+        terminal: where to say so.
+    """
+
+    def __init__(self, driver: StudyDriver, terminal: Terminal) -> None:
+        self._driver = driver
+        self._terminal = terminal
+        self._job: Job = driver.study.combinations[0].job
+        self._wanted = self._job.tracking.enabled
+        self._lock = threading.Lock()
+        self._untracked: TrackingError | None = None
+
+    def keep_run(self, run: RunDirectory, job: Job, label: str, summary: Summary) -> None:
+        """Log one run that ended, unless MLflow was away before."""
+        with self._lock:
+            if not self._wanted or self._untracked is not None:
+                return
+            try:
+                self._log(run, job, label, summary)
+            except TrackingError as exc:
+                self._give_up(exc)
+
+    def keep_study(self, report: StudyReport) -> None:
+        """Log what MLflow does not have yet, of the runs that are complete and of the study, and say where it is."""
+        if not self._wanted or report.board is None:
+            return
+        if self._untracked is None:
+            try:
+                self._terminal.say(f"MLflow: {self._bring_up_to_date(report)}")
+            except TrackingError as exc:
+                self._give_up(exc)
+        if self._untracked is not None:
+            self._terminal.say(
+                "  to log it later: run the same command again; what is done is not done again"
+            )
+
+    def _bring_up_to_date(self, report: StudyReport) -> str:
+        """What to open in order to see it."""
+        from smoothcert.studies.driving import board_basis
+        from smoothcert.studies.record import COMPLETE
+        from smoothcert.studies.tracked import track
+        from smoothcert.summary.summary import summarise
+        from smoothcert.tracking.study import read_tracked
+
+        assert report.board is not None
+        there = read_tracked(self._driver.url, self._job)
+        runs: Mapping[str, RunDirectory] = report.record.open_runs()
+        for label, run in runs.items():
+            complete = report.record.of(label).state == COMPLETE
+            if complete and there.runs.get(run.run_id) != self._rests_on(run, label):
+                self._log(run, run.info.job, label, summarise(run.url))
+        shown = f"{board_basis(runs, report.board.baseline)} {self._job.tracking.report}"
+        rests_on = hashlib.sha256(shown.encode()).hexdigest()
+        if there.rests_on == rests_on:
+            return there.parent.how_to_look
+        documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
+        return track(self._driver.url, self._job, runs, report.board, documents, rests_on).how_to_look
+
+    def _log(self, run: RunDirectory, job: Job, label: str, summary: Summary) -> None:
+        from smoothcert.tracking import track_run
+
+        documents = pages([run], self._job, self._terminal)
+        track_run(
+            run.url, summary, job, self._job.tracking, label, documents, rests_on=self._rests_on(run, label)
+        )
+
+    def _rests_on(self, run: RunDirectory, label: str) -> str:
+        """Digest of what MLflow shows of a run."""
+        from smoothcert.audit.kept import rests_on
+
+        facts = [rests_on(run), label, self._job.tracking.report, list(run.notes())]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def _give_up(self, error: TrackingError) -> None:
+        self._untracked = error
+        self._terminal.say(("not tracked: ", "yellow"), error.message)
