@@ -22,6 +22,7 @@ from smoothcert.audit.audit import audit_run
 from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
 from smoothcert.cli.main import app
 from smoothcert.datasets import open_source, write_synthetic
+from smoothcert.datasets.questions import read_questions
 from smoothcert.datasets.shape_questions import write_shape_questions
 from smoothcert.encoders import load_encoder
 from smoothcert.errors import JobError, SmoothcertError
@@ -33,6 +34,8 @@ from smoothcert.store import RunDirectory
 from smoothcert.summary.summary import summarise
 from smoothcert.tracking import figures
 from smoothcert.work.answer.asking import AskedPair, Asker
+from smoothcert.work.answer.inputs import AnswerInputs
+from smoothcert.work.answer.task import AnswerTask
 from smoothcert.work.attack.metered import Meter
 
 PAIRS = 3
@@ -96,8 +99,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return told
 
 
-def rows_of(here: Path) -> list[dict[str, Any]]:
-    with Query([RunDirectory.open(str(here / "mine"))]) as query:
+def rows_of(here: Path, run: str = "mine") -> list[dict[str, Any]]:
+    with Query([RunDirectory.open(str(here / run))]) as query:
         return query.sql("SELECT * FROM answers ORDER BY pair_id, question_id, subject").to_pylist()
 
 
@@ -272,6 +275,41 @@ def test_questions_of_other_data_are_refused_before_any_work(done: dict[str, Any
     (tmp_path / "other.jsonl").write_text('{"pair": "elsewhere#1", "question": "what?"}\n')
     job = load_job(done["here"] / "job.yaml", [f"answer.questions={tmp_path}/other.jsonl"])
     with pytest.raises(JobError, match=r"(?s)no question about any of the first 3 pairs.*another split"):
+        Driver(job).check()
+
+
+def test_what_needs_reference_answers_is_refused_where_there_are_none(
+    done: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = [{name: each[name] for name in ("pair", "id", "question")} for each in done["asked"]]
+    (tmp_path / "bare.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    job = load_job(done["here"] / "job.yaml", [f"answer.questions={tmp_path}/bare.jsonl"])
+    assert job.answer is not None
+    task = AnswerTask(job.answer)
+    with pytest.raises(JobError, match=r"(?s)vote\.score='rouge_l' needs reference answers.*none of the"):
+        task._refuse_unanswered(read_questions(job.answer))
+    vote = job.answer.vote.model_copy(update={"score": None, "classes": "right"})
+    right = AnswerTask(job.answer.model_copy(update={"vote": vote, "judge": None}))
+    with pytest.raises(JobError, match=r"vote\.classes='right' needs reference answers"):
+        right._refuse_unanswered(read_questions(job.answer))
+
+
+def test_other_numbers_of_image_tokens_than_the_model_makes_stop_before_any_work(
+    done: dict[str, Any],
+) -> None:
+    driver = Driver(load_job(done["here"] / "job.yaml"))
+    driver.inputs.share(
+        AnswerInputs
+    ).answerer._prompts._count += 1  # as a checkpoint with a wrong sequence length
+    with pytest.raises(JobError, match=r"(?s)fails on the first question: ValueError.*image tokens"):
+        driver.check()
+
+
+def test_a_target_longer_than_an_answer_may_be_is_refused(done: dict[str, Any]) -> None:
+    target = " ".join(["a small red circle"] * 5)
+    attack = f"attack: pgd, norm: l2, budgets: [0.5], objective: target_answer, target_answer: {target}, subjects: bare"
+    job = load_job(done["here"] / "job.yaml", [f"answer.attacks=[{{{attack}}}]"])
+    with pytest.raises(JobError, match=r"(?s)takes \d+ tokens with its end.*max_new_tokens=12.*or more"):
         Driver(job).check()
 
 

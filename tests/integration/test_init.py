@@ -64,6 +64,55 @@ def test_folders_of_images(tmp_path: Path) -> None:
     assert job.zero_shot.labels == ("a dog", "cat")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "format"),
+    [
+        ("q.jsonl", "", "jsonl"),
+        ("q.json", '{"questions": [{"question": "x"}]}', "vqa"),
+        ("q.json", '{"images": [{"sentences": []}]}', "karpathy"),
+        ("q.parquet", "", "parquet"),
+        ("animals", None, "imagefolder"),
+    ],
+)
+def test_questions_about_the_images(tmp_path: Path, name: str, text: str | None, format: str) -> None:
+    picture(tmp_path / "animals" / "cat" / "1.png")
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    said = run(
+        "--data",
+        str(tmp_path / "animals"),
+        "--questions",
+        str(tmp_path / name),
+        "-o",
+        str(tmp_path / "job.yaml"),
+    )
+    job = load_job(tmp_path / "job.yaml")
+    assert job.answer is not None and f"questions  {format}" in said
+    assert (job.answer.format, job.answer.questions) == (format, str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ('{"a": 1}', r"(?s)no format that is known.*scienceqa"),
+        ('{"annotations": [{"question_id": 1}]}', r"(?s)answers of VQA.*answer\.annotations"),
+    ],
+)
+def test_questions_of_no_format_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    picture(tmp_path / "animals" / "cat" / "1.png")
+    (tmp_path / "q.json").write_text(text)
+    with pytest.raises(JobError, match=message):
+        run(
+            "--data",
+            str(tmp_path / "animals"),
+            "--questions",
+            str(tmp_path / "q.json"),
+            "-o",
+            str(tmp_path / "j.yaml"),
+        )
+
+
 @pytest.mark.parametrize(("encoder", "told"), [("my_models:make", True), ("bundled:digits-clip", False)])
 def test_classes_for_code_of_ones_own_say_that_it_must_encode_texts(
     tmp_path: Path, encoder: str, told: bool

@@ -13,6 +13,7 @@ from smoothcert.answerers.entering import ends_prompt_with, generate, logits
 from smoothcert.answerers.forced import ForcedTexts
 from smoothcert.answerers.prompts import Prompts
 from smoothcert.encoders.tower import TowerEncoder
+from smoothcert.errors import JobError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,7 @@ class PretrainedAnswerer(Answerer):
         batch: prompts answered together.
 
     Raises:
-        JobError: the template does not fit the model.
+        JobError: the template does not fit the model, or the model has no end token.
     """
 
     has_tokens = True
@@ -60,6 +61,11 @@ class PretrainedAnswerer(Answerer):
             count = tower.image_tokens(torch.rand((1, 3, *tower.input_size), device=tower.device)).shape[1]
         image = None if self._model.config.model_type == "blip" else self._model.config.image_token_id
         self._prompts = Prompts(tokenizer, template, image, count, model=tower.name)
+        if not self._ends():
+            raise JobError(
+                f"answer.model='{tower.name}' names no end token, so that no answer would come to its end",
+                remedy="set eos_token_id in the model's generation_config.json",
+            )
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """See ``Answerer.prepare``."""

@@ -33,6 +33,12 @@ def init(
         list[str] | None,
         typer.Option(help="What to decide, e.g. 'angular>=0.8@0.25' or 'class@0.25'. Repeatable."),
     ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="Questions about the images, for a multimodal model: a file, or a folder of classes."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job; default from the data.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The job file; must be new.")] = Path(
         "job.yaml"
@@ -73,12 +79,21 @@ def init(
         noise,
         [_target(each) for each in target or ()],
         labels,
+        None if questions is None else (questions, _question_format(terminal, questions)),
     )
     text = draft.text()
     parse_job(text, origin="the job from these answers")  # says what is wrong before anything is written
     output.write_text(text, encoding="utf-8")
     terminal.say(f"wrote      {output}")
     terminal.say(f"next:      smoothcert plan {output}")
+
+
+def _question_format(terminal: Terminal, uri: str) -> str:
+    from smoothcert.datasets.guess_questions import guess_questions
+
+    found = guess_questions(uri)
+    terminal.say(f"questions  {found}")
+    return found
 
 
 def _ask(question: str, flag: str, default: str | None = None) -> str:

@@ -8,7 +8,9 @@ import typer
 
 from smoothcert.cli.data_report import print_data
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
+from smoothcert.cli.plan_answers import print_questions
 from smoothcert.cli.terminal import Terminal
+from smoothcert.cli.time_span import span
 from smoothcert.job import Job, load_job
 
 if TYPE_CHECKING:
@@ -58,8 +60,11 @@ def _without_encoder(job: Job) -> None:
     from smoothcert.runtime.plan import make_plan
     from smoothcert.runtime.remaining import remaining_if_same_encoder
 
-    terminal, made = Terminal(), make_plan(job, open_source(job.data))
+    terminal, source = Terminal(), open_source(job.data)
+    made = make_plan(job, source)
     _print_plan(terminal, job, made, f"{job.encoder.model} (--no-probe: not loaded, taken as unchanged)")
+    if job.answer is not None:
+        print_questions(terminal, job.answer, source, made.units)
     _print_run(terminal, job, remaining_if_same_encoder(job, made))
 
 
@@ -71,6 +76,8 @@ def _with_encoder(job: Job, tried: int | None) -> None:
     driver = Driver(job)
     terminal, made, encoder = Terminal(), driver.plan, driver.encoder
     _print_plan(terminal, job, made, f"{encoder.name}, {encoder.device.type}, {encoder.dtype}")
+    if job.answer is not None:
+        print_questions(terminal, job.answer, driver.source, made.units, driver.inputs)
     left = remaining_work(driver)
     _print_run(terminal, job, left)
     if not left.pairs:
@@ -130,7 +137,7 @@ def _try(driver: Driver, rate: float, tried: int | None, terminal: Terminal) -> 
     if not tried and count < LEAST_PAIRS:
         terminal.say(
             f"targets    not tried: {LEAST_PAIRS} pairs would take up to "
-            f"{_span(LEAST_PAIRS * draws_a_pair / rate)} here; --try {LEAST_PAIRS} tries them",
+            f"{span(LEAST_PAIRS * draws_a_pair / rate)} here; --try {LEAST_PAIRS} tries them",
         )
         return None
     texts, pairs = driver.inputs.texts, choose_pairs(driver.source, driver.plan.units, count)
@@ -169,20 +176,12 @@ def _estimate(
     seconds = draws / (rate * workers)
     few = f" (of {asked}: there is no work for more)" if workers < asked else ""
     terminal.say(
-        f"time       {limit}about {_span(seconds)} on {workers} worker{'' if workers == 1 else 's'}{few} at this "
+        f"time       {limit}about {span(seconds)} on {workers} worker{'' if workers == 1 else 's'}{few} at this "
         f"device's speed ({rate:,.0f} draws/s)",
     )
     if price is not None:
         cost = seconds * asked / 3600 * price
         terminal.say(
-            f"cost       {limit}about {cost:,.2f} ({asked} worker{'' if asked == 1 else 's'} for {_span(seconds)} at "
+            f"cost       {limit}about {cost:,.2f} ({asked} worker{'' if asked == 1 else 's'} for {span(seconds)} at "
             f"{price:g} an hour), {cost / left.pairs:.2g} a pair",
         )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

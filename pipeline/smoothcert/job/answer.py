@@ -8,15 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from smoothcert.catalogue.question_formats import QUESTION_FORMATS
 from smoothcert.job.answer_attack import AnswerAttackSection, Subject
+from smoothcert.job.attacks import known_name
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.job.judge import JudgeSection
+from smoothcert.job.questions import QuestionColumns
 from smoothcert.job.section import PositiveInt, Probability, Radius, Section
 
+QuestionFormat = Literal[
+    "jsonl", "vqa", "coco_captions", "coco_instances", "karpathy", "scienceqa", "imagefolder", "parquet"
+]
 ScoreName = Literal["exact_match", "contained_match", "vqa_accuracy", "rouge_l", "keyword_share"]
 
 
-_LATER = ("clip_score", "judge")
+_LATER = ("clip_score", "judge", "split", "ask")
 
 
 class VoteSection(Section):
@@ -35,6 +41,17 @@ class VoteSection(Section):
     score: ScoreName | None = None
     """A metric of the answer to certify too, from the same draws: its mean over noisy images, at every radius of
     certify.radii."""
+
+
+class PriceSection(Section):
+    """What an endpoint asks, in any currency; for ``smoothcert plan`` alone."""
+
+    prompt_per_1k: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Price of 1,000 tokens of prompts and images."""
+    answer_per_1k: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Price of 1,000 tokens of answers."""
+    image_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that the endpoint counts for one image of the size of x."""
 
 
 class AnswerSection(Section):
@@ -57,13 +74,23 @@ class AnswerSection(Section):
     """How long one request to the endpoint may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
     """Further attempts at a request that the endpoint turned away (429, 5xx) or that broke off, with growing pauses."""
+    price: PriceSection | None = None
+    """What the endpoint asks, for the estimate of smoothcert plan."""
     questions: str
     """File of questions: a path or fsspec URL."""
-    format: Literal["jsonl", "vqa", "coco_captions"] = "jsonl"
-    """jsonl: one object a line with pair, question and perhaps id, answers, kind. vqa: a questions JSON as of VQA v2,
-    TextVQA or VizWiz. coco_captions: a captions JSON, each image asked for a caption."""
+    format: Annotated[QuestionFormat, known_name("format", QuestionFormat)] = "jsonl"
+    """jsonl: one object a line with pair, question and perhaps id, answers, choices, kind. vqa: a questions JSON as of
+    VQA v2, TextVQA or VizWiz. coco_captions, coco_instances, karpathy: JSON of COCO, each image asked for a caption or
+    its objects. scienceqa: problems.json. imagefolder: folders of images, whose names are the answers. parquet: columns
+    of Parquet files."""
     annotations: str | None = None
     """vqa: the JSON of the answers, where it is a file of its own."""
+    split: str | None = None
+    """karpathy, scienceqa: only questions of this split."""
+    ask: str | None = None
+    """What is asked where a file has no questions: captions, objects, folders, tables without such a column."""
+    columns: QuestionColumns = QuestionColumns()
+    """parquet: which column is what."""
     template: str | None = None
     """Prompt with {question} and the model's image token, e.g. 'USER: <image> {question} ASSISTANT:'. By default the
     model's own chat template."""
@@ -120,8 +147,17 @@ class AnswerSection(Section):
     def _fits_together(self) -> AnswerSection:
         if self.template is not None and "{question}" not in self.template:
             raise ValueError("template has no {question}; write e.g. 'USER: <image> {question} ASSISTANT:'")
-        if self.annotations is not None and self.format != "vqa":
-            raise ValueError(f"annotations belong to format: vqa, not {self.format}; remove them")
+        for name in ("annotations", "split", "ask", "columns"):
+            having = [format for format, entry in QUESTION_FORMATS.items() if name in entry.takes]
+            given = getattr(self, name) not in (None, QuestionColumns())
+            if given and self.format not in having:
+                raise ValueError(
+                    f"{name} is for format {' or '.join(having)}, not {self.format}; remove it, or correct format"
+                )
+        if self.price is not None and self.endpoint is None:
+            raise ValueError(
+                "price is for an endpoint; a model of your own has executor.price_per_worker_hour"
+            )
         if self.endpoint is not None:
             if not self.endpoint.startswith(("http://", "https://")):
                 raise ValueError(f"endpoint='{self.endpoint}' is no http(s) URL")
@@ -138,13 +174,15 @@ class AnswerSection(Section):
         what: dict[str, Any] = self.model_dump(
             mode="json",
             exclude={
-                **dict.fromkeys(("attacks", "batch", "timeout_s", "retries", "key_variable"), True),
+                **dict.fromkeys(("attacks", "batch", "timeout_s", "retries", "key_variable", "price"), True),
                 "judge": {"timeout_s", "retries", "key_variable"},
             },
         )
         for name in _LATER:
             if what[name] is None or name in self.contents:
                 del what[name]  # as before there was such a thing; contents name what it holds
+        if self.columns == QuestionColumns():
+            del what["columns"]
         if self.vote.score is None:
             del what["vote"]["score"]  # as before there was such a thing
         if "model" in self.contents and self.endpoint is None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from smoothcert.job.encoder import names_code
 
+_ANSWERER = "llava-hf/llava-1.5-7b-hf"
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -22,6 +24,7 @@ class Draft:
         sigma: of the noise.
         targets: (certificate, radius, cosine or None).
         labels: classes, for zero-shot classification; fewer than two: none.
+        questions: file of questions about the images, and its format; None for none.
     """
 
     name: str
@@ -35,11 +38,21 @@ class Draft:
     sigma: float
     targets: Sequence[tuple[str, float, float | None]]
     labels: Sequence[str] = ()
+    questions: tuple[str, str] | None = None
 
     def text(self) -> str:
         """YAML; every text in it is quoted."""
         return (
-            "\n".join([*self._data(), *self._encoder(), *self._certify(), *self._classes(), *self._rest()])
+            "\n".join(
+                [
+                    *self._data(),
+                    *self._encoder(),
+                    *self._certify(),
+                    *self._classes(),
+                    *self._answer(),
+                    *self._rest(),
+                ]
+            )
             + "\n"
         )
 
@@ -91,6 +104,22 @@ class Draft:
             f"zero_shot:{needs if names_code(self.encoder) else ''}",
             f"  labels: [{', '.join(map(_quoted, self.labels))}]",
             '  prompts: ["a photo of a {label}"]   # say it as the encoder was trained; several are averaged',
+        ]
+
+    def _answer(self) -> list[str]:
+        if self.questions is None:
+            return []
+        uri, format = self.questions
+        more = "  # annotations: answers.json    # of VQA v2, whose answers are a file of their own"
+        return [
+            "answer:",
+            f"  model: {_quoted(_ANSWERER)}   # directory, hub id, or with endpoint the name that a service knows",
+            f"  questions: {_quoted(uri)}",
+            f"  format: {format}",
+            *([more] if format == "vqa" else []),
+            "  subjects: [bare, vote]         # vote: certified; each of its draws is an answer, smoothcert plan says "
+            "what that costs",
+            "  vote: {pilot_draws: 16, max_draws: 100}",
         ]
 
     def _rest(self) -> list[str]:

@@ -208,6 +208,33 @@ def test_the_chat_template_of_the_model_is_the_default(directory, tmp_path: Path
     assert answerer.digest != load(directory("llava")).digest  # its files are others
 
 
+def test_a_model_without_an_end_token_is_refused(directory, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(directory("llava"), tmp_path / "endless")
+    for name in ("config.json", "generation_config.json"):
+        text = json.loads((tmp_path / "endless" / name).read_text())
+        for part in (text, text.get("text_config", {})):
+            part.pop("eos_token_id", None)
+            if part is not text:
+                part["eos_token_id"] = None
+        (tmp_path / "endless" / name).write_text(json.dumps(text))
+    with pytest.raises(
+        JobError, match=r"(?s)names no end token.*eos_token_id in the model's generation_config"
+    ):
+        load(tmp_path / "endless")
+
+
+def test_a_model_of_an_unknown_family_is_refused_with_the_nearest(directory, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(directory("llava"), tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text()) | {"model_type": "lava"}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match=r"(?s)answer\.model=.*'lava'.*did you mean 'llava'"):
+        load(tmp_path / "model")
+
+
 def test_what_answers_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"(?s)answer\.model='bundled:digits-clip' has no language model"):
         load(Path("bundled:digits-clip"))

@@ -13,6 +13,7 @@ from smoothcert.datasets import write_synthetic
 from smoothcert.datasets.questions import read_questions
 from smoothcert.datasets.shape_questions import KINDS, ask_about, read_scene, write_shape_questions
 from smoothcert.datasets.synthetic import RELATIONS, draw_scenes
+from smoothcert.job.answer import AnswerSection
 
 SCENES = draw_scenes(np.random.default_rng(5), 400, 8)[1]
 
@@ -65,7 +66,7 @@ def test_written_questions_belong_to_their_pairs(tmp_path: Path) -> None:
     written = write_synthetic(tmp_path / "data", "parquet", pairs=5, pairs_per_shard=3, size=8)
     file = tmp_path / "q.jsonl"
     assert write_shape_questions(str(file), written) == len(file.read_text().splitlines())
-    asked = read_questions(str(file), "jsonl")
+    asked = read_questions(AnswerSection(model="-", questions=str(file)))
     names = ["synthetic-000000.parquet"] * 3 + ["synthetic-000001.parquet"] * 2
     pairs = [f"{name}#{row}" for name, row in zip(names, (0, 1, 2, 0, 1), strict=True)]
     assert [json.loads(line)["pair"] for line in file.read_text().splitlines()][0] == pairs[0]

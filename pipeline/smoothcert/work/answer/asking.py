@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.datasets import Pair
-from smoothcert.datasets.questions import ImageQuestion
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.engine.noise import NoiseSource, Stream, noise_key
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
@@ -100,7 +100,7 @@ class Asker:
         for place, answer in self._drawn(
             asked, Stream.ANSWER_PILOT, 0, section.pilot_draws, range(len(votes))
         ):
-            pilot[place].append(answer.text)
+            pilot[place].append(asked.questions[place].meant(answer.text))
             tokens[place] += answer.tokens
         for vote, texts in zip(votes, pilot, strict=True):
             vote.choose(texts)
@@ -109,7 +109,7 @@ class Asker:
             fresh: dict[int, list[str]] = {place: [] for place in open_}
             count = min(_CHUNK, votes[open_[0]].wanted)
             for place, answer in self._drawn(asked, Stream.ANSWER, chunk, count, open_):
-                fresh[place].append(answer.text)
+                fresh[place].append(asked.questions[place].meant(answer.text))
                 tokens[place] += answer.tokens
             for place, texts in fresh.items():
                 votes[place].add(texts)

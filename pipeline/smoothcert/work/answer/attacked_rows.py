@@ -11,7 +11,7 @@ from smoothcert.answerers.metrics import contained_match
 from smoothcert.answerers.normalising import normalise
 from smoothcert.attacks.records import AttackRecord
 from smoothcert.datasets import Pair
-from smoothcert.datasets.questions import ImageQuestion
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.engine.pair_row import failure_fields, pair_fields
 from smoothcert.errors import PairError
 from smoothcert.job import Job
@@ -144,7 +144,7 @@ class AttackedAnswerRowMaker:
             return None
         if rule == "vote" and self._classes == "right":
             return answer == RIGHT
-        return contained_match(answer, question.answers)
+        return contained_match(question.meant(answer), question.answers)
 
     def _success(
         self, clean: str, attacked: str, right: tuple[bool | None, bool | None], changed: bool
@@ -164,7 +164,8 @@ class AttackedAnswerRowMaker:
         if certified is None:
             return {}
         others = [
-            class_of(text, self._classes, question.answers) != certified.answer for text in judged.texts
+            class_of(question.meant(text), self._classes, question.answers) != certified.answer
+            for text in judged.texts
         ]
         share = np.asarray(others, dtype=np.float64)
         most = 1.0 - float(lower_bound(share, self._section.alpha, "clopper_pearson"))

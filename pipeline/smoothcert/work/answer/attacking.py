@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from smoothcert.answerers.base import Answerer
 from smoothcert.answerers.pretrained import PretrainedAnswerer
 from smoothcert.attacks import BareSubject, SmoothedSubject, Subject, make_attack
 from smoothcert.attacks.base import check_norm
@@ -17,8 +18,9 @@ from smoothcert.attacks.objectives.answer import AnswerObjective
 from smoothcert.attacks.records import AttackOutcome
 from smoothcert.attacks.token_subject import Rule, TokenSubject
 from smoothcert.datasets import Pair
-from smoothcert.datasets.questions import ImageQuestion
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.errors import EncodeError, JobError, PairError
+from smoothcert.job.answer import AnswerSection
 from smoothcert.job.answer_attack import ON_FEATURES, AnswerAttackSection
 from smoothcert.job.attacks import ENSEMBLES
 from smoothcert.store import RunDirectory
@@ -98,6 +100,7 @@ class AnswerAttacker:
             vote_draws=section.evaluate_draws,
             classes=self._answer.vote.classes,
         )
+        _refuse_long_target(self._answer, self._answerer, section.target_answer)
         self.maker = AttackedAnswerRowMaker(self._job, self._answer, section, named)
 
     def check(self, asked: AskedPair) -> None:
@@ -213,8 +216,7 @@ class AnswerAttacker:
         return self._judge.ask(
             rule,
             images,
-            [one.question.question for one in each],
-            [one.question.answers for one in each],
+            [one.question for one in each],
             [NoiseKey(self._section.seed, one.name, "evaluate", about) for one in each],
         )
 
@@ -244,6 +246,18 @@ class AnswerAttacker:
             raise EncodeError("there is no image")
         images = torch.stack([torch.from_numpy(one.pixels) for one in asked])
         return images.to(self._answerer.device).float() / 255
+
+
+def _refuse_long_target(answer: AnswerSection, answerer: Answerer, target: str | None) -> None:
+    if target is None or not isinstance(answerer, PretrainedAnswerer):
+        return
+    tokens = len(answerer.spell(target))
+    if tokens > answer.max_new_tokens:
+        raise JobError(
+            f"answer.attacks: target_answer {target[:80]!r} takes {tokens} tokens with its end, but answers are cut at "
+            f"answer.max_new_tokens={answer.max_new_tokens}",
+            remedy=f"set answer.max_new_tokens to {tokens} or more, or shorten the target",
+        )
 
 
 def _each_question(asked: Sequence[AskedPair]) -> list[_Asked]:

@@ -79,7 +79,7 @@ class AnswerInputs:
         Raises:
             JobError, SourceError: the file cannot be used.
         """
-        return read_questions(self.section.questions, self.section.format, self.section.annotations)
+        return read_questions(self.section)
 
     def contents(self) -> dict[str, str]:
         """SHA-256 of what the section names, as ``AnswerSection.contents`` keeps it."""

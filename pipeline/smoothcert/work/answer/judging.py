@@ -11,6 +11,7 @@ import torch
 from smoothcert.answerers.base import Answerer
 from smoothcert.attacks.noise import NoiseKey, draw_chunks
 from smoothcert.attacks.token_subject import Rule
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.work.answer.vote import class_of
 from smoothcert.work.attack.metered import Meter
 
@@ -64,8 +65,7 @@ class Judge:
         self,
         rule: Rule,
         images: torch.Tensor,
-        questions: Sequence[str],
-        references: Sequence[Sequence[str]],
+        asked: Sequence[ImageQuestion],
         keys: Sequence[NoiseKey],
     ) -> list[Judged]:
         """What is answered about each image (B, 3, H, W) in [0,1], by a rule.
@@ -73,16 +73,16 @@ class Judge:
         Args:
             rule: bare, smoothed or vote.
             images: float32, on the answerer's device.
-            questions: B of them.
-            references: what people answered to each.
+            asked: B questions.
             keys: of the noise of each.
         """
+        questions = [each.question for each in asked]
         if rule == "bare":
             said = self._say(images, questions)
             return [Judged(text, (text,), ids, 1) for text, ids in said]
         count = self._draws[rule]
         found = []
-        for image, question, known, key in zip(images, questions, references, keys, strict=True):
+        for image, one, key in zip(images, asked, keys, strict=True):
             noisy = (
                 image + self._sigma * noise
                 for noise in draw_chunks(key, tuple(image.shape), count, _CHUNK, image.device)
@@ -91,15 +91,15 @@ class Judge:
                 total = torch.stack(
                     [self._answerer.image_tokens(part).double().sum(dim=0) for part in noisy]
                 ).sum(0)
-                ((text, ids),) = self._say_tokens((total / count).float()[None], [question])
+                ((text, ids),) = self._say_tokens((total / count).float()[None], [one.question])
                 found.append(Judged(text, (text,), ids, count))
                 continue
-            said = [each for part in noisy for each in self._say(part, [question] * len(part))]
-            found.append(self._counted(said, known))
+            said = [each for part in noisy for each in self._say(part, [one.question] * len(part))]
+            found.append(self._counted(said, one))
         return found
 
-    def _counted(self, said: Sequence[tuple[str, tuple[int, ...]]], references: Sequence[str]) -> Judged:
-        classes = [class_of(text, self._classes, references) for text, _ in said]
+    def _counted(self, said: Sequence[tuple[str, tuple[int, ...]]], one: ImageQuestion) -> Judged:
+        classes = [class_of(one.meant(text), self._classes, one.answers) for text, _ in said]
         counts = Counter(each for each in classes if each is not None)
         winner = max(counts, key=lambda name: counts[name]) if counts else ""
         ids = next((ids for each, (_, ids) in zip(classes, said, strict=True) if each == winner), ())

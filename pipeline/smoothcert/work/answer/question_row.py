@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoothcert.answerers.base import Answerer
-from smoothcert.datasets.questions import ImageQuestion
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.engine.pair_row import PairRow
 
 

@@ -12,7 +12,7 @@ from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.metrics import METRICS
 from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.datasets import Pair
-from smoothcert.datasets.questions import ImageQuestion
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.engine.noise import generator_name
 from smoothcert.engine.pair_row import failure_fields, pair_fields
 from smoothcert.errors import PairError
@@ -107,7 +107,7 @@ class AnswerRowMaker:
             sigma=self._sigma if smoothed else 0.0,
             draws=self._section.smooth_draws if smoothed else 0,
         )
-        return self._judged(row, answer.text, question.answers)
+        return self._judged(row, question.meant(answer.text), question.answers)
 
     def voted(self, pair: Pair, question: ImageQuestion, result: VoteResult, tokens: int) -> AnswerRow:
         """The row of a vote."""

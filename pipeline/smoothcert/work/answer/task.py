@@ -13,6 +13,7 @@ import torch
 from smoothcert.answerers.endpoint import EndpointAnswerer
 from smoothcert.answerers.judges import ServiceJudge
 from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
+from smoothcert.datasets.questions import QuestionSet
 from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import JobError, PairError
 from smoothcert.job.answer import AnswerSection
@@ -80,6 +81,7 @@ class AnswerTask:
             seen += 1
             questions = named.questions.of(pair.pair_id)
             if questions and pair.error is None and self._answers(inputs, named, pair, questions[0].question):
+                self._refuse_unanswered(named.questions)
                 return
         if seen:
             raise JobError(
@@ -87,6 +89,22 @@ class AnswerTask:
                 "that can be read",
                 remedy="name the questions of this data (is it another split?); docs/answers.md says how pairs are "
                 "found",
+            )
+
+    def _refuse_unanswered(self, questions: QuestionSet) -> None:
+        """Raise ``JobError`` where what is asked for needs reference answers, and no question has any."""
+        vote = self.section.vote
+        asked = {
+            "answer.vote.classes='right'": "vote" in self.section.subjects and vote.classes == "right",
+            f"answer.vote.score='{vote.score}'": "vote" in self.section.subjects and vote.score is not None,
+            "answer.judge": self.section.judge is not None,
+        }
+        needing = [name for name, is_asked in asked.items() if is_asked]
+        if needing and questions.unanswered == len(questions):
+            raise JobError(
+                f"{needing[0]} needs reference answers, but none of the {len(questions):,} questions of "
+                f"'{self.section.questions}' has one",
+                remedy="name a file with answers (VQA has them in answer.annotations), or remove what needs them",
             )
 
     def _answers(self, inputs: Inputs, named: AnswerInputs, pair: Pair, question: str) -> bool:
