@@ -26,6 +26,7 @@ its expectation is a closed form.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,7 +43,7 @@ _ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 16, 8192
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MarginScalar:
     """A fixed scalar h for every row.
 
@@ -110,8 +111,12 @@ class MarginScalar:
 
     def limits(self) -> tuple[FloatArray, FloatArray]:
         """Two numbers per row, (rows,) each, between which h lies for every unit feature."""
+        return self._limits
+
+    @cached_property
+    def _limits(self) -> tuple[FloatArray, FloatArray]:
         if self._phi_alone():
-            _, phi = self._corners()
+            _, phi = self.corners
             least, most = np.minimum(phi[:, 0], phi[:, -1]), phi.max(axis=-1)
             slack = _ROUNDING * (1.0 + np.abs(least) + np.abs(most))
             return least - slack, most + slack
@@ -156,6 +161,40 @@ class MarginScalar:
         values = self._interpolated(margins) if along is None else self.values(margins, along)
         return np.clip((values - low[:, None]) / (high - low)[:, None], 0.0, 1.0)
 
+    def moments(self, margins: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of ``scores`` over draws (rows, n), (rows,) each; of the margin alone."""
+        low, high = self.limits()
+        mean, deviation = self.phi_moments(margins)
+        return np.clip((mean - low) / (high - low), 0.0, 1.0), deviation / (high - low)
+
+    def phi_moments(self, margins: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of phi over draws, (rows,) each.
+
+        phi is linear between its knots: it is enough to know how many draws lie there, their sum, and that of their
+        squares.
+
+        Args:
+            margins: (sets, n); each serves as many neighbouring rows as there are for a set.
+        """
+        assert self._phi_alone(), "a scalar that looks at <u, v> has other moments"
+        sets, n = margins.shape
+        ordered = np.sort(margins, axis=1)
+        sums = np.zeros((3, sets, n + 1))
+        sums[0, :, 1:] = np.arange(1.0, n + 1.0)
+        np.cumsum(ordered, axis=1, out=sums[1, :, 1:])
+        np.cumsum(ordered**2, axis=1, out=sums[2, :, 1:])
+        # margins of one set and the next are more than their range apart, so that one search serves all
+        mine = np.repeat(np.arange(sets), len(self.knots) // max(sets, 1))[:, None]
+        lifted = (ordered + 4.0 * np.arange(sets)[:, None]).ravel()
+        below = np.searchsorted(lifted, self.knots + 4.0 * mine) - n * mine
+        ends = np.concatenate([0 * mine, below, n + 0 * mine], axis=1)
+        count, total, squares = np.diff(sums[:, mine, ends], axis=-1)
+        places, phi = self.corners
+        fixed = phi[:, :-1] - self.slopes * places[:, :-1]
+        mean = np.sum(fixed * count + self.slopes * total, axis=1) / n
+        bent = fixed**2 * count + 2.0 * fixed * self.slopes * total + self.slopes**2 * squares
+        return mean, np.sqrt(np.maximum(np.sum(bent, axis=1) / n - mean**2, 0.0))
+
     def pieces(self) -> FloatArray:
         """How to compute ``scores`` elsewhere: (rows, 2 + 2K) numbers offset, slope, knots, kinks.
 
@@ -186,10 +225,23 @@ class MarginScalar:
     def _interpolated(self, margins: FloatArray) -> FloatArray:
         """Values at draws: on hundreds of them faster than piece by piece, and the same up to ``_ROUNDING``."""
         assert self._phi_alone(), "a scalar that looks at <u, v> needs it"
-        rows = zip(margins, *self._corners(), strict=True)
-        return np.array([np.interp(m, x, y) for m, x, y in rows]).reshape(margins.shape)
+        places, phi = self.corners
+        fixed = phi[:, :-1] - self.slopes * places[:, :-1]
+        result = np.empty(margins.shape)
+        for start in range(0, len(margins), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            here = margins[part]
+            piece, reached = np.zeros(here.shape, dtype=np.uint8), np.empty(here.shape, dtype=np.bool_)
+            for knot in self.knots[part].T:
+                np.greater_equal(here, knot[:, None], out=reached)
+                piece += reached
+            index = piece + np.arange(len(here))[:, None] * self.slopes.shape[1]
+            np.multiply(self.slopes[part].ravel().take(index), here, out=result[part])
+            result[part] += fixed[part].ravel().take(index)
+        return result
 
-    def _corners(self) -> tuple[FloatArray, FloatArray]:
+    @cached_property
+    def corners(self) -> tuple[FloatArray, FloatArray]:
         """Where phi bends, and -1 and 1, and what it is there: (rows, K+2) each."""
         ones = np.ones((len(self.knots), 1))
         places = np.concatenate([-ones, self.knots, ones], axis=-1)
@@ -202,7 +254,7 @@ class MarginScalar:
 
     def _by_knots(self, rho: FloatArray) -> FloatArray:
         """With phi alone, M is a knot or an end for almost every L: a closed form."""
-        places, phi = self._corners()
+        places, phi = self.corners
         ones = np.ones((len(rho), 1))
         with np.errstate(divide="ignore"):
             turn = (np.log(np.maximum(self.slopes, 0.0)) + rho[:, None] ** 2 / 2.0) / rho[:, None]

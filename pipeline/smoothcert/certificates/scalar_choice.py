@@ -23,7 +23,7 @@ from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT
 from smoothcert.certificates.margin_scalar import MarginScalar
 from smoothcert.certificates.normal_scalar import law_of, normal_scalar
 
-_LOWERED, _STRETCHED, _BEFORE_END = (0.0, 0.4), (1.0, 1.5, 2.5), (0.0, 0.5, 1.0, 1.5)
+_LOWERED, _STRETCHED, _BEFORE_END = (0.0, 0.4), (1.0, 1.5, 2.5), (0.0, 0.5)
 _LEAST_DEVIATION = 1e-3
 
 
@@ -84,9 +84,7 @@ def _worth(
     candidates: MarginScalar, m: FloatArray, rho: FloatArray, rarity: float, level: float | None
 ) -> FloatArray:
     """What each candidate should prove, on a scale on which more is better."""
-    each = len(candidates.alignment) // max(len(m), 1)
-    h = candidates.values(np.repeat(m, each, axis=0), np.zeros((1, 1)))
-    mean, deviation = h.mean(axis=1), h.std(axis=1)
+    mean, deviation = candidates.phi_moments(m)
     constant = candidates.constant(np.minimum(rho, LARGEST_SHIFT), 1.0)
     least, _ = candidates.limits()
     room = np.maximum(mean - least, 0.0)

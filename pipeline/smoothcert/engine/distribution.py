@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from smoothcert.certificates import LAW, choose_law, normal_scalar
 from smoothcert.job import CertifySection
-from smoothcert.statistics import choose_bets, lower_bound
+from smoothcert.statistics import bets_for, lower_bound
 
 Array = NDArray[np.float64]
 
@@ -68,20 +68,28 @@ class ScalarBounds:
         return cls(nothing, np.full((pairs, radii, LAW), np.nan), nothing.copy())
 
 
-GROUPS = 3
-"""Rivals that have scalars of their own: the nearest by the pilot draws; all others share one."""
+MOST_ALONE = 3
+"""Rivals that have scalars of their own at most; all others share one."""
+_HARDLY = 0.05
+"""By so many standard deviations of the nearest rival's margin the shared mean may be lower than without sharing."""
 
 
-def pool(draws: Draws, own: int = GROUPS) -> Draws:
+def pool(draws: Draws, most: int = MOST_ALONE) -> Draws:
     """A row for each of the first rivals, and one for all others together: the smallest of their margins in each draw.
 
     A phi that never falls makes of the smallest margin no more than of each of them, so that the mean bounds the margin
-    over every one of them by the same constant, at one bound for all.
+    over every one of them by the same constant, at one bound for all. Only so many have a row of their own that
+    sharing costs hardly anything in the pilot draws: every row takes time.
 
     Args:
         draws: a row for each rival, or the last for several.
-        own: how many have a row of their own.
+        most: how many have a row of their own at most.
     """
+    shared = np.minimum.accumulate(draws.pilot[::-1])[::-1].mean(axis=1)
+    means = draws.pilot.mean(axis=1)
+    nearest = int(np.argmin(means))
+    enough = shared >= means[nearest] - _HARDLY * draws.pilot[nearest].std()
+    own = min(int(np.argmax(enough)) if enough.any() else most, most)
     if len(draws.counts) <= own + 1:
         return draws
 
@@ -113,7 +121,8 @@ class ScalarMeter:
         bets = None
         if certify.method == "betting":
             fixed = not certify.targets
-            bets = choose_bets(scalar.scores(before), alpha, certify.max_draws, fixed=fixed)
+            mean, deviation = scalar.moments(before)
+            bets = bets_for(mean, deviation**2, before.shape[1], alpha, certify.max_draws, fixed=fixed)
         low = lower_bound(scores, alpha, certify.method, counts=draws.counts, bets=bets)
         inside = np.arange(scores.shape[1]) < draws.counts[:, None]
         mean = np.maximum(np.where(inside, scores, 0.0).sum(axis=1) / draws.counts, low)
@@ -195,9 +204,10 @@ def binding(bounds: Array, k: int, rest: bool) -> int:
 def joined(parts: Sequence[Draws]) -> Draws:
     """The rows of several one after the other; what is missing behind the draws that count is 0."""
     length = max(part.fresh.shape[1] for part in parts)
-    fresh = [np.pad(part.fresh, ((0, 0), (0, length - part.fresh.shape[1]))) for part in parts]
-    return Draws(
-        np.concatenate([part.pilot for part in parts]),
-        np.concatenate(fresh),
-        np.concatenate([part.counts for part in parts]),
-    )
+    counts = np.concatenate([part.counts for part in parts])
+    fresh, start = np.zeros((len(counts), length)), 0
+    for part in parts:
+        stop = start + len(part.counts)
+        fresh[start:stop, : part.fresh.shape[1]] = part.fresh
+        start = stop
+    return Draws(np.concatenate([part.pilot for part in parts]), fresh, counts)

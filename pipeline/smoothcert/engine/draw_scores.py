@@ -40,8 +40,12 @@ class DrawScores:
         self._texts = texts
         self._voted = torch.zeros(slots, dtype=torch.int64, device=device)
         self._scale = torch.ones((slots, len(texts.labels)), dtype=torch.float64, device=device)
-        self._class_rest = RestTracker(texts.class_features, slots, "class_rest" in layout.others, device)
-        self._pool_rest = RestTracker(texts.pool_features, slots, "retrieval_rest" in layout.others, device)
+        self._class_rest = RestTracker(
+            texts.class_features.shape, slots, "class_rest" in layout.others, device
+        )
+        self._pool_rest = RestTracker(
+            texts.pool_features.shape, slots, "retrieval_rest" in layout.others, device
+        )
         self._own = torch.zeros((slots, len(texts.pool_captions)), dtype=torch.bool, device=device)
         self._ranked = torch.zeros(slots, dtype=torch.bool, device=device)
 
@@ -96,16 +100,15 @@ class RestTracker:
     """The smallest margin of each slot's text over the rivals that have no direction of their own.
 
     Args:
-        features: (n, d) unit features of all texts.
+        shape: (n, d) of the features of all texts.
         slots: number of slots.
         asked: whether the job has such rivals.
         device: where features of draws are.
     """
 
-    def __init__(self, features: Array, slots: int, asked: bool, device: torch.device) -> None:
-        self._features = features
+    def __init__(self, shape: tuple[int, ...], slots: int, asked: bool, device: torch.device) -> None:
         self._asked = asked
-        n, d = features.shape if asked else (0, 0)
+        n, d = shape if asked else (0, 0)
         self._own = torch.zeros((slots, d), dtype=torch.float64, device=device)
         self._scale = torch.zeros((slots, n), dtype=torch.float64, device=device)
         self._hidden = torch.zeros((slots, n), dtype=torch.float64, device=device)
@@ -116,7 +119,7 @@ class RestTracker:
             return
         self._own[slot], self._scale[slot], self._hidden[slot] = 0.0, 0.0, torch.inf
         if rivals is not None:
-            scale, hidden = rivals.rest_weights(self._features)
+            scale, hidden = rivals.rest_weights()
             self._own[slot] = torch.from_numpy(np.ascontiguousarray(rivals.own))
             self._scale[slot], self._hidden[slot] = torch.from_numpy(scale), torch.from_numpy(hidden)
 

@@ -31,6 +31,9 @@ from smoothcert.statistics import Bets, choose_bets
 
 Array = NDArray[np.float64]
 
+_NEAR = 256
+"""Texts whose products with each pilot draw are looked at."""
+
 PIECES = 2 + 2 * KNOTS
 """Numbers that say how a test's scalar follows from the projection on its direction."""
 
@@ -152,10 +155,10 @@ class Questioner:
             features = self._texts.class_features
             along = features @ direction
             predicted = int(np.argmax(along))
-            products = _roughly(pilot_features, features)
+            products = _rough_products(pilot_features, self._texts.rough_classes, along)
             rivals = nearest_rivals(
                 features, features[predicted], direction, along, layout.class_rivals, {predicted}
-            ).with_pilot(features, products, products[:, predicted])
+            ).with_pilot(products, products[:, predicted])
             directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
             clean_class = int(np.argmax(features @ clean))
             # of a tie the class with the larger mean has it
@@ -170,9 +173,8 @@ class Questioner:
             along = features @ direction
             rivals = nearest_rivals(features, caption, direction, along, layout.pool_rivals, own)
             if rivals.others_alignment is not None:
-                rivals = rivals.with_pilot(
-                    features, _roughly(pilot_features, features), pilot_features @ caption
-                )
+                products = _rough_products(pilot_features, self._texts.rough_pool, along)
+                rivals = rivals.with_pilot(products, pilot_features @ caption)
             directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
             others = np.delete(along, list(own))
             rank = 1 + int(np.sum(others >= direction @ caption))
@@ -327,9 +329,18 @@ class Questioner:
         return speed_of_test(mean - needed, deviation, 1.0 + mean, mean - needed - gap)
 
 
-def _roughly(features: Array, texts: Array) -> Array:
-    """(n, C) products of draws (n, d) and texts (C, d), in float32: for choices alone."""
-    return np.asarray(features.astype(np.float32) @ texts.astype(np.float32).T)
+def _rough_products(pilot: Array, texts: NDArray[np.float32], along: Array) -> NDArray[np.float32]:
+    """(n, C) products of pilot draws (n, d) and texts (C, d): for choices alone.
+
+    Of many texts only those nearest to the mean draw, by ``along``, are looked at; the others are taken for far away.
+    """
+    draws = pilot.astype(np.float32)
+    if len(texts) <= _NEAR:
+        return np.asarray(draws @ texts.T)
+    near = np.argpartition(along, -_NEAR)[-_NEAR:]
+    products = np.full((len(draws), len(texts)), -1.0, dtype=np.float32)
+    products[:, near] = draws @ texts[near].T
+    return products
 
 
 def scalar_scores(scores: Array, pieces: Array) -> Array:

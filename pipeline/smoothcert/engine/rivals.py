@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ class Rivals:
 
     Attributes:
         own: (d,) unit feature of the text.
+        distance: (C,) of all texts from it.
         excluded: indices into the classes or the pool that are no competitors.
         measured: indices of those with directions.
         directions: (len(measured), d) unit vectors w = (t_c - t_y)/|t_c - t_y|.
@@ -29,6 +31,7 @@ class Rivals:
     """
 
     own: Array
+    distance: Array
     excluded: frozenset[int]
     measured: NDArray[np.int64]
     directions: Array
@@ -36,33 +39,32 @@ class Rivals:
     others_alignment: float | None
     rest_pilot: Array | None = None
 
-    def rest_weights(self, features: Array) -> tuple[Array, Array]:
-        """What makes margins over the rest of products with all texts (C, d).
+    def rest_weights(self) -> tuple[Array, Array]:
+        """What makes margins over the rest of products with all texts.
 
         Returns:
             (scale, hidden), (C,) each: <u, own - t_c> scale_c + hidden_c is the margin over c, and infinite where c is
             none of the rest. Scales are rounded down, so that -w is at most a unit vector, and a margin that is bounded
             above 0 is at least the bound.
         """
-        hidden = np.zeros(len(features))
+        hidden = np.zeros(len(self.distance))
         hidden[self.measured] = np.inf
         hidden[list(self.excluded)] = np.inf
-        length = distances(features, self.own)
+        length = self.distance
         # an equal feature has no margin at all
         scale = np.divide(1.0 - 1e-9, length, out=np.zeros_like(length), where=length >= 1e-9)
         return scale, hidden
 
-    def with_pilot(self, features: Array, products: Array, own: Array) -> Rivals:
+    def with_pilot(self, products: NDArray[np.floating[Any]], own: NDArray[np.floating[Any]]) -> Rivals:
         """The same with ``rest_pilot``, if there is a rest.
 
         Args:
-            features: (C, d) unit features of all texts.
             products: (n0, C) of the pilot draws with them; float32 will do.
             own: (n0,) of the pilot draws with the own one.
         """
         if self.others_alignment is None:
             return self
-        scale, hidden = self.rest_weights(features)
+        scale, hidden = self.rest_weights()
         margins = own[:, None] - products
         margins *= scale.astype(margins.dtype)
         margins += hidden.astype(margins.dtype)
@@ -101,7 +103,7 @@ def nearest_rivals(
         excluded: indices of texts that are no competitors.
     """
     # <v, t_c - t_y>/|t_c - t_y| for all rivals without forming the differences; |t_c - t_y|^2 = 2 - 2 <t_c, t_y>
-    length = np.sqrt(np.maximum(2.0 - 2.0 * (features @ own), 0.0))
+    length = distances(features, own)
     gap = along - own @ pilot
     # rivals too close for this arithmetic count as the worst there are: they come first, and are measured exactly
     close = length < _CLOSE
@@ -117,4 +119,4 @@ def nearest_rivals(
     away /= np.where(same, np.inf, distance)[:, None]
     # an equal feature can never be kept apart: the direction of the pilot itself certifies nothing
     exact = np.where(same, 1.0, away @ pilot)
-    return Rivals(own, frozenset(excluded), measured, away, exact, worst)
+    return Rivals(own, length, frozenset(excluded), measured, away, exact, worst)

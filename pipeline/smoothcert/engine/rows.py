@@ -45,7 +45,9 @@ def _number(value: float) -> float | None:
 
 def _cell(values: Array | float) -> float | None | tuple[float | None, ...]:
     """One number of a column, or a list of them."""
-    return _number(float(values)) if np.ndim(values) == 0 else tuple(_number(v) for v in np.asarray(values))
+    if np.ndim(values) == 0:
+        return _number(float(values))
+    return tuple([None if value != value else value for value in np.asarray(values).tolist()])
 
 
 def _at_each(

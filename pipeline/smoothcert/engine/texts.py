@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +41,16 @@ class Texts:
     pool_features: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     retrieval_k: int = 1
     captions: bool = False
+
+    @cached_property
+    def rough_classes(self) -> NDArray[np.float32]:
+        """(C, d) class features in float32, for choices alone."""
+        return self.class_features.astype(np.float32)
+
+    @cached_property
+    def rough_pool(self) -> NDArray[np.float32]:
+        """(N, d) those of the pool."""
+        return self.pool_features.astype(np.float32)
 
 
 def encode_texts(

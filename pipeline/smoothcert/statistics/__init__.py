@@ -3,7 +3,7 @@
 numpy and scipy only; sequential tests also run on torch tensors, without importing torch.
 """
 
-from smoothcert.statistics.betting import Bets, choose_bets
+from smoothcert.statistics.betting import Bets, bets_for, choose_bets
 from smoothcert.statistics.bounds import Method, lower_bound, vote_share_bound
 from smoothcert.statistics.drops import first_alarm, log_evidence
 from smoothcert.statistics.eigenvalue import eigenvalue_upper_bound, fix_ball, largest_eigenvalue
@@ -21,6 +21,7 @@ __all__ = [
     "REFUTED",
     "SequentialTest",
     "UNDECIDED",
+    "bets_for",
     "choose_bets",
     "ebh",
     "eigenvalue_upper_bound",

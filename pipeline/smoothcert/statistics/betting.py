@@ -81,9 +81,8 @@ class Bets:
 
     def stakes(self, draws: Array, alpha: float) -> Array:
         """Stakes (rows, n) for draws in order: each uses the pilot and the draws before it."""
-        nothing = np.zeros((len(draws), 1))
-        horizon = nothing if self.horizon is None else nothing + self.horizon
-        prior = self.mean[:, None], nothing + self.pilot_draws, horizon
+        nothing = np.zeros((1, 1))
+        prior = self.mean[:, None], nothing + self.pilot_draws, nothing + (self.horizon or 0)
         squares = self.pilot_draws * self.variance[:, None]
         sizes, _ = primed_stakes(draws, alpha, prior, nothing, nothing, squares)
         return np.asarray(sizes)
@@ -110,11 +109,17 @@ def choose_bets(pilot: Array, alpha: float, draws: int, *, fixed: bool = False) 
         raise ValueError("pilot must hold scores (rows, draws) in [0, 1], of at least one draw")
     if not 0.0 < alpha < 1.0 or draws < 1:
         raise ValueError(f"alpha={alpha} must be in (0, 1) and draws={draws} at least 1")
-    mean, variance = scores.mean(axis=1), scores.var(axis=1)
+    return bets_for(scores.mean(axis=1), scores.var(axis=1), scores.shape[1], alpha, draws, fixed=fixed)
+
+
+def bets_for(
+    mean: Array, variance: Array, pilot_draws: int, alpha: float, draws: int, *, fixed: bool = False
+) -> Bets:
+    """The same from the pilot scores' means and variances, (rows,) each."""
     at_limit = draws * variance <= 2.0 * math.log(1.0 / alpha) * mean**2
     shared = (0.1, 0.0, 0.9) if fixed else (1.0 / 3.0,) * 3
     weights = np.where(at_limit[:, None], (0.05, 0.10, 0.85), shared)
-    return Bets(mean, variance, scores.shape[1], weights, draws if fixed else None)
+    return Bets(mean, variance, pilot_draws, weights, draws if fixed else None)
 
 
 def array_module(array: Any) -> Any:
@@ -174,14 +179,14 @@ def primed_stakes(
         steps = steps.to(draws.device)
     index = count + steps
     seen = weight + index - 1.0
-    before = total + xp.cumsum(draws, -1) - draws
-    deviations = (draws - (weight * mean + before) / seen) ** 2
+    before = (total + weight * mean) + xp.cumsum(draws, -1) - draws
+    deviations = (draws - before / seen) ** 2
     after = squares + xp.cumsum(deviations, -1)
     # A quarter of a draw of the largest variance, so that a pilot without variance does not stake without bound.
     earlier = xp.concatenate((squares + 0.0 * draws[..., :1], after[..., :-1]), -1)
-    variance = (earlier + 0.0625) / (seen + 0.25)
     counted = xp.where(horizon > 0.0, horizon + 0.0 * index, index * xp.log1p(index))
-    return xp.sqrt(2.0 * math.log(1.0 / alpha) / (variance * counted)), after
+    scale = 2.0 * math.log(1.0 / alpha) * (seen + 0.25) / counted
+    return xp.sqrt(scale / (earlier + 0.0625)), after
 
 
 def betting_lower_bound(
@@ -216,17 +221,18 @@ class _Piece:
 
     def __init__(self, draws: Array, counts: NDArray[np.int64], alpha: float, bets: Bets | None) -> None:
         rows, n = draws.shape
-        nothing = np.zeros((1, 1))
         if bets is None:
+            nothing = np.zeros((1, 1))
             sizes, _, _ = stakes(draws, alpha, nothing, nothing, nothing)
         else:
             sizes = bets.stakes(draws, alpha)
         self._weights = None if bets is None else bets.weights.T
-        inside = np.arange(n) < counts[:, None]
         # A stake of 0 leaves the capital as it is: so are draws that do not count, and the padding.
-        padding = ((0, -n % _BLOCK), (0, 0))
-        self._sizes = np.pad(np.where(inside, sizes, 0.0).T, padding)
-        self._draws = np.pad(np.where(inside, draws, 0.0).T, padding)
+        self._sizes, self._draws = np.zeros((2, n + -n % _BLOCK, rows))
+        self._sizes[:n], self._draws[:n] = sizes.T, draws.T
+        for row in np.flatnonzero(counts < n):
+            self._sizes[counts[row] :, row] = self._draws[counts[row] :, row] = 0.0
+        self._largest = self._sizes.max(axis=0)
         self._counts = counts
         self._log_level = math.log(1.0 / alpha)
 
@@ -260,14 +266,14 @@ class _Piece:
     def _first_guess(self) -> tuple[Array, Array]:
         """A point near the root, and the slope of the log capital there.
 
-        The gap to the mean is near ln(1/alpha)/n + sqrt(2 var ln(1/alpha)/n); the slope near minus the sum of
-        the stakes.
+        The gap to the mean is near the larger of mean ln(1/alpha)/n and sqrt(2 var ln(1/alpha)/n); the slope near
+        minus the sum of the stakes.
         """
         means = self._draws.sum(axis=0) / self._counts
         squares = (self._draws**2).sum(axis=0) / self._counts
         spread = np.sqrt(np.maximum(squares - means**2, 0.0))
         rate = self._log_level / self._counts
-        gap = 1.1 * rate + spread * np.sqrt(2.0 * rate)
+        gap = 1.1 * np.hypot(means * rate, spread * np.sqrt(2.0 * rate))
         point = np.maximum(means - gap, means / (2.0 + self._log_level))
         point = np.clip(point, _TOLERANCE, 1.0 - _TOLERANCE)
         return point, -np.minimum(self._sizes, 0.95 / point).sum(axis=0) - 1.0
@@ -278,17 +284,22 @@ class _Piece:
         sizes = self._sizes if everything else self._sizes[:, rows]
         draws = self._draws if everything else self._draws[:, rows]
         length, width = draws.shape
+        # Two gamblers do the same where neither may stake less than it wants.
+        free = [bool((f / means >= self._largest[rows]).all()) for f in FRACTIONS]
         logs = np.empty((len(FRACTIONS), length // _BLOCK, width))
         for start in range(0, length, _DRAWS):
             part = slice(start, min(start + _DRAWS, length))
             blocks = slice(part.start // _BLOCK, part.stop // _BLOCK)
             excess = draws[part] - means
             factors = np.empty_like(excess)
-            for gambler, fraction in zip(logs, FRACTIONS, strict=True):
+            for i, fraction in enumerate(FRACTIONS):
+                if i and free[i - 1]:
+                    logs[i, blocks] = logs[i - 1, blocks]
+                    continue
                 np.minimum(sizes[part], fraction / means, out=factors)
                 factors *= excess
                 factors += 1.0
-                np.multiply.reduce(factors.reshape(-1, _BLOCK, width), axis=1, out=gambler[blocks])
+                np.multiply.reduce(factors.reshape(-1, _BLOCK, width), axis=1, out=logs[i, blocks])
         np.log(logs, out=logs)
         np.cumsum(logs, axis=1, out=logs)
         top = logs.max(axis=0)

@@ -24,27 +24,36 @@ def meter(make):
     return ScalarMeter(section, ALPHA)
 
 
-def test_pooled_rivals_are_the_smallest_of_each_draw_and_few_are_left_alone():
-    draws = rivals([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    pooled = pool(draws, own=2)
-    assert pooled.rest and len(pooled.counts) == 3
+def test_pooled_rivals_are_the_smallest_of_each_draw_and_those_that_sharing_would_hurt_are_left_alone():
+    draws = rivals([0.1, 0.1, 0.6, 0.7, 0.7, 0.8])
+    # the minimum of two alike is lower than either
+    pooled = pool(draws)
+    assert pooled.rest and len(pooled.counts) == 2
     for whole, part in ((draws.pilot, pooled.pilot), (draws.fresh, pooled.fresh)):
-        assert np.array_equal(part[:2], whole[:2])
-        assert [min(whole[2:, i]) for i in range(whole.shape[1])] == part[2].tolist()
-    assert pool(draws, own=5) is draws
+        assert np.array_equal(part[0], whole[0])
+        assert [min(whole[1:, i]) for i in range(whole.shape[1])] == part[1].tolist()
+    # without any rival near the first, or where the last ones bind anyway, one row is enough
+    assert (
+        len(pool(rivals([0.1, 0.9, 0.9])).counts) == len(pool(rivals([0.9, 0.9, 0.1], rest=True)).counts) == 1
+    )
+    alike = rivals([0.1] * 8)
+    assert len(pool(alike).counts) == 4 and len(pool(alike, most=2).counts) == 3
+    few = rivals([0.1] * 3)
+    assert pool(few) is few
 
 
 def test_a_pooled_bound_is_below_the_mean_of_every_rival_that_it_speaks_of(meter):
     """Whatever phi was chosen: it never falls, so that of the smallest margin it is the smallest."""
     for _ in range(10):
         draws = rivals(RNG.uniform(0.1, 0.6, 8))
-        score, laws, _ = meter.measure(pool(draws, own=3), 0.2)
-        scalar = normal_scalar(laws)
+        score, laws, _ = meter.measure(pool(draws), 0.2)
+        scalar, last = normal_scalar(laws), len(laws) - 1
         for row in range(8):
-            own = normal_scalar(laws[[min(row, 3)]]).scores(2 * draws.fresh[[row]] - 1)
-            assert lower_bound(own, ALPHA)[0] >= 0 and own.mean() >= score[min(row, 3)]
+            own = normal_scalar(laws[[min(row, last)]]).scores(2 * draws.fresh[[row]] - 1)
+            assert lower_bound(own, ALPHA)[0] >= 0 and own.mean() >= score[min(row, last)]
         assert np.all(
-            np.diff(scalar.values(np.linspace(-1, 1, 50)[None] + np.zeros((4, 1)), np.zeros((4, 1)))) >= 0
+            np.diff(scalar.values(np.linspace(-1, 1, 50)[None] + np.zeros((last + 1, 1)), np.zeros((1, 1))))
+            >= 0
         )
 
 
