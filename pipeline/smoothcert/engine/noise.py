@@ -217,4 +217,4 @@ class NoiseSource:
     def _perturb(self, out: torch.Tensor, grey: torch.Tensor, numbers: NormalStream) -> None:
         numbers.fill(out)
         # multiples of 1/GRID and integers below 2^16: the sum is exact
-        out.mul_(self._scale).round_().mul_(1.0 / GRID).add_(grey).mul_(1.0 / 255.0)
+        torch.add(grey, out.mul_(self._scale).round_(), alpha=1.0 / GRID, out=out).mul_(1.0 / 255.0)
