@@ -212,7 +212,7 @@ class Questioner:
                 np.argmax(features @ self._texts.class_features.T, axis=1) == question.voted, float
             )
         if name == "class_margin" and question.voted is not None:
-            products = _roughly(features, self._texts.class_features)
+            products = features.astype(np.float32) @ self._texts.rough_classes.T
             gaps = (products[:, [question.voted]] - products) * gap_scale(
                 self._texts.class_features, question.voted
             )
