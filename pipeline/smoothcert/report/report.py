@@ -66,7 +66,10 @@ def make_report(
         shown, chosen_by, missing = shown_pairs(query, runs[0], pairs)
         facts = [_facts(query, run, name, price) for run, name in zip(runs, called, strict=True)]
     figures[_after_curves(figures) : 0] = list(difference_figures(runs, called))
-    sentences = [[each.sentence for each in run] for run in said]
+    sentences = [
+        [*(each.sentence for each in claims), *(f"Note: {without_secrets(note)}." for note in run.notes())]
+        for claims, run in zip(said, runs, strict=True)
+    ]
     title = infos[0].job.name if len({info.job.name for info in infos}) == 1 else "Several jobs"
     urls = " ".join(shlex.quote(without_secrets(run.url)) for run in runs)
     data = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,16 @@ def test_a_source_that_is_gone_is_said_so(runs: list[RunDirectory]) -> None:
         moved.rename(source)
     assert "no pictures" in told["missing"][0] and not told["pairs"][0]["pictures"]
     assert told["figures"]
+
+
+def test_a_part_used_outside_its_range_is_said_on_the_page(runs: list[RunDirectory], tmp_path: Path) -> None:
+    shutil.copytree(runs[1].url, tmp_path / "noted")
+    noted = RunDirectory.open(str(tmp_path / "noted"))
+    noted.note(["defence 'psm': its purifier was trained for sigma 0.25 and is used at 0.5"])
+    page = make_report([noted], pairs=0)
+    said = "Note: defence 'psm': its purifier was trained for sigma 0.25 and is used at 0.5."
+    assert read_data(page)["runs"][0]["sentences"][-1] == said
+    assert html.escape(said) in page.split("<noscript>")[1].split("</noscript>")[0]
 
 
 def test_data_cannot_end_their_block() -> None:
