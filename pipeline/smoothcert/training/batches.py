@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +47,7 @@ def training_batch(
     """The batch at a position: each image once an epoch, in an order of that epoch, under noise of this position."""
     size = min(section.batch, len(examples))
     epoch, number = divmod(position, len(examples) // size)
-    cpu = torch.device("cpu")
-    order = torch.randperm(
-        len(examples), generator=_keyed(section.seed, f"{stage} order", epoch, cpu), device=cpu
-    )
+    order = _order(section.seed, stage, epoch, len(examples))
     rows = order[number * size : (number + 1) * size].to(examples.pixels.device)
     source = _keyed(section.seed, stage, position, examples.pixels.device)
     images = examples.images(rows)
@@ -65,6 +63,13 @@ def validation_batch(
     source = _keyed(seed, f"{stage} validation", rows.start or 0, examples.pixels.device)
     key = _seed(seed, f"{stage} validation", rows.start or 0)
     return _with_noise(examples.images(rows), examples.classes[rows], sigma, source, key)
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, stage: str, epoch: int, count: int) -> torch.Tensor:
+    """The order of an epoch; its steps follow each other, so that the last one is worth keeping."""
+    cpu = torch.device("cpu")
+    return torch.randperm(count, generator=_keyed(seed, f"{stage} order", epoch, cpu), device=cpu)
 
 
 def _with_noise(

@@ -47,7 +47,9 @@ class Examples:
 
     def images(self, rows: torch.Tensor | slice) -> torch.Tensor:
         """Some of the images, float32 in [0,1]."""
-        return self.pixels[rows].float() / 255
+        # rows by index_select, which copies whole images where indexing goes pixel by pixel
+        some = self.pixels[rows] if isinstance(rows, slice) else self.pixels.index_select(0, rows)
+        return some.float().div_(255)
 
     def head(self, count: int) -> Examples:
         """The first of them."""
