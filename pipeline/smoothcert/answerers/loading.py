@@ -44,7 +44,7 @@ def load_answerer(
         trust_remote_code=encoder.trust_remote_code,
     )
     try:
-        tower, directory = load_tower(wanted)
+        tower, directory = load_tower(wanted, keep_language=section.backend == "transformers")
         tokenizer = load_tokenizer(directory, wanted)
     except EncoderError as exc:
         message, remedy = (text.replace("encoder.", "answer.") for text in (exc.message, exc.remedy))
@@ -57,6 +57,10 @@ def load_answerer(
             f"the chat template of answer.model='{section.model}' leaves the question out",
             remedy="set answer.template, e.g. 'USER: <image> {question} ASSISTANT:'",
         )
+    if section.backend == "vllm":
+        from smoothcert.answerers.vllm_offline import VllmAnswerer
+
+        return VllmAnswerer(tower, tokenizer, template=template, section=section, directory=str(directory))
     return PretrainedAnswerer(
         tower,
         tokenizer,

@@ -51,8 +51,8 @@ def load_encoder(section: EncoderSection) -> Encoder:
     return _load_pretrained(section, device)
 
 
-def load_tower(section: EncoderSection) -> tuple[TowerEncoder, Path]:
-    """A multimodal model with its language model, as an encoder of its image tokens; and its directory.
+def load_tower(section: EncoderSection, *, keep_language: bool = True) -> tuple[TowerEncoder, Path]:
+    """A multimodal model as an encoder of its image tokens, its language model kept where asked; and its directory.
 
     Raises:
         EncoderError: as ``load_encoder``; or it is no multimodal model.
@@ -65,7 +65,7 @@ def load_tower(section: EncoderSection) -> tuple[TowerEncoder, Path]:
             f"encoder.model='{section.model}' names code, which makes encoders only",
             remedy="name a directory, a hub id or bundled:shapes-llava",
         )
-    encoder = _load_pretrained(section, device, keep_language=True)
+    encoder = _load_pretrained(section, device, keep_language=keep_language)
     if not isinstance(encoder, TowerEncoder):
         raise EncoderError(
             f"encoder.model='{section.model}' has no language model that could answer",

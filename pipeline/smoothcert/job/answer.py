@@ -66,6 +66,9 @@ class AnswerSection(Section):
     """As encoder.size: height and width of x for models that take images of any size."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic inside the model."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """What generates. vllm: its offline engine, given image tokens of this package's tower (extra vllm, GPU; docs say
+    which families)."""
     endpoint: str | None = None
     """Base URL of an OpenAI-compatible service, e.g. https://api.openai.com/v1; its key is read from key_variable."""
     key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "SMOOTHCERT_API_KEY"
@@ -129,6 +132,8 @@ class AnswerSection(Section):
     @model_validator(mode="after")
     def _attacks_fit(self) -> AnswerSection:
         for number, attack in enumerate(self.attacks):
+            if self.backend == "vllm":
+                raise ValueError(f"attacks.{number}: vLLM shows no gradients; set backend: transformers")
             if self.endpoint is not None and (
                 attack.objective not in ("divergence", "matching") or "smoothed" in attack.subjects
             ):
@@ -158,6 +163,10 @@ class AnswerSection(Section):
             raise ValueError(
                 "price is for an endpoint; a model of your own has executor.price_per_worker_hour"
             )
+        if self.endpoint is not None and self.backend != "transformers":
+            raise ValueError(
+                "backend is for models that are loaded here, not for an endpoint; remove one of them"
+            )
         if self.endpoint is not None:
             if not self.endpoint.startswith(("http://", "https://")):
                 raise ValueError(f"endpoint='{self.endpoint}' is no http(s) URL")
@@ -181,6 +190,8 @@ class AnswerSection(Section):
         for name in _LATER:
             if what[name] is None or name in self.contents:
                 del what[name]  # as before there was such a thing; contents name what it holds
+        if self.backend == "transformers":
+            del what["backend"]
         if self.columns == QuestionColumns():
             del what["columns"]
         if self.vote.score is None:
