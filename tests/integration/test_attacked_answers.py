@@ -24,6 +24,7 @@ from smoothcert.attacks.token_subject import TokenSubject
 from smoothcert.audit.audit import audit_run
 from smoothcert.cli.main import app
 from smoothcert.datasets import write_synthetic
+from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.datasets.shape_questions import ask_about, write_shape_questions
 from smoothcert.datasets.synthetic import draw_scenes
 from smoothcert.encoders import KnownEncoder
@@ -301,6 +302,17 @@ def test_a_certificate_that_is_beaten_is_a_violation() -> None:
     assert maker._against(Certified("cat", 0.5), 0.6, judged, question)["violation"] is None
     close = Judged("dog", ("dog",) * 18 + ("a cat",) * 16, (), 34)
     assert maker._against(Certified("cat", 0.5), 0.4, close, question)["violation"] is False
+
+
+def test_answers_to_a_multiple_choice_count_by_the_option_that_they_name() -> None:
+    maker = AttackedAnswerRowMaker.__new__(AttackedAnswerRowMaker)
+    maker._classes, maker._section = "text", load_answer_attack(alpha=0.01)
+    question = ImageQuestion("1", "which?", ("a dog",), None, ("a cat", "a dog"))
+    for text, right in (("B.", True), ("(b) a dog", True), ("a dog", True), ("A", False), ("neither", False)):
+        assert maker._right("bare", text, question) is right
+    judged = Judged("cat", ("A.",) * 30 + ("B",) * 4, (), 34)
+    assert maker._against(Certified("dog", 0.5), 0.4, judged, question)["violation"] is True
+    assert maker._against(Certified("cat", 0.5), 0.4, judged, question)["violation"] is False
 
 
 def load_answer_attack(**settings: Any) -> Any:

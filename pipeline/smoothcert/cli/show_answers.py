@@ -34,6 +34,12 @@ def show_answers(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
         title = "Answers: right without attack, and certified by vote under any attack of a radius"
         header = ("questions", "", *(_title(name) for name in names))
         print_table(Terminal(), title, header, rows, left=header[:1])
+    for name, (count, of) in counts.items():
+        if name.startswith("answers_cut/"):
+            terminal.say(
+                f"{count:,} of {of:,} answers of '{name.rpartition('/')[2]}' were cut at answer.max_new_tokens="
+                f"{driver.job.answer.max_new_tokens if driver.job.answer else ''}"
+            )
     _show_scores(driver)
     phase = next(each for each in driver.phases if each.name == "answers")
     return show_rows(driver, phase, report, terminal)
