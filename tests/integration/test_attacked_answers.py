@@ -31,6 +31,8 @@ from smoothcert.encoders import KnownEncoder
 from smoothcert.errors import JobError, SmoothcertError
 from smoothcert.job import EncoderSection, load_job
 from smoothcert.job.answer import AnswerSection
+from smoothcert.report.breakdowns import breakdown_questions
+from smoothcert.report.pairs import shown_pairs
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 from smoothcert.summary.summary import summarise
@@ -353,3 +355,28 @@ def test_an_encoder_of_another_size_is_refused_before_any_work(done: dict[str, A
     meter = Meter(torch.device("cpu"))
     with pytest.raises(JobError, match="a perturbation of one is none of the other"):
         AnswerAttacker(inputs, job.answer.attacks[0], meter, None)
+
+
+def test_the_report_shows_answers_before_and_under_attack(done: dict[str, Any]) -> None:
+    run = RunDirectory.open(str(done["here"] / "mine"))
+    with Query([run]) as query:
+        pairs, _, _ = shown_pairs(query, run, PAIRS)
+        (found,) = [
+            each.ask(query)
+            for each in breakdown_questions([run.info], None)
+            if each.key == "attacked-answers"
+        ]
+    shown = {
+        (pair["pair_id"], each["question"], each["subject"], each["budget"]): (
+            each["clean_answer"],
+            each["answer"],
+        )
+        for pair in pairs
+        for each in pair["attacked_answers"]
+    }
+    rows = {
+        (row["pair_id"], row["question"], row["subject"], row["budget"]): (row["clean_answer"], row["answer"])
+        for row in done["rows"]
+    }
+    assert shown and shown.items() <= rows.items()
+    assert found is not None and sum(row[found.columns.index("questions")] for row in found.rows) == len(rows)

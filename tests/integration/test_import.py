@@ -18,6 +18,7 @@ from smoothcert.cli.main import app
 from smoothcert.errors import JobError
 from smoothcert.report.curves import curve_questions
 from smoothcert.report.headline import headlines
+from smoothcert.report.pairs import shown_pairs
 from smoothcert.sql import open_query
 from smoothcert.store import RunDirectory
 from smoothcert.summary.comparison import compare_runs
@@ -144,6 +145,15 @@ def test_a_report_says_nothing_of_what_a_log_does_not_tell(log: Path, tmp_path: 
     (accuracy,) = [each for each in asked if each is not None and each.key == "certified-accuracy"]
     curves = {row[accuracy.columns.index("curve")] for row in accuracy.rows}
     assert curves == {"vote (Cohen et al.) (T9)"}
+    with open_query([run.url]) as query:
+        pairs, _, missing = shown_pairs(query, run, 5)
+        radii = [
+            row["r"]
+            for row in query.sql("SELECT coalesce(vote_radius, -1) AS r FROM certificates").to_pylist()
+        ]
+    assert missing == [] and {pair["command"] for pair in pairs} == {None}, "it cannot be made again"
+    shown = [-1.0 if pair["vote_radius"] is None else pair["vote_radius"] for pair in pairs]
+    assert shown == [*sorted(radii)[:5], *sorted(radii)[:-6:-1]]
 
 
 def test_samplings_of_dsrs(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ def breakdown_questions(infos: Sequence[RunInfo], headline: Headline | None) -> 
         yield _by("label", "label", infos[0], headline)
         for column in infos[0].job.data.kept:
             yield _by(f"column-{column}", column, infos[0], headline)
-    yield _draws(infos)
     yield _answers(infos)
+    yield _attacked_answers()
     yield _quarantine()
+    yield _draws(infos)
     yield _progress()
     yield _workers()
 
@@ -94,12 +95,24 @@ def _answers(infos: Sequence[RunInfo]) -> FigureQuery:
         key="answers",
         section="Answers",
         title="Answers of the multimodal model",
-        note="Means over the questions with reference answers. bare: the image as it is; smoothed: image "
-        "tokens averaged "
-        "over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about one image "
-        "are no independent draws.",
+        note="Means over the questions with reference answers. bare: the image as it is; smoothed: image tokens "
+        "averaged over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about "
+        "one image are no independent draws.",
         sql=f"SELECT run_id, subject, kind, questions, quarantined, {', '.join(shown)}, refused, cut "
         "FROM answer_accuracy ORDER BY ALL",
+    )
+
+
+def _attacked_answers() -> FigureQuery:
+    return FigureQuery(
+        key="attacked-answers",
+        section="Answers",
+        title="Answers under attack",
+        note="Right without attack and under it, among questions with reference answers; success: among those that the "
+        "attack could turn. An answer that changed within its certified radius would contradict the certificate.",
+        sql="SELECT run_id, attack, norm, budget, objective, subject, questions, quarantined, "
+        "clean_acc AS right_before, acc AS right_under_attack, asr AS success, violations "
+        "FROM attacked_answer_accuracy ORDER BY ALL",
     )
 
 

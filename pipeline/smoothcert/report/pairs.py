@@ -11,10 +11,12 @@ from smoothcert.report.pictures import attack_pictures, source_pictures
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunDirectory
+from smoothcert.work.published.importing import PUBLISHED
 
 _COLUMNS = (
     "pair_id, unit_id, source_uri, status, label, caption, clean_label, predicted_label, vote_label, certified_radius, "
-    "vote_radius, smooth_norm_lcb, robustness_score_lcb, draws, error_class, error_message, input_height, input_width"
+    "vote_radius, smooth_norm_lcb, robustness_score_lcb, draws, noise, error_class, error_message, "
+    "input_height, input_width"
 )
 _MOST_ANSWERS = 6
 
@@ -37,15 +39,19 @@ def shown_pairs(query: Query, run: RunDirectory, count: int) -> tuple[list[dict[
     rows = query.sql(sql).to_pylist()
     if not rows:
         return [], sql, []
-    pictures, missing = source_pictures(run, rows)
+    # a published log is a source of no pictures
+    pictures, missing = source_pictures(run, [row for row in rows if row["noise"] != PUBLISHED])
     attacked = attack_pictures(run, [row["pair_id"] for row in rows])
     asked = ", ".join(quote(row["pair_id"]) for row in rows)
     attacks = _grouped(query, _ATTACKS.format(run=quote(run.run_id), pairs=asked))
     answers = _grouped(query, _ANSWERS.format(run=quote(run.run_id), pairs=asked))
+    attacked_answers = _grouped(query, _ATTACKED_ANSWERS.format(run=quote(run.run_id), pairs=asked))
     pairs = []
     for row in rows:
         pair_id = row["pair_id"]
-        facts = {name: cell(value) for name, value in row.items() if name not in ("unit_id", "source_uri")}
+        facts = {
+            name: cell(value) for name, value in row.items() if name not in ("unit_id", "source_uri", "noise")
+        }
         pairs.append(
             facts
             | {
@@ -54,21 +60,26 @@ def shown_pairs(query: Query, run: RunDirectory, count: int) -> tuple[list[dict[
                 "attacked": attacked.get(pair_id),
                 "attacks": attacks.get(pair_id, [])[:_MOST_ANSWERS],
                 "answers": answers.get(pair_id, [])[:_MOST_ANSWERS],
-                "command": _command(run.url, pair_id),
+                "attacked_answers": attacked_answers.get(pair_id, [])[:_MOST_ANSWERS],
+                # nothing draws the noise of a published log again
+                "command": None if row["noise"] == PUBLISHED else _command(run.url, pair_id),
             }
         )
     return pairs, sql, missing
 
 
 def _chosen(run_id: str, job: Job, count: int) -> str:
-    """Robust: by certified radius of the class where there are classes, else and among equals by the smoothed norm."""
-    order = "coalesce(certified_radius, -1)" if job.zero_shot is not None else "smooth_norm_lcb"
+    """Robust: where there are classes by their radius, of the mean, then of the vote; then by the smoothed norm."""
+    radii = ("coalesce(certified_radius, -1) {0}, ", "coalesce(vote_radius, -1) {0}, ")
     ok = f"FROM certificates WHERE run_id = {quote(run_id)} AND status = 'ok'"
-    keys = f"{order} {{0}}, smooth_norm_lcb {{0}}, pair_id"
+    # one order and its reverse
+    keys = "".join(radii if job.zero_shot is not None else ()) + "smooth_norm_lcb {0}, pair_id {0}"
     bad = f"FROM certificates WHERE run_id = {quote(run_id)} AND status = 'quarantined'"
+    # of few pairs half are the least robust and half the most: none is shown twice
+    least, most = (f"(SELECT least({count}, (count(*) + {extra}) // 2) {ok})" for extra in (1, 0))
     return (
-        f"(SELECT 'least robust' AS shown, {_COLUMNS} {ok} ORDER BY {keys.format('ASC')} LIMIT {count})\n"
-        f"UNION ALL (SELECT 'most robust', {_COLUMNS} {ok} ORDER BY {keys.format('DESC')} LIMIT {count})\n"
+        f"(SELECT 'least robust' AS shown, {_COLUMNS} {ok} ORDER BY {keys.format('ASC')} LIMIT {least})\n"
+        f"UNION ALL (SELECT 'most robust', {_COLUMNS} {ok} ORDER BY {keys.format('DESC')} LIMIT {most})\n"
         f"UNION ALL (SELECT 'quarantined', {_COLUMNS} {bad} ORDER BY pair_id LIMIT {count})"
     )
 
@@ -84,6 +95,13 @@ _ATTACKS = (
 _ANSWERS = (
     "SELECT pair_id, subject, question, answer, reference_answers[1] AS reference, vote_radius FROM answers "
     "WHERE run_id = {run} AND pair_id IN ({pairs}) AND status = 'ok' ORDER BY pair_id, question_id, subject"
+)
+_ATTACKED_ANSWERS = (
+    "SELECT pair_id, question, subject, attack, norm, budget, clean_answer, answer, changed, "
+    "reference_answers[1] AS reference FROM attacked_answers "
+    "WHERE run_id = {run} AND pair_id IN ({pairs}) AND status = 'ok' "
+    # those that the attack turned come first
+    "ORDER BY pair_id, changed DESC, question_id, budget, subject, attack"
 )
 
 

@@ -135,6 +135,10 @@ def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> d
     return {"id": info.run_id, "name": name, "facts": [[key, value] for key, value in facts.items()]}
 
 
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1.0 else f"{amount:.2g}"
+
+
 def say_cost(seconds: float, pairs: int, price: float | None) -> dict[str, str]:
     """What the certification took of workers, and in money where a price is known, by the names of the facts.
 
@@ -144,12 +148,12 @@ def say_cost(seconds: float, pairs: int, price: float | None) -> dict[str, str]:
         price: of a worker for an hour, in any currency.
     """
     if not pairs or not seconds:
-        return {"time of workers": "-"}
-    said = {"time of workers": f"{seconds:,.1f} s ({seconds / pairs:.3g} s a pair)"}
+        return {"time of workers, certification": "-"}
+    said = {"time of workers, certification": f"{seconds:,.1f} s ({seconds / pairs:.3g} s a pair)"}
     if price is not None:
         total = seconds / 3600 * price
-        said["cost"] = (
-            f"{total:,.2f} ({total / pairs:.2g} a pair) at {price:g} an hour of a worker, start-up and waiting "
+        said["cost of the certification"] = (
+            f"{_money(total)} ({_money(total / pairs)} a pair) at {price:g} an hour of a worker, start-up and waiting "
             "left out"
         )
     return said

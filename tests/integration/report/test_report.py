@@ -235,6 +235,23 @@ def test_pictures_come_from_the_source_and_from_kept_examples(data: dict[str, An
     assert len(attacked) == 3 and all(pair["attacks"] for pair in ok)
 
 
+def test_no_pair_is_shown_twice(data: dict[str, Any], runs: list[RunDirectory]) -> None:
+    """Of the 19 pairs that can be encoded half are the least robust ones, and half the most."""
+    shown = [pair["pair_id"] for pair in data["pairs"]]
+    assert len(shown) == len(set(shown)) == PAIRS
+    few = read_data(make_report(runs[:1], pairs=3))["pairs"]
+    ordered = sorted(
+        (row for row in rows_of(runs[0]) if row["status"] == "ok"),
+        key=lambda row: (
+            -1.0 if row["certified_radius"] is None else row["certified_radius"],
+            -1.0 if row["vote_radius"] is None else row["vote_radius"],
+            row["smooth_norm_lcb"],
+        ),
+    )
+    ids = [row["pair_id"] for row in ordered]
+    assert [pair["pair_id"] for pair in few] == [*ids[:3], *ids[::-1][:3], data["pairs"][-1]["pair_id"]]
+
+
 def test_a_source_that_is_gone_is_said_so(runs: list[RunDirectory]) -> None:
     source = Path(runs[0].info.job.data.uris[0])
     moved = source.rename(source.with_suffix(".away"))
@@ -340,6 +357,19 @@ def test_it_can_be_used_by_keyboard_alone(tab: Browser) -> None:
     tab.press("Enter")
     assert tab.run("document.documentElement.dataset.theme") != before
     tab.press("Enter")
+
+
+def test_it_prints_in_light_at_the_width_of_paper(tab: Browser) -> None:
+    tab.run("setTheme('dark')")
+    seen = tab.run(
+        "(() => { dispatchEvent(new Event('beforeprint'));"
+        " const at = [theme(), ...plots.map(p => p.place.querySelector('.main-svg').getAttribute('width'))];"
+        " dispatchEvent(new Event('afterprint')); return at })()"
+    )
+    assert seen[0] == "light" and set(seen[1:]) == {"660"}
+    assert tab.run("theme()") == "dark" and len(tab.call("Page.printToPDF")["data"]) > 10_000
+    assert tab.problems == []
+    tab.run("setTheme('light')")
 
 
 CONTRAST = """

@@ -61,6 +61,6 @@ def test_the_page_says_what_a_pair_cost(run: RunDirectory) -> None:
 
 
 def test_without_a_price_nothing_is_said_of_money() -> None:
-    assert say_cost(10.0, 4, None) == {"time of workers": "10.0 s (2.5 s a pair)"}
-    assert say_cost(0.0, 0, 3.0) == {"time of workers": "-"}
-    assert "cost" in say_cost(10.0, 4, 0.0)
+    assert say_cost(10.0, 4, None) == {"time of workers, certification": "10.0 s (2.5 s a pair)"}
+    assert say_cost(0.0, 0, 3.0) == {"time of workers, certification": "-"}
+    assert "cost of the certification" in say_cost(10.0, 4, 0.0)

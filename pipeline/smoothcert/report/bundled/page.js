@@ -11,6 +11,9 @@ const PLOT = { displayModeBar: false, responsive: true, scrollZoom: false };
 const several = data.runs.length > 1;
 const runNames = new Map(data.runs.map((run) => [run.id, run.name]));
 const plots = [];
+// charts on paper: as wide as a card on A4 or letter, two on a page
+const PAPER = { width: 660, height: 250 };
+let printing = false;
 
 function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -48,7 +51,10 @@ function download(name, text) {
 }
 
 // ---- tables
-function table(columns, rows, most, label) {
+function table(every, all, most, label) {
+  // one run needs no column that names it
+  const kept = every.map((_, i) => i).filter((i) => several || every[i] !== "run_id");
+  const columns = kept.map((i) => every[i]), rows = all.map((row) => kept.map((i) => row[i]));
   const numeric = columns.map((_, i) => rows.some((row) => typeof row[i] === "number"));
   // short texts stay on one line, long ones get room
   const longest = columns.map((_, i) => Math.max(...rows.slice(0, most).map((row) => (typeof row[i] === "string" ? row[i].length : 0))));
@@ -121,12 +127,12 @@ function curveTraces(figure, panel) {
     const dash = several && !byRun ? DASHES[runs.indexOf(line.run) % DASHES.length] : DASHES[number < colours.length ? 0 : 1];
     const name = plain(several ? [line.curve, cut(runNames.get(line.run) || line.run, 40)].filter(Boolean).join(" · ") : line.curve || "pairs");
     const known = line.low ? line.x.map((_, i) => i).filter((i) => line.low[i] !== null && line.high[i] !== null) : [];
-    if (known.length > 1 && found.length <= (several ? 3 : 8)) {
+    if (known.length > 1 && found.length <= (several ? 3 : 5)) {
       traces.push({ type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, legendgroup: name, line: { width: 0 }, fill: "toself",
         fillcolor: faint(colour, 0.1), x: [...known, ...known.slice().reverse()].map((i) => line.x[i]),
         y: [...known.map((i) => line.high[i]), ...known.slice().reverse().map((i) => line.low[i])] });
     }
-    traces.push({ type: "scatter", mode: figure.chart.markers ? "lines+markers" : "lines", name, legendgroup: name, x: line.x, y: line.y,
+    traces.push({ type: "scatter", mode: figure.chart.markers || line.x.length === 1 ? "lines+markers" : "lines", name, legendgroup: name, x: line.x, y: line.y,
       connectgaps: false, line: { color: colour, width: 2, dash }, marker: { color: colour, size: 6 },
       hovertemplate: `%{y${isShare(figure.chart) ? ":.1%" : ":.4g"}}<extra>${name}</extra>` });
   }
@@ -196,14 +202,16 @@ function draw(plot) {
   const traces = kind === "bars" ? barTraces(figure) : kind === "columns" ? columnTraces(figure) : curveTraces(figure, plot.panel);
   // room for the legend below the axis: about three names a line
   const names = kind === "bars" ? 0 : named(figure, traces);
-  const perLine = Math.max(1, Math.floor((place.clientWidth || 600) / (several ? 300 : 230)));
-  const height = kind === "bars" ? 90 + 24 * traces[0].y.length : 340 + (names ? 22 * Math.ceil(names / perLine) : 0);
+  const width = printing ? PAPER.width : place.clientWidth || 600;
+  const perLine = Math.max(1, Math.floor(width / (several ? 300 : 230)));
+  const height = kind === "bars" ? 90 + 24 * traces[0].y.length : (printing ? PAPER.height : 340) + (names ? 22 * Math.ceil(names / perLine) : 0);
   place.style.height = `${height}px`;
   const made = layout(figure, traces);
   if (names && figure.chart.categories) Object.assign(made.legend, { y: 1.02, yanchor: "bottom" });
-  else if (names) { made.legend.y = -0.24; made.margin.b = 70 + 22 * Math.ceil(names / perLine); }
-  if (figure.chart.categories) Object.assign(made.xaxis, { nticks: Math.max(2, Math.floor((place.clientWidth || 600) / 110)), tickangle: 0 });
+  else if (names) { made.legend.y = -66 / (height - 78 - 22 * Math.ceil(names / perLine)); made.margin.b = 70 + 22 * Math.ceil(names / perLine); }
+  if (figure.chart.categories) Object.assign(made.xaxis, { nticks: Math.max(2, Math.floor(width / 110)), tickangle: 0 });
   if (names && figure.chart.categories) made.margin.t = 12 + 22 * Math.ceil(names / perLine);
+  if (printing) Object.assign(made, { autosize: false, width, height });
   Plotly.react(place, traces, made, PLOT);
   place.dataset.drawn = "true";
 }
@@ -219,7 +227,7 @@ function figureCard(figure) {
   if (figure.chart.panel) {
     const column = figure.columns.indexOf(figure.chart.panel);
     const values = [...new Set(figure.rows.map((row) => row[column]))].sort((a, b) => (typeof a === "number" ? a - b : String(a).localeCompare(String(b))));
-    plot.panel = values[Math.floor(values.length / 2)];
+    plot.panel = values[typeof values[0] === "number" ? Math.floor(values.length / 2) : 0];
     const select = element("select", {}, ...values.map((value, i) => element("option", { value: i, selected: value === plot.panel }, cut(shown(value), 80))));
     select.addEventListener("change", () => { plot.panel = values[Number(select.value)]; draw(plot); });
     if (values.length > 1) card.append(element("label", { class: "panel" }, figure.chart.panel_title, select));
@@ -238,20 +246,21 @@ const NUMBERS = [
 const SORTS = [["", "as chosen"], ["certified_radius", "certified radius"], ["vote_radius", "radius by vote"], ["smooth_norm_lcb", "smoothed norm"], ["draws", "draws"], ["caption", "caption"], ["label", "label"]];
 
 function picture(uri, caption, alt) {
-  return uri ? element("figure", {}, element("img", { src: uri, alt, loading: "lazy" }), element("figcaption", {}, caption)) : null;
+  return uri ? element("figure", {}, element("img", { src: uri, alt, decoding: "async" }), element("figcaption", {}, caption)) : null;
 }
 
 function pairItem(pair) {
   const bad = pair.status !== "ok";
   const what = pair.caption || pair.label || pair.pair_id;
   const item = element("li", { class: "pair" }, element("header", {}, element("span", { class: bad ? "kind bad" : "kind" }, pair.shown)));
+  const published = pair.command === null;
   const attacked = pair.attacked || {};
   const pictures = [
     picture(pair.pictures.clean, "as it is", cut(what, 120)), picture(pair.pictures.noisy, "a noisy copy", "with noise"),
     picture(attacked.attacked, `attacked, l2 ${shown(attacked.l2)}`, "under the strongest attack"),
     picture(attacked.difference, `difference × ${shown(attacked.factor)}`, "what the attack added"),
   ].filter(Boolean);
-  item.append(pictures.length ? element("div", { class: "pictures" }, ...pictures) : element("p", { class: "note" }, "no picture: the source was not read or is gone"));
+  item.append(pictures.length ? element("div", { class: "pictures" }, ...pictures) : element("p", { class: "note" }, published ? "no picture: a published log has none" : "no picture: the source was not read or is gone"));
   if (pair.caption) item.append(element("p", { class: "caption", dir: "auto", tabindex: pair.caption.length > 250 ? "0" : null }, pair.caption));
   const numbers = element("dl", { class: "numbers" });
   for (const [column, name] of NUMBERS) {
@@ -267,7 +276,13 @@ function pairItem(pair) {
     item.append(element("details", {}, element("summary", {}, "Answers"), element("ul", {}, ...pair.answers.map((a) =>
       element("li", { dir: "auto" }, `${a.question} – ${a.subject}: ${a.answer}` + (a.reference !== null ? ` (reference: ${a.reference})` : "") + (a.vote_radius !== null ? `; certified up to ${shown(a.vote_radius)}` : ""))))));
   }
-  item.append(element("details", {}, element("summary", {}, "Certify it again"), element("p", { class: "note" }, pair.pair_id), element("pre", { tabindex: "0", "aria-label": "Command" }, pair.command)));
+  if (pair.attacked_answers.length) {
+    item.append(element("details", {}, element("summary", {}, "Answers under attack"), element("ul", {}, ...pair.attacked_answers.map((a) =>
+      element("li", { dir: "auto" }, `${a.question} – ${a.subject}, ${a.attack}, ${a.norm} ${shown(a.budget)}: ${a.clean_answer} → ${a.answer}` + (a.reference !== null ? ` (reference: ${a.reference})` : "") + (a.changed ? "" : "; unchanged"))))));
+  }
+  item.append(pair.command
+    ? element("details", {}, element("summary", {}, "Certify it again"), element("p", { class: "note" }, pair.pair_id), element("pre", { tabindex: "0", "aria-label": "Command" }, pair.command))
+    : element("p", { class: "note" }, pair.pair_id));
   return item;
 }
 
@@ -275,7 +290,7 @@ function pairsSection() {
   if (!data.pairs.length) return;
   byId("pairs").hidden = false;
   byId("pairs-note").textContent = "The least and the most robust pairs" + (several ? ` of ${data.runs[0].name}` : "") +
-    ", and quarantined ones. The noisy copy is an illustration of the noise level. " + data.missing.join(" ");
+    ", and quarantined ones." + (data.pairs.some((pair) => pair.pictures.noisy) ? " The noisy copy is an illustration of the noise level. " : " ") + data.missing.join(" ");
   const options = (select, values, all) => select.append(element("option", { value: "" }, all), ...values.map((v) => element("option", { value: v }, cut(v, 60))));
   const unique = (column) => [...new Set(data.pairs.map((pair) => pair[column]).filter((v) => v !== null))].sort();
   options(byId("filter-label"), unique("label"), "all");
@@ -294,7 +309,7 @@ function pairsSection() {
   for (const id of ["filter-text", "filter-label", "filter-shown", "sort"]) byId(id).addEventListener("input", update);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   update();
-  const columns = Object.keys(data.pairs[0]).filter((name) => !["pictures", "attacked", "attacks", "answers", "command"].includes(name));
+  const columns = Object.keys(data.pairs[0]).filter((name) => !["pictures", "attacked", "attacks", "answers", "attacked_answers", "command"].includes(name));
   byId("pairs-source").append(source({ key: "pairs", title: "Pairs", source: data.pairsSql, columns, rows: data.pairs.map((pair) => columns.map((name) => pair[name])), chart: null }));
 }
 
@@ -349,6 +364,6 @@ setTheme(theme());
 byId("theme").addEventListener("click", () => setTheme(theme() === "dark" ? "light" : "dark"));
 dark.addEventListener("change", () => setTheme(dark.matches ? "dark" : "light"));
 let before = null;
-addEventListener("beforeprint", () => { before = theme(); setTheme("light"); });
-addEventListener("afterprint", () => { if (before) setTheme(before); });
+addEventListener("beforeprint", () => { before = theme(); printing = true; setTheme("light"); });
+addEventListener("afterprint", () => { printing = false; if (before) setTheme(before); });
 document.documentElement.dataset.ready = "true";
