@@ -1,11 +1,17 @@
-"""infra/nightly, as far as it can be checked without Kubernetes: its commands are read by the program itself."""
+"""infra/nightly, without Kubernetes and GitHub: the files are held against the schemas of both, and their commands are
+read by the program itself. tests/integration/test_docs_commands.py types the commands.
+"""
 
 import copy
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import typer
 import yaml
@@ -58,6 +64,31 @@ def cronjob_faults(cronjob: dict[str, Any], maps: set[str]) -> list[str]:
     if not pod["securityContext"].get("runAsNonRoot"):
         faults.append("may run as root")
     return faults
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_kubernetes_takes_the_recipe(version: str) -> None:
+    """Kubernetes' own schema, strict: a field that it does not know is an error. 1.31 is the oldest that we name."""
+    for document in documents(INFRA / "nightly/cronjob.yaml"):
+        kubernetes_validate.validate(document, version, strict=True)
+    broken = documents(INFRA / "nightly/cronjob.yaml")[1]
+    broken["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(kubernetes_validate.ValidationError, match="volumeMount"):
+        kubernetes_validate.validate(broken, version, strict=True)
+
+
+def test_github_takes_the_workflow(tmp_path: Path) -> None:
+    """By the schema of workflows that SchemaStore keeps, as check-jsonschema brings it."""
+    text = (INFRA / "nightly/workflow.yaml").read_text(encoding="utf-8")
+    (tmp_path / "workflow.yaml").write_text(text)
+    (tmp_path / "broken.yaml").write_text(text.replace("runs-on:", "run-on:"))
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", "-o", "json",
+         *(str(tmp_path / name) for name in ("workflow.yaml", "broken.yaml"))],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    wrong = {Path(each["filename"]).name for each in json.loads(done.stdout)["errors"]}
+    assert wrong == {"broken.yaml"}, done.stdout
 
 
 def test_cronjob_is_whole_and_its_command_is_one() -> None:
