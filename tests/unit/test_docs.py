@@ -1,5 +1,6 @@
 """What README and docs tell people to type: every command is read by the program, every job by the job model, every
-import is there, every link leads somewhere. Queries and Python that can run do so in tests/integration/test_docs.py.
+import is there, every link leads somewhere. Queries run in tests/integration/test_docs.py, commands in
+test_docs_commands.py beside it, and Python in test_api.py.
 """
 
 from __future__ import annotations
@@ -130,6 +131,20 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert there.exists(), f"{page.name}: {target}"
         if anchor:
             assert anchor in headings(there), f"{page.name}: {target}"
+
+
+OUTSIDE = {"https://semver.org"}
+"""Pages of others that ours link to. Tests have no network: who adds one looks at it, and names it here."""
+
+
+def test_links_to_others_are_known() -> None:
+    found = {
+        target
+        for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
+        for target in re.findall(r"\]\(([a-z]+:[^)\s]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    }
+    assert found == OUTSIDE
+    assert all(re.fullmatch(r"https://[a-z0-9.-]+\.[a-z]{2,}(/\S*)?", target) for target in found)
 
 
 def test_every_page_is_linked_from_another() -> None:
