@@ -1,4 +1,4 @@
-"""Cost of the statistics: bounds of many means, running tests of many slots. `python tests/benchmarks/betting.py`.
+"""Worth and cost of the statistics: gaps, bounds of many means, running tests. `python tests/benchmarks/betting.py`.
 
 Bounds: the betting bound of 1,000 pairs x 1,000 draws, for kinds of scores that are easy and hard on the root search,
 beside the closed forms. Sequential tests: one update of thousands of slots, per draw and test, on numpy, and on an
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from smoothcert.statistics import Method, SequentialTest, ebh, lower_bound, share_interval
+from smoothcert.statistics import Method, SequentialTest, choose_bets, ebh, lower_bound, share_interval
 
 PAIRS, DRAWS, TARGET_S = 1000, 1000, 0.5
 
@@ -85,6 +85,27 @@ def selections(rounds: int, seed: int) -> None:
         print(f"share_interval, anytime={anytime}: {1e6 * seconds:.0f} us")
 
 
+def gaps(repetitions: int, seed: int) -> None:
+    """How far bounds lie below the mean, with stakes from the draws alone and from a pilot."""
+    kinds = {
+        "Bernoulli 0.5": (0.5, lambda rng, shape: (rng.random(shape) < 0.5).astype(float)),
+        "Bernoulli 0.9": (0.9, lambda rng, shape: (rng.random(shape) < 0.9).astype(float)),
+        "Bernoulli 0.99": (0.99, lambda rng, shape: (rng.random(shape) < 0.99).astype(float)),
+        "Beta, mean 0.75, sd 0.05": (0.75, lambda rng, shape: rng.beta(55.5, 18.5, shape)),
+        "Beta, mean 0.988, sd 0.01": (0.988, lambda rng, shape: rng.beta(116, 1.41, shape)),
+    }
+    print(f"mean gap, {DRAWS} draws, alpha 0.001, 63 pilot draws, {repetitions} repetitions")
+    print("| scores | draws alone | pilot, at any time | pilot, fixed number |\n|---|---|---|---|")
+    for name, (mean, draw) in kinds.items():
+        rng = np.random.default_rng(seed)
+        pilot, draws = draw(rng, (repetitions, 63)), draw(rng, (repetitions, DRAWS))
+        found = [lower_bound(draws, 0.001)]
+        for fixed in (False, True):
+            bets = choose_bets(pilot, 0.001, DRAWS, fixed=fixed)
+            found.append(lower_bound(draws, 0.001, bets=bets))
+        print(f"| {name} | {' | '.join(f'{(mean - each).mean():.4f}' for each in found)} |")
+
+
 def main() -> None:
     """Print all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,6 +114,7 @@ def main() -> None:
     arguments = parser.parse_args()
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{os.cpu_count()} cores{load}, numpy {np.__version__}, torch {torch.__version__}")
+    gaps(400, arguments.seed)
     bounds(arguments.rounds, arguments.seed)
     updates(arguments.rounds, arguments.seed)
     selections(arguments.rounds, arguments.seed)

@@ -9,7 +9,10 @@ the floor ln(1/alpha) / KL that no test on the same scalars can beat on average.
 from __future__ import annotations
 
 import argparse
+import os
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -52,14 +55,19 @@ def features(
     encoder: Encoder, image: object, sigma: float, draws: int, seed: torch.Generator
 ) -> tuple[np.ndarray, ...]:
     """Features of noisy draws (draws, d), and of the clean image (d,), as unit vectors."""
-    x = torch.from_numpy(encoder.prepare(image)).float()[None] / 255  # type: ignore[arg-type]
-    noisy = encoder.encode_images(x + sigma * torch.randn((draws, *x.shape[1:]), generator=seed)).double()
+    x = torch.from_numpy(encoder.prepare(image)).float()[None].to(encoder.device) / 255  # type: ignore[arg-type]
+    parts = [min(2048, draws - start) for start in range(0, draws, 2048)]
+    noise = (torch.randn((part, *x.shape[1:]), generator=seed, device=encoder.device) for part in parts)
+    noisy = torch.cat([encoder.encode_images(x + sigma * each).double() for each in noise])
     clean = encoder.encode_images(x).double()
-    return tuple((u / u.norm(dim=1, keepdim=True)).numpy() for u in (noisy, clean))
+    return tuple((u / u.norm(dim=1, keepdim=True)).cpu().numpy() for u in (noisy, clean))
 
 
-def lcb(scores: np.ndarray, alpha: float) -> np.ndarray:
-    return np.asarray(2 * lower_bound((1 + scores) / 2, alpha) - 1)
+def lcb(scores: np.ndarray, pilot: np.ndarray, alpha: float) -> np.ndarray:
+    """Of projections (..., n), with bets that those of the pilot draws (..., n0) choose, as in rows."""
+    scores, pilot = (np.clip((1 + np.atleast_2d(each)) / 2, 0, 1) for each in (scores, pilot))
+    bets = choose_bets(pilot, alpha, scores.shape[1], fixed=True)
+    return np.asarray(2 * lower_bound(scores, alpha, bets=bets) - 1)
 
 
 def proves(h: MarginScalar, shift: float, pilot: np.ndarray, fresh: np.ndarray, alpha: float) -> np.ndarray:
@@ -79,8 +87,10 @@ def classes(
     away = texts[y] - np.delete(texts, y, axis=0)
     away /= np.linalg.norm(away, axis=1, keepdims=True)
     before, margins = np.clip(away @ pilot.T, -1, 1), np.clip(away @ fresh.T, -1, 1)
-    half = np.full(len(away), lcb(fresh @ v, alpha / 2))
-    t4 = float(np.min(np.nan_to_num(margin_radius(lcb(margins, alpha / 2), half, -(away @ v), sigma))))
+    half = np.full(len(away), lcb(fresh @ v, pilot @ v, alpha / 2))
+    t4 = float(
+        np.min(np.nan_to_num(margin_radius(lcb(margins, before, alpha / 2), half, -(away @ v), sigma)))
+    )
     votes = np.argmax(fresh @ texts.T, axis=1) == y
     hits = int(votes.sum())
     p = float(beta.ppf(alpha, hits, n - hits + 1)) if hits else 0.0
@@ -101,7 +111,7 @@ def cosines(table: Table, u: np.ndarray, clean: np.ndarray, sigma: float, n: int
     before, after = np.clip(pilot @ clean.T, -1, 1).T, np.clip(fresh @ clean.T, -1, 1).T
     centre, squared = fix_ball(pilot)
     v = centre / np.linalg.norm(centre)
-    whole, third = (max(float(lcb(fresh @ v, a)), 0.0) for a in (alpha, alpha / 3))
+    whole, third = (max(float(lcb(fresh @ v, pilot @ v, a)[0]), 0.0) for a in (alpha, alpha / 3))
     away = fresh - centre
     inside = np.sum(away**2, axis=1) <= squared
     escape = 1 - float(lower_bound(inside.astype(float), alpha / 3, "clopper_pearson"))
@@ -112,7 +122,7 @@ def cosines(table: Table, u: np.ndarray, clean: np.ndarray, sigma: float, n: int
         bets = choose_bets(h.scores(before, 0 * before), alpha, n, fixed=True)
         bound = h.bound(h.constant(shift, 1.0), lower_bound(h.scores(after, 0 * after), alpha, bets=bets))
         t7 = second_moment_bound(third, eigenvalue, shift, 1.0, escape=escape)
-        robustness = lower_bound((1 + after[0]) / 2, alpha)
+        robustness = (1 + float(lcb(after, before, alpha)[0])) / 2
         for name, value in (
             ("to the clean feature, T2", fcsb(robustness, shift, 1.0)),
             ("to the clean feature, T8", max(float(bound[0]), 0.0)),
@@ -229,19 +239,36 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[300, 1000])
     parser.add_argument("--pairs", type=int, default=360)
     parser.add_argument("--alpha", type=float, default=0.001)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    encoder = load_encoder(EncoderSection(model="bundled:digits-clip"))
+    encoder = load_encoder(EncoderSection(model="bundled:digits-clip", device=options.device))
     texts = encode_texts(encoder, zero_shot=ZERO_SHOT).class_features
-    seed, table = torch.Generator().manual_seed(0), defaultdict(list)
-    for sigma in options.sigmas:
-        for image, _, label in load_digits_pairs("test")[: options.pairs]:
-            u, clean = features(encoder, image, sigma, PILOT + max(options.draws), seed)
-            for n in options.draws:
-                classes(table, u, texts, DIGIT_NAMES.index(label), sigma, n, options.alpha)
-                cosines(table, u, clean, sigma, n, options.alpha)
-            decisions(table, u, texts, sigma, options.alpha)
-        show(table, sigma, options)
-        table.clear()
+    seed = torch.Generator(device=encoder.device).manual_seed(0)
+    digits = load_digits_pairs("test")[: options.pairs]
+    workers = get_context("spawn")
+    with ProcessPoolExecutor(options.processes, workers, torch.set_num_threads, (1,)) as pool:
+        for sigma in options.sigmas:
+            parts, table = [], defaultdict(list)
+            for image, _, label in digits:
+                drawn = features(encoder, image, sigma, PILOT + max(options.draws), seed)
+                parts.append(pool.submit(measure, *drawn, texts, DIGIT_NAMES.index(label), sigma, options))
+            for part in parts:
+                for key, values in part.result().items():
+                    table[key] += values
+            show(table, sigma, options)
+
+
+def measure(
+    u: np.ndarray, clean: np.ndarray, texts: np.ndarray, label: int, sigma: float, options: argparse.Namespace
+) -> Table:
+    """What one digit's draws certify."""
+    table: Table = defaultdict(list)
+    for n in options.draws:
+        classes(table, u, texts, label, sigma, n, options.alpha)
+        cosines(table, u, clean, sigma, n, options.alpha)
+    decisions(table, u, texts, sigma, options.alpha)
+    return table
 
 
 if __name__ == "__main__":

@@ -18,7 +18,14 @@ from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
 from smoothcert.engine.rivals import Rivals
 from smoothcert.job import CertifySection
-from smoothcert.statistics import Method, eigenvalue_upper_bound, lower_bound, percentile_bound
+from smoothcert.statistics import (
+    Bets,
+    Method,
+    choose_bets,
+    eigenvalue_upper_bound,
+    lower_bound,
+    percentile_bound,
+)
 
 Array = NDArray[np.float64]
 
@@ -144,12 +151,13 @@ class BatchEvidence:
                     asked.setdefault(share / ranks, own)
         found: dict[Fraction, Array] = {}
         for share in sorted(asked, reverse=True):
-            rows = self._scores[:, : asked[share]]
+            rows, alpha = self._scores[:, : asked[share]], part_of(self._certify.alpha, share)
             bounds = lower_bound(
                 rows,
-                part_of(self._certify.alpha, share),
+                alpha,
                 self._certify.method,
                 counts=np.repeat(self._counts[:, None], rows.shape[1], axis=1),
+                bets=self._bets(asked[share], alpha),
             )
             # A betting bound tuned for a smaller alpha may come out above that for a larger one. The smaller of the
             # two holds as well, and so a row's bounds at alpha are never below what its certificates rest on.
@@ -158,6 +166,14 @@ class BatchEvidence:
                 bounds[:, :both] = np.minimum(bounds[:, :both], larger[:, :both])
             found[share] = bounds
         return found
+
+    def _bets(self, directions: int, alpha: float) -> Bets | None:
+        """How to bet on the means along the first directions of each pair, by what the pilot draws showed there."""
+        certify = self._certify
+        if certify.method != "betting":
+            return None
+        pilot = np.concatenate([m.question.pilot[:directions] for m in self._batch])
+        return choose_bets(pilot, alpha, certify.max_draws, fixed=not self._anytime)
 
     def _mean(self, wanted: Evidence, share: Fraction) -> Array:
         return self._lower[share][:, self._layout.position(wanted.direction)]
