@@ -180,7 +180,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
     here = f"WHERE run_id = {quote(info.run_id)}"
     asked = asked_attacks(run)
     book = _Book()
-    with Query([run]) as query:
+    with Query([run], many=True) as query:
         stale = stale_pairs(run, run.commits.load(), ATTACKS, CERTIFICATES)
         for table in TABLES.values():
             book.hold(query, table_rules(info, table))
@@ -213,7 +213,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
     related = _related(run, others)
     if related:
         about = _about(run, related)
-        with Query([run, *related]) as query:
+        with Query([run, *related], many=True) as query:
             book.hold(query, other_run_rules(info, about))
             tested.update(query.sql(tested_pairs(info, about))["pair_id"].to_pylist())
             more, other_alpha = _statements(query, covered(info, others=about))

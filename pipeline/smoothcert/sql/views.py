@@ -66,19 +66,32 @@ class OpenedRun:
         """Whether every pair of the plan has its row."""
         return self.committed.pairs == self.directory.info.pairs
 
+    def rows(self, table: TableSchema) -> int:
+        """Committed rows of a table, those that a retry replaced included."""
+        return sum(part.rows for part in self.committed.parts(table.name))
+
     def files(self, table: TableSchema) -> CommittedFiles:
         """The committed files of a table; nothing is opened yet."""
         return committed_files(self.directory.storage, table, self.committed.files(table.name), self.failures)
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:
-    """Create all views over these runs."""
+SMALL_TABLE = 20_000
+"""Rows of one run and table up to which a copy in memory is small: at most about 100 MB."""
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun], *, copy_small: bool = False
+) -> None:
+    """Create all views over these runs; with ``copy_small`` on copies of the rows of small tables."""
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
     create_cost_view(connection)
     relations = {
-        table.name: [_rows_of(connection, table, i, run) for i, run in enumerate(runs)]
+        table.name: [
+            _rows_of(connection, table, i, run, copy=copy_small and run.rows(table) <= SMALL_TABLE)
+            for i, run in enumerate(runs)
+        ]
         for table in TABLES.values()
     }
     for table in TABLES.values():
@@ -114,8 +127,10 @@ _SELECTIONS = {ATTACKS.name: REFERENCE_SQL}
 """What a view shows of its table, where that is not every column as it is."""
 
 
-def _rows_of(connection: duckdb.DuckDBPyConnection, table: TableSchema, number: int, run: OpenedRun) -> str:
-    """A relation of the rows of one run and table that count."""
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection, table: TableSchema, number: int, run: OpenedRun, *, copy: bool
+) -> str:
+    """A relation of the rows of one run and table that count: a view on its files, or a copy."""
     name, committed = f"{_INTERNAL}.{table.name}_{number}", f"_{table.name}_{number}"
     connection.register(committed, run.files(table))
     sql = f"SELECT * FROM {committed}"
@@ -127,7 +142,7 @@ def _rows_of(connection: duckdb.DuckDBPyConnection, table: TableSchema, number: 
         sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
     if table is CERTIFICATES:
         sql = f"SELECT *{_kept_sql(run)} FROM ({sql})"
-    connection.execute(f"CREATE VIEW {name} AS {sql}")
+    connection.execute(f"CREATE {'TABLE' if copy else 'VIEW'} {name} AS {sql}")
     return name
 
 
