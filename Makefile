@@ -11,14 +11,17 @@ demo: $(INSTALLED)
 	$(BIN)/smoothcert certify jobs/digits.yaml
 	$(BIN)/smoothcert study jobs/digits-with-psm.yaml
 
-# Two processes of one thread each: most integration tests wait for other processes. In the order of the files, so that
-# the long ones, which start Ray, come first (tests/conftest.py)
+# One thread each, and bytecode kept, whatever the environment says of it: tests start hundreds of processes
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
+
+# Four processes for two cores: most integration tests wait for other processes. In the order of the files, so that the
+# long ones, which start Ray, come first (tests/conftest.py)
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder
+	$(PYTEST) -n 4 --no-loadscope-reorder
 
 # Before every commit: no Ray, no servers, nothing slow
 test-fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --fast tests/unit
+	$(PYTEST) -n 2 --fast tests/unit
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -1,13 +1,17 @@
-"""How the tests share two processes (`make test`): one has all tests on the shared Ray cluster, one after the other,
-and the other those that start a Ray of their own; the rest goes file by file to whichever has time.
+"""How the tests share four processes (`make test`): one has all tests on the shared Ray cluster, one after the other,
+another those that start a Ray of their own; the rest goes file by file to whichever has time.
 
 `make test-fast` leaves out whatever starts Ray, a server or another process, and what is slow.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Ray starts workers at niceness 15: beside tests that compute, these would get a thirtieth of a core
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 OWN_RAY = (
     "tests/integration/cluster/test_driver.py",
