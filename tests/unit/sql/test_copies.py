@@ -1,0 +1,55 @@
+"""Queries that copy the rows of small tables: they say the same as others, and fail where these do."""
+
+from typing import Any
+
+import pytest
+
+from smoothcert.errors import StoreError
+from smoothcert.sql import Query, views
+from smoothcert.store import RunDirectory
+from smoothcert.store.tables.registry import TABLES
+
+
+@pytest.fixture
+def run(tmp_path: Any, make: Any) -> RunDirectory:
+    """Three units of four pairs, one of which was retried."""
+    run = RunDirectory.create_or_open(str(tmp_path / "run"), make.identity(), make.units(3))
+    for unit in run.plan():
+        make.commit_unit(run, unit)
+    row = make.ok_row("r1", "a.parquet#3")
+    assert run.commits.commit(make.attempt_unit(run, "r1", [row], supersedes={"u00000-0": ("a.parquet#3",)}))
+    return run
+
+
+def test_every_view_has_the_same_rows_and_types(run: RunDirectory) -> None:
+    with Query([run]) as on_files, Query([run], many=True) as on_copies:
+        for view in (*TABLES, *(f"replaced_{table}" for table in TABLES), "bounds", "quarantine", "units"):
+            expected, found = (
+                each.sql(f"SELECT * FROM {view} ORDER BY ALL") for each in (on_files, on_copies)
+            )
+            assert found.schema == expected.schema
+            assert found.to_pylist() == expected.to_pylist()
+
+
+def test_a_lost_file_is_named_when_it_is_opened(run: RunDirectory) -> None:
+    file = run.commits.load().files("certificates")[0]
+    run.storage.remove(file)
+    with pytest.raises(StoreError, match=file.rpartition("/")[2]):
+        Query([run], many=True)
+
+
+def test_only_small_tables_are_copied(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 rows are committed, the replaced one among them: a copy does not miss files that are gone."""
+    for most, copied in ((13, True), (12, False)):
+        monkeypatch.setattr(views, "SMALL_TABLE", most)
+        with Query([run], many=True) as query:
+            kept = {file: run.storage.read(file) for file in run.commits.load().files("certificates")}
+            for file in kept:
+                run.storage.remove(file)
+            if copied:
+                assert query.sql("SELECT count(*) AS n FROM certificates").to_pylist() == [{"n": 12}]
+            else:
+                with pytest.raises(StoreError):
+                    query.sql("SELECT count(DISTINCT draws) FROM certificates")
+            for file, content in kept.items():
+                run.storage.replace(file, content)
