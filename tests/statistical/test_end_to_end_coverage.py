@@ -179,6 +179,7 @@ def false_statements(row: Any, truth: Truth, certify: Any) -> set[str]:
     for i, radius in enumerate(RADII):
         claim("fcsb", row.fcsb[i], truth.to_clean(radius))
         claim("angular", row.angular[i], truth.angular(radius))
+        claim("second_moment", row.second_moment[i], truth.angular(radius))
         claim("clean_reference", row.clean_reference[i], truth.to_clean(radius))
         claim("large_radius", row.large_radius[i], truth.to_clean(radius))
         claim("caption_bound", row.caption_bound[i], truth.similarity(radius))
@@ -249,6 +250,7 @@ def certified(encoder: KnownEncoder, **changes: Any) -> tuple[list[Any], list[Tr
                 "cosines": COSINES,
                 "rivals": 2,
                 "percentile": PERCENTILE,
+                "second_moment": True,
             }
             | changes
         )
@@ -282,7 +284,14 @@ def test_fixed_draws(name):
     rows, truths, certify = certified(ENCODERS[name], max_draws=80)
     check(rows, truths, certify)
     # the bounds say something, or their coverage would be no achievement
-    for column in ("angular", "fcsb", "large_radius", "clean_distribution", "class_distribution"):
+    for column in (
+        "angular",
+        "second_moment",
+        "fcsb",
+        "large_radius",
+        "clean_distribution",
+        "class_distribution",
+    ):
         assert sum(getattr(row, column)[0] is not None for row in rows) > PAIRS / 10, column
     for column in ("certified_radius", "vote_radius"):
         assert sum(getattr(row, column) is not None for row in rows) > PAIRS / 10, column

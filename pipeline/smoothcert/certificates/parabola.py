@@ -25,8 +25,9 @@ def summit(slope: FloatArray, across: FloatArray, mu: FloatArray, steps: int = 8
     size, linear, twice = np.abs(slope), across + 1e-12, 2.0 * mu
     t = np.maximum(size / (linear + twice), (size - twice) / linear)
     for _ in range(steps):
-        root = np.sqrt(1.0 + t**2)
-        t += (size - linear * t - twice * t / root) / (linear + twice / root**3)
+        inverse = 1.0 / np.sqrt(1.0 + t * t)
+        bend = twice * inverse
+        t += (size - t * (linear + bend)) / (linear + bend * inverse * inverse)
         np.clip(t, 0.0, 1e150, out=t)
     y = np.sign(slope) * t / np.sqrt(1.0 + t**2)
     alone = np.divide(slope, twice, out=np.copysign(np.ones_like(y), slope), where=(twice > 0.0) & (y == y))

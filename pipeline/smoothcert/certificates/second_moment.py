@@ -23,14 +23,16 @@ from smoothcert.certificates.second_moment_dual import (
     dual_value,
     escaping_share,
     improve,
+    joined_rows,
     rows_of,
 )
 
-_COARSE, _COARSE_FAR, _FINE = 112, 240, 700
-_ROWS_AT_ONCE = 128
-_ANGLES, _AIM = 10, 1e-5
+_COARSE, _COARSE_FAR, _FINE = 112, 240, 600
+_FAR = 3.0
+_ROWS_AT_ONCE = 256
+_ANGLES, _AIM = 10, 3e-5
 _PRECISION = 3e-4
-_FIRST_BARRIER, _NEXT_BARRIER = 0.03, 1e-3
+_FIRST_BARRIER, _NEXT_BARRIER = 1e-2, 1e-5
 _LEAST_SPREAD = 1e-6
 """A smaller eigenvalue counts as this one: the cosine loses less than that."""
 # A proved angle is looked for this far beyond the approximate one.
@@ -152,27 +154,34 @@ def _facts(norm: FloatArray, largest: FloatArray, rare: FloatArray) -> Facts:
 
 
 def _bound(facts: Facts, rho: FloatArray) -> FloatArray:
-    """Cosines; rows are grouped by the extent of their grid, so that none depends on the others."""
+    """Cosines; every row has a grid of its own, so that none depends on the others."""
     result = np.empty(rho.size)
-    extent = np.ceil(2.0 * rho)
-    for group in np.unique(extent):
-        same = np.flatnonzero(extent == group)
-        for start in range(0, same.size, _ROWS_AT_ONCE):
-            rows = same[start : start + _ROWS_AT_ONCE]
+    far = rho > _FAR
+    for group in (np.flatnonzero(~far), np.flatnonzero(far)):
+        for start in range(0, group.size, _ROWS_AT_ONCE):
+            rows = group[start : start + _ROWS_AT_ONCE]
             result[rows] = _some_rows(facts.take(rows), rho[rows])
     return np.asarray(np.fmax(result, _closed_form(facts, rho)))
 
 
+def _grids(rho: FloatArray, cells: int, reach: float) -> LikelihoodRatio:
+    """A grid a row, whose extent is that of its own shift."""
+    extent = np.ceil(2.0 * rho)
+    groups = [np.flatnonzero(extent == each) for each in np.unique(extent)]
+    parts = [LikelihoodRatio(rho[rows], cells=cells, reach=reach) for rows in groups]
+    return joined_rows(parts, np.argsort(np.concatenate(groups)))
+
+
 def _some_rows(facts: Facts, rho: FloatArray) -> FloatArray:
     """Cosines of a few rows: angles and multipliers on a coarse grid, then the first angle that is proved."""
-    coarse = LikelihoodRatio(rho, cells=_COARSE if rho.max() <= 3.0 else _COARSE_FAR, reach=7.0)
+    coarse = _grids(rho, _COARSE if rho.max() <= _FAR else _COARSE_FAR, 7.0)
     escaping = escaping_share(coarse, facts.rare)
     psi, multipliers, slope = _search(coarse, escaping, facts, rho)
     result = np.full(rho.size, np.nan)
     rows = np.flatnonzero(np.isfinite(psi))
     if not rows.size:
         return result
-    fine = LikelihoodRatio(rho, cells=_FINE, reach=8.5)
+    fine = _grids(rho, _FINE, 8.5)
     # the fine grid leaves a smaller angle for the same multipliers
     part = facts.take(rows), psi[rows], multipliers[rows]
     value = dual_value(rows_of(fine, rows), *part, best_nu(rho[rows], *part))

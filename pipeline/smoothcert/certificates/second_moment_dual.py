@@ -18,6 +18,7 @@ Both maxima are maxima of linear functions of L with slopes y in [-1, 1]: convex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,9 @@ from smoothcert.certificates.likelihood import ABSOLUTE_SLACK, RELATIVE_SLACK, L
 from smoothcert.certificates.parabola import largest_value, summit
 
 _LEAST_BARRIER = 1e-5
-_ENOUGH = 1e-6
+_RECEDE = 0.1
+_ENOUGH, _PART = 1e-5, 0.05
+"""A step that gains less, in parts of <m, -w> or of the value, is the last."""
 _SUMMIT_STEPS = 5
 
 
@@ -60,7 +63,7 @@ def dual_value(
     sine, cosine = np.sin(psi), np.cos(psi)
     beta = (-facts.norm * sine)[:, None]
     slope = ratio.nodes + b
-    most = largest_value(slope, a, mu, summit(slope, a, mu))
+    most = largest_value(slope, a, mu, summit(slope, a, mu, _SUMMIT_STEPS))
     escape = np.hypot(slope - 2.0 * mu * beta, a) + mu * beta**2 - nu[:, None]
     most = np.where(facts.rare[:, None] > 0.0, np.maximum(most, escape), most)
     expected = _expect(ratio, most) + ratio.tail
@@ -115,9 +118,11 @@ def improve(
         for state, new in zip((value, gradient, hessian, slope), found, strict=True):
             state[taken] = new[better]
         low = tall <= _LEAST_BARRIER * scale[rows] * 1.001
-        height[taken] = np.maximum(0.25 * height[taken], _LEAST_BARRIER * scale[taken])
+        height[taken] = np.maximum(_RECEDE * height[taken], _LEAST_BARRIER * scale[taken])
         damping[rows] *= np.where(better, 0.1, 10.0)
-        rows = rows[np.where(better, (gain > _ENOUGH * scale[rows]) | ~low, damping[rows] < 1e6)]
+        # what another angle would change more is not worth a step
+        enough = np.maximum(_ENOUGH * scale[rows], _PART * np.abs(value[rows]))
+        rows = rows[np.where(better, (gain > enough) | ~low, damping[rows] < 1e6)]
         if not rows.size:
             break
     return here, value, slope
@@ -128,6 +133,15 @@ def rows_of(ratio: LikelihoodRatio, rows: NDArray[np.intp]) -> LikelihoodRatio:
     part = object.__new__(LikelihoodRatio)
     part.nodes, part.weights, part.tail = ratio.nodes[rows], ratio.weights[rows], ratio.tail[rows]
     return part
+
+
+def joined_rows(parts: Sequence[LikelihoodRatio], order: NDArray[np.intp]) -> LikelihoodRatio:
+    """The rows of several grids with as many cells, in another order."""
+    whole = object.__new__(LikelihoodRatio)
+    whole.nodes = np.concatenate([part.nodes for part in parts])[order]
+    whole.weights = np.concatenate([part.weights for part in parts])[order]
+    whole.tail = np.concatenate([part.tail for part in parts])[order]
+    return whole
 
 
 def _step(
@@ -180,7 +194,7 @@ def _derivatives(
     # derivatives of the maximum by the multipliers, and how its place moves with them
     first, move = np.stack([x, y, -(y**2)]), np.stack([-y / x, np.ones_like(y), -2.0 * y])
     mean = np.einsum("kij,ij->ik", first, inside)
-    bend = inside / ((a + 1e-12) / x**3 + 2.0 * mu)
+    bend = inside / ((a + 1e-12) / (x * x * x) + 2.0 * mu)
     hessian = np.einsum("kij,lij,ij->ikl", move, move, bend)
     by_beta = np.zeros(norm.shape)
     if escaping.any():

@@ -84,7 +84,8 @@ class CertifySection(Section):
     """Which percentile of scores is certified, 0.5 being the median; null certifies none."""
     second_moment: bool = False
     """Whether to measure how much features scatter, for the certificate 'second_moment': a matrix of d x d numbers a
-    slot, and some milliseconds of a core for each pair and radius. It pays where they scatter in many directions."""
+    slot (d at most 2,048), and about a millisecond of a core for each pair and radius. It pays where they scatter in
+    many directions."""
     rivals: PositiveInt = 8
     """Rival classes (or captions) whose margins are measured; the pilot direction bounds the others."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
