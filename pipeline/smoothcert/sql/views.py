@@ -8,6 +8,7 @@ worker_time      how long each worker had units: see cost_view.py
 runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
 attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
+attack_rules: see attack_rules_view.py
 answers, answer_accuracy, certified_answers: see answer_views.py
 leaderboard      every figure of every run, one a row: see leaderboard_view.py
 
@@ -26,6 +27,7 @@ import pyarrow.compute as pc
 
 from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.sql.answer_views import create_answer_views
+from smoothcert.sql.attack_rules_view import create_attack_rules_view
 from smoothcert.sql.attack_views import REFERENCE_SQL, create_attack_views
 from smoothcert.sql.committed_files import CommittedFiles, committed_files
 from smoothcert.sql.cost_view import create_cost_view
@@ -108,6 +110,7 @@ def create_views(
     certified = relations[CERTIFICATES.name]
     connection.execute("CREATE VIEW bounds AS " + _bounds_sql(runs, certified))
     create_attack_views(connection)
+    create_attack_rules_view(connection)
     create_answer_views(connection)
     about = [(run.directory.info, name, run.finished) for run, name in zip(runs, certified, strict=True)]
     create_share_view(connection, _INTERNAL, about)

@@ -32,6 +32,7 @@ from smoothcert.sql.measures import metrics_of
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
 from smoothcert.summary.answer_means import answer_means
 from smoothcert.summary.answers import answer_counts, answer_scores
+from smoothcert.summary.attack_rules import RulesUnderAttack, rules_under_attack
 from smoothcert.summary.attacked import UnderAttack, under_attack
 from smoothcert.summary.scan import scan
 from smoothcert.summary.shares import Mean, Share, make_mean, make_share
@@ -143,6 +144,7 @@ class Summary:
         unknown_labels: ok pairs whose label is no class of the job; they are in no accuracy.
         tables: rows of each other table that has any, by its name.
         attacks: what each attack achieved, and the worst case over all, by subject and budget.
+        attack_rules: what the worst of them left of the decisions by vote and by percentile.
         answers: shares of questions and means of certified scores (``summary/answers.py``), and means of their metrics
             (``summary/answer_means.py``), by name; without intervals.
         notes: what to know of the encoder, e.g. a noise level that its purifier was not trained for.
@@ -167,6 +169,7 @@ class Summary:
     unknown_labels: int = 0
     tables: Mapping[str, TableCount] = field(default_factory=dict)
     attacks: tuple[UnderAttack, ...] = ()
+    attack_rules: tuple[RulesUnderAttack, ...] = ()
     answers: Mapping[str, Share | Mean] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -280,6 +283,7 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
         unknown_labels=scanned["unknown_labels"],
         tables=_table_counts(query, run_id),
         attacks=under_attack(query, run_id),
+        attack_rules=rules_under_attack(query, run_id),
         answers={
             **{
                 name: Share(count, of, count / of if of else None, None, None)

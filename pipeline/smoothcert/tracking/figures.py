@@ -23,6 +23,7 @@ import yaml
 from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.job import Job
 from smoothcert.redaction import redact, without_secrets
+from smoothcert.summary.attack_rules import RULE_FIGURES
 from smoothcert.summary.attacked import FIGURES, UnderAttack
 from smoothcert.summary.rounding import at_most
 from smoothcert.summary.shares import Mean, Share
@@ -123,6 +124,10 @@ def figures(summary: Summary) -> Iterator[Figure]:
             method = re.sub(r"[^A-Za-z0-9.]+", "_", each.method).strip("_.")[:60]
             name = f"success_among_right/{attack_name(each)}/{method}_{each.attack_id}"
             yield from _shown(name, each.success_among_right)
+    for left in summary.attack_rules:
+        here = f"{left.subject}_{left.norm}_{left.budget:g}"
+        for name in RULE_FIGURES:
+            yield from _shown(f"attacked_{name}/{here}", getattr(left, name))
     for name, figure in summary.answers.items():
         by_kind = "_" in name.rpartition("/")[2]
         yield from _shown(metric_name(name), figure, leading=isinstance(figure, Share) or not by_kind)

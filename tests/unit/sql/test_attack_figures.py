@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import beta
 
 from smoothcert.sql import Query
+from smoothcert.summary.attack_rules import rules_under_attack
 from smoothcert.summary.attacked import under_attack
 from smoothcert.tracking.figures import attack_name
 
@@ -166,3 +167,35 @@ def test_the_summary_says_the_same_and_names_it_for_mlflow(tmp_path: Path) -> No
         assert (each.success_among_right.count, each.success_among_right.of) == (2, 4)
         assert each.robust_accuracy.share == 0.5 and each.clean_accuracy.share == 1.0
         assert attack_name(each) == "classification_smoothed_l2_0.25"
+
+
+def test_what_is_left_by_vote_and_by_percentile_is_counted_by_their_own_rules(tmp_path: Path) -> None:
+    """Four labelled pairs and one without; the mean's success plays no part, and the worst attack on a pair counts."""
+    by_rules = [
+        # label, (vote under attack, class asked about, its percentile) of two attacks
+        ("cat", ("cat", "cat", 0.2), ("cat", "cat", 0.1)),
+        ("cat", ("cat", "cat", 0.2), ("dog", "cat", -0.1)),
+        ("cat", ("cat", "dog", 0.3), ("cat", "dog", 0.3)),
+        ("cat", ("cat", "cat", -0.2), ("cat", "cat", 0.4)),
+        (None, ("cat", "cat", 0.2), ("cat", "cat", 0.2)),
+    ]
+    certificates, attacks = [], []
+    for i, (label, *outcomes) in enumerate(by_rules):
+        certificates.append(certificate(i % 4) | {"pair_id": f"a.parquet#{i}", "label": label})
+        for attack, (vote, asked, percentile) in zip(("one", "two"), outcomes, strict=True):
+            attacks.append(
+                outcome(i, attack, 0.5, 0.5)
+                | {"attacked_vote": vote, "vote_share_label": asked, "class_percentile": percentile}
+                | {
+                    "clean_percentile": 0.1 * i + (0.05 if attack == "one" else 0.0),
+                    "caption_percentile": None,
+                }
+            )
+    with Query([make_run(tmp_path / "run", certificates, attacks, 5)]) as query:
+        (row,) = query.sql("SELECT * FROM attack_rules").to_pylist()
+        (found,) = rules_under_attack(query, row["run_id"])
+    assert (row["pairs"], row["vote_right"], row["vote_pairs"]) == (5, 3, 4)
+    assert (row["percentile_right"], row["percentile_pairs"]) == (1, 4)
+    assert found.vote_accuracy.share == 0.75 and found.percentile_accuracy.share == 0.25
+    assert found.vote_accuracy.low == pytest.approx(beta.ppf(0.025, 3, 2), abs=1e-6)
+    assert found.clean_percentile.mean == pytest.approx(0.2) and found.caption_percentile.mean is None

@@ -439,9 +439,9 @@ def test_a_wrong_column_is_answered_with_the_right_ones(query: Query) -> None:
     [
         (
             "SELECT * FROM certificats",
-            "views: answer_accuracy, answers, attack_success, attacked_answer_accuracy, attacked_answers, attacks, "
-            "bounds, certificates, certified_share, leaderboard, quarantine, replaced_answers, "
-            "replaced_attacked_answers, replaced_attacks",
+            "views: answer_accuracy, answers, attack_rules, attack_success, attacked_answer_accuracy, "
+            "attacked_answers, attacks, bounds, certificates, certified_share, leaderboard, quarantine, "
+            "replaced_answers, replaced_attacked_answers, replaced_attacks",
         ),
         ("SELEC 1", "arrow"),
         ("SELECT nosuch(1)", "margin_radius"),
