@@ -296,7 +296,7 @@ def test_a_certificate_that_is_beaten_is_a_violation() -> None:
     maker = AttackedAnswerRowMaker.__new__(AttackedAnswerRowMaker)
     maker._classes = "text"
     maker._section = load_answer_attack(alpha=0.01)
-    question = type("Question", (), {"answers": ("cat",)})()
+    question = ImageQuestion("1", "what?", ("cat",))
     judged = Judged("dog", ("dog",) * 30 + ("a cat",) * 4, (), 34)
     beaten = maker._against(Certified("cat", 0.5), 0.4, judged, question)
     assert beaten["violation"] is True
