@@ -50,6 +50,7 @@ def write_job(here: Path, url: str, run: str, **answer: Any) -> Path:
         "model": "eye-1",
         "endpoint": url,
         "retries": 0,
+        "parallel": 1,
         "timeout_s": 5,
         "questions": str(here / "questions.jsonl"),
         "subjects": ["bare", "vote"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from threading import Event
 from typing import Any
 
 import requests
@@ -37,6 +39,7 @@ class ServiceSettings:
         retries: further attempts.
         max_tokens: longest reply.
         temperature: 0 for greedy replies.
+        parallel: requests under way at once.
     """
 
     field: str
@@ -47,6 +50,22 @@ class ServiceSettings:
     retries: int
     max_tokens: int
     temperature: float = 0.0
+    parallel: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message.
+
+    Attributes:
+        content: text, or parts.
+        key: of the reply; what has one key has one reply.
+        seed: of sampled replies.
+    """
+
+    content: Any
+    key: str
+    seed: int = 0
 
 
 class ChatService:
@@ -100,22 +119,39 @@ class ChatService:
                 len(known),
             )
 
-    def ask(self, content: Any, key: str, seed: int = 0) -> TextAnswer:
-        """The reply to one message; what was replied before is not asked again.
-
-        Args:
-            content: of the message: text, or parts.
-            key: of the reply; what has one key has one reply.
-            seed: of sampled replies.
+    def ask(self, requests: Sequence[Request]) -> list[TextAnswer]:
+        """The reply to each message; what was replied before is not asked again, nor one key twice.
 
         Raises:
-            EndpointError: the service is down, refuses us, or replies what is no reply.
+            EndpointError: the service is down, refuses us, or replies what is no reply; what was replied until then is
+                kept.
         """
-        known = self.recall(key)
+        once = {each.key: each for each in requests}
+        failed = Event()
+
+        def reply(request: Request) -> TextAnswer | None:
+            if failed.is_set():
+                return None  # after a failure nothing more is asked, and paid
+            try:
+                return self._ask(request)
+            except BaseException:
+                failed.set()
+                raise
+
+        with ThreadPoolExecutor(self.settings.parallel) as threads:
+            replies = [threads.submit(reply, each) for each in once.values()]
+        for each in replies:
+            if (error := each.exception()) is not None:
+                raise error
+        found = {key: each.result() for key, each in zip(once, replies, strict=True)}
+        return [answer for each in requests if (answer := found[each.key]) is not None]
+
+    def _ask(self, request: Request) -> TextAnswer:
+        known = self.recall(request.key)
         if known is not None:
             return TextAnswer(**json.loads(known))
-        answer = self._read(self._post(content, seed))
-        self.remember(key, json.dumps(asdict(answer)).encode())
+        answer = self._read(self._post(request.content, request.seed))
+        self.remember(request.key, json.dumps(asdict(answer)).encode())
         return answer
 
     def _post(self, content: Any, seed: int) -> dict[str, Any]:

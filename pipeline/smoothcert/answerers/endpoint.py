@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from smoothcert.answerers.base import Answerer, TextAnswer
-from smoothcert.answerers.chat import ChatService, ServiceSettings
+from smoothcert.answerers.chat import ChatService, Request, ServiceSettings
 from smoothcert.datasets.png import encode_pngs
 from smoothcert.job.answer import AnswerSection
 
@@ -57,6 +57,7 @@ class EndpointAnswerer(Answerer):
                 retries=section.retries,
                 max_tokens=section.max_new_tokens,
                 temperature=section.temperature,
+                parallel=section.parallel,
             )
         )
         self.name, self.input_size = section.model, encoder.input_size
@@ -86,16 +87,18 @@ class EndpointAnswerer(Answerer):
         """
         grey = (pixels.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu().numpy()
         pngs = encode_pngs(np.ascontiguousarray(grey.transpose(0, 2, 3, 1)))
-        return [
-            self._once(png, question, seed)
-            for png, question, seed in zip(pngs, questions, seeds, strict=True)
-        ]
+        return self.service.ask(
+            [
+                self._request(png, question, seed)
+                for png, question, seed in zip(pngs, questions, seeds, strict=True)
+            ]
+        )
 
-    def _once(self, png: bytes, question: str, seed: int) -> TextAnswer:
+    def _request(self, png: bytes, question: str, seed: int) -> Request:
         about = json.dumps([self.digest, self.template, question, seed if self._temperature else 0])
         image = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         content = [
             {"type": "image_url", "image_url": {"url": image}},
             {"type": "text", "text": self.prompt(question)},
         ]
-        return self.service.ask(content, hashlib.sha256(about.encode() + png).hexdigest(), seed)
+        return Request(content, hashlib.sha256(about.encode() + png).hexdigest(), seed)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smoothcert.answerers.chat import ChatService, ServiceSettings
+from smoothcert.answerers.chat import ChatService, Request, ServiceSettings
 from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.errors import EndpointError, JobError
 from smoothcert.job.judge import JudgeSection
@@ -120,6 +120,7 @@ class ServiceJudge(SimilarityJudge):
                 timeout_s=section.timeout_s,
                 retries=section.retries,
                 max_tokens=section.max_new_tokens,
+                parallel=section.parallel,
             )
         )
         self._prompt, self.threshold = section.prompt, section.threshold
@@ -137,13 +138,12 @@ class ServiceJudge(SimilarityJudge):
 
     def judge(self, texts: Sequence[JudgedText]) -> list[Judgement]:
         """See ``SimilarityJudge.judge``."""
-        return [self._one(each) for each in texts]
+        replies = self.service.ask([self._request(each) for each in texts])
+        return [Judgement(read_score(each.text), each.text[:_LONGEST_REPLY]) for each in replies]
 
-    def _one(self, text: JudgedText) -> Judgement:
+    def _request(self, text: JudgedText) -> Request:
         prompt = fill(self._prompt, text)
-        key = hashlib.sha256(f"judge {self.digest}\x1f{prompt}".encode()).hexdigest()
-        reply = self.service.ask(prompt, key).text
-        return Judgement(read_score(reply), reply[:_LONGEST_REPLY])
+        return Request(prompt, hashlib.sha256(f"judge {self.digest}\x1f{prompt}".encode()).hexdigest())
 
 
 def fill(prompt: str, text: JudgedText) -> str:

@@ -77,6 +77,8 @@ class AnswerSection(Section):
     """How long one request to the endpoint may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
     """Further attempts at a request that the endpoint turned away (429, 5xx) or that broke off, with growing pauses."""
+    parallel: Annotated[int, Field(ge=1, le=256)] = 4
+    """Requests to the endpoint that are under way at once, on each worker."""
     price: PriceSection | None = None
     """What the endpoint asks, for the estimate of smoothcert plan."""
     questions: str
@@ -183,8 +185,10 @@ class AnswerSection(Section):
         what: dict[str, Any] = self.model_dump(
             mode="json",
             exclude={
-                **dict.fromkeys(("attacks", "batch", "timeout_s", "retries", "key_variable", "price"), True),
-                "judge": {"timeout_s", "retries", "key_variable"},
+                **dict.fromkeys(
+                    ("attacks", "batch", "timeout_s", "retries", "parallel", "key_variable", "price"), True
+                ),
+                "judge": {"timeout_s", "retries", "parallel", "key_variable"},
             },
         )
         for name in _LATER:

@@ -40,6 +40,8 @@ class JudgeSection(Section):
     """How long one request to the endpoint may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
     """As answer.retries."""
+    parallel: Annotated[int, Field(ge=1, le=256)] = 4
+    """As answer.parallel."""
 
     @model_validator(mode="after")
     def _one_judge(self) -> JudgeSection:

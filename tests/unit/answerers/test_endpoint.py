@@ -100,6 +100,7 @@ def make(service: Service, **settings: Any) -> EndpointAnswerer:
             "subjects": ("bare", "vote"),
             "retries": 2,
             "timeout_s": 5,
+            "parallel": 1,
             **settings,
         }
     )
@@ -145,6 +146,18 @@ def test_an_answer_is_paid_once_and_a_resume_asks_for_the_rest(service: Service)
     assert KEY not in "".join(kept) + b"".join(kept.values()).decode()
 
 
+def test_answers_that_are_under_way_together_come_back_in_order_and_one_key_is_asked_once(
+    service: Service,
+) -> None:
+    def echo() -> Reply:
+        return said(service.seen[-1][1]["messages"][0]["content"][1]["text"])
+
+    service.replies = [echo] * 12
+    questions = [f"number {place % 9}" for place in range(12)]
+    answers = make(service, parallel=5).answer(X.expand(12, -1, -1, -1), questions, [0] * 12)
+    assert [each.text for each in answers] == questions and len(service.seen) == 9
+
+
 def test_it_comes_back_after_limits_and_failures(service: Service) -> None:
     service.replies = [(429, {"Retry-After": "0"}, b"slow down"), (503, {}, b""), said("yes")]
     assert make(service).answer(X, ["?"], [0])[0].text == "yes"
@@ -179,7 +192,7 @@ def test_refusals_and_cut_answers_are_marked(service: Service) -> None:
         said("no", finish_reason="content_filter"),
         said("a very", finish_reason="length"),
     ]
-    answers = make(service).answer(X.expand(3, -1, -1, -1), ["?"] * 3, [0] * 3)
+    answers = make(service).answer(X.expand(3, -1, -1, -1), ["?", "??", "???"], [0] * 3)
     assert [(each.text, each.refused, each.complete) for each in answers] == [
         ("I cannot say", True, True),
         ("no", True, True),

@@ -36,7 +36,9 @@ def service(monkeypatch: pytest.MonkeyPatch):
 
 
 def make(service: object, **settings: object) -> ServiceJudge:
-    return ServiceJudge(JudgeSection(**{"endpoint": service.url, "model": "eye-1", "retries": 0, **settings}))
+    return ServiceJudge(
+        JudgeSection(**{"endpoint": service.url, "model": "eye-1", "retries": 0, "parallel": 1, **settings})
+    )
 
 
 def test_a_local_judge_says_the_largest_cosine() -> None:
