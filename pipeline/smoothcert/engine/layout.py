@@ -111,6 +111,10 @@ def plan_layout(
         directions += 1
         return directions - 1
 
+    def rest(name: str) -> int:
+        """The test of all rivals without a direction; where there are none it is trivial, whatever it looks at."""
+        return test(name if name in others else PILOT)
+
     for target in certify.targets:
         certificate = of_name(target.certificate)
         mean, quantile = certificate.single_mean, certificate.single_quantile
@@ -127,10 +131,10 @@ def plan_layout(
                 targets.append(TargetTests(target, (test(own_direction()),)))
             case "class":
                 rivals = tuple(test(own_direction()) for _ in range(class_rivals))
-                targets.append(TargetTests(target, (test(PILOT), *rivals)))
+                targets.append(TargetTests(target, (rest("class_rest"), *rivals)))
             case "retrieval":
                 rivals = tuple(test(own_direction()) for _ in range(pool_rivals))
-                targets.append(TargetTests(target, (test(PILOT),), rivals, retrieval_k - 1))
+                targets.append(TargetTests(target, (rest("retrieval_rest"),), rivals, retrieval_k - 1))
     # the others stand behind the directions, of which there are as many as now
     tested = tuple(
         each if isinstance(each, int) else directions + others.index(each) for each in test_direction

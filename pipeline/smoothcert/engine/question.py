@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.catalogue.certificates import of_name
-from smoothcert.certificates import choose_law, dual_direction, normal_scalar, speed_of_test
+from smoothcert.certificates import MarginScalar, choose_law, dual_direction, normal_scalar, speed_of_test
 from smoothcert.certificates.normal_scalar import KNOTS
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
 from smoothcert.engine.rivals import Rivals, gap_scale, nearest_rivals
@@ -207,6 +207,10 @@ class Questioner:
     def _others(self, position: int, question: Question, pilot: _Pilot) -> Array:
         """(n0,) scores of the pilot draws, of the kind that a test at a position behind the directions is about."""
         features, name = pilot.features, self._layout.others[position - self._layout.directions]
+        if name.endswith("_rest"):
+            rivals = question.classes if name == "class_rest" else question.pool
+            rest = None if rivals is None else rivals.rest_pilot
+            return np.ones(len(features)) if rest is None else rest
         if name == "class_vote":
             return np.asarray(
                 np.argmax(features @ self._texts.class_features.T, axis=1) == question.voted, float
@@ -256,12 +260,13 @@ class Questioner:
         radius = item.target.radius
         if rivals is None:
             return
-        if rivals.others_alignment is None:
+        if rivals.rest_pilot is None:
             thresholds[item.must[0]] = TRIVIAL  # every rival is measured
         else:
-            gram = np.array([[1.0, rivals.others_alignment], [rivals.others_alignment, 1.0]])
-            weights, needed = dual_direction(gram, np.array([pilot.norm]), radius, self._certify.sigma)
-            thresholds[item.must[0]] = score_threshold(float(needed), float(weights[0]))
+            # one scalar of the smallest margin speaks of each of them, as it never falls (docs/theory.md T8)
+            scalar, proves, _ = self._scalars(2.0 * rivals.rest_pilot[None] - 1.0, radius, 0.0)
+            question.scalars[item.must[0]] = scalar.pieces()[0]
+            thresholds[item.must[0]] = score_threshold(2.0 * float(proves[0]) - 1.0, 1.0)
         thresholds[list(tests[len(rivals.measured) :])] = TRIVIAL  # this pair has fewer rivals than places
         tests = tests[: len(rivals.measured)]
         away = rivals.directions[: len(tests)]
@@ -301,11 +306,7 @@ class Questioner:
         vectors = weights[:, :1] * toward + weights[:, 1:] * direction
         lengths = np.linalg.norm(vectors, axis=1)
         vectors /= np.maximum(lengths, 1e-9)[:, None]
-        laws, speed = choose_law(
-            margins, radius, certify.sigma, draws=certify.max_draws, alpha=certify.alpha, level=-level
-        )
-        scalar = normal_scalar(laws)
-        proves = scalar.threshold(scalar.constant(radius, certify.sigma), -level)
+        scalar, proves, speed = self._scalars(margins, radius, -level)
         pieces = scalar.pieces()
         bent = speed > self._speed(vectors @ pilot.features.T, needed / np.maximum(lengths, 1e-9))
         for i, test in enumerate(tests):
@@ -320,6 +321,15 @@ class Questioner:
                 thresholds[test] = score_threshold(float(needed[i]), float(lengths[i]))
             else:
                 thresholds[test] = IMPOSSIBLE
+
+    def _scalars(self, margins: Array, radius: float, level: float) -> tuple[MarginScalar, Array, Array]:
+        """Scalars for margins like (tests, n0) of the pilot draws, mean scores that prove a level, and how soon."""
+        certify = self._certify
+        laws, speed = choose_law(
+            margins, radius, certify.sigma, draws=certify.max_draws, alpha=certify.alpha, level=level
+        )
+        scalar = normal_scalar(laws)
+        return scalar, scalar.threshold(scalar.constant(radius, certify.sigma), level), speed
 
     def _speed(self, along: Array, needed: Array) -> Array:
         """How few draws a test of the mean of <u, q> should need, from pilot draws (tests, n0) of it."""

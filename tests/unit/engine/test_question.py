@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from smoothcert.certificates import dual_direction
 from smoothcert.engine import Texts
 from smoothcert.engine.layout import plan_layout
 from smoothcert.engine.question import Questioner, scalar_scores
@@ -243,24 +244,40 @@ def test_passing_a_test_implies_its_target(make, name):
     assert reachable >= 10 and bent >= 3
 
 
-def test_the_unmeasured_rivals_are_covered_by_the_pilot_test(make):
-    texts = texts_of(classes=40)
-    asker, layout = questioner(make, texts, targets=TARGETS[:1], rivals=2)
-    item = layout.targets[0]
-    checked = 0
+@pytest.mark.parametrize("name", ["class", "retrieval"])
+def test_one_scalar_of_the_smallest_margin_covers_the_rivals_that_are_not_measured(make, name):
+    """At its threshold no encoder can turn a margin whose scalar has that mean, and the scalar never falls.
+
+    So the mean over the smallest margin is at most that over each. The pilot direction alone proves far less.
+    """
+    target = next(t for t in TARGETS if t["certificate"] == name)
+    texts = texts_of(classes=40, pool=40)
+    asker, layout = questioner(make, texts, targets=(target,), rivals=2, max_draws=1000)
+    test = layout.targets[0].must[0]
+    assert layout.test_direction[test] == layout.directions + layout.others.index(f"{name}_rest")
+    features = texts.class_features if name == "class" else texts.pool_features
+    checked = before = 0
     for _ in range(10):
-        mean = texts.class_features[RNG.integers(40)] + 0.2 * unit(16)
+        own = features[RNG.integers(40)]
+        mean = own + 0.2 * unit(16)
         mean *= 0.95 / np.linalg.norm(mean)
-        q = asker.ask(draws_of(mean, 63), unit(16), unit(16), ())
-        threshold = q.thresholds[item.must[0]]
-        own = texts.class_features[q.predicted]
-        for c in set(range(40)) - {q.predicted} - set(q.classes.measured):
-            away = texts.class_features[c] - own
-            away /= np.linalg.norm(away)
-            if threshold < IMPOSSIBLE:
-                checked += 1
-                assert worst_projection(threshold, q.directions[0], away, 0.2) <= 1e-6
-    assert checked > 50
+        draws = draws_of(mean, 63)
+        q = asker.ask(draws, unit(16), own, ())
+        rivals = q.classes if name == "class" else q.pool
+        threshold, pieces = q.thresholds[test], q.scalars[test]
+        assert pieces[1] >= 0 and (pieces[2 + (len(pieces) - 2) // 2 :] >= 0).all()
+        if not TRIVIAL < threshold < IMPOSSIBLE:
+            continue
+        assert worst_bent(threshold, pieces, 0.2) <= 1e-3
+        rest = set(range(40)) - set(rivals.measured) - rivals.excluded
+        away = np.array([(rivals.own - features[c]) / np.linalg.norm(rivals.own - features[c]) for c in rest])
+        smallest = (1 + np.min(draws @ away.T, axis=1)) / 2
+        np.testing.assert_allclose(rivals.rest_pilot, smallest, atol=1e-6)
+        checked += scalar_scores(smallest[None], pieces[None]).mean() > threshold
+        gram = np.array([[1.0, rivals.others_alignment], [rivals.others_alignment, 1.0]])
+        weights, needed = dual_direction(gram, np.array([0.95]), target["radius"], 0.5)
+        before += 0.95 * weights[0] > needed
+    assert checked >= 8 and checked >= before
 
 
 def test_features_that_the_noise_does_not_move_are_asked_about_like_others(make):
