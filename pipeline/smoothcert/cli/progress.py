@@ -22,9 +22,12 @@ class ProgressLine:
         pairs: pairs of the run.
         done: pairs that were committed before.
         draws_per_pair: draws that one pair takes at most.
+        name: of the run, where lines of others stand between its own: then they are plain everywhere.
     """
 
-    def __init__(self, console: Console, *, pairs: int, done: int, draws_per_pair: float) -> None:
+    def __init__(
+        self, console: Console, *, pairs: int, done: int, draws_per_pair: float, name: str = ""
+    ) -> None:
         self._console = console
         self._pairs = pairs
         self._before = done
@@ -35,7 +38,8 @@ class ProgressLine:
         self._bar = bars.Progress(bars.BarColumn(30), bars.TextColumn("{task.description}"), console=console)
         self._task = self._bar.add_task("starting", total=max(pairs, 1), completed=done)
         self._live = Live(self._bar, console=console, refresh_per_second=4, transient=True)
-        self._plain = not console.is_terminal
+        self._name = f"{name}: " if name else ""
+        self._plain = bool(name) or not console.is_terminal
 
     def __enter__(self) -> ProgressLine:
         if not self._plain:
@@ -68,7 +72,7 @@ class ProgressLine:
             self._bar.update(self._task, completed=done, description=text)
         elif now - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = now
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(self._name + text, highlight=False, soft_wrap=True)
 
 
 def _span(seconds: float) -> str:

@@ -42,6 +42,7 @@ def run_phases(
     stopped_by: StopSignals,
     again: Mapping[str, tuple[str, ...]] = _NOTHING,
     show: Show = show_phase,
+    name: str = "",
 ) -> int:
     """Run what is left of a checked job, and return the exit code.
 
@@ -50,6 +51,7 @@ def run_phases(
         stopped_by: what catches signals.
         again: pairs to be done again.
         show: shows each phase at its end, and returns the exit code that its rows deserve.
+        name: begins each line, where other runs go on beside this one.
     """
     terminal = stopped_by.terminal
     code = 0
@@ -63,6 +65,7 @@ def run_phases(
             lambda monitor, name=phase.name: driver.work(name, monitor, again),  # type: ignore[misc]
             stopped_by,
             show,
+            name,
         )
         if ended not in (0, exit_codes.OVER_QUARANTINE_BUDGET):
             return ended
@@ -76,6 +79,7 @@ def run_phase(
     work: Callable[[Monitor], PhaseReport],
     stopped_by: StopSignals,
     show: Show = show_phase,
+    name: str = "",
 ) -> int:
     """Run one phase, show it, and return the exit code.
 
@@ -85,20 +89,22 @@ def run_phase(
         work: what runs it.
         stopped_by: what catches signals.
         show: shows it at its end, and returns the exit code that its rows deserve.
+        name: begins each line, where other runs go on beside this one.
     """
     from smoothcert.cli.progress import ProgressLine
     from smoothcert.runtime.executor import Monitor
 
     terminal = stopped_by.terminal
+    begin = f"{name}: " if name else ""
     run, tasks = driver.run, phase.tasks
     pairs = run.info.pairs * len(tasks)
     done = pairs - sum(len(unit) for unit in driver.units_left(phase, run.commits.load()))
     terminal.say(
-        f"{shorten_url(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, encoder "
-        f"{driver.encoder.name} on {driver.encoder.device.type}, executor {driver.job.executor.kind})",
+        f"{begin}{shorten_url(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, "
+        f"encoder {driver.encoder.name} on {driver.encoder.device.type}, executor {driver.job.executor.kind})",
     )
     most = max(task.draws_per_pair for task in tasks)
-    with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=most) as line:
+    with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=most, name=name) as line:
         report = work(
             Monitor(
                 on_result=lambda result: None,
@@ -107,14 +113,16 @@ def run_phase(
             )
         )
     for note in report.notes:
-        terminal.say(note)
+        terminal.say(begin + note)
     stopped = report.stopped and stopped_by.signal is not None
     code = show(driver, phase, report, terminal)
     if stopped:
-        terminal.say(f"stopped with {report.missing:,} pairs to go; run the same command again to resume")
+        terminal.say(
+            f"{begin}stopped with {report.missing:,} pairs to go; run the same command again to resume"
+        )
         return 128 + (stopped_by.signal or 0)
     if report.missing:
-        terminal.say((f"{report.missing:,} pairs have no row:", "bold red"))
+        terminal.say((f"{begin}{report.missing:,} pairs have no row:", "bold red"))
         for unit, error in list(report.failed.items())[:5]:
             terminal.say(f"  {unit}: {error}")
         terminal.say("  remedy: fix the cause and run the same command again")

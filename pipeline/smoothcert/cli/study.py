@@ -78,10 +78,11 @@ def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
     def perform(run: Driver, combination: Combination) -> int:
         terminal.say((f"[{numbers[combination.label]}/{count}] ", "bold"), combination.label)
         shown = _Shown(combination, len(run.phases), terminal, tracking)
-        return run_phases(run, stopped_by, show=shown.show)
+        name = combination.label if driver.several else ""
+        return run_phases(run, stopped_by, show=shown.show, name=name)
 
     def tell(combination: Combination, error: SmoothcertError) -> None:
-        terminal.say(("failed: ", "bold red"), str(error))
+        terminal.say((f"{combination.label} failed: ", "bold red"), str(error))
 
     report = driver.run(perform, lambda: stopped_by.signal is not None, tell)
     return _finish(driver, report, stopped_by, tracking)
@@ -112,7 +113,10 @@ class _Shown:
         for name, (bad, rows) in shares.items():
             if bad > budget * rows:
                 self._terminal.say(
-                    (f"  {bad:,} of {rows:,} rows of {name} are quarantined, more than ", "bold red"),
+                    (
+                        f"{self._label}: {bad:,} of {rows:,} rows of {name} are quarantined, more than ",
+                        "bold red",
+                    ),
                     f"output.quarantine_budget={budget:g} allows",
                 )
                 code = exit_codes.OVER_QUARANTINE_BUDGET

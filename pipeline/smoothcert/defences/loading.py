@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from smoothcert.defences.defended import DefendedEncoder
+from smoothcert.defences.diffusion import is_diffusion, read_diffusion
 from smoothcert.defences.noise_level import AtSigma, TrainedFor
 from smoothcert.defences.saved import read_part
 from smoothcert.encoders import Encoder, check_encoder, load_encoder
@@ -40,9 +41,10 @@ def load_defended(
 def defend(base: Encoder, section: DefenceSection, name: str, sigma: float | None = None) -> DefendedEncoder:
     """An encoder behind a defence, held to the contract of encoders.
 
-    A file or directory is read as ``saved`` says. ``module:callable`` is imported and called with ``base``, and with
-    ``sigma`` where it has a parameter of that name; it returns a ``torch.nn.Module``. The digest covers a file's bytes,
-    or the factory's name, its source file and the weights; and sigma, where a part depends on it.
+    A file or directory is read as ``saved`` says, a folder in the layout of ``diffusers`` as ``diffusion`` says.
+    ``module:callable`` is imported and called with ``base``, and with ``sigma`` where it has a parameter of that name;
+    it returns a ``torch.nn.Module``. The digest covers files' bytes, or the factory's name, its source file and the
+    weights; and sigma, where a part depends on it.
 
     Args:
         base: the encoder.
@@ -95,6 +97,10 @@ def _load(base: Encoder, name: str, field: str, where: str, sigma: float | None)
     try:
         if names_code(where):
             return _from_factory(where, base, sigma)
+        if field == "purifier" and is_diffusion(where):
+            purifier, digest = read_diffusion(where, _level(name, field, sigma))
+            _refuse_other_size(purifier, base, name, field, where)
+            return _LoadedPart(purifier, f"{digest} at {sigma!r}")
         saved = read_part(where, field)
     except (SmoothcertError, torch.OutOfMemoryError):
         raise
@@ -102,19 +108,25 @@ def _load(base: Encoder, name: str, field: str, where: str, sigma: float | None)
         raise EncoderError(
             f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
             remedy="give a directory that smoothcert train wrote, a .safetensors file that smoothcert.defences wrote, "
-            "or an importable module:callable that makes a torch module of the encoder",
+            "a model of diffusers as purifier, or an importable module:callable that makes a torch module of the "
+            "encoder",
         ) from exc
     _refuse_other_size(saved.module, base, name, field, where)
     if not getattr(saved.module, "conditioned", False):
         return _LoadedPart(saved.module, saved.digest, saved.trained)
+    level = _level(name, field, sigma)
+    return _LoadedPart(
+        AtSigma(saved.module, level, saved.trained), f"{saved.digest} at {level!r}", saved.trained
+    )
+
+
+def _level(name: str, field: str, sigma: float | None) -> float:
     if sigma is None:
         raise EncoderError(
             f"defence '{name}': its {field} depends on the noise level, and none is given",
             remedy="give sigma, of the noise that is added to images",
         )
-    return _LoadedPart(
-        AtSigma(saved.module, sigma, saved.trained), f"{saved.digest} at {sigma!r}", saved.trained
-    )
+    return sigma
 
 
 def _from_factory(where: str, base: Encoder, sigma: float | None) -> _LoadedPart:
@@ -136,7 +148,7 @@ def _refuse_other_size(module: Any, base: Encoder, name: str, field: str, where:
         raise EncoderError(
             f"defence '{name}': {field}='{where}' was made for images of {size[0]}x{size[1]}, encoder "
             f"'{base.name}' reads {base.input_size[0]}x{base.input_size[1]}",
-            remedy="train one for this encoder with smoothcert train",
+            remedy="take one of this size, or train one for this encoder with smoothcert train",
         )
     width = getattr(module, "feature_dim", None)
     if width is not None and not getattr(module, "tokens", False) and width != base.feature_dim:

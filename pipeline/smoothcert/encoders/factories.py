@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from smoothcert.encoders.carried_code import place_of
+
 _KNOWN_ELSEWHERE = ("torch", "smoothcert", "builtins", "abc")
 """Packages whose code is not hashed: Python's, torch's, whose version a run keeps, and our own, which it keeps too."""
 
@@ -41,7 +43,8 @@ def import_callable(where: str) -> Callable[..., Any]:
     return made
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(named: Path) -> ModuleType:
+    path = place_of(named)
     if not path.is_file():
         raise ImportError(f"there is no file '{path}' here")
     # named after its place: two files of one name are two modules

@@ -43,6 +43,9 @@ class StudySection(Section):
     train: tuple[TrainStep, ...] = ()
     """Trainings, one after the other, before the first run: combinations and later trainings may name what they write.
     One that is done is not done again."""
+    at_once: PositiveInt | None = None
+    """Runs that share the workers of executor.kind: ray at any time. Default one for each worker, at most 8. Without
+    Ray one after the other."""
 
     @model_validator(mode="before")
     @classmethod

@@ -48,6 +48,7 @@ class Study:
         baseline: label of the combination that others are compared with.
         tune: how to choose among them, where the file says it.
         trainings: jobs with a section ``train``, to be run first and in this order.
+        at_once: how many runs share the workers of a Ray cluster; None leaves it to the cluster.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Study:
     baseline: str
     tune: TuneSection | None
     trainings: tuple[Job, ...] = ()
+    at_once: int | None = None
 
     def of(self, label: str) -> Combination:
         """The combination of this label."""
@@ -102,7 +104,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     combinations = tuple(_combinations(section, data, origin, places))
     _refuse_repeats(combinations, origin)
     name, baseline = combinations[0].job.name, _baseline(section, combinations, origin)
-    return Study(name, combinations, baseline, chooses, trainings)
+    return Study(name, combinations, baseline, chooses, trainings, section.at_once)
 
 
 def _trainings(steps: Sequence[TrainStep], folder: Path) -> tuple[Job, ...]:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from smoothcert.datasets import Source, UnitSpec, open_source
 from smoothcert.encoders import Encoder
+from smoothcert.encoders.carried_code import CarriedFolder, carry_code
 from smoothcert.errors import JobError, PairError, StoreError
 from smoothcert.job import Job
 from smoothcert.runtime.code_version import code_version
@@ -92,10 +93,12 @@ class Driver:
 
     Attributes:
         asked: the job as it was given.
+        sharers: how many runs share the workers of a Ray cluster, this one included.
     """
 
     def __init__(self, job: Job, encoder: Encoder | None = None, *, mending: bool = False) -> None:
         self.asked = job
+        self.sharers: Callable[[], int] = lambda: 1
         self.source: Source = open_source(job.data)
         self._encoder = encoder
         self._mending = mending
@@ -123,6 +126,11 @@ class Driver:
     def job(self) -> Job:
         """The job, with the contents of whatever its tasks name filled in."""
         return resolve(self.inputs)
+
+    @cached_property
+    def code(self) -> tuple[CarriedFolder, ...]:
+        """Files that the job names, for workers elsewhere; as they are when this is asked for first."""
+        return carry_code(self.job) if self.job.executor.kind != "local" else ()
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -311,7 +319,12 @@ class Driver:
     def opening(self) -> Opening:
         """What workers start from."""
         return Opening(
-            self.job, self.run.url, self.encoder.digest, self._pool(), exclusive=self.run.exclusive
+            self.job,
+            self.run.url,
+            self.encoder.digest,
+            self._pool(),
+            exclusive=self.run.exclusive,
+            code=self.code,
         )
 
     def _executor(self, phase: Phase) -> Executor:
@@ -336,6 +349,7 @@ class Driver:
             uses_gpu=uses_gpu(self.job.encoder),
             draws_per_pair=max(task.draws_per_pair for task in phase.tasks),
             run=self.run.run_id,
+            sharers=self.sharers,
         )
 
     def _draw_pool(self) -> tuple[str, ...]:

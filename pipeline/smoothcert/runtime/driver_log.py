@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,6 +25,8 @@ _BEAT_S = 20.0
 _HEARD = ("smoothcert.runtime", "smoothcert.store")
 _OTHERS = ("smoothcert.runtime.session", "smoothcert.store.events")
 """Sessions have logs of their own; and what cannot be written is not to be written again."""
+_AT_WORK: set[int] = set()
+"""Threads with a driver at work: a process may have several, each with a run of its own."""
 
 
 @contextlib.contextmanager
@@ -36,8 +39,8 @@ def driver_log(run: RunDirectory, monitor: Monitor, metrics: MetricsFile | None 
         metrics: the run's metrics file, kept up to date; closed at the end.
     """
     events = EventLog(run.storage, DRIVER + worker_name(), every_s=_BEAT_S)
-    handler = _Handler(events)
-
+    me = threading.get_ident()
+    handler = _Handler(events, me)
     window = RateWindow()
 
     def on_progress(progress: Progress) -> None:
@@ -52,6 +55,7 @@ def driver_log(run: RunDirectory, monitor: Monitor, metrics: MetricsFile | None 
     else:
         log.warning("commits: by this driver only (the store does not support exclusive create)")
     events.say("begin", exclusive=run.exclusive)
+    _AT_WORK.add(me)
     for name in _HEARD:
         logging.getLogger(name).addHandler(handler)
     ending = "failed"
@@ -64,6 +68,7 @@ def driver_log(run: RunDirectory, monitor: Monitor, metrics: MetricsFile | None 
     finally:
         for name in _HEARD:
             logging.getLogger(name).removeHandler(handler)
+        _AT_WORK.discard(me)
         if metrics is not None:
             metrics.close()
         events.say("end", now=True, ending=ending)
@@ -71,15 +76,16 @@ def driver_log(run: RunDirectory, monitor: Monitor, metrics: MetricsFile | None 
 
 
 class _Handler(logging.Handler):
-    """Puts log records into an event log."""
+    """Puts log records into an event log, except those of another driver's thread."""
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, thread: int) -> None:
         super().__init__(logging.INFO)
         self._events = events
+        self._thread = thread
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""
-        if record.name in _OTHERS:
+        if record.name in _OTHERS or record.thread in _AT_WORK - {self._thread}:
             return
         event = {logging.ERROR: "error", logging.WARNING: "warning"}.get(record.levelno, "note")
         try:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from smoothcert.datasets import open_source
 from smoothcert.encoders import Encoder
+from smoothcert.encoders.cache import CACHE_VARIABLE
+from smoothcert.encoders.carried_code import CarriedFolder
 from smoothcert.engine.noise import generator_name
-from smoothcert.errors import RunDirectoryError
+from smoothcert.errors import EncoderError, RunDirectoryError
 from smoothcert.job import Job
 from smoothcert.runtime.results import UnitWriter, worker_name
 from smoothcert.runtime.session import Session
@@ -27,6 +29,7 @@ class Opening:
         encoder_digest: what the driver planned with; a worker that loads other weights refuses to work.
         pool: captions of the retrieval pool.
         exclusive: whether the run's store creates files exclusively, as the driver found; None: found out again.
+        code: files that the job names, for workers that do not see its folder.
     """
 
     job: Job
@@ -34,6 +37,7 @@ class Opening:
     encoder_digest: str
     pool: tuple[str, ...]
     exclusive: bool | None = field(default=None, kw_only=True)
+    code: tuple[CarriedFolder, ...] = field(default=(), kw_only=True)
 
     def __call__(self) -> Session:
         """The session, with its own encoder."""
@@ -45,6 +49,14 @@ class Opening:
         Raises:
             EncoderError: it cannot be loaded, or breaks the contract.
         """
+        try:
+            for folder in self.code:
+                folder.unpack()
+        except OSError as exc:
+            raise EncoderError(
+                f"the code of the job cannot be written on this worker: {exc}",
+                remedy=f"name a writable directory in {CACHE_VARIABLE}",
+            ) from exc
         return load_checked(self.job)
 
     def with_encoder(self, encoder: Encoder) -> Session:

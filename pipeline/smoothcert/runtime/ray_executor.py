@@ -99,6 +99,8 @@ class RayExecutor:
             has one when the run begins.
         draws_per_pair: what a pair takes at most, until it is known what they take; 0 where that says nothing.
         run: names the run in Ray's dashboard and in the metrics.
+        sharers: how many runs share the workers that the cluster has room for, or that the job asks for, this one
+            included.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class RayExecutor:
         uses_gpu: bool | None,
         draws_per_pair: float = 0.0,
         run: str = "run",
+        sharers: Callable[[], int] = lambda: 1,
     ) -> None:
         self._run_name = run
+        self._sharers = sharers
         self._open_session = open_session
         self._section = section
         self._duties = duties
@@ -156,7 +160,7 @@ class RayExecutor:
 
     def _loop(self, ledger: Ledger, monitor: Monitor, report: ExecutorReport) -> None:
         share = WorkerShare.of(self._section, uses_gpu=self._uses_gpu)
-        worker_count, count_again = share.workers(), time.monotonic() + _LOOK_AGAIN_S
+        worker_count, count_again = self._count(share), time.monotonic() + _LOOK_AGAIN_S
         grace_until: float | None = None
         self._looked = time.monotonic()
         while not ledger.finished():
@@ -169,7 +173,7 @@ class RayExecutor:
                     return
             else:
                 if now >= count_again:
-                    worker_count, count_again = max(worker_count, share.workers()), now + _LOOK_AGAIN_S
+                    worker_count, count_again = max(worker_count, self._count(share)), now + _LOOK_AGAIN_S
                 while len(self._held) < worker_count and now >= self._hire_after:
                     self._hire(share)
                 for split in ledger.even_out(worker_count):
@@ -185,6 +189,10 @@ class RayExecutor:
             self._check_beats(ledger, monitor)
             self._check_places(share)
             monitor.on_progress(self._total())
+
+    def _count(self, share: WorkerShare) -> int:
+        """Workers that this run may have now."""
+        return max(1, share.workers() // self._sharers())
 
     def _dismiss(self, *, all_idle: bool) -> None:
         """End all workers; idle ones may say goodbye in their event log."""

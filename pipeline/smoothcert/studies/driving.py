@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from smoothcert.audit.kept import rests_on
@@ -17,6 +19,7 @@ from smoothcert.errors import JobError, SmoothcertError
 from smoothcert.job import Combination, EncoderSection, Study
 from smoothcert.runtime.driver import Driver
 from smoothcert.store import RunDirectory
+from smoothcert.studies.at_once import MOST_AT_ONCE, Lanes, shared_cluster
 from smoothcert.studies.leaderboard import Leaderboard, make_leaderboard
 from smoothcert.studies.record import (
     COMPLETE,
@@ -71,7 +74,7 @@ class Encoders:
 
 
 class StudyDriver:
-    """The runs of a study, one after the other.
+    """The runs of a study: one after the other, or on a Ray cluster several at once.
 
     Args:
         study: the study.
@@ -79,13 +82,16 @@ class StudyDriver:
     Attributes:
         study: as given.
         record: which runs there are; after ``check``.
+        several: whether runs go on beside each other in this session.
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self._encoders = Encoders()
         self._storage = study_directory(study.combinations[0].job.output.runs, study.name)
+        self._lock = threading.RLock()
         self.record = StudyRecord(study.name, study.baseline, ())
+        self.several = False
 
     @property
     def url(self) -> str:
@@ -136,31 +142,61 @@ class StudyDriver:
         """Run every combination that is not complete; one that fails does not keep the others from running.
 
         Args:
-            perform: runs a driver to its end and returns the exit code.
+            perform: runs a driver to its end and returns the exit code; called in several threads where ``several``.
             stopped: whether to begin no other run.
             tell: told of a run that failed.
         """
-        worst = 0
-        for each in self.study.combinations:
-            if stopped():
-                break
-            if self.record.of(each.label).state == COMPLETE:
-                continue
-            basis = ""
-            try:
+        waiting = [each for each in self.study.combinations if self.record.of(each.label).state != COMPLETE]
+        todo, codes = iter(waiting), [0]
+        with self._lanes(len(waiting)) as lanes:
+            self.several = lanes.count > 1
+
+            def work() -> bool:
+                with self._lock:
+                    each = None if stopped() else next(todo, None)
+                if each is None:
+                    return False
+                code, state, basis = self._run_one(each, lanes, perform, tell)
+                if stopped() and code not in FINISHED:
+                    return False
+                with self._lock:
+                    codes.append(code)
+                    self.record = self.record.with_state(each.label, state, basis)
+                    self.record.write(self._storage)
+                return True
+
+            lanes.run(work)
+        return StudyReport(self.record, self.keep_leaderboard(), max(codes), stopped())
+
+    def _run_one(
+        self,
+        each: Combination,
+        lanes: Lanes,
+        perform: Callable[[Driver, Combination], int],
+        tell: Callable[[Combination, SmoothcertError], None],
+    ) -> tuple[int, str, str]:
+        """Exit code and state of one run, and what these rest on where it is complete."""
+        try:
+            with self._lock:  # an encoder loads, and encodes texts, for one run at a time
                 driver = self._encoders.driver(each)
-                code = perform(driver, each)
-                state = COMPLETE if code == 0 else _STATES.get(code, f"unfinished (exit code {code})")
-                basis = _done_basis(driver) if code == 0 else ""
-            except SmoothcertError as exc:
-                tell(each, exc)
-                code, state = exc.exit_code, exc.message
-            if stopped() and code not in FINISHED:
-                break
-            worst = max(worst, code)
-            self.record = self.record.with_state(each.label, state, basis)
-            self.record.write(self._storage)
-        return StudyReport(self.record, self.keep_leaderboard(), worst, stopped())
+                driver.sharers = lanes.busy
+                _ = driver.phases, driver.code, driver.run
+            code = perform(driver, each)
+            state = COMPLETE if code == 0 else _STATES.get(code, f"unfinished (exit code {code})")
+            return code, state, _done_basis(driver) if code == 0 else ""
+        except SmoothcertError as exc:
+            tell(each, exc)
+            return exc.exit_code, exc.message, ""
+
+    @contextmanager
+    def _lanes(self, waiting: int) -> Iterator[Lanes]:
+        """As many as there are runs at once: on Ray, where there are several to come."""
+        job = self.study.combinations[0].job
+        if job.executor.kind != "ray" or waiting < 2 or self.study.at_once == 1:
+            yield Lanes(1)
+            return
+        with shared_cluster(job) as workers:
+            yield Lanes(min(waiting, workers, self.study.at_once or MOST_AT_ONCE))
 
     def keep_leaderboard(self) -> Leaderboard | None:
         """The leaderboard of the runs that are there, kept beside the record; None without runs."""

@@ -388,7 +388,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
         pairs=12,
     )
     command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "study", str(file)]
-    for parts in (1, 5):  # in the first run, and in the second one
+    for parts in (5,):  # in the second run; on Ray, in both: cluster/test_study.py
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 200
         while len(list((tmp_path / "runs").glob("*/commits/*"))) < parts and process.poll() is None:
