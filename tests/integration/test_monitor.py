@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -19,8 +20,11 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.datasets import write_demo_data
 from smoothcert.errors import JobError, QueryError, StoreError
+from smoothcert.job import parse_job
 from smoothcert.monitor.history import MonitorDirectory, Night, Watched, make_trend
+from smoothcert.monitor.nightly import find_claim, job_of, same_claims
 from smoothcert.statistics import share_interval
+from smoothcert.store import RunDirectory
 
 JOB = """
 name: digits
@@ -98,10 +102,18 @@ def test_nights_count_their_pairs_once(place: Path) -> None:
     first = run(place, "2026-01-01")
     assert first.exit_code == 0 and "no drop of more than 2.0% shown" in first.output, first.output
     assert run(place, "2026-01-02").exit_code == 0
-    before = {file: file.read_bytes() for file in (place / "watch").rglob("*") if file.is_file()}
+
+    def kept() -> dict[Path, bytes]:
+        """All but the page, which says when it was made."""
+        files = [
+            file for file in (place / "watch").rglob("*") if file.is_file() and file.name != "trend.html"
+        ]
+        return {file: file.read_bytes() for file in files}
+
+    before = kept()
     again = run(place, "2026-01-02")
     assert again.exit_code == 0
-    assert {file: file.read_bytes() for file in (place / "watch").rglob("*") if file.is_file()} == before
+    assert kept() == before and (place / "watch" / "trend.html").is_file()
     reference, seen = held_of(str(place / "runs" / "reference")), []
     for row in nights(place):
         held = held_of(str(row["run_url"]))
@@ -227,6 +239,32 @@ def test_a_target_is_not_held_against_a_bound_of_the_grid(place: Path) -> None:
     found = run(place, "t1", target, directory="kinds")
     assert isinstance(found.exception, JobError) and "is a target of the job" in str(found.exception)
     assert not (place / "kinds" / "nights").exists()
+
+
+RETRIEVAL = (
+    "retrieval={candidates: 50}",
+    "certify.targets=[{certificate: angular, cosine: 0.5, radius: 0.0625}, {certificate: retrieval, radius: 0.0625}]",
+)
+
+
+def test_a_night_leaves_retrieval_out(place: Path) -> None:
+    """Its candidates would be captions of the night's pairs: too few, and others than those of the reference."""
+    job = parse_job((place / "job.yaml").read_text(), RETRIEVAL)
+    night = job_of(job, watched(True), "n1")
+    assert night.retrieval is None and [each.name for each in night.certify.targets] == [CLAIM]
+    assert night.data.sample is not None and night.data.sample.pairs == 100
+
+
+def test_retrieval_is_not_watched_and_a_grid_wants_equal_targets(place: Path) -> None:
+    info = RunDirectory.open(str(place / "runs" / "reference")).info
+    other = dataclasses.replace(info, job=parse_job((place / "job.yaml").read_text(), RETRIEVAL))
+    with pytest.raises(QueryError, match="about retrieval among captions of the data") as refused:
+        find_claim(other, "retrieval@0.0625", "reference")
+    assert CLAIM in str(refused.value) and "retrieval" not in str(refused.value).partition("one of:")[2]
+    grid = dataclasses.replace(watched(True), claim="angular>=0.5@0.25")
+    with pytest.raises(JobError, match="drawing ends at other targets"):
+        same_claims(grid, other, info)
+    assert [each.kind for each in same_claims(grid, info, info)] == ["grid", "grid"]
 
 
 def test_a_history_that_cannot_be_written_is_said_and_shown(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.errors import JobError, QueryError, did_you_mean
 from smoothcert.job import Job
 from smoothcert.job.data import SampleSection
@@ -38,6 +39,8 @@ def check_night(name: str, done: list[str]) -> None:
 def job_of(job: Job, watched: Watched, night: str) -> Job:
     """The job of a night: its pairs alone, drawn from the monitor's seed and the night's name, nothing but certified.
 
+    Without retrieval, whose candidates would be captions of the night's pairs, and others every night.
+
     Raises:
         JobError: the job is about some of its pairs already.
     """
@@ -52,6 +55,12 @@ def job_of(job: Job, watched: Watched, night: str) -> Job:
         update={
             "name": f"{job.name[:80]}-{night}"[:100],
             "data": job.data.model_copy(update={"sample": sample}),
+            "retrieval": None,
+            "certify": job.certify.model_copy(
+                update={
+                    "targets": tuple(each for each in job.certify.targets if not _retrieves(each.certificate))
+                }
+            ),
             "attacks": (),
             "answer": None,
             "output": job.output.model_copy(update={"run": None}),
@@ -59,16 +68,27 @@ def job_of(job: Job, watched: Watched, night: str) -> Job:
     )
 
 
+def _retrieves(certificate: str) -> bool:
+    return of_name(certificate).quantity.section == "retrieval"
+
+
 def find_claim(info: RunInfo, name: str | None, place: str) -> Claim:
     """A claim of a run by its name; without one its first target.
 
     Raises:
-        QueryError: it makes no such claim.
+        QueryError: it makes no such claim, or one that means another thing every night.
     """
     made = claims(info)
     if name is None and info.job.certify.targets:
-        return made[0]
+        name = made[0].claim
     found = next((each for each in made if each.claim == name), None)
+    if found is not None and _retrieves(found.certificate):
+        others = [each.claim for each in made if not _retrieves(each.certificate)]
+        raise QueryError(
+            f"'{found.claim}' is about retrieval among captions of the data, and a night has other captions than the "
+            f"{place}",
+            remedy=f"give --claim, one of: {'; '.join(others[:40])}",
+        )
     if found is None:
         names = [each.claim for each in made]
         wrong = "has no targets" if name is None else f"makes no claim '{name}'{did_you_mean(name, names)}"
@@ -80,7 +100,8 @@ def same_claims(watched: Watched, ours: RunInfo, theirs: RunInfo) -> tuple[Claim
     """What is claimed of a night's pairs, and of the reference's.
 
     Raises:
-        JobError: one is a target, the other is read off the grid: they certify different numbers of the same pairs.
+        JobError: one is a target, the other is read off the grid, or both are, after drawing that other targets ended:
+            they certify different numbers of the same pairs.
         QueryError: a run makes no such claim.
     """
     found = find_claim(ours, watched.claim, "job"), find_claim(theirs, watched.claim, "reference")
@@ -89,6 +110,13 @@ def same_claims(watched: Watched, ours: RunInfo, theirs: RunInfo) -> tuple[Claim
             f"'{watched.claim}' is a {found[0].kind} of the job, but a {found[1].kind} of the reference: they are "
             "tested differently, and certify different numbers of the same pairs",
             remedy="give the job the targets of the reference, or watch another claim in another --directory",
+        )
+    targets = [[each.name for each in info.job.certify.targets] for info in (ours, theirs)]
+    if found[0].kind == "grid" and targets[0] != targets[1]:
+        raise JobError(
+            f"'{watched.claim}' is read off the grid, and drawing ends at other targets in the night ({targets[0]}) "
+            f"than in the reference ({targets[1]}): their bounds rest on different numbers of draws",
+            remedy="watch a target, or give job and reference the same targets, none about retrieval",
         )
     return found
 
