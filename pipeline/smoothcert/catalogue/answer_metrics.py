@@ -89,7 +89,7 @@ ANSWER_METRICS: Mapping[str, AnswerMetric] = MappingProxyType(
         "cider": AnswerMetric(
             "set",
             "CIDEr-D (Vedantam et al. 2015) as the COCO evaluation scores it: in [0, 10], so 1.2 is what papers call "
-            "120. For captions; what a word weighs depends on the whole set.",
+            "120. For captions, by kind of question: what a word weighs depends on the whole set.",
             largest=10.0,
         ),
     }

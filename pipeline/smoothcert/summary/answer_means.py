@@ -41,11 +41,22 @@ def answer_means(query: Query, run_id: str) -> dict[str, Mean]:
         for row in rows
         if row[f"{metric}_count"]
     }
-    for row in rows:
+    for subject in dict.fromkeys(row["subject"] for row in rows):
+        found |= _ciders(query, run_id, [row for row in rows if row["subject"] == subject])
+    return found
+
+
+def _ciders(query: Query, run_id: str, rows: list[dict[str, Any]]) -> dict[str, Mean]:
+    """CIDEr of one subject: by kind of question, whose words weigh each other; of all where they are of one kind."""
+    found: dict[str, Mean] = {}
+    every, *kinds = rows
+    for row in kinds or [every]:
         if row["rouge_l_count"] > 1:
             mean, count = _cider(query, run_id, row["subject"], row["kind"])
             if mean is not None:
                 found[_name("cider", row)] = Mean(count, mean, None, None)
+                if row["rouge_l_count"] == every["rouge_l_count"]:
+                    found[_name("cider", every)] = Mean(count, mean, None, None)
     return found
 
 

@@ -129,8 +129,9 @@ def figures(summary: Summary) -> Iterator[Figure]:
         for name in RULE_FIGURES:
             yield from _shown(f"attacked_{name}/{here}", getattr(left, name))
     for name, figure in summary.answers.items():
-        by_kind = "_" in name.rpartition("/")[2]
-        yield from _shown(metric_name(name), figure, leading=isinstance(figure, Share) or not by_kind)
+        head, _, rest = name.partition("/")
+        leads = isinstance(figure, Share) or "_" not in rest or head == "answers_cider"
+        yield from _shown(f"{head}/{re.sub(_NO_LETTERS, '_', rest)[:_LONGEST_KIND]}", figure, leading=leads)
     for target in summary.targets:
         name = metric_name(target.name)
         yield from _shown(f"target_certified/{name}", target.certified, leading=True)
@@ -141,6 +142,9 @@ def figures(summary: Summary) -> Iterator[Figure]:
         yield Figure(f"{name}/quarantined", count.quarantined)
 
 
+_NO_LETTERS = r"[^\w.-]+"
+"""What MLflow takes in no name, or takes for a folder; kinds of questions have it, such as yes/no."""
+_LONGEST_KIND = 200
 _ATTACKED = ("robust_accuracy", "success_among_right")
 """What attacks are compared by."""
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -154,6 +155,23 @@ def test_names_are_ones_that_mlflow_takes() -> None:
     # letters, digits, _ - . space : / and no path that climbs: MLflow's own rule for names
     for name in (*(each.name for each in figures.figures(summary())), *figures.parameters(job())):
         assert re.fullmatch(r"[\w.\-/]{1,250}", name) and ".." not in name and not name.startswith("/")
+
+
+def test_kinds_of_questions_are_in_names_that_mlflow_takes() -> None:
+    kinds = ("yes/no", 'what\'s "this"?', "natural science", "../up", "long " * 99)
+    answers = {f"answers_right/bare_{kind}": share(3) for kind in kinds}
+    answers |= {
+        "answers_cider/bare_a": Mean(3, 0.5, None, None),
+        "answers_rouge_l/bare_a": Mean(3, 0.5, None, None),
+    }
+    found = list(figures.figures(dataclasses.replace(summary(), answers=answers)))
+    names = [each.name for each in found if each.name.startswith("answers_")]
+    assert len(set(names)) == len(answers)
+    for name in names:
+        assert re.fullmatch(r"[\w.\-/]{1,250}", name) and name.count("/") == 1 and "/.." not in name
+    leading = {each.name for each in found if each.leading}
+    assert {"answers_right/bare_yes_no", "answers_cider/bare_a"} <= leading
+    assert "answers_rouge_l/bare_a" in names and "answers_rouge_l/bare_a" not in leading
 
 
 def test_parameters_are_the_resolved_job_without_credentials() -> None:
