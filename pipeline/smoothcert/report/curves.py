@@ -145,9 +145,9 @@ def _attacks() -> FigureQuery:
         note="Share of all pairs asked for that are right without attack and under it, with 95% intervals. "
         "An attack that "
         "fails proves nothing; a certificate does.",
-        sql="SELECT run_id, method || ' on ' || subject AS curve, norm || ', ' || objective AS question, budget, "
-        "robust_accuracy, robust_accuracy_low, robust_accuracy_high, clean_accuracy, success_among_right, pairs_asked, "
-        "quarantined, missing FROM attack_success ORDER BY run_id, question, curve, budget",
+        sql="SELECT run_id, attack_method || ' on ' || subject AS curve, norm || ', ' || objective AS question, "
+        "budget, robust_accuracy, robust_accuracy_low, robust_accuracy_high, clean_accuracy, success_among_right, "
+        "pairs_asked, quarantined, missing FROM attack_success ORDER BY run_id, question, curve, budget",
         chart=_over(
             "budget",
             ("robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"),

@@ -10,8 +10,8 @@ attack_success  per attack, subject and budget, over all pairs asked for (pairs_
                 right_after, turned, wrong_after); how many pairs have an outcome (pairs), none yet (missing), or are
                 quarantined; the rows with attack 'worst case' count a pair as turned where any attack with that
                 objective, reference, threshold and target turned it on that subject and budget, and attacks says how
-                many those are; method is the attack with what else matters to its search: 'pgd with BPDA', 'pgd from
-                <surrogate>'
+                many those are; attack_method is the attack with what else matters to its search: 'pgd with BPDA', 'pgd
+                from <surrogate>'
 robustness_gap  per subject with noise and l2 radius: certified, attacked and clean cosine side by side
 worst_pairs     per pair, question (objective, reference, threshold, target), subject, norm and budget: its strongest
                 attack, worst pairs first
@@ -54,7 +54,7 @@ _METHOD = """(attack || CASE WHEN contains(settings, '"bpda":true') THEN ' with 
 _SUCCESS = f"""
 CREATE VIEW attack_success AS
 WITH each AS (
-    SELECT run_id, attack, {_METHOD} AS method, attack_id, {_KEYS}, pair_id, status <> 'ok' AS quarantined,
+    SELECT run_id, attack, {_METHOD} AS attack_method, attack_id, {_KEYS}, pair_id, status <> 'ok' AS quarantined,
            coalesce(success, false) AS wrong, clean_margin >= 0 AS right_clean, true AS decided, false AS uncertain,
            1 AS attacks
     FROM attacks
@@ -68,7 +68,7 @@ paired AS (
     FROM each GROUP BY run_id, {_KEYS}, pair_id
 ),
 worst AS (
-    SELECT p.run_id, '{WORST_CASE}' AS attack, '{WORST_CASE}' AS method, NULL AS attack_id,
+    SELECT p.run_id, '{WORST_CASE}' AS attack, '{WORST_CASE}' AS attack_method, NULL AS attack_id,
            {", ".join(f"p.{key}" for key in _KEYS.split(", "))},
            p.pair_id, p.quarantined, p.wrong, p.right_clean, p.wrong OR p.outcomes >= m.attacks AS decided,
            NOT decided OR (lacks_some AND NOT wrong) AS uncertain, m.attacks
@@ -76,7 +76,7 @@ worst AS (
         ON p.run_id = m.run_id AND {" AND ".join(f"p.{k} IS NOT DISTINCT FROM m.{k}" for k in _KEYS.split(", "))}
 ),
 counted AS (
-    SELECT run_id, attack, method, attack_id, attacks, {_KEYS}, count(*) FILTER (decided) AS pairs,
+    SELECT run_id, attack, attack_method, attack_id, attacks, {_KEYS}, count(*) FILTER (decided) AS pairs,
            count(*) FILTER (quarantined AND decided) AS quarantined, count(*) FILTER (wrong) AS wrong_after,
            count(*) FILTER (right_clean) AS clean, count(right_clean) AS known,
            count(*) FILTER (right_clean AND wrong) AS beaten,

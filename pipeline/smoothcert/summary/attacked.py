@@ -82,7 +82,7 @@ def _figures(row: dict[str, Any]) -> UnderAttack:
     }
     return UnderAttack(
         attack=row["attack"],
-        method=row["method"],
+        method=row["attack_method"],
         attacks=row["attacks"],
         attack_id=row["attack_id"],
         question=question_of(row),

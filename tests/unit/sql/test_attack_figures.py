@@ -108,7 +108,7 @@ def test_the_worst_case_of_five_attacks_is_their_or_and_each_goes_by_its_method(
         tmp_path / "run", [certificate(i % 4) | {"pair_id": f"a.parquet#{i}"} for i in range(40)], rows, 40
     )
     with Query([run]) as query:
-        found = {row["method"]: row for row in query.sql("SELECT * FROM attack_success").to_pylist()}
+        found = {row["attack_method"]: row for row in query.sql("SELECT * FROM attack_success").to_pylist()}
         board = query.sql("SELECT * FROM leaderboard WHERE figure = 'attack_success'").to_pylist()
     assert set(found) == {*METHODS, "worst case"}
     assert [found[name]["attacks"] for name in (*METHODS, "worst case")] == [1] * 5 + [5]
