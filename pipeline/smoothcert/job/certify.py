@@ -60,6 +60,14 @@ class Target(Section):
         return f"{self.certificate}{cosine}@{self.radius:g}"
 
 
+def pilots_for(draws: int) -> int:
+    """Pilot draws that serve so many fresh ones: about 2 sqrt(draws), one less than a multiple of 16.
+
+    More would choose better, but are then missing among the fresh ones; measured in docs/benchmarks.md.
+    """
+    return 16 * max(1, round(math.sqrt(draws) / 8.0)) - 1
+
+
 class CertifySection(Section):
     """The noise, the statistics, and what is asked."""
 
@@ -70,7 +78,8 @@ class CertifySection(Section):
     alpha_futility: Probability = 0.01
     """Probability of giving up on a target that does hold. It can cost results, never soundness."""
     pilot_draws: Annotated[int, Field(ge=2)] = 63
-    """Draws that choose directions and the predicted class and are then discarded (63 plus the clean pass make 64)."""
+    """Draws that choose directions and the predicted class and are then discarded; default about 2 sqrt(max_draws): 63
+    for 1,000, 31 for 300, and 15 for 100 or fewer (with the clean pass, whole chunks of 16)."""
     max_draws: Annotated[int, Field(ge=2)] = 1000
     """Fresh draws per pair: exactly this many without targets, at most this many with them."""
     method: Literal["betting", "empirical_bernstein", "hoeffding"] = "betting"
@@ -87,7 +96,7 @@ class CertifySection(Section):
     slot (d at most 2,048), and about a millisecond of a core for each pair and radius. It pays where they scatter in
     many directions."""
     rivals: PositiveInt = 8
-    """Rival classes (or captions) whose margins are measured; the pilot direction bounds the others."""
+    """Rival classes (or captions) whose margins are measured one by one; the others are bounded together."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Root of all noise keys of this job."""
 
@@ -103,6 +112,18 @@ class CertifySection(Section):
         # a bad sigma is reported as itself, not as radii that nobody wrote; 1.0 stands in until then
         sigma = sigma if 0 < sigma < math.inf else 1.0
         return {**data, "radii": tuple(float(f"{sigma * k:.10g}") for k in (0.25, 0.5, 1.0, 1.5))}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_pilots(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("pilot_draws") is not None:
+            return data
+        try:
+            draws = int(data.get("max_draws", cls.model_fields["max_draws"].default))
+        except (TypeError, ValueError, OverflowError):
+            draws = 0
+        # a bad number of draws is reported as itself, not as one of pilots that nobody wrote
+        return {**data, "pilot_draws": pilots_for(draws if draws > 0 else 1)}
 
     @field_validator("radii", "cosines")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,17 @@ def test_default_radii_follow_sigma_in_every_way_it_can_be_written():
         assert parse_job(TINY, [f"certify.sigma={sigma}"]).certify.radii == (0.125, 0.25, 0.5, 0.75)
     assert parse_job(TINY, ["certify.radii=null"]).certify.radii == (0.125, 0.25, 0.5, 0.75)
     assert parse_job(TINY, ["certify.radii=[3]"]).certify.radii == (3.0,)
+
+
+@pytest.mark.parametrize(
+    ("draws", "pilots"), [("2", 15), ("100", 15), ("'300'", 31), ("500", 47), ("1000", 63), ("10000", 191)]
+)
+def test_default_pilot_draws_follow_the_budget(draws, pilots):
+    """About twice its root, and with the clean pass whole chunks."""
+    certify = parse_job(TINY, [f"certify.max_draws={draws}", "certify.pilot_draws=null"]).certify
+    assert certify.pilot_draws == pilots and (pilots + 1) % 16 == 0
+    assert abs(pilots - 2 * math.sqrt(certify.max_draws)) <= 16
+    assert parse_job(TINY, [f"certify.max_draws={draws}", "certify.pilot_draws=9"]).certify.pilot_draws == 9
 
 
 @given(st.floats(1e-12, 30))
