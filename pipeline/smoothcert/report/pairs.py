@@ -35,7 +35,12 @@ def shown_pairs(query: Query, run: RunDirectory, count: int) -> tuple[list[dict[
     Raises:
         StoreError: reading rows failed. Pictures that cannot be read are told in words instead.
     """
-    sql = _chosen(run.run_id, run.info.job, count)
+    (row,) = query.sql(
+        f"SELECT count(*) AS ok FROM certificates WHERE run_id = {quote(run.run_id)} AND status = 'ok'"
+    ).to_pylist()
+    # of few pairs half are the least robust and half the most: none is shown twice
+    least, most = min(count, (row["ok"] + 1) // 2), min(count, row["ok"] // 2)
+    sql = _chosen(run.run_id, run.info.job, least, most, count)
     rows = query.sql(sql).to_pylist()
     if not rows:
         return [], sql, []
@@ -68,15 +73,13 @@ def shown_pairs(query: Query, run: RunDirectory, count: int) -> tuple[list[dict[
     return pairs, sql, missing
 
 
-def _chosen(run_id: str, job: Job, count: int) -> str:
+def _chosen(run_id: str, job: Job, least: int, most: int, count: int) -> str:
     """Robust: where there are classes by their radius, of the mean, then of the vote; then by the smoothed norm."""
     radii = ("coalesce(certified_radius, -1) {0}, ", "coalesce(vote_radius, -1) {0}, ")
     ok = f"FROM certificates WHERE run_id = {quote(run_id)} AND status = 'ok'"
     # one order and its reverse
     keys = "".join(radii if job.zero_shot is not None else ()) + "smooth_norm_lcb {0}, pair_id {0}"
     bad = f"FROM certificates WHERE run_id = {quote(run_id)} AND status = 'quarantined'"
-    # of few pairs half are the least robust and half the most: none is shown twice
-    least, most = (f"(SELECT least({count}, (count(*) + {extra}) // 2) {ok})" for extra in (1, 0))
     return (
         f"(SELECT 'least robust' AS shown, {_COLUMNS} {ok} ORDER BY {keys.format('ASC')} LIMIT {least})\n"
         f"UNION ALL (SELECT 'most robust', {_COLUMNS} {ok} ORDER BY {keys.format('DESC')} LIMIT {most})\n"

@@ -74,7 +74,7 @@ function source(figure) {
   csv.addEventListener("click", () => download(`${figure.key}.csv`, toCsv(figure.columns, figure.rows)));
   const isSql = !figure.source.startsWith("smoothcert ");
   const code = element("details", {}, element("summary", {}, isSql ? "SQL" : "Command"),
-    element("pre", { tabindex: "0", "aria-label": `What made ${figure.title}` }, figure.source));
+    element("pre", { tabindex: "0", role: "region", "aria-label": `What made ${figure.title}` }, figure.source));
   const rows = figure.chart
     ? element("details", {}, element("summary", {}, "Data"), table(figure.columns, figure.rows, 200, `Data of ${figure.title}`))
     : null;
@@ -281,7 +281,7 @@ function pairItem(pair) {
       element("li", { dir: "auto" }, `${a.question} – ${a.subject}, ${a.attack}, ${a.norm} ${shown(a.budget)}: ${a.clean_answer} → ${a.answer}` + (a.reference !== null ? ` (reference: ${a.reference})` : "") + (a.changed ? "" : "; unchanged"))))));
   }
   item.append(pair.command
-    ? element("details", {}, element("summary", {}, "Certify it again"), element("p", { class: "note" }, pair.pair_id), element("pre", { tabindex: "0", "aria-label": "Command" }, pair.command))
+    ? element("details", {}, element("summary", {}, "Certify it again"), element("p", { class: "note" }, pair.pair_id), element("pre", { tabindex: "0", role: "region", "aria-label": "Command" }, pair.command))
     : element("p", { class: "note" }, pair.pair_id));
   return item;
 }
