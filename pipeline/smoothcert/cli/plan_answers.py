@@ -28,7 +28,12 @@ def print_questions(
     from smoothcert.datasets.questions import read_questions
     from smoothcert.work.answer.cost import expect_answers
 
-    questions = read_questions(section)
+    if inputs is None:
+        questions = read_questions(section)
+    else:
+        from smoothcert.work.answer.inputs import AnswerInputs
+
+        questions = inputs.share(AnswerInputs).questions  # read for the run's name already
     expected = expect_answers(section, questions, source, units)
     _say_questions(terminal, section, questions, expected)
     each = ", ".join(f"{name} {count:,}" for name, count in expected.answers.items())

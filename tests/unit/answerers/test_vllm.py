@@ -112,6 +112,31 @@ def test_sampled_answers_carry_their_seeds(llava: Path, vllm: None) -> None:
     ]
 
 
+def test_qwens_tokens_go_with_their_grid(
+    tmp_path_factory: pytest.TempPathFactory, vllm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = alike.tiny_towers.build_tower("qwen2_vl", tmp_path_factory.mktemp("grid") / "qwen2_vl")
+    alike.write_tokenizer(path)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(self: StandIn, prompt: dict[str, Any], sampling: SamplingParams) -> Any:
+        seen.append(prompt["multi_modal_data"]["image"])
+        return SimpleNamespace(
+            outputs=[SimpleNamespace(text=" w20 ", token_ids=[20], finish_reason="length")]
+        )
+
+    monkeypatch.setattr(StandIn, "_one", look)
+    ours = load(path)
+    x = alike.pictures(ours, 2)
+    answers = ours.answer(x, ["what", "how"], [0, 0])
+    assert [(each.text, each.tokens, each.complete) for each in answers] == [("w20", 1, False)] * 2
+    merged = ours.tower.model.config.vision_config.spatial_merge_size**2
+    for each, tokens in zip(seen, ours.image_tokens(x), strict=True):
+        assert each["image_grid_thw"].shape == (1, 3)
+        assert int(each["image_grid_thw"].prod()) // merged == len(each["image_embeds"])
+        assert torch.equal(each["image_embeds"], tokens)
+
+
 def test_a_family_that_it_is_not_documented_for_is_refused(
     tmp_path_factory: pytest.TempPathFactory, vllm: None
 ) -> None:
