@@ -274,6 +274,27 @@ def test_smoothed_tokens_are_those_of_the_image_without_noise(done: dict[str, An
     torch.testing.assert_close(asker.smoothed_tokens(AskedPair(pair, x, ()), 1), clean, rtol=0, atol=1e-5)
 
 
+def test_votes_of_several_pairs_together_are_those_of_each(done: dict[str, Any]) -> None:
+    """Pairs share batches: of 20 answers one at most may then differ by the rounding of a batch's arithmetic."""
+    job = load_job(done["here"] / "job.yaml", ["answer.batch=100"])
+    assert job.answer is not None
+    answerer = load_answerer(job.answer, job.encoder)
+    source = open_source(job.data)
+    questions = read_questions(job.answer.questions, "jsonl", None)
+    asked = []
+    for pair in (pair for unit in source.units(2) for pair in source.read(unit)):
+        x = answerer.prepare(Image.open(io.BytesIO(pair.image or b"")))
+        asked.append(AskedPair(pair, x, questions.of(pair.pair_id)))
+    together = Asker(job, job.answer, answerer, Meter(answerer.device)).votes(asked)
+    rows = {(row["pair_id"], row["question_id"]): row for row in done["rows"] if row["subject"] == "vote"}
+    assert sum(map(len, together)) == len(rows)
+    for each, votes in zip(asked, together, strict=True):
+        for question, (result, _) in zip(each.questions, votes, strict=True):
+            row = rows[each.pair.pair_id, question.question_id]
+            assert (result.answer, result.draws) == (row["answer"], row["draws"])
+            assert result.votes is not None and abs(result.votes - row["votes"]) <= 1
+
+
 def test_questions_of_other_data_are_refused_before_any_work(done: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"pair": "elsewhere#1", "question": "what?"}\n')
     job = load_job(done["here"] / "job.yaml", [f"answer.questions={tmp_path}/other.jsonl"])

@@ -27,10 +27,13 @@ from smoothcert.datasets import write_synthetic
 from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.datasets.shape_questions import ask_about, write_shape_questions
 from smoothcert.datasets.synthetic import draw_scenes
+from smoothcert.defences import ConvolutionalPurifier, LinearMapper, save_module
+from smoothcert.defences.defended_tower import defend_tower
 from smoothcert.encoders import KnownEncoder
-from smoothcert.errors import JobError, SmoothcertError
+from smoothcert.errors import EncoderError, JobError, SmoothcertError
 from smoothcert.job import EncoderSection, load_job
 from smoothcert.job.answer import AnswerSection
+from smoothcert.job.encoder import DefenceSection
 from smoothcert.report.breakdowns import breakdown_questions
 from smoothcert.report.pairs import shown_pairs
 from smoothcert.sql import Query
@@ -73,14 +76,15 @@ def write_job(here: Path, target: Path) -> Path:
             "questions": str(here / "questions.jsonl"),
             "smooth_draws": 4,
             "max_new_tokens": 8,
-            "subjects": ["vote"],
+            "subjects": ["defended", "vote"],
+            "defence": {"purifier": str(here / "blur.safetensors")},
             "vote": {"pilot_draws": 3, "max_draws": 16},
             "attacks": [
                 {
                     "attack": "pgd",
                     "norm": "l2",
                     "budgets": [0.05, 1.5],
-                    "subjects": ["bare", "vote"],
+                    "subjects": ["bare", "defended", "vote"],
                     **small,
                 },
                 {
@@ -95,6 +99,15 @@ def write_job(here: Path, target: Path) -> Path:
     }
     (here / "job.yaml").write_text(yaml.safe_dump(job))
     return here / "job.yaml"
+
+
+def blur() -> torch.Tensor:
+    """Weights of a purifier that takes half of each pixel from its neighbours."""
+    kernel = torch.zeros(3, 3, 3, 3)
+    for channel in range(3):
+        kernel[channel, channel] = 0.5 / 9
+        kernel[channel, channel, 1, 1] -= 0.5
+    return kernel
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +125,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     whole, when = images[1].read_bytes(), images[1].stat()
     images[1].write_bytes(b"broken" + whole[6:])
     os.utime(images[1], ns=(when.st_atime_ns, when.st_mtime_ns))
+    save_module(here / "blur.safetensors", ConvolutionalPurifier.kind, {"layers.0.weight": blur()})
     job = write_job(here, images[0])
     told: dict[str, Any] = {"here": here, "asked": lines, "first": smoothcert("certify", str(job))}
     told["broken"] = rows_of(here)
@@ -134,7 +148,7 @@ def test_each_question_has_one_row_for_each_attack_subject_and_budget(done: dict
     found = Counter(
         (row["question_id"], row["attack"], row["subject"], row["budget"]) for row in done["rows"]
     )
-    ways = [("pgd", subject, budget) for subject in ("bare", "vote") for budget in (0.05, 1.5)]
+    ways = [("pgd", subject, budget) for subject in ("bare", "defended", "vote") for budget in (0.05, 1.5)]
     ways += [("m-attack", subject, 16 / 255) for subject in ("bare", "smoothed")]
     assert found == Counter((line["id"], *way) for line in done["asked"] for way in ways)
     assert {row["status"] for row in done["rows"]} == {"ok"}
@@ -145,6 +159,7 @@ def test_a_broken_image_was_quarantined_once_a_subject_and_budget(done: dict[str
     bad = Counter((row["attack"], row["subject"]) for row in done["broken"] if row["status"] != "ok")
     assert bad == {
         ("pgd", "bare"): 2,
+        ("pgd", "defended"): 2,
         ("pgd", "vote"): 2,
         ("m-attack", "bare"): 1,
         ("m-attack", "smoothed"): 1,
@@ -179,7 +194,7 @@ def test_the_view_and_the_summary_count_them(done: dict[str, Any]) -> None:
     with Query([run]) as query:
         view = query.sql("SELECT * FROM attacked_answer_accuracy").to_pylist()
     figures = summarise(run.url).answers
-    assert len(view) == 6
+    assert len(view) == 8
     for line in view:
         mine = [
             row
@@ -292,6 +307,40 @@ def test_smoothed_and_voted_features_are_those_of_their_draws(small: Small) -> N
     torch.testing.assert_close(goal.loss(seen), losses.mean(0), rtol=1e-4, atol=1e-5)
 
 
+def test_defended_tokens_are_those_of_purified_noisy_images(small: Small, tmp_path: Path) -> None:
+    """Against transformers' own features of blurred pixels; and the blur against torch's average pooling."""
+    path = tmp_path / "blur.safetensors"
+    save_module(path, ConvolutionalPurifier.kind, {"layers.0.weight": blur()})
+    eye = defend_tower(small.answerer.tower, DefenceSection(purifier=str(path)), 0.3)
+    defended, x = small.answerer.behind(eye), small.x[:2]
+
+    def plain(pixels: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(pixels, (1, 1, 1, 1), mode="replicate")
+        blurred = 0.5 * pixels + 0.5 * torch.nn.functional.avg_pool2d(padded, 3, stride=1)
+        with torch.no_grad():
+            return small.answerer._model.get_image_features(
+                pixel_values=blurred * 2 - 1, return_dict=True
+            ).pooler_output
+
+    expected = torch.stack([*plain(x)])
+    torch.testing.assert_close(defended.image_tokens(x), expected, rtol=1e-4, atol=1e-5)
+    assert (defended.image_tokens(x) - small.answerer.image_tokens(x)).abs().max() > 1e-3
+    assert len({defended.digest, small.answerer.digest}) == 2
+    key = [NoiseKey(1, name, "attack") for name in "ab"]
+    noisy = [x[row] + 0.3 * next(draw_chunks(key[row], (3, 32, 32), 5, 5, x.device)) for row in range(2)]
+    subject = TokenSubject(eye, "smoothed", sigma=0.3, eot_draws=5, chunk=8, name="defended")
+    means = torch.stack([torch.stack([*plain(each)]).flatten(1).mean(0) for each in noisy])
+    torch.testing.assert_close(subject.features(x, key), means, rtol=1e-4, atol=1e-5)
+    subject.check_gradients()
+
+
+def test_a_mapper_of_whole_features_is_refused(small: Small, tmp_path: Path) -> None:
+    width = small.answerer.tower.feature_dim
+    save_module(tmp_path / "turn.safetensors", LinearMapper.kind, {"weight": torch.eye(width)})
+    with pytest.raises(EncoderError, match="a language model reads tokens"):
+        defend_tower(small.answerer.tower, DefenceSection(mapper=str(tmp_path / "turn.safetensors")), 0.3)
+
+
 def test_a_certificate_that_is_beaten_is_a_violation() -> None:
     maker = AttackedAnswerRowMaker.__new__(AttackedAnswerRowMaker)
     maker._classes = "text"
@@ -337,6 +386,27 @@ def load_answer_attack(**settings: Any) -> Any:
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_answer_attack(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"subjects": ["defended"]}, "needs a defence"),
+        ({"defence": {"purifier": "blur.safetensors"}}, "defence is used by the subject 'defended' alone"),
+        ({"subjects": ["bare", "defended"], "defence": {}}, "names neither purifier nor mapper"),
+        (
+            {"subjects": ["defended"], "defence": {"purifier": "a"}, "endpoint": "http://x"},
+            "an endpoint takes images",
+        ),
+        (
+            {"subjects": ["defended"], "defence": {"purifier": "a"}, "backend": "vllm"},
+            "a defence needs backend: transformers",
+        ),
+    ],
+)
+def test_a_defence_and_its_subject_belong_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AnswerSection.model_validate({"model": "-", "questions": "-", **settings})
 
 
 def test_what_an_endpoint_does_not_show_cannot_be_attacked() -> None:

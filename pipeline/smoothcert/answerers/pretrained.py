@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from smoothcert.answerers.base import Answerer, TextAnswer
 from smoothcert.answerers.entering import ends_prompt_with, generate, logits
 from smoothcert.answerers.forced import ForcedTexts
 from smoothcert.answerers.prompts import Prompts
+from smoothcert.defences.defended_tower import DefendedTower, Eye
 from smoothcert.encoders.tower import TowerEncoder
 from smoothcert.errors import JobError
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 class PretrainedAnswerer(Answerer):
     """A model with its language model, prompts and tower.
+
+    ``tower`` is the model's own; ``eye`` makes the image tokens: the tower, or the tower behind a defence.
 
     Args:
         tower: of the model, its language model kept.
@@ -48,7 +52,8 @@ class PretrainedAnswerer(Answerer):
         temperature: float,
         batch: int,
     ) -> None:
-        self.tower = tower
+        self.tower: TowerEncoder = tower
+        self.eye: Eye = tower
         self._model = tower.model
         self._tokenizer = tokenizer
         self.name, self.input_size = tower.name, tower.input_size
@@ -66,6 +71,13 @@ class PretrainedAnswerer(Answerer):
                 f"answer.model='{tower.name}' names no end token, so that no answer would come to its end",
                 remedy="set eos_token_id in the model's generation_config.json",
             )
+
+    def behind(self, eye: DefendedTower) -> PretrainedAnswerer:
+        """The same model, whose image tokens are those of a defended tower."""
+        defended = copy.copy(self)
+        defended.eye, defended.name = eye, eye.name
+        defended.digest = hashlib.sha256(f"{self.digest} {eye.digest}".encode()).hexdigest()
+        return defended
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """See ``Answerer.prepare``."""
@@ -85,7 +97,7 @@ class PretrainedAnswerer(Answerer):
     @torch.inference_mode()
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """See ``Answerer.image_tokens``."""
-        return self.tower.image_tokens(pixels)
+        return self.eye.image_tokens(pixels)
 
     @torch.inference_mode()
     def answer_tokens(

@@ -9,7 +9,7 @@ import torch
 
 from smoothcert.attacks.noise import NoiseKey, draw_chunks
 from smoothcert.attacks.subjects import RowLoss, Subject
-from smoothcert.encoders.tower import TowerEncoder
+from smoothcert.defences.defended_tower import Eye
 
 Rule = Literal["bare", "smoothed", "vote"]
 
@@ -22,23 +22,26 @@ class TokenSubject(Subject):
         vote        of each noisy image, one after another (B, n T d)
 
     Args:
-        tower: of the model.
+        eye: the model's tower, or the tower behind a defence.
         rule: how draws become features.
         sigma: of the noise, units of [0,1] pixels; not used by ``bare``.
         eot_draws: draws behind one feature.
         chunk: images in one forward pass at most.
+        name: how results call it; the rule by default.
     """
 
-    def __init__(self, tower: TowerEncoder, rule: Rule, *, sigma: float, eot_draws: int, chunk: int) -> None:
+    def __init__(
+        self, eye: Eye, rule: Rule, *, sigma: float, eot_draws: int, chunk: int, name: str = ""
+    ) -> None:
         bare = rule == "bare"
         super().__init__(
-            tower,
-            name=rule,
+            eye,
+            name=name or rule,
             eot_draws=1 if bare else eot_draws,
             sigma=0.0 if bare else sigma,
             chunk=max(chunk, 1 if bare else eot_draws),
         )
-        self._tower, self._rule = tower, rule
+        self._eye, self._rule = eye, rule
 
     def features(self, images: torch.Tensor, keys: Sequence[NoiseKey]) -> torch.Tensor:
         """See ``Subject.features``."""
@@ -63,10 +66,10 @@ class TokenSubject(Subject):
         """Image tokens (<= chunk, T d) of single draws of one image (3, H, W); of ``bare`` the image itself."""
         with torch.no_grad():
             if self._rule == "bare":
-                yield self._tower.image_tokens(image[None]).float().flatten(1)
+                yield self._eye.image_tokens(image[None]).float().flatten(1)
                 return
             for noise in draw_chunks(key, tuple(image.shape), count, self.chunk, image.device):
-                yield self._tower.image_tokens(image + noise * self.sigma).float().flatten(1)
+                yield self._eye.image_tokens(image + noise * self.sigma).float().flatten(1)
 
     def _groups(self, pairs: int) -> list[slice]:
         size = max(1, self.chunk // self.eot_draws)
@@ -74,11 +77,11 @@ class TokenSubject(Subject):
 
     def _seen(self, points: torch.Tensor, keys: Sequence[NoiseKey]) -> torch.Tensor:
         if self._rule == "bare":
-            return self._tower.image_tokens(points).float().flatten(1)
+            return self._eye.image_tokens(points).float().flatten(1)
         count, shape = self.eot_draws, tuple(points.shape[1:])
         noise = torch.stack(
             [torch.cat(list(draw_chunks(key, shape, count, count, points.device))) for key in keys]
         )
-        tokens = self._tower.image_tokens((points[:, None] + self.sigma * noise).flatten(0, 1)).float()
+        tokens = self._eye.image_tokens((points[:, None] + self.sigma * noise).flatten(0, 1)).float()
         seen = tokens.reshape(len(points), count, -1)
         return seen.mean(dim=1) if self._rule == "smoothed" else seen.flatten(1)

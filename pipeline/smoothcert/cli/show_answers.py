@@ -20,7 +20,7 @@ def show_answers(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
     radii = driver.job.certify.radii
     with Query([driver.run]) as query:
         counts = answer_counts(query, driver.run.run_id, radii)
-    names = [f"answers_right/{subject}" for subject in ("bare", "smoothed", "vote")]
+    names = [f"answers_right/{subject}" for subject in ("bare", "smoothed", "defended", "vote")]
     names += [f"answers_certified/r{radius:g}" for radius in radii]
     names = [name for name in names if name in counts]
     stem = names[0] if names else ""

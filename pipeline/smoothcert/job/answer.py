@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from smoothcert.catalogue.question_formats import QUESTION_FORMATS
 from smoothcert.job.answer_attack import AnswerAttackSection, Subject
 from smoothcert.job.attacks import known_name
-from smoothcert.job.encoder import EncoderSection
+from smoothcert.job.encoder import DefenceSection, EncoderSection
 from smoothcert.job.judge import JudgeSection
 from smoothcert.job.questions import QuestionColumns
 from smoothcert.job.section import PositiveInt, Probability, Radius, Section
@@ -22,7 +22,7 @@ QuestionFormat = Literal[
 ScoreName = Literal["exact_match", "contained_match", "vqa_accuracy", "rouge_l", "keyword_share"]
 
 
-_LATER = ("clip_score", "judge", "split", "ask")
+_LATER = ("clip_score", "defence", "judge", "split", "ask")
 
 
 class VoteSection(Section):
@@ -100,7 +100,11 @@ class AnswerSection(Section):
     """Prompt with {question} and the model's image token, e.g. 'USER: <image> {question} ASSISTANT:'. By default the
     model's own chat template."""
     subjects: tuple[Subject, ...] = ("bare", "smoothed", "vote")
-    """bare: the image as it is. smoothed: mean image tokens over smooth_draws noisy images. vote: certified."""
+    """bare: the image as it is. smoothed: mean image tokens over smooth_draws noisy images. defended: the
+    same of purified noisy images (defence). vote: certified."""
+    defence: DefenceSection | None = None
+    """For the subject 'defended': a purifier between noise and tower, perhaps a mapper of image tokens behind it
+    (train.method: token-mapper)."""
     smooth_draws: PositiveInt = 16
     """Draws behind smoothed image tokens."""
     vote: VoteSection = VoteSection()
@@ -169,7 +173,22 @@ class AnswerSection(Section):
             raise ValueError(
                 "backend is for models that are loaded here, not for an endpoint; remove one of them"
             )
+        asked = {*self.subjects, *(subject for attack in self.attacks for subject in attack.subjects)}
+        if "defended" in asked and self.defence is None:
+            raise ValueError(
+                "subject 'defended' needs a defence; write e.g. defence: {purifier: demo/shapes-purifier}"
+            )
+        if self.defence is not None and "defended" not in asked:
+            raise ValueError(
+                "defence is used by the subject 'defended' alone; add it to subjects, or remove defence"
+            )
+        if self.defence is not None and self.backend != "transformers":
+            raise ValueError(f"a defence needs backend: transformers, not {self.backend}; remove one of them")
         if self.endpoint is not None:
+            if self.defence is not None:
+                raise ValueError(
+                    "an endpoint takes images, not image tokens: remove defence and subject 'defended'"
+                )
             if not self.endpoint.startswith(("http://", "https://")):
                 raise ValueError(f"endpoint='{self.endpoint}' is no http(s) URL")
             if "smoothed" in self.subjects:

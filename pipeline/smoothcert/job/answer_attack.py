@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from smoothcert.job.attacks import AttackSection, ObjectiveName, known_name, one_or_several
 
-Subject = Literal["bare", "smoothed", "vote"]
+Subject = Literal["bare", "smoothed", "defended", "vote"]
 AnswerObjectiveName = Literal["answer", "target_answer", "divergence", "matching"]
 ON_FEATURES: tuple[ObjectiveName, ...] = ("divergence", "matching")
 """Objectives about the job's encoder: what the model then says is looked at afterwards."""
@@ -28,7 +28,7 @@ class AnswerAttackSection(AttackSection):
         "bare",
         "smoothed",
     )
-    """bare, smoothed and vote, as in answer.subjects. Searching averages over eot_draws noisy images."""
+    """bare, smoothed, defended and vote, as in answer.subjects. Searching averages over eot_draws noisy images."""
     target_answer: str | None = None
     """For target_answer: what the model is to say."""
     evaluate_draws: Annotated[int, Field(ge=8)] = 100

@@ -129,6 +129,8 @@ def resolve_answer(section: AnswerSection, places: Places) -> AnswerSection:
             changed[name] = (
                 value if found is None else str(found)
             )  # like data, it may be made before the work
+    if section.defence is not None:
+        changed["defence"] = resolve_defence(section.defence, places, "answer.defence")
     if section.clip_score is not None:
         changed["clip_score"] = resolve_encoder(section.clip_score, places, "answer.clip_score")
     if section.judge is not None and section.judge.encoder is not None:

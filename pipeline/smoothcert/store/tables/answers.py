@@ -92,9 +92,9 @@ ANSWERS = TableSchema(
         Column(
             "subject",
             pa.string(),
-            "bare: the image as it is. smoothed: image tokens averaged over noisy images. vote: the answer that most "
-            "noisy images get.",
-            values=("bare", "smoothed", "vote"),
+            "bare: the image as it is. smoothed: image tokens averaged over noisy images. defended: the same "
+            "of purified noisy images. vote: the answer that most noisy images get.",
+            values=("bare", "smoothed", "defended", "vote"),
         ),
         Column(
             "prompt",

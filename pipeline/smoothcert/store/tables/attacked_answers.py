@@ -48,7 +48,7 @@ ATTACKED_ANSWERS = TableSchema(
             "subject",
             pa.string(),
             "As in answers: what was searched and what answers.",
-            values=("bare", "smoothed", "vote"),
+            values=("bare", "smoothed", "defended", "vote"),
         ),
         Column("question_id", pa.string(), "The question; empty in quarantined rows of a whole pair."),
         Column("kind", pa.string(), "Kind of question. NULL where it has none.", nullable=True),

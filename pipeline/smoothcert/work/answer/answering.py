@@ -27,8 +27,8 @@ class Answering:
 
     def __init__(self, job: Job, named: AnswerInputs, section: AnswerSection, meter: Meter) -> None:
         self._section = section
-        self._asker = Asker(job, section, named.answerer, meter)
-        self._maker = AnswerRowMaker(job, section, named.answerer, named.questions.digest)
+        self._askers = {name: Asker(job, section, named.of(name), meter) for name in section.subjects}
+        self._maker = AnswerRowMaker(job, section, named)
         self._by_models = ModelMetrics(named.clip, named.judge)
 
     def rows(self, asked: Sequence[AskedPair]) -> list[list[AnswerRow]]:
@@ -36,13 +36,15 @@ class Answering:
         rows: list[list[AnswerRow]] = [[] for _ in asked]
         for subject in self._section.subjects:
             if subject == "vote":
-                for place, each in enumerate(asked):
-                    for question, (result, tokens) in zip(
-                        each.questions, self._asker.vote(each), strict=True
-                    ):
-                        rows[place].append(self._maker.voted(each.pair, question, result, tokens))
+                all_votes = self._askers[subject].votes(asked)
+                for place, (each, votes) in enumerate(zip(asked, all_votes, strict=True)):
+                    rows[place] += [
+                        self._maker.voted(each.pair, question, result, tokens)
+                        for question, (result, tokens) in zip(each.questions, votes, strict=True)
+                    ]
                 continue
-            answers = (self._asker.bare if subject == "bare" else self._asker.smoothed)(asked)
+            asker = self._askers[subject]
+            answers = (asker.bare if subject == "bare" else asker.smoothed)(asked)
             for place, (each, mine) in enumerate(zip(asked, answers, strict=True)):
                 rows[place] += [
                     self._maker.answered(each.pair, question, subject, answer)

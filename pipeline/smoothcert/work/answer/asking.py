@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from smoothcert.work.attack.metered import Meter
 
 _CHUNK = 16
 """Noisy images made together; part of what a draw is, so no setting."""
+_FULL = 2
+"""Batches that one chunk of several pairs' votes fills: few enough for memory, and the last is seldom nearly empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,16 @@ class AskedPair:
     pixels: NDArray[np.uint8]
     questions: tuple[ImageQuestion, ...]
     unit_id: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A question that is put to the vote: pair and place among its questions, and the tokens of its answers so far."""
+
+    pair: int
+    place: int
+    vote: Vote
+    tokens: int = 0
 
 
 class Asker:
@@ -81,54 +93,83 @@ class Asker:
         assert total is not None, "draws is positive"
         return (total / draws).float()
 
-    def vote(self, asked: AskedPair) -> list[tuple[VoteResult, int]]:
-        """The vote on each question of a pair, and the tokens of all its answers; noisy images are shared."""
-        section = self._section.vote
-        votes = [
-            Vote(
-                section,
-                question.answers,
-                sigma=self._certify.sigma,
-                alpha=self._alpha,
-                alpha_futility=self._certify.alpha_futility,
-                percentile=self._certify.percentile,
-            )
-            for question in asked.questions
+    def votes(self, asked: Sequence[AskedPair]) -> list[list[tuple[VoteResult, int]]]:
+        """The votes on the questions of each pair, and the tokens of all their answers.
+
+        Noisy images are shared by a pair's questions, and batches by as many pairs as fill them.
+        """
+        found: list[list[tuple[VoteResult, int]]] = []
+        group: list[AskedPair] = []
+        for each in asked:
+            group.append(each)
+            if sum(len(one.questions) for one in group) * _CHUNK >= _FULL * self._section.batch:
+                found += self._votes_together(group)
+                group = []
+        return found + self._votes_together(group)
+
+    def _votes_together(self, asked: Sequence[AskedPair]) -> list[list[tuple[VoteResult, int]]]:
+        """Votes on the questions of pairs that are asked at once; a question that is decided leaves the batch."""
+        open_ = [
+            _Open(number, place, self._vote_on(question))
+            for number, each in enumerate(asked)
+            for place, question in enumerate(each.questions)
         ]
-        tokens = [0] * len(votes)
-        pilot: list[list[str]] = [[] for _ in votes]
-        for place, answer in self._drawn(
-            asked, Stream.ANSWER_PILOT, 0, section.pilot_draws, range(len(votes))
-        ):
-            pilot[place].append(asked.questions[place].meant(answer.text))
-            tokens[place] += answer.tokens
-        for vote, texts in zip(votes, pilot, strict=True):
-            vote.choose(texts)
+        every = list(open_)
+        pilot = (
+            []
+            if not open_
+            else self._drawn(asked, open_, Stream.ANSWER_PILOT, 0, self._section.vote.pilot_draws)
+        )
+        for each, texts in zip(open_, pilot, strict=True):
+            each.vote.choose(texts)
         chunk = 0
-        while open_ := [place for place, vote in enumerate(votes) if not vote.closed]:
-            fresh: dict[int, list[str]] = {place: [] for place in open_}
-            count = min(_CHUNK, votes[open_[0]].wanted)
-            for place, answer in self._drawn(asked, Stream.ANSWER, chunk, count, open_):
-                fresh[place].append(asked.questions[place].meant(answer.text))
-                tokens[place] += answer.tokens
-            for place, texts in fresh.items():
-                votes[place].add(texts)
+        while open_ := [each for each in open_ if not each.vote.closed]:
+            # without a decision all have taken as many draws
+            count = min(_CHUNK, open_[0].vote.wanted)
+            for each, texts in zip(
+                open_, self._drawn(asked, open_, Stream.ANSWER, chunk, count), strict=True
+            ):
+                each.vote.add(texts)
             chunk += 1
-        return [(vote.result, count) for vote, count in zip(votes, tokens, strict=True)]
+        found: list[list[tuple[VoteResult, int]]] = [[] for _ in asked]
+        for each in every:
+            found[each.pair].append((each.vote.result, each.tokens))
+        return found
+
+    def _vote_on(self, question: ImageQuestion) -> Vote:
+        return Vote(
+            self._section.vote,
+            question.answers,
+            sigma=self._certify.sigma,
+            alpha=self._alpha,
+            alpha_futility=self._certify.alpha_futility,
+            percentile=self._certify.percentile,
+        )
 
     def _drawn(
-        self, asked: AskedPair, stream: Stream, chunk: int, count: int, places: Sequence[int]
-    ) -> list[tuple[int, TextAnswer]]:
-        """Answers to some questions on one chunk of noisy images: (question, answer), each in the order of draws."""
-        pixels = self._noisy(asked, stream, chunk, count)
-        pairs = [(draw, place) for draw in range(count) for place in places]
-        texts = [asked.questions[place] for _, place in pairs]
+        self, asked: Sequence[AskedPair], open_: Sequence[_Open], stream: Stream, chunk: int, count: int
+    ) -> list[list[str]]:
+        """Texts of some questions on one chunk of noisy images each, in the order of draws."""
+        pairs = list(dict.fromkeys(each.pair for each in open_))
+        first = {pair: number * count for number, pair in enumerate(pairs)}
+        pixels = torch.cat([self._noisy(asked[pair], stream, chunk, count) for pair in pairs])
+        where = [first[each.pair] + draw for each in open_ for draw in range(count)]
+        texts = [asked[each.pair].questions[each.place] for each in open_ for _ in range(count)]
         seeds = [
-            self._seed(asked, asked.questions[place], stream.value, chunk * _CHUNK + draw)
-            for draw, place in pairs
+            self._seed(
+                asked[each.pair], asked[each.pair].questions[each.place], stream.value, chunk * _CHUNK + draw
+            )
+            for each in open_
+            for draw in range(count)
         ]
-        answers = self._ask(pixels, [draw for draw, _ in pairs], texts, seeds)
-        return [(place, answer) for (_, place), answer in zip(pairs, answers, strict=True)]
+        answers = self._ask(pixels, where, texts, seeds)
+        found = []
+        for number, each in enumerate(open_):
+            mine = answers[number * count : (number + 1) * count]
+            each.tokens += sum(answer.tokens for answer in mine)
+            question = asked[each.pair].questions[each.place]
+            found.append([question.meant(answer.text) for answer in mine])
+        return found
 
     def _ask(
         self, pixels: torch.Tensor, where: list[int], questions: list[ImageQuestion], seeds: list[int]
@@ -138,22 +179,34 @@ class Asker:
             parts = _parts(len(pixels), self._section.batch)
             tokens = torch.cat([self._answerer.image_tokens(pixels[part]) for part in parts])
             return self._ask_tokens(tokens, where, questions, seeds)
-        answers: list[TextAnswer] = []
-        for part in _parts(len(questions), self._section.batch):
-            said = [question.question for question in questions[part]]
-            answers += self._answerer.answer(pixels[where[part]], said, seeds[part])
-            self._meter.count(len(said))
-        return answers
+        return self._in_batches(self._answerer.answer, pixels, where, questions, seeds)
 
     def _ask_tokens(
         self, tokens: torch.Tensor, where: list[int], questions: list[ImageQuestion], seeds: list[int]
     ) -> list[TextAnswer]:
-        answers: list[TextAnswer] = []
-        for part in _parts(len(questions), self._section.batch):
-            said = [question.question for question in questions[part]]
-            answers += self._answerer.answer_tokens(tokens[where[part]], said, seeds[part])
+        return self._in_batches(self._answerer.answer_tokens, tokens, where, questions, seeds)
+
+    def _in_batches(
+        self,
+        answer: Callable[[torch.Tensor, Sequence[str], Sequence[int]], list[TextAnswer]],
+        seen: torch.Tensor,
+        where: list[int],
+        questions: list[ImageQuestion],
+        seeds: list[int],
+    ) -> list[TextAnswer]:
+        """Answers in the order of the questions. Those alike share batches: a batch waits for its longest answer."""
+        order = sorted(range(len(questions)), key=lambda number: _length(questions[number]))
+        answers: list[TextAnswer | None] = [None] * len(questions)
+        for part in _parts(len(order), self._section.batch):
+            batch = order[part]
+            said = [questions[number].question for number in batch]
+            found = answer(
+                seen[[where[number] for number in batch]], said, [seeds[number] for number in batch]
+            )
+            for number, each in zip(batch, found, strict=True):
+                answers[number] = each
             self._meter.count(len(said))
-        return answers
+        return [each for each in answers if each is not None]
 
     def _clean(self, asked: AskedPair) -> torch.Tensor:
         return torch.from_numpy(asked.pixels).to(self._answerer.device).float() / 255
@@ -167,6 +220,12 @@ class Asker:
     def _seed(self, asked: AskedPair, question: ImageQuestion, what: str, draw: int) -> int:
         about = f"{asked.pair.pair_id}\x1f{question.question_id}\x1f{what}"
         return noise_key(self._section.seed, about, Stream.ANSWER, draw) >> 65
+
+
+def _length(question: ImageQuestion) -> tuple[int, str, int]:
+    """What goes with the length of an answer: that of what people answered, the kind of question, its own length."""
+    longest = max((len(each) for each in question.answers), default=0)
+    return longest, question.kind or "", len(question.question)
 
 
 def _parts(count: int, size: int) -> list[slice]:

@@ -58,7 +58,8 @@ class AnswerAttackTask:
     def draws_per_pair(self) -> float:
         """See ``Task.draws_per_pair``: of one question, roughly."""
         section = self.section
-        judged = {"bare": 1, "smoothed": self.answer.smooth_draws, "vote": section.evaluate_draws}
+        judged = {"bare": 1, "vote": section.evaluate_draws}
+        judged |= dict.fromkeys(("smoothed", "defended"), self.answer.smooth_draws)
         each = sum(
             (section.steps or 100) * (1 if name == "bare" else section.eot_draws) + 2 * judged[name]
             for name in section.subjects

@@ -86,7 +86,9 @@ class AttackedAnswerRowMaker:
             "target_answer": section.target_answer,
             "alpha": section.alpha,
             "seed": section.seed,
-            **model_fields(named.answerer, named.questions.digest),
+        }
+        self._models: dict[str, dict[str, Any]] = {
+            name: model_fields(named.of(name), named.questions.digest) for name in section.subjects
         }
 
     def row(
@@ -129,12 +131,19 @@ class AttackedAnswerRowMaker:
             **question_fields(question),
             **self._against(certified, record.perturbation_l2, judged[1], question),
             **self._fixed,
+            **self._models[rule],
         )
 
     def quarantined(self, pair: Pair, error: PairError) -> list[AttackedAnswerRow]:
         """The rows of a pair that cannot be attacked: one for each subject and budget."""
         return [
-            AttackedAnswerRow(subject=subject, budget=budget, **failure_fields(pair, error), **self._fixed)
+            AttackedAnswerRow(
+                subject=subject,
+                budget=budget,
+                **failure_fields(pair, error),
+                **self._fixed,
+                **self._models[subject],
+            )
             for subject in self._section.subjects
             for budget in self._section.budgets
         ]

@@ -19,9 +19,12 @@ from smoothcert.attacks.records import AttackOutcome
 from smoothcert.attacks.token_subject import Rule, TokenSubject
 from smoothcert.datasets import Pair
 from smoothcert.datasets.image_question import ImageQuestion
+from smoothcert.defences import defend
+from smoothcert.encoders import Encoder
 from smoothcert.errors import EncodeError, JobError, PairError
 from smoothcert.job.answer import AnswerSection
 from smoothcert.job.answer_attack import ON_FEATURES, AnswerAttackSection
+from smoothcert.job.answer_attack import Subject as Target
 from smoothcert.job.attacks import ENSEMBLES
 from smoothcert.store import RunDirectory
 from smoothcert.store.tables.answers import ANSWERS
@@ -70,7 +73,7 @@ class AnswerAttacker:
     ) -> None:
         self._job, self._section, self._meter, self._run = inputs.job, section, meter, run
         named = inputs.share(AnswerInputs)
-        self._answer, self._answerer = named.section, named.answerer
+        self._named, self._answer, self._answerer = named, named.section, named.answerer
         self._features = inputs.share(AttackInputs)
         self._features.refuse_others(section)
         settings: dict[str, Any] = dict(section.settings)
@@ -93,12 +96,13 @@ class AnswerAttacker:
         self._attack = make_attack(section.attack, **settings)
         check_norm(section.attack, section.norm, self._attack.norms)
         self._judge = Judge(
-            self._answerer,
+            named.of,
             meter,
             sigma=self._job.certify.sigma,
             smooth_draws=self._answer.smooth_draws,
             vote_draws=section.evaluate_draws,
             classes=self._answer.vote.classes,
+            batch=self._answer.batch,
         )
         _refuse_long_target(self._answer, self._answerer, section.target_answer)
         self.maker = AttackedAnswerRowMaker(self._job, self._answer, section, named)
@@ -152,22 +156,23 @@ class AnswerAttacker:
         return self._section.objective not in ON_FEATURES
 
     def _goal(
-        self, rule: Rule, asked: Sequence[AskedPair], images: torch.Tensor, each: Sequence[_Asked]
+        self, rule: Target, asked: Sequence[AskedPair], images: torch.Tensor, each: Sequence[_Asked]
     ) -> tuple[Subject, Any, list[Judged]]:
         """What is searched, what for, and what is answered without attack."""
         clean = self._judge_at(rule, images[[one.place for one in each]], each, ("clean",))
         chunk = self._job.encoder.slots * self._job.encoder.chunk
         sigma, draws = self._job.certify.sigma, self._section.eot_draws
         if not self._per_question:
+            searched = self._searched_for(rule)
             subject: Subject = (
-                BareSubject(self._searched, chunk=chunk)
+                BareSubject(searched, chunk=chunk)
                 if rule == "bare"
-                else SmoothedSubject(self._searched, sigma, eot_draws=draws, chunk=chunk, name=rule)
+                else SmoothedSubject(searched, sigma, eot_draws=draws, chunk=chunk, name=rule)
             )
             goal = Goal(self._section.on_features(), self._searched, self._features)
             ready = [ReadyPair(replace(one.pair, image=None, error=None), one.pixels) for one in asked]
             return MeteredSubject(subject, self._meter), goal.objective(ready, images), clean
-        answerer = self._answerer
+        answerer = self._named.of(rule)
         assert isinstance(answerer, PretrainedAnswerer), "endpoints are refused where the job is read"
         if self._section.target_answer is not None:
             texts = [answerer.spell(self._section.target_answer)] * len(each)
@@ -183,8 +188,16 @@ class AnswerAttacker:
             (tokens.shape[1], tokens.shape[2]),
             self._section.target_answer is not None,
         )
-        subject = TokenSubject(answerer.tower, rule, sigma=sigma, eot_draws=draws, chunk=chunk)
+        how: Rule = "smoothed" if rule == "defended" else rule
+        subject = TokenSubject(answerer.eye, how, sigma=sigma, eot_draws=draws, chunk=chunk, name=rule)
         return MeteredSubject(subject, self._meter), objective, clean
+
+    def _searched_for(self, rule: Target) -> Encoder:
+        """The encoder whose features are moved: of a defended subject behind its defence, unless it is a surrogate."""
+        defence = self._answer.defence
+        if rule != "defended" or defence is None or self._searched is not self._features.certified:
+            return self._searched
+        return defend(self._searched, defence, defence.label, self._job.certify.sigma)
 
     def _search(
         self,
@@ -210,7 +223,7 @@ class AnswerAttacker:
         return found, found.images if self._per_question else found.images[places]
 
     def _judge_at(
-        self, rule: Rule, images: torch.Tensor, each: Sequence[_Asked], index: tuple[str, ...]
+        self, rule: Target, images: torch.Tensor, each: Sequence[_Asked], index: tuple[str, ...]
     ) -> list[Judged]:
         about = (*index, self.maker.attack_id)
         return self._judge.ask(

@@ -7,7 +7,9 @@ from functools import cached_property
 from smoothcert.answerers.base import Answerer
 from smoothcert.answerers.judges import SimilarityJudge, load_judge
 from smoothcert.answerers.loading import load_answerer
+from smoothcert.answerers.pretrained import PretrainedAnswerer
 from smoothcert.datasets.questions import QuestionSet, read_questions
+from smoothcert.defences.defended_tower import defend_tower
 from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.errors import JobError, RunDirectoryError
 from smoothcert.job import Job
@@ -38,6 +40,24 @@ class AnswerInputs:
         """
         here = self._inputs.here(self._inputs.job.encoder)
         return load_answerer(self.section, here, self._inputs.encoder)
+
+    @cached_property
+    def defended(self) -> Answerer | None:
+        """The same model behind the section's defence; None without.
+
+        Raises:
+            EncoderError: a part cannot be loaded, or does not fit the model.
+        """
+        if self.section.defence is None:
+            return None
+        answerer = self.answerer
+        assert isinstance(answerer, PretrainedAnswerer), "endpoints are refused where the job is read"
+        sigma = self._inputs.job.certify.sigma
+        return answerer.behind(defend_tower(answerer.tower, self.section.defence, sigma))
+
+    def of(self, subject: str) -> Answerer:
+        """Who answers for a subject."""
+        return self.defended if subject == "defended" and self.defended is not None else self.answerer
 
     @cached_property
     def clip(self) -> Encoder | None:
@@ -85,6 +105,8 @@ class AnswerInputs:
         """SHA-256 of what the section names, as ``AnswerSection.contents`` keeps it."""
         found = {"questions": self.questions.digest, "template": self.answerer.template_digest}
         found["model"] = self.answerer.digest
+        if self.defended is not None:
+            found["defence"] = self.defended.digest
         if self.clip is not None:
             found["clip_score"] = self.clip.digest
         if self.judge is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.answerers.base import Answerer, TextAnswer
+from smoothcert.answerers.base import TextAnswer
 from smoothcert.answerers.metrics import METRICS
 from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.datasets import Pair
@@ -18,6 +18,7 @@ from smoothcert.engine.pair_row import failure_fields, pair_fields
 from smoothcert.errors import PairError
 from smoothcert.job import Job
 from smoothcert.job.answer import AnswerSection
+from smoothcert.work.answer.inputs import AnswerInputs
 from smoothcert.work.answer.question_row import QuestionRow, model_fields, question_fields
 from smoothcert.work.answer.vote import RIGHT, VoteResult
 
@@ -76,11 +77,11 @@ class AnswerRowMaker:
     Args:
         job: the job.
         section: its section ``answer``.
-        answerer: what answers.
-        questions_digest: of the file of questions.
+        named: what answers, and the questions.
     """
 
-    def __init__(self, job: Job, section: AnswerSection, answerer: Answerer, questions_digest: str) -> None:
+    def __init__(self, job: Job, section: AnswerSection, named: AnswerInputs) -> None:
+        answerer = named.answerer
         self._section, self._answerer, self._sigma = section, answerer, job.certify.sigma
         self._radii, self._percentile = job.certify.radii, job.certify.percentile
         self._alpha = section.alpha if section.alpha is not None else job.certify.alpha
@@ -92,12 +93,14 @@ class AnswerRowMaker:
             "input_height": answerer.input_size[0],
             "input_width": answerer.input_size[1],
             "generator": generator_name(answerer.device),
-            **model_fields(answerer, questions_digest),
+        }
+        self._models: dict[str, dict[str, Any]] = {
+            name: model_fields(named.of(name), named.questions.digest) for name in section.subjects
         }
 
     def answered(self, pair: Pair, question: ImageQuestion, subject: str, answer: TextAnswer) -> AnswerRow:
         """The row of one answer, to the bare image or to smoothed tokens."""
-        smoothed = subject == "smoothed"
+        smoothed = subject in ("smoothed", "defended")
         row = replace(
             self._row(pair, question, subject),
             answer=answer.text,
@@ -136,7 +139,7 @@ class AnswerRowMaker:
     def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
         """The rows of a pair that cannot be answered: one for each subject."""
         return [
-            AnswerRow(subject=subject, **failure_fields(pair, error), **self._fixed)
+            AnswerRow(subject=subject, **failure_fields(pair, error), **self._fixed, **self._models[subject])
             for subject in self._section.subjects
         ]
 
@@ -147,6 +150,7 @@ class AnswerRowMaker:
             **pair_fields(pair),
             **question_fields(question),
             **self._fixed,
+            **self._models[subject],
         )
 
     def _scored(self, result: VoteResult) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class AnswerTask:
     def draws_per_pair(self) -> float:
         """See ``Task.draws_per_pair``: answers to one question, at most."""
         vote = self.section.vote
-        cost = {"bare": 1, "smoothed": self.section.smooth_draws, "vote": vote.pilot_draws + vote.max_draws}
+        cost = {"bare": 1, "vote": vote.pilot_draws + vote.max_draws}
+        cost |= dict.fromkeys(("smoothed", "defended"), self.section.smooth_draws)
         return float(sum(cost[subject] for subject in self.section.subjects))
 
     def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
@@ -151,7 +152,7 @@ class AnswerTask:
     def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AnswerRow]:
         """See ``Task.quarantine``: one row for each subject."""
         named = inputs.share(AnswerInputs)
-        maker = AnswerRowMaker(inputs.job, self.section, named.answerer, named.questions.digest)
+        maker = AnswerRowMaker(inputs.job, self.section, named)
         return of_unit(maker.quarantined(pair, error), unit_id)
 
     def end(self, run: RunDirectory) -> list[str]:
