@@ -280,7 +280,7 @@ def test_votes_of_several_pairs_together_are_those_of_each(done: dict[str, Any])
     assert job.answer is not None
     answerer = load_answerer(job.answer, job.encoder)
     source = open_source(job.data)
-    questions = read_questions(job.answer.questions, "jsonl", None)
+    questions = read_questions(job.answer)
     asked = []
     for pair in (pair for unit in source.units(2) for pair in source.read(unit)):
         x = answerer.prepare(Image.open(io.BytesIO(pair.image or b"")))

@@ -14,6 +14,9 @@ from smoothcert.work.answer.model_metrics import ModelMetrics
 from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker
 from smoothcert.work.attack.metered import Meter
 
+BATCHES = 4
+"""Batches of questions that are asked together, so that answers of like length can share one."""
+
 
 class Answering:
     """Asks groups of pairs, and makes their rows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,21 +101,25 @@ class AnswerRowMaker:
     def answered(self, pair: Pair, question: ImageQuestion, subject: str, answer: TextAnswer) -> AnswerRow:
         """The row of one answer, to the bare image or to smoothed tokens."""
         smoothed = subject in ("smoothed", "defended")
-        row = replace(
-            self._row(pair, question, subject),
+        return self._row(
+            pair,
+            question,
+            subject,
             answer=answer.text,
             complete=answer.complete,
             refused=answer.refused,
             tokens=answer.tokens,
             sigma=self._sigma if smoothed else 0.0,
             draws=self._section.smooth_draws if smoothed else 0,
+            **_judge(question.meant(answer.text), question.answers),
         )
-        return self._judged(row, question.meant(answer.text), question.answers)
 
     def voted(self, pair: Pair, question: ImageQuestion, result: VoteResult, tokens: int) -> AnswerRow:
         """The row of a vote."""
-        row = replace(
-            self._row(pair, question, "vote"),
+        return self._row(
+            pair,
+            question,
+            "vote",
             answer=result.answer,
             tokens=tokens,
             sigma=self._sigma,
@@ -129,12 +133,8 @@ class AnswerRowMaker:
             method=result.method,
             alpha=self._alpha,
             **self._scored(result),
+            **self._judge_vote(result.answer, question.answers),
         )
-        if result.answer is None or not question.answers:
-            return row
-        if self._section.vote.classes == "right":
-            return replace(row, contained_match=float(result.answer == RIGHT))
-        return self._judged(row, result.answer, question.answers)
 
     def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
         """The rows of a pair that cannot be answered: one for each subject."""
@@ -143,7 +143,7 @@ class AnswerRowMaker:
             for subject in self._section.subjects
         ]
 
-    def _row(self, pair: Pair, question: ImageQuestion, subject: str) -> AnswerRow:
+    def _row(self, pair: Pair, question: ImageQuestion, subject: str, **fields: Any) -> AnswerRow:
         return AnswerRow(
             subject=subject,
             prompt=self._answerer.prompt(question.question),
@@ -151,7 +151,15 @@ class AnswerRowMaker:
             **question_fields(question),
             **self._fixed,
             **self._models[subject],
+            **fields,
         )
+
+    def _judge_vote(self, answer: str | None, references: Sequence[str]) -> dict[str, Any]:
+        if answer is None or not references:
+            return {}
+        if self._section.vote.classes == "right":
+            return {"contained_match": float(answer == RIGHT)}
+        return _judge(answer, references)
 
     def _scored(self, result: VoteResult) -> dict[str, Any]:
         """What the draws' scores prove: bounds at the job's radii, each None where nothing is certified."""
@@ -178,9 +186,7 @@ class AnswerRowMaker:
                 )
         return fields
 
-    @staticmethod
-    def _judged(row: AnswerRow, text: str, references: Sequence[str]) -> AnswerRow:
-        if not references:
-            return row
-        found: dict[str, Any] = {name: float(metric(text, references)) for name, metric in METRICS.items()}
-        return replace(row, **found)
+
+def _judge(text: str, references: Sequence[str]) -> dict[str, Any]:
+    """What the metrics say of an answer; nothing without references."""
+    return {name: float(metric(text, references)) for name, metric in METRICS.items()} if references else {}

@@ -20,7 +20,7 @@ from smoothcert.job.answer import AnswerSection
 from smoothcert.store import RunDirectory, TableSchema
 from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.tables.answers import ANSWERS
-from smoothcert.work.answer.answering import Answering
+from smoothcert.work.answer.answering import BATCHES, Answering
 from smoothcert.work.answer.inputs import AnswerInputs
 from smoothcert.work.answer.rows import AnswerRow, AnswerRowMaker
 from smoothcert.work.answer.worker import AnswerWorker
@@ -145,9 +145,8 @@ class AnswerTask:
         named.refuse_others(self.section)
         keep_answers(named, run)
         meter = Meter(named.answerer.device)
-        return AnswerWorker(
-            inputs, named, self.section, Answering(inputs.job, named, self.section, meter), meter
-        )
+        work = Answering(inputs.job, named, self.section, meter)
+        return AnswerWorker(inputs, named, self.section, work, meter, batches=BATCHES)
 
     def quarantine(self, inputs: Inputs, unit_id: str, pair: Pair, error: PairError) -> list[AnswerRow]:
         """See ``Task.quarantine``: one row for each subject."""

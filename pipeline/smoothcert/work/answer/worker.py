@@ -28,6 +28,9 @@ from smoothcert.work.task import Assignment
 
 log = logging.getLogger(__name__)
 
+_DEPTH = 512
+"""Pairs that are decoded ahead at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnsweredPair:
@@ -67,11 +70,20 @@ class AnswerWorker:
         section: what is asked, contents filled in.
         work: what is done with the questions.
         meter: what ``work`` counts with.
+        batches: of questions that are given to ``work`` together, where so many pairs are there.
     """
 
     def __init__(
-        self, inputs: Inputs, named: AnswerInputs, section: AnswerSection, work: RowsOfPairs, meter: Meter
+        self,
+        inputs: Inputs,
+        named: AnswerInputs,
+        section: AnswerSection,
+        work: RowsOfPairs,
+        meter: Meter,
+        *,
+        batches: int = 1,
     ) -> None:
+        self._batches = batches
         self._job, self._section, self._work, self._meter = inputs.job, section, work, meter
         self._questions, self._answerer = named.questions, named.answerer
         self._feed: DecodeAhead | None = None
@@ -85,11 +97,16 @@ class AnswerWorker:
     def run(self, assignments: Iterator[Assignment]) -> Iterator[AnsweredPair]:
         """See ``Worker.run``."""
         pairs = ((each.token, pair) for each in assignments for pair in self._noted(each).pairs)
-        self._feed = DecodeAhead(pairs, self._answerer, max_pixels=self._job.data.max_pixels)
+        wanted = self._batches * self._section.batch
+        self._feed = DecodeAhead(
+            pairs, self._answerer, depth=min(max(16, wanted), _DEPTH), max_pixels=self._job.data.max_pixels
+        )
         while (decoded := self._feed.take(block=True)) is not None:
-            group = [decoded]
-            while self._count(group) < self._section.batch and (more := self._feed.take(block=False)):
+            group, count = [decoded], self._count(decoded)
+            # what is not there yet is not waited for: its unit may come only when these pairs are done
+            while count < wanted and (more := self._feed.take(block=False)):
                 group.append(more)
+                count += self._count(more)
             yield from self._answer(group)
 
     def rows(self, unit_id: str, outcomes: Sequence[AnsweredPair]) -> list[Any]:
@@ -112,8 +129,8 @@ class AnswerWorker:
         self._units[assignment.token] = origin_of(assignment.unit)
         return assignment
 
-    def _count(self, group: Sequence[DecodedPair]) -> int:
-        return sum(max(1, len(self._questions.of(each.pair.pair_id))) for each in group)
+    def _count(self, decoded: DecodedPair) -> int:
+        return max(1, len(self._questions.of(decoded.pair.pair_id)))
 
     def _answer(self, group: Sequence[DecodedPair]) -> list[AnsweredPair]:
         """Outcomes of a group, in order."""
