@@ -5,6 +5,8 @@ another those that start a Ray of their own; the rest goes file by file to which
 """
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,31 @@ NOT_FAST = (
     "tests/statistical/",
     "tests/unit/adding/",
     "tests/unit/audit/test_attacked.py",
+    "tests/unit/audit/test_audit.py",
     "tests/unit/audit/test_outcomes.py",
     "tests/unit/audit/test_textual.py",
     "tests/unit/certificates/test_second_moment.py",
     "tests/unit/cli/test_terminal.py",
     "tests/unit/datasets/test_links.py",
     "tests/unit/datasets/test_object_store.py",
+    "tests/unit/runtime/test_changed_images.py",
+    "tests/unit/runtime/test_moved_data.py",
     "tests/unit/test_infra.py",
 )
 """Ray, servers, and many whole runs or audits; whole files that start other processes are known by what they import."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread, also after a test that asked for more; nothing where nobody has imported it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from smoothcert.cli.main import main
 from smoothcert.datasets import write_demo_data
@@ -42,14 +41,6 @@ output: {{runs: "{runs}", run: mine}}
 tracking: {{enabled: false}}
 """
 Outcome = tuple[int, str, str]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,12 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from smoothcert.datasets import load_digits_pairs, write_demo_data
@@ -35,14 +33,6 @@ encoder: {model: "bundled:digits-clip", slots: 4, chunk: 8, threads: 2}
 certify: {sigma: 0.25, alpha: 0.01, pilot_draws: 7, max_draws: 16, radii: [0.0625, 0.125]}
 tracking: {enabled: false}
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

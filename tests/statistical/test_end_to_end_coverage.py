@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import ndtr
 from scipy.stats import binom
 
@@ -64,14 +63,6 @@ FEATURES = {
     for encoder in ENCODERS.values()
     for text, feature in zip(TEXTS, encoder.encode_texts(list(TEXTS)).double().numpy(), strict=True)
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Draws:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from smoothcert.audit.audit import audit_run
 from smoothcert.audit.kept import keep_audit, kept_audit
@@ -60,14 +59,6 @@ class Dim(torch.nn.Module):
 def dim(encoder):
     return Dim()
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_study(here: Path, text: str = STUDY, pairs: int = PAIRS) -> Path:

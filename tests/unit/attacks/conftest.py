@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,6 @@ class PatchyEncoder(LinearEncoder):
         half = self.input_size[0] // 2
         quarters = [pixels[:, :, a : a + half, b : b + half] for a in (0, half) for b in (0, half)]
         return torch.stack([quarter.flatten(1) - 0.5 for quarter in quarters], dim=1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

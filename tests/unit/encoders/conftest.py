@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -15,12 +16,8 @@ _spec.loader.exec_module(tiny_models)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_seeded():
+def seeded():
     torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +36,9 @@ def sentencepiece_siglip(tmp_path_factory):
 
 
 @pytest.fixture
-def own_kernels(tmp_path, monkeypatch):
-    """A cache of compiled kernels of this test's own: the shared one may hold those for other instructions."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+def own_kernels(tmp_path_factory, monkeypatch):
+    """A cache of compiled kernels of this test run's own: the shared one may hold those for other instructions."""
+    own = tmp_path_factory.getbasetemp()
+    # that of all processes of the run, so that the compiler's headers are made once
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))

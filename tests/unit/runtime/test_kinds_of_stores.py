@@ -10,7 +10,6 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import torch
 
 from smoothcert.datasets import write_synthetic
 from smoothcert.encoders import KnownEncoder
@@ -37,14 +36,6 @@ output: {{runs: "{runs}", run: r}}
 tracking: {{enabled: false}}
 """
 _numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

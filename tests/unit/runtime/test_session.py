@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from smoothcert.attacks.pgd import PGD
 from smoothcert.datasets import Pair, UnitSpec, open_source, write_synthetic
@@ -41,14 +40,6 @@ tracking: {{enabled: false}}
 attacks: [{{attack: pgd, norm: l2, budget: 0.5, threshold: 0.9, steps: 2, subjects: bare}}]
 """
 """Each task has one row a pair."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
