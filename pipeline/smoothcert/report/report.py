@@ -111,6 +111,9 @@ def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> d
         f"FROM runs r WHERE r.run_id = {quote(info.run_id)}"
     ).to_pylist()
     pairs = row["committed_pairs"] or 0
+    cost = say_cost(
+        row["seconds"], pairs, info.job.executor.price_per_worker_hour if price is None else price
+    )
     facts: Mapping[str, object] = {
         "run": info.run_id,
         "state": "finished"
@@ -122,9 +125,7 @@ def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> d
         "noise": f"Gaussian, sigma {certify.sigma:g} in [0,1] pixels",
         "failure probability of each certificate": f"{certify.alpha:g}",
         "draws": f"{row['draws']:,} ({row['draws'] / pairs:,.0f} a pair)" if pairs else "0",
-        **say_cost(
-            row["seconds"], pairs, info.job.executor.price_per_worker_hour if price is None else price
-        ),
+        **cost,
         "seed": str(certify.seed),
         "created": info.created,
         "fingerprint": info.fingerprint,
@@ -132,7 +133,18 @@ def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> d
         "encoder digest": info.encoder_digest,
         "code": info.code_version,
     }
-    return {"id": info.run_id, "name": name, "facts": [[key, value] for key, value in facts.items()]}
+    parts = (
+        f"{pairs:,} pairs",
+        f"sigma {certify.sigma:g}",
+        f"{row['draws']:,} draws",
+        *(f"{what}: {value}" for what, value in cost.items()),
+    )
+    return {
+        "id": info.run_id,
+        "name": name,
+        "brief": "; ".join(parts) + ".",
+        "facts": [[key, value] for key, value in facts.items()],
+    }
 
 
 def _money(amount: float) -> str:

@@ -57,6 +57,9 @@ def test_the_page_says_what_a_pair_cost(run: RunDirectory) -> None:
     """67 s of workers for 20 pairs, at 37 an hour."""
     assert "67.0 s (3.35 s a pair)" in (page := make_report([run], pairs=0))
     assert "0.69 (0.034 a pair) at 37 an hour of a worker" in page
+    head = page.partition('"brief":"')[2].partition('"')[0]
+    assert head.startswith("20 pairs; sigma 0.5; 2,320 draws; time of workers, certification: 67.0 s"), head
+    assert "0.69 (0.034 a pair)" in head
     assert "1.34 (0.067 a pair) at 72 an hour" in make_report([run], pairs=0, price=72.0)
 
 

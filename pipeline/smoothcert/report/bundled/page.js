@@ -326,6 +326,7 @@ function build() {
     if (several) byId("sentences").append(element("p", { class: "run-name" }, run.name));
     byId("sentences").append(...(several ? run.sentences.slice(0, 1) : run.sentences).map(sentence));
     if (!run.sentences.length) byId("sentences").append(element("p", { class: "lead" }, "Nothing is committed yet."));
+    if (run.brief) byId("sentences").append(element("p", { class: "note" }, `${run.brief} `, element("a", { href: "#about" }, "Digests, seeds, and what is not promised")));
     const rows = run.facts.map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value)));
     if (several) byId("facts").append(element("p", { class: "run-name" }, run.name));
     byId("facts").append(element("table", {}, element("tbody", {}, ...rows)));
