@@ -132,6 +132,7 @@ def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> d
         "data digest": info.data_digest,
         "encoder digest": info.encoder_digest,
         "code": info.code_version,
+        **{f"note {number}": note for number, note in enumerate(run.notes(), start=1)},
     }
     parts = (
         f"{pairs:,} pairs",

@@ -41,13 +41,17 @@ def track(
 
 
 def leading_figures(board: Leaderboard) -> dict[str, float]:
-    """What the table shows, ``<figure>/<run>``: MLflow charts each figure over all runs in a section of its own."""
+    """What the table shows, ``<figure>/<run>``, at one radius: more would be too many to read as metrics."""
     found = {}
     shown = columns(board)
+    radii = sorted({line.radius for line in board.lines if line.leading and line.radius is not None})
+    middle = radii[(len(radii) - 1) // 2] if radii else None
     for entry, lines in entries(board.lines).items():
         for column in shown:
             line = lines.get(column.key)
-            if line is not None and line.value is not None:
+            if line is None or line.value is None:
+                continue
+            if line.radius in (None, middle) or line.figure == "target_certified":
                 found[f"{column.title}/{entry}"] = line.value
     return found
 
@@ -55,8 +59,23 @@ def leading_figures(board: Leaderboard) -> dict[str, float]:
 def page(board: Leaderboard) -> str:
     """The leaderboard in Markdown, with the differences to the baseline."""
     header, rows = difference_table(board)
-    text = markdown(*table(board))
+    text = f"{_what_it_is(board)}\n\n{markdown(*table(board))}"
     if rows:
         text += f"\n\nDifferences to `{board.baseline}` on the same pairs, with 95% intervals; shares in points:\n\n"
         text += markdown(header, rows)
     return text + "\n"
+
+
+def _what_it_is(board: Leaderboard) -> str:
+    """What somebody must know who sees the table and nothing else."""
+    labels = list(dict.fromkeys(line.label for line in board.lines))
+    pairs = [line.pairs for line in board.lines if line.figure == "draws_per_pair"]
+    few, many = min(pairs, default=0), max(pairs, default=0)
+    of = f"{many:,} pairs each" if few == many else f"{few:,} to {many:,} pairs"
+    runs = "1 run" if len(labels) == 1 else f"{len(labels):,} runs"
+    return (
+        f"{runs} of {of}, a column for each, against `{board.baseline}`. Behind a name, `(bare)` is its encoder "
+        "without noise. *certified*: right, and proven to stay so under every change of l2 size r at most (in [0,1] "
+        "pixels); *cosine*: mean certified cosine at r; *robust* and *attack success*: against the worst attack of "
+        "that size."
+    )

@@ -197,6 +197,7 @@ def description(summary: Summary) -> str:
         f"{summary.ok:,} of {summary.pairs:,} pairs have certificates, at sigma {summary.sigma:g} and alpha "
         f"{summary.alpha:g}. Of each statement at most {at_most(summary.expected_false_certificates)} certificates "
         "are expected to be false.",
+        *(f"\nNote: {note}" for note in summary.notes),
         "",
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),

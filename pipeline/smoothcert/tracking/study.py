@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 from smoothcert.job import Job
 from smoothcert.redaction import without_secrets
@@ -24,6 +27,8 @@ from smoothcert.tracking.track import (
 
 _MOST_CURVES = 10
 """Runs in one picture; more cannot be told apart."""
+_MOST_COMPARED = 12
+"""Runs in MLflow's comparison; beside more of them nothing can be read."""
 _MOST_RUNS = 10_000
 """Runs of one job that are looked through; one beyond them is logged again."""
 
@@ -98,7 +103,9 @@ def track_study(
         parent = find_parent(client, experiment, job.name, int(time.time() * 1000))
         run_id = parent.info.run_id
         log_metrics(client, parent, {metric_of(name): value for name, value in figures.items()})
-        client.set_tag(run_id, "mlflow.note.content", documents.get("leaderboard.md", "")[:NOTE_LIMIT])
+        children = _sort_children(client, experiment, run_id, list(summaries.values()))
+        note = f"{_side_by_side(experiment, children)}\n\n{documents.get('leaderboard.md', '')}"
+        client.set_tag(run_id, "mlflow.note.content", _cut(note))
         client.set_tag(run_id, "smoothcert.study_url", without_secrets(url))
         for name, text in documents.items():
             client.log_text(run_id, text, name)
@@ -121,9 +128,40 @@ def _result(to: Destination, experiment: str, run_id: str) -> TrackingResult:
     )
 
 
+def _sort_children(client: Any, experiment: str, parent: str, summaries: Sequence[Summary]) -> list[str]:
+    """MLflow's ids of the study's runs, in their order; others of its children are named so that nobody mixes them up.
+
+    Those are of an earlier state of code, data or job; in MLflow they would have the names of the present ones.
+    """
+    wanted = f"tags.`mlflow.parentRunId` = '{parent}'"
+    found = client.search_runs([experiment], filter_string=wanted, max_results=_MOST_RUNS)
+    by_run = {each.data.tags.get("smoothcert.run_id", ""): each for each in found}
+    present = [by_run.pop(each.run_id).info.run_id for each in summaries if each.run_id in by_run]
+    for run_id, each in by_run.items():
+        label = each.data.tags.get("smoothcert.variant")
+        if label and each.info.run_name == label:
+            client.update_run(each.info.run_id, name=f"{label} (earlier, {run_id[-6:]})")
+    return present
+
+
+def _side_by_side(experiment: str, children: Sequence[str]) -> str:
+    """A link to MLflow's comparison of some runs; its list of runs folds them, and its charts are of parents then."""
+    runs, experiments = (quote(json.dumps(list(ids))) for ids in (children[:_MOST_COMPARED], [experiment]))
+    link = f"#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"[The runs side by side]({link}); curves and files are under Artifacts."
+
+
+def _cut(note: str) -> str:
+    """As much of a description as MLflow takes, up to the end of a line."""
+    if len(note) <= NOTE_LIMIT:
+        return note
+    end = "\n\nThe rest is in leaderboard.md."
+    return note[: NOTE_LIMIT - len(end)].rpartition("\n")[0] + end
+
+
 def metric_of(name: str) -> str:
     """A figure's name in letters that MLflow takes."""
-    return re.sub(r"[^\w./ -]+", "_", name).strip("_")
+    return " ".join(re.sub(r"[^\w./ -]+", " ", name).split())
 
 
 def study_curves(summaries: Mapping[str, Summary]) -> dict[str, dict[str, Points]]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -183,7 +184,13 @@ def test_mlflow_reads_as_an_experiment(done: Path) -> None:
         assert 0 <= child.data.metrics["robust_accuracy/classification_smoothed_l2_1"] <= 1
         assert parent.data.metrics[f"accuracy/{label}"] == child.data.metrics["class_accuracy"]
     assert "certified r 0.02/dimmed" in parent.data.metrics
-    assert "| certified r 0.02 |" in parent.data.tags["mlflow.note.content"]
+    assert "certified r 0.0625/dimmed" not in parent.data.metrics, "one radius: more cannot be read"
+    assert "accuracy/dimmed bare" in parent.data.metrics and len(parent.data.metrics) <= 26
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"2 runs of {PAIRS} pairs each, a column for each, against `smoothing`" in note
+    assert "| certified r 0.02 |" in note
+    link = unquote(note.partition("](#/compare-runs?runs=")[2].partition("&")[0])
+    assert json.loads(link) == [runs[label].info.run_id for label in ("smoothing", "dimmed")]
     kept = {
         path.name for path in (done / "runs/mlflow-artifacts" / parent.info.run_id / "artifacts").iterdir()
     }
@@ -239,8 +246,20 @@ def test_a_complete_study_is_logged_where_mlflow_does_not_have_it(
 
         client = MlflowClient(tracking_uri=elsewhere)
         experiments = [each.experiment_id for each in client.search_experiments()]
-        names = {each.info.run_name for each in client.search_runs(experiments)}
-    assert names == {"mini", "smoothing", "dimmed"}
+        found = {each.info.run_name: each for each in client.search_runs(experiments)}
+        assert set(found) == {"mini", "smoothing", "dimmed"}
+        # as after a change of code or data: a run of the same name, which is none of the study's any more
+        tags = {"mlflow.parentRunId": found["mini"].info.run_id, "smoothcert.variant": "smoothing"}
+        old = client.create_run(
+            found["mini"].info.experiment_id,
+            tags=tags | {"smoothcert.run_id": "mini-abcdef"},
+            run_name="smoothing",
+        )
+        client.set_tag(found["mini"].info.run_id, "smoothcert.rests_on", "of before")
+    assert run("study", done / "study.yaml", *there) == 0
+    with quiet_mlflow():
+        assert client.get_run(old.info.run_id).info.run_name == "smoothing (earlier, abcdef)"
+        assert client.get_run(found["smoothing"].info.run_id).info.run_name == "smoothing"
 
 
 def test_what_is_no_longer_as_it_was_is_looked_at_again(done: Path) -> None:
