@@ -209,3 +209,19 @@ def test_a_constant_feature_votes_as_one(make, targets):
         assert row.class_percentile[0] == pytest.approx(margin, abs=1e-6)
         if targets:
             assert row.target_decision == ("certified",) and row.draws < 200
+
+
+def test_where_every_draw_is_a_tie_all_abstain_and_nothing_is_certified(make):
+    """The feature always lies exactly between two classes: no draw votes, and no rule has a class to certify."""
+    encoder = KnownEncoder.staircase((50.0,), (0.0, 1.0), text_angles={"a": 0.7, "b": -0.7, "a caption": 0.3})
+    texts = encode_texts(encoder, zero_shot=ZeroShotSection(labels=("a", "b"), prompts=("{label}",)))
+    for targets in ((), ({"certificate": "vote", "radius": 0.2}, {"certificate": "class", "radius": 0.2})):
+        certify = make.section(max_draws=100, targets=targets)
+        outcomes = make.run(encoder, certify, make.pairs(make.pixels(2)), texts)
+        layout = Engine(encoder, certify, texts).layout
+        for row in RowMaker(encoder, certify, texts, layout).rows("u0", outcomes):
+            assert (row.status, row.vote_share, row.vote_share_lcb) == ("ok", 0.0, 0.0)
+            assert row.vote_radius is None and row.certified_radius is None
+            assert set(row.class_distribution) == {None}
+            assert row.class_percentile[0] <= 0.0
+            assert "certified" not in row.target_decision
