@@ -210,7 +210,7 @@ def features_of(spectrum: str, d: int, shape: tuple[int, ...], generator: np.ran
 def test_coverage_of_the_eigenvalue(spectrum: str, d: int) -> None:
     """Bounds about a fixed centre, at a fixed number of draws and under hostile stopping, without and with a ball."""
     alpha, draws = 0.1, 120
-    repetitions = {2: 1000, 32: 300, 512: 30}[d]
+    repetitions = {2: 1000, 32: 300, 512: 100}[d]
     generator = np.random.default_rng(d)
     centre = np.zeros(d)
     centre[0] = 0.9
@@ -225,18 +225,18 @@ def test_coverage_of_the_eigenvalue(spectrum: str, d: int) -> None:
     for _ in range(repetitions):
         u = features_of(spectrum, d, (draws,), generator) - centre
         within = np.sum(u**2, axis=1) <= squared
-        samples.append(u.T @ u / draws)
-        clipped.append((u * within[:, None]).T @ u / draws)
-        if d < 512:
-            watched.append([u[:n].T @ u[:n] / n for n in looks])
+        # of fewer draws than numbers, inner products of the draws have the same largest eigenvalue
+        samples.append((u.T @ u if d < draws else u @ u.T) / draws)
+        kept = u * within[:, None]
+        clipped.append((kept.T @ kept if d < draws else kept @ kept.T) / draws)
+        watched.append([float(np.linalg.norm(u[:n], 2)) ** 2 / n * (1 + 1e-12) for n in looks])
     # 2% covers what the truth, itself from draws, errs by
     missed = eigenvalue_upper_bound(largest_eigenvalue(samples), draws, alpha, 1.9**2) < 0.98 * truth
     assert not too_often(int(missed.sum()), repetitions, alpha)
     missed = eigenvalue_upper_bound(largest_eigenvalue(clipped), draws, alpha, squared) < 0.98 * inside
     assert not too_often(int(missed.sum()), repetitions, alpha)
-    if watched:
-        bounds = eigenvalue_upper_bound(largest_eigenvalue(watched), looks, alpha, 1.9**2, anytime=True)
-        assert not too_often(int((bounds.min(axis=1) < 0.98 * truth).sum()), repetitions, alpha)
+    bounds = eigenvalue_upper_bound(np.array(watched), looks, alpha, 1.9**2, anytime=True)
+    assert not too_often(int((bounds.min(axis=1) < 0.98 * truth).sum()), repetitions, alpha)
 
 
 @pytest.mark.parametrize("anytime", [False, True])
