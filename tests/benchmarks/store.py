@@ -87,7 +87,7 @@ def rows_of(unit: UnitSpec, run_id: str, attempt: str) -> pa.Table:
     }
     for name in ("fcsb", "angular", "clean_reference", "large_radius", "caption_bound"):
         values[name] = lambda: bounds
-    for name in ("fcsb_radius", "angular_radius"):
+    for name in ("fcsb_radius", "angular_radius", "second_moment_radius"):
         values[name] = lambda: grid(norm, vacuous(norm - 0.8), vacuous(norm - 0.9))
     for name in ("clean", "pilot", "caption", "class"):
         values[f"{name}_percentile"] = lambda: bounds

@@ -182,7 +182,11 @@ def false_statements(row: Any, truth: Truth, certify: Any) -> set[str]:
         exact = truth.margins(truth.caption, [c for c in POOL if c != truth.own], radius)[K - 1]
         claim("retrieval_distribution", row.retrieval_distribution[i], exact)
     for i, cosine in enumerate(COSINES):
-        for name, worst in (("fcsb_radius", truth.to_clean), ("angular_radius", truth.angular)):
+        for name, worst in (
+            ("fcsb_radius", truth.to_clean),
+            ("angular_radius", truth.angular),
+            ("second_moment_radius", truth.angular),
+        ):
             radius = getattr(row, name)[i]
             if radius is not None and not worst(radius) >= cosine - 1e-9:
                 wrong.add(name)

@@ -114,6 +114,13 @@ CATALOGUE: Sequence[Certificate] = (
             "As angular, by the largest eigenvalue of the features' second moment too; element NULL where nothing is "
             "certified.",
         ),
+        radius_at=Form(
+            "second_moment_radius",
+            functions.second_moment_radius,
+            "second_moment_radius",
+            "Radius up to which second_moment is at least the cosine, one per cosine of the job; element NULL where "
+            "there is none.",
+        ),
     ),
     Certificate(
         name="clean_reference",

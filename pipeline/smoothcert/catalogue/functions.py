@@ -47,6 +47,15 @@ def second_moment_bound(
     return certificates.second_moment_bound(_not_negative(norm), eigenvalue, radius, sigma, escape=escape)
 
 
+def second_moment_radius(
+    norm: ArrayLike, eigenvalue: ArrayLike, escape: ArrayLike, cosine: ArrayLike, sigma: ArrayLike
+) -> FloatArray:
+    """See ``certificates.second_moment_radius``."""
+    from smoothcert import certificates
+
+    return certificates.second_moment_radius(_not_negative(norm), eigenvalue, cosine, sigma, escape=escape)
+
+
 def clean_reference(score: ArrayLike, norm: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
     """See ``certificates.clean_reference_bound``."""
     from smoothcert import certificates

@@ -32,6 +32,9 @@ _FAR = 3.0
 _ROWS_AT_ONCE = 256
 _ANGLES, _AIM = 10, 3e-5
 _PRECISION = 3e-4
+_SHIFTS = 14
+# A proved shift is looked for this far short of the approximate one.
+_SHORT = (1e-5, 1e-4, 1e-3, 5e-3, 2e-2, 0.1)
 _FIRST_BARRIER, _NEXT_BARRIER = 1e-2, 1e-5
 _LEAST_SPREAD = 1e-6
 """A smaller eigenvalue counts as this one: the cosine loses less than that."""
@@ -88,7 +91,7 @@ def second_moment_radius(
 ) -> FloatArray:
     """Radius within which the cosine between m(x+delta) and m(x) stays at least ``cosine`` (docs/theory.md T7).
 
-    A certificate at one radius holds at every smaller one, so the radius is found by halving an interval.
+    A certificate at one radius holds at every smaller one, so one that is proved a little short of the largest will do.
 
     Args:
         smooth_norm: see ``second_moment_bound``.
@@ -114,37 +117,86 @@ def second_moment_radius(
         spread,
     )
     simple = angular_radius(norm, tau, 1.0)
-    low = np.nan_to_num(simple)
+    low = np.array(np.nan_to_num(simple))
     ask = np.flatnonzero((norm > 0.0) & (norm < 1.0) & (tau < 1.0) & (low < LARGEST_SHIFT))
     facts = _facts(norm.ravel()[ask], largest.ravel()[ask], rare.ravel()[ask])
     found = _largest_shift(facts, tau.ravel()[ask], low.ravel()[ask])
-    low = low.copy()
     low.flat[ask] = found
     return np.where(np.isnan(simple), np.nan, low * spread * (1 - ROUNDING))
 
 
 def _largest_shift(facts: Facts, tau: FloatArray, low: FloatArray) -> FloatArray:
-    """Shifts (rows,) at which the cosines are proved, from those that are known to hold.
+    """Shifts (rows,) at which the cosines are proved: at least ``low``, at which they are known to hold."""
+    found, psi = low.copy(), np.arccos(tau)
+    # that of the closed form, which knows of no escape
+    first = np.maximum(np.sqrt(np.log1p((np.sin(psi) * facts.norm) ** 2 / facts.spread)), low)
+    far = first > _FAR - 1.0
+    for group in (np.flatnonzero(~far), np.flatnonzero(far)):
+        for start in range(0, group.size, _ROWS_AT_ONCE):
+            rows = group[start : start + _ROWS_AT_ONCE]
+            found[rows] = _proved_shift(facts.take(rows), psi[rows], low[rows], first[rows])
+    return found
 
-    Doubled until a shift fails, then a bracket closed by secants, with every third step a halving.
-    """
-    low, high = low.copy(), np.full(low.shape, np.inf)
-    above, below = 1.0 - tau, np.full(low.shape, np.nan)
-    rows = np.arange(low.size)
-    for step in range(60):
-        secant = low + (high - low) * np.clip(above / (above - below), 0.02, 0.98)
-        point = np.where(np.isnan(below) | (step % 3 == 2), (low + high) / 2.0, secant)
-        point = np.where(np.isinf(high), np.maximum(2.0 * low, 0.25), point)
-        point = np.clip(point, SMALLEST_SHIFT, LARGEST_SHIFT)[rows]
-        excess = _bound(facts.take(rows), point) - tau[rows]
-        held = excess >= 0.0
-        low[rows[held]], high[rows[~held]] = point[held], point[~held]
-        above[rows[held]], below[rows[~held]] = excess[held], excess[~held]
-        # (an infinite upper end is wide open)
-        rows = rows[(low[rows] < (1.0 - _PRECISION) * high[rows]) & (low[rows] < LARGEST_SHIFT)]
+
+def _proved_shift(facts: Facts, psi: FloatArray, low: FloatArray, first: FloatArray) -> FloatArray:
+    """As ``_largest_shift``, of a few rows by their angles: nearly the largest shift, then a little less, proved."""
+    near = bool(first.max() <= _FAR - 1.0)
+    cells, limit = (_COARSE, _FAR) if near else (_COARSE_FAR, LARGEST_SHIFT)
+    shift, multipliers = _search_shift(facts, psi, low, np.clip(first, SMALLEST_SHIFT, limit), cells, limit)
+    found = low.copy()
+    rows = np.flatnonzero(shift > low)
+    for short in _SHORT:
         if not rows.size:
             break
-    return low
+        rho = np.maximum(shift[rows] * (1.0 - short), SMALLEST_SHIFT)
+        here, angle = facts.take(rows), psi[rows]
+        coarse = _grids(rho, cells, 7.0)
+        grids = coarse, escaping_share(coarse, here.rare), _grids(rho, _FINE, 8.5)
+        held = _excluded(grids, rho, here, angle, multipliers[rows])
+        held |= np.nan_to_num(_closed_form(here, rho)) >= np.cos(angle) + ROUNDING
+        found[rows[held]] = np.maximum(rho[held], low[rows[held]])
+        rows = rows[~held]
+    return found
+
+
+def _search_shift(
+    facts: Facts, psi: FloatArray, low: FloatArray, first: FloatArray, cells: int, limit: float
+) -> tuple[FloatArray, FloatArray]:
+    """Nearly the largest shifts up to a limit at which the dual excludes the angles, and the multipliers there.
+
+    From ``first`` on a Newton step on the least right side, then secants, in a bracket.
+    """
+    shift = first.copy()
+    _, here = _start(facts, shift)
+    here[:, 1] = -1.0 - 2.0 * here[:, 2] * facts.norm * np.sin(psi)
+    least, most = low.copy(), np.full(low.shape, np.inf)
+    before, value_before = np.full(low.shape, np.nan), np.full(low.shape, np.nan)
+    best, chosen = low.copy(), here.copy()
+    rows = np.arange(low.size)
+    for step in range(_SHIFTS):
+        rho, some = shift[rows], facts.take(rows)
+        coarse = _grids(rho, cells, 7.0)
+        barrier = _NEXT_BARRIER if step else _FIRST_BARRIER
+        escaping = escaping_share(coarse, some.rare)
+        here[rows], value, slope = improve(coarse, escaping, some, psi[rows], here[rows], 40, barrier)
+        held = value < 0.0
+        better = held & (rho > best[rows])
+        best[rows[better]], chosen[rows[better]] = rho[better], here[rows[better]]
+        least[rows[held]], most[rows[~held]] = rho[held], rho[~held]
+        steep = -slope * np.minimum(np.tan(psi[rows]), 5.0) * rho * np.exp(rho**2) / np.expm1(rho**2)
+        secant = (value - value_before[rows]) / (rho - before[rows])
+        steep = np.where(np.isfinite(secant) & (secant > 0.0), secant, np.maximum(steep, 1e-300))
+        before[rows], value_before[rows] = rho, value
+        ahead = (rho - value / steep) * (1.0 - _AIM)
+        inside = (ahead > least[rows]) & (ahead < most[rows])
+        middle = np.where(np.isinf(most[rows]), 1.5 * rho, (least[rows] + most[rows]) / 2.0)
+        shift[rows] = np.clip(np.where(inside, ahead, middle), SMALLEST_SHIFT, limit)
+        narrow = least[rows] >= (1.0 - _PRECISION) * most[rows]
+        still = np.abs(shift[rows] - rho) <= 0.2 * _PRECISION * rho
+        rows = rows[~(narrow | (still & held))]
+        if not rows.size:
+            break
+    return best, chosen
 
 
 def _facts(norm: FloatArray, largest: FloatArray, rare: FloatArray) -> Facts:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from smoothcert.work.certify.trial import Trial
 
 _STEPS = 5
-_NAME = 24
+_ALL = "all of them"
 
 
 def show_trials(
@@ -31,19 +31,22 @@ def show_trials(
         f"targets    tried on {len(together.draws)} pairs, with other noise: share decided after so many fresh draws"
     )
     columns = "".join(f"{f'{step:,}':>7}" for step in steps)
-    terminal.say(f"           {'':{_NAME}}{columns}  certified  draws for each")
+    named = [
+        [own.targets[0].name, *(f"  or {other.targets[0].name}" for other in others)] for own, others in rules
+    ]
+    width = max(len(name) for names in [[_ALL], *named] for name in names) + 1
+    terminal.say(f"           {'':{width}}{columns}  certified  draws for each")
 
     def line(name: str, trial: Trial) -> None:
         shares = "".join(f"{trial.decided_after(step):7.0%}" for step in steps)
         each = "-" if not trial.certified.any() else f"{trial.draws_each:,.0f}"
-        terminal.say(f"           {name:{_NAME}}{shares}  {trial.certified.mean():9.0%}  {each:>14}")
+        terminal.say(f"           {name:{width}}{shares}  {trial.certified.mean():9.0%}  {each:>14}")
 
-    for own, others in rules:
-        line(own.targets[0].name, own)
-        for other in others:
-            line(f"  or {other.targets[0].name}", other)
+    for names, (own, others) in zip(named, rules, strict=True):
+        for name, trial in zip(names, (own, *others), strict=True):
+            line(name, trial)
     if len(rules) > 1:
-        line("all of them", together)
+        line(_ALL, together)
     for own, others in rules:
         best = min([own, *others], key=lambda trial: trial.draws_each)
         if best is not own and best.draws_each < own.draws_each:
@@ -64,10 +67,14 @@ def _recommend(say: Callable[[str], None], certify: CertifySection, together: Tr
     elif enough < certify.max_draws:
         say(
             f"           recommended: certify.max_draws={enough} decides {together.decided_after(enough):.0%} of these "
-            f"pairs, {certify.max_draws:,} decide {decided:.0%}",
+            f"pairs, {certify.max_draws:,} decide {decided:.0%}{_rest(decided)}",
         )
     else:
         say(
             f"           recommended: as many draws as certify.max_draws={certify.max_draws:,} or more; they decide "
-            f"{decided:.0%} of these pairs",
+            f"{decided:.0%} of these pairs{_rest(decided)}",
         )
+
+
+def _rest(decided: float) -> str:
+    return "" if decided == 1.0 else "; the others need more, or another target"

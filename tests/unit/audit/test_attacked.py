@@ -198,6 +198,7 @@ def test_only_certificates_that_say_something_count_as_attacked(tmp_path: Path) 
         **{f"{name}_scalar_lcb": None for name in ("clean", "class", "caption", "retrieval")},
         **{f"{name}_distribution": None for name in ("clean", "class", "caption", "retrieval")},
         second_moment=None,
+        second_moment_radius=None,
         large_radius=(None, None),
         certified_radius=None,
         retrieval_radius=None,

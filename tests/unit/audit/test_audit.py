@@ -21,6 +21,7 @@ from smoothcert.certificates import (
     margin_radius,
     normal_scalar,
     second_moment_bound,
+    second_moment_radius,
     shifted_percentile_radius,
     similarity_bound,
     vote_radius,
@@ -93,6 +94,9 @@ def distributions(pair: int) -> Row:
         "eigenvalue_ucb": 0.08,
         "escape_ucb": 0.01,
         "second_moment": listed([second_moment_bound(*moment, r, SIGMA, escape=0.01) for r in RADII]),
+        "second_moment_radius": listed(
+            [second_moment_radius(*moment, c, SIGMA, escape=0.01) for c in COSINES]
+        ),
         **scalars("clean", 0.57, 0.15, (0.45, 0.3)),
         **scalars("class", 0.57, 0.15, (0.045, 0.01)),
         **scalars("caption", 0.52, 0.15, (0.35, 0.2)),

@@ -43,6 +43,7 @@ DISHONEST_CERTIFICATES: tuple[tuple[Change, str], ...] = (
     (put(caption_quantile_lcb=QUANTILES[:24]), "impossible-value"),
     (put(exceedance_lcb=(*EXCEEDANCE[:5], 0.9, 0.9, 0.9)), "above-estimate"),
     (raised("second_moment", 0.05), "rounded-up"),
+    (raised("second_moment_radius", 0.05), "rounded-up"),
     (put(eigenvalue_ucb=0.03), "above-estimate"),
     (put(escape_ucb=0.001), "beyond-draws"),
     (put(escape_ucb=1.2), "impossible-value"),

@@ -295,6 +295,7 @@ def test_a_certified_target_above_its_row_is_a_note(tmp_path: Path) -> None:
         "angular_radius": (0.0, 0.0),
         "clean_reference": (0.0, None),
         "second_moment": None,
+        "second_moment_radius": None,
         "certified_radius": None,
         **{f"{name}_distribution": None for name in ("class", "caption", "retrieval")},
         "retrieval_radius": None,

@@ -173,6 +173,7 @@ HONEST = (
         angular_radius=None,
         clean_reference=None,
         second_moment=None,
+        second_moment_radius=None,
         certified_radius=float(margin_radius(0.55, 0.0, -0.4, SIGMA)),
         retrieval_radius=float(margin_radius(0.45, -0.1, -0.3, SIGMA)),
         caption_bound=None,
@@ -237,5 +238,6 @@ def test_rows_from_before_are_read_compacted_and_found_lacking(
             "large_radius",
             *(f"{name}_distribution" for name in ("clean", "class", "caption", "retrieval")),
             "second_moment",
+            "second_moment_radius",
         }
         compact(run)

@@ -209,6 +209,13 @@ def test_ends() -> None:
         assert floor != floor or float(second_moment_bound(0.999, 1e-6, rho, 1.0)) >= floor - 1e-4
         assert not float(second_moment_bound(0.999, 1e-6, rho, 1.0, escape=1e-6)) > 1.0
     assert float(second_moment_radius(0.999, 1e-6, 0.5, 0.5)) > 1.5
+    # one number is a row as well
+    one = float(second_moment_radius(0.8, 0.1, 0.5, 1.0))
+    assert (
+        one
+        == float(second_moment_radius([0.8], 0.1, 0.5, 1.0)[0])
+        > 1.2 * float(angular_radius(0.8, 0.5, 1.0))
+    )
     assert second_moment_bound(np.full((2, 1), 0.9), [0.01, 0.02, 0.03], 0.5, 1.0).shape == (2, 3)
     assert second_moment_bound(np.empty(0), 0.1, 0.5, 1.0).shape == (0,)
     assert float(second_moment_radius(1.0, 0.0, 0.5, 0.5)) == pytest.approx(3.0)

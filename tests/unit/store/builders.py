@@ -76,6 +76,7 @@ def ok_row(unit_id: str, pair_id: str, **changes: Any) -> dict[str, Any]:
         "fcsb": (0.7, None),
         "angular": (0.9, 0.6),
         "second_moment": (0.95, 0.7),
+        "second_moment_radius": (0.7, 0.35),
         "clean_reference": (0.8, None),
         "large_radius": (None, None),
         "clean_distribution": (0.75, None),

@@ -87,6 +87,7 @@ def rows(unit: str, count: int, seed: int) -> list[Row]:
             "retrieval_distribution": tuple(maybe(draw.random()) for _ in RADII),
             "fcsb_radius": tuple(radius() for _ in COSINES),
             "angular_radius": tuple(radius() for _ in COSINES),
+            "second_moment_radius": tuple(radius() for _ in COSINES),
             "clean_label": draw.choice(LABELS),
             "predicted_label": draw.choice(LABELS),
             "certified_radius": radius(),
