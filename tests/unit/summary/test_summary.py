@@ -226,9 +226,8 @@ def test_figures_at_each_radius(summary: Summary, written: list[Row], i: int) ->
             found = figure.at_least[j]
             assert found.cosine == cosine and found.share.of == len(ok)
             # by the radius where the row has one
-            column, place, bound = (
-                (f"{name}_radius", j, radius) if name in ("fcsb", "angular", *of_draws) else (name, i, cosine)
-            )
+            by_radius = name in ("fcsb", "angular", "second_moment", *of_draws)
+            column, place, bound = (f"{name}_radius", j, radius) if by_radius else (name, i, cosine)
             assert found.share.count == holds(
                 ok, lambda row, c=column, p=place, b=bound: at_least(row[c][p], b)
             )
