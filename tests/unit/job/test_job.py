@@ -238,6 +238,9 @@ def test_shipped_jobs_are_valid_and_name_their_schema(path):
     several = "\nstudy:" in text
     for job in [each.job for each in load_study(path).combinations] if several else [load_job(path)]:
         assert parse_job(job.to_yaml()) == job
+        parts = {"bare": job.encoder, "smoothed": job.encoder, **job.defences}
+        skipping = [name for attack in job.attacks if attack.bpda for name in attack.subjects]
+        assert all(parts[name].purifier for name in skipping), "BPDA needs a purifier to skip"
     schema = f"{'study' if several else 'job'}.v1.json"
     named = text.splitlines()[0].rpartition("=")[2]
     assert (path.parent / named).resolve() == REPOSITORY / "schemas" / schema
