@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +127,9 @@ def timed(work: Callable[[], int]) -> float:
     return count / (clock() - start)
 
 
-def compare(bench: Bench, rounds: int) -> None:
-    for subject, draws in (("bare", 0), ("vote", PILOT + DRAWS)):
+def compare(bench: Bench, subjects: Sequence[str], rounds: int) -> None:
+    for subject in subjects:
+        draws = PILOT + DRAWS if subject == "vote" else 0
         loop = bench.bare_loop(draws)
 
         def task(subject: str = subject, draws: int = draws) -> int:
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--subjects", nargs="+", choices=("bare", "vote"), default=["bare", "vote"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", type=int, default=0, metavar="QUESTIONS")
     options = parser.parse_args()
@@ -183,7 +185,7 @@ def main() -> None:
         if options.memory:
             watch_memory(bench, options.memory)
         else:
-            compare(bench, options.rounds)
+            compare(bench, options.subjects, options.rounds)
 
 
 if __name__ == "__main__":

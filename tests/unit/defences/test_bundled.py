@@ -51,3 +51,13 @@ def test_held_out_features_hardly_move_under_noise_and_keep_their_class(base: En
     assert norms["psm"] > 0.97 and norms["bare"] < 0.85
     right = (mean @ texts.T).argmax(dim=1) == torch.tensor(wanted)
     assert float(right.float().mean()) >= 0.95
+
+
+def test_the_purifier_of_shapes_belongs_to_the_model_that_answers() -> None:
+    tower = load_encoder(EncoderSection(model="bundled:shapes-llava", device="cpu", feature="tokens"))
+    folder = Path(file_of("bundled:shapes-purifier", "purifier")).parent
+    assert "bundled:shapes-purifier" in bundled_defences()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+    trained = read_part("bundled:shapes-purifier", "purifier").trained
+    assert trained is not None and trained.sigma == (0.1, 0.3)
+    assert trained.encoder_digest == tower.digest, "it belongs to another model: train it anew"
