@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -73,8 +72,7 @@ def smoothcert(*words: str) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory like a clone of the repository, in which two runs are finished."""
-    where, before = tmp_path_factory.mktemp("clone"), (Path.cwd(), torch.get_num_threads())
-    torch.set_num_threads(1)
+    where, before = tmp_path_factory.mktemp("clone"), Path.cwd()
     (where / "jobs").mkdir()
     for job in (ROOT / "jobs").glob("digits*.yaml"):
         small = shrink(yaml.safe_load(job.read_text(encoding="utf-8")))
@@ -95,8 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         assert code == 0, said
     yield where
-    os.chdir(before[0])
-    torch.set_num_threads(before[1])
+    os.chdir(before)
 
 
 def typed() -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ wants a download), and the line of docs/defences.md that patches a pretrained CL
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,12 +33,8 @@ def execute(text: str, **names: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def in_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def in_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_snippet_is_run_or_named() -> None:
