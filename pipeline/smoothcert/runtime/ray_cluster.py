@@ -137,7 +137,11 @@ def connect(section: ExecutorSection) -> bool:
     address = address_of(section)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
+        # without bytecode, which other processes may be writing at this moment
+        options["runtime_env"] = {
+            "py_modules": [str(Path(__file__).parents[1])],
+            "excludes": ["__pycache__"],
+        }
     else:
         options["include_dashboard"] = False
     # ray.init takes SIGTERM for itself and would end this process at once

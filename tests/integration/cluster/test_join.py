@@ -1,6 +1,7 @@
 """Clusters that ``ray start`` made: whoever has the token joins, and workers get the code of the driver."""
 
 import os
+import py_compile
 import secrets
 import shutil
 import socket
@@ -10,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+from smoothcert import certificates
 
 pytestmark = pytest.mark.timeout(250)
 WHERE_THE_CODE_IS = """
@@ -73,9 +76,13 @@ def join(environment):
 
 def test_who_has_the_token_joins_and_brings_the_code(plug, head, tools):
     log, environment = head
+    py_compile.compile(certificates.__file__)
     tools.until(lambda: "Ray runtime started" in log.read_text())
     there = join(environment)
     assert there.returncode == 0 and "py_modules_files" in there.stdout, there
+    room = Path(there.stdout.strip().splitlines()[-1]).with_name("certificates")
+    assert {path.name for path in room.iterdir()} >= {"__init__.py", "vote.py"}
+    assert not (room / "__pycache__").exists(), "it changes with every process, also while it is packed"
 
 
 @pytest.mark.slow
