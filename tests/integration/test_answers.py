@@ -18,6 +18,8 @@ from PIL import Image
 
 from smoothcert.answerers.cider import cider
 from smoothcert.answerers.loading import load_answerer
+from smoothcert.answerers.metrics import rouge_l
+from smoothcert.answerers.normalising import normalise
 from smoothcert.audit.audit import audit_run
 from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
 from smoothcert.cli.main import app
@@ -222,7 +224,7 @@ def test_metrics_by_models_are_theirs(done: dict[str, Any]) -> None:
     for row in done["rows"][:12]:
         image = encoder.prepare(Image.open(paths[int(row["pair_id"].partition("#")[2])]).convert("RGB"))
         seen = encoder.encode_images(torch.from_numpy(image)[None].float() / 255)[0]
-        said, *others = encoder.encode_texts([row["answer"], *row["reference_answers"]])
+        said, *others = encoder.encode_texts([row["wording"] or row["answer"], *row["reference_answers"]])
         assert row["clip_score"] == pytest.approx(max(0.0, float(seen @ said)), abs=1e-5)
         best = max(float(said @ each) for each in others)
         assert row["judged_similarity"] == pytest.approx(min(1.0, max(0.0, best)), abs=1e-5)
@@ -232,6 +234,16 @@ def test_metrics_by_models_are_theirs(done: dict[str, Any]) -> None:
             None,
         )
         assert row["judge_digest"] == row["clip_digest"] == encoder.digest
+
+
+def test_metrics_of_a_vote_are_about_its_wording(done: dict[str, Any]) -> None:
+    votes = [row for row in done["rows"] if row["subject"] == "vote" and row["answer"] is not None]
+    assert any(
+        row["wording"] != row["answer"] for row in votes
+    )  # "a small circle" is the class "small circle"
+    for row in votes:
+        assert normalise(row["wording"]) == row["answer"]
+        assert row["rouge_l"] == rouge_l(row["wording"], row["reference_answers"])
 
 
 def test_every_metric_is_in_view_summary_mlflow_and_report(done: dict[str, Any]) -> None:

@@ -26,6 +26,13 @@ def run(
     return vote.result
 
 
+def test_the_wording_is_that_of_the_first_pilot_draw_of_the_class() -> None:
+    vote = Vote(VoteSection(max_draws=2), (), sigma=0.5, alpha=0.1, alpha_futility=0.1)
+    vote.choose(["one", "Two cats.", "2 cats"])
+    vote.add(["2 cats", "the two cats"])
+    assert (vote.result.answer, vote.result.wording) == ("2 cats", "Two cats.")
+
+
 def test_the_bound_without_a_radius_is_the_exact_one() -> None:
     fresh = ["A cat."] * 27 + ["dog"] * 3
     result = run(VoteSection(max_draws=30), ["cat", "dog", "the cat"], fresh)

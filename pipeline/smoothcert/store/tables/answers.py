@@ -127,6 +127,13 @@ ANSWERS = TableSchema(
             "What people answered; empty where nobody did. NULL in quarantined rows.",
             nullable=True,
         ),
+        Column(
+            "wording",
+            pa.string(),
+            "Of vote: how the first pilot draw of that answer put it, which the metrics are about. NULL of other "
+            "subjects, or where nobody voted.",
+            nullable=True,
+        ),
         *(_metric(name, metric) for name, metric in IN_TABLE.items()),
         *_MODELS_OF_METRICS,
         Column("sigma", pa.float64(), "Noise behind the row, 0 for bare.", unit="[0,1] pixels"),

@@ -44,7 +44,7 @@ class ModelMetrics:
     def _clip_scored(
         clip: Encoder, asked: Sequence[AskedPair], rows: list[list[AnswerRow]]
     ) -> list[list[AnswerRow]]:
-        texts = list(dict.fromkeys(row.answer for each in rows for row in each if _says(row) and row.answer))
+        texts = list(dict.fromkeys(text for each in rows for row in each if (text := _said(row))))
         place = {text: number for number, text in enumerate(texts)}
         features = clip.encode_texts(texts).double()
         with torch.inference_mode():
@@ -54,11 +54,11 @@ class ModelMetrics:
             [
                 replace(
                     row,
-                    clip_score=_number(here[place[row.answer]]),
+                    clip_score=_number(here[place[text]]),
                     clip_model=clip.name,
                     clip_digest=clip.digest,
                 )
-                if _says(row) and row.answer
+                if (text := _said(row))
                 else row
                 for row in each
             ]
@@ -67,9 +67,9 @@ class ModelMetrics:
 
 
 def _judged(judge: SimilarityJudge, rows: list[AnswerRow]) -> list[AnswerRow]:
-    places = [place for place, row in enumerate(rows) if _says(row) and row.reference_answers]
+    places = [place for place, row in enumerate(rows) if _said(row) is not None and row.reference_answers]
     texts = [
-        JudgedText(rows[place].question or "", rows[place].answer or "", rows[place].reference_answers or ())
+        JudgedText(rows[place].question or "", _said(rows[place]) or "", rows[place].reference_answers or ())
         for place in places
     ]
     filled = list(rows)
@@ -91,9 +91,9 @@ def _pixels(clip: Encoder, x: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(clip.prepare(image))).to(clip.device).float() / 255
 
 
-def _says(row: AnswerRow) -> bool:
-    """Whether its answer is a text, and not the class 'right' or nothing."""
-    return row.answer is not None and row.vote_classes != "right"
+def _said(row: AnswerRow) -> str | None:
+    """The text that a row is about, of a vote as a draw put it; None where there is none, but the class 'right'."""
+    return None if row.vote_classes == "right" else row.wording or row.answer
 
 
 def _number(value: float) -> float | None:

@@ -36,6 +36,7 @@ class AnswerRow(QuestionRow):
     vqa_accuracy: float | None = None
     rouge_l: float | None = None
     keyword_share: float | None = None
+    wording: str | None = None
     clip_score: float | None = None
     judged_similarity: float | None = None
     clip_model: str | None = None
@@ -121,6 +122,7 @@ class AnswerRowMaker:
             question,
             "vote",
             answer=result.answer,
+            wording=result.wording,
             tokens=tokens,
             sigma=self._sigma,
             pilot_draws=self._section.vote.pilot_draws,
@@ -133,7 +135,7 @@ class AnswerRowMaker:
             method=result.method,
             alpha=self._alpha,
             **self._scored(result),
-            **self._judge_vote(result.answer, question.answers),
+            **self._judge_vote(result, question.answers),
         )
 
     def quarantined(self, pair: Pair, error: PairError) -> list[AnswerRow]:
@@ -154,12 +156,12 @@ class AnswerRowMaker:
             **fields,
         )
 
-    def _judge_vote(self, answer: str | None, references: Sequence[str]) -> dict[str, Any]:
-        if answer is None or not references:
+    def _judge_vote(self, result: VoteResult, references: Sequence[str]) -> dict[str, Any]:
+        if result.answer is None or not references:
             return {}
         if self._section.vote.classes == "right":
-            return {"contained_match": float(answer == RIGHT)}
-        return _judge(answer, references)
+            return {"contained_match": float(result.answer == RIGHT)}
+        return _judge(result.wording or result.answer, references)
 
     def _scored(self, result: VoteResult) -> dict[str, Any]:
         """What the draws' scores prove: bounds at the job's radii, each None where nothing is certified."""

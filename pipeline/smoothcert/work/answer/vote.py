@@ -39,6 +39,7 @@ class VoteResult:
         scores: the metric of each draw, in order.
         score_quantiles: lower bounds of the quantiles at ``PERCENTILE_SHIFTS``, 0 for nothing; None without a
             percentile.
+        wording: how the first pilot draw of that class put it, before normalisation; None where there is none.
     """
 
     answer: str | None
@@ -52,6 +53,7 @@ class VoteResult:
     score_lcb: float | None = None
     scores: tuple[float, ...] | None = None
     score_quantiles: tuple[float, ...] | None = None
+    wording: str | None = None
 
 
 def class_of(text: str, classes: str, references: Sequence[str]) -> str | None:
@@ -93,6 +95,7 @@ class Vote:
         self._sigma, self._alpha, self._futility = sigma, alpha, alpha_futility
         self._percentile = percentile
         self.answer: str | None = None
+        self._wording: str | None = None
         self._hits: list[bool] = []
         self._scores: list[float] = []
         self._result: VoteResult | None = None
@@ -108,6 +111,7 @@ class Vote:
             self._result = VoteResult(None, 0, None, None, None, None, self._method)
             return
         self.answer = max(counts, key=lambda name: counts[name])
+        self._wording = next(text for text in answers if self.class_of(text) == self.answer)
 
     @property
     def closed(self) -> bool:
@@ -181,6 +185,7 @@ class Vote:
             float(lower_bound(scores, self._alpha, "betting")) if len(scores) else None,
             tuple(self._scores) if len(scores) else None,
             self._quantiles(scores),
+            wording=self._wording,
         )
 
     def _quantiles(self, scores: NDArray[np.float64]) -> tuple[float, ...] | None:
