@@ -42,7 +42,7 @@ def rows(times: int) -> None:
         eigenvalue = (1 - norm**2) * generator.uniform(0.1, 0.6, (pairs, 1))
         facts, escape = (norm, eigenvalue), np.full((pairs, 1), 0.02)
         bound = best(lambda: second_moment_bound(*facts, RADII, 1.0, escape=escape), times)
-        radius = best(lambda: second_moment_radius(*facts, COSINES, 1.0, escape=escape), 1)
+        radius = best(lambda: second_moment_radius(*facts, COSINES, 1.0, escape=escape), times)
         print(
             f"{pairs:4d} pairs together: {1e3 * bound / pairs / len(RADII):6.2f} ms a pair and radius, "
             f"{1e3 * radius / pairs / len(COSINES):6.1f} ms a pair and cosine"
