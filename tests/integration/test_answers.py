@@ -310,8 +310,11 @@ def test_votes_of_several_pairs_together_are_those_of_each(done: dict[str, Any])
 def test_questions_of_other_data_are_refused_before_any_work(done: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"pair": "elsewhere#1", "question": "what?"}\n')
     job = load_job(done["here"] / "job.yaml", [f"answer.questions={tmp_path}/other.jsonl"])
-    with pytest.raises(JobError, match=r"(?s)no question about any of the first 3 pairs.*another split"):
+    with pytest.raises(JobError, match=r"(?s)any of the first 3 pairs.*'elsewhere#1'.*another split"):
         Driver(job).check()
+    setting = f"answer.questions={tmp_path}/other.jsonl"
+    code, said = smoothcert("plan", str(done["here"] / "job.yaml"), "--no-probe", "--set", setting)
+    assert code == 2 and "no question about any of the first" in said and "'elsewhere#1'" in said
 
 
 def test_what_needs_reference_answers_is_refused_where_there_are_none(

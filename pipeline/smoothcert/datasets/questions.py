@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -42,6 +42,11 @@ class QuestionSet:
     def images(self) -> int:
         """How many images there are questions about."""
         return len(self._by_pair)
+
+    @property
+    def first_image(self) -> str:
+        """What the file calls the first image."""
+        return next(iter(self._by_pair))
 
     @property
     def unanswered(self) -> int:
@@ -86,6 +91,15 @@ def read_questions(section: AnswerSection) -> QuestionSet:
         )
     found = {name: tuple(each) for name, each in by_pair.items()}
     return QuestionSet(found, files.digest.hexdigest(), empty)
+
+
+def about_other_pairs(section: AnswerSection, questions: QuestionSet, pair_ids: Sequence[str]) -> JobError:
+    """The error that none of the pairs has a question, with how both sides call an image."""
+    return JobError(
+        f"answer.questions='{section.questions}' has no question about any of the first {len(pair_ids):,} pairs that "
+        f"can be read: its first is about '{questions.first_image}', the first pair is '{pair_ids[0]}'",
+        remedy="name the questions of this data (is it another split?); docs/answers.md says how pairs are found",
+    )
 
 
 def _refuse_unasked(question: ImageQuestion, seen: set[str], uri: str) -> None:

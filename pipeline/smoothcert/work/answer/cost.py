@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from smoothcert.datasets import Source, UnitSpec
 from smoothcert.datasets.image_question import ImageQuestion
-from smoothcert.datasets.questions import QuestionSet
+from smoothcert.datasets.questions import QuestionSet, about_other_pairs
 from smoothcert.job.answer import AnswerSection
 from smoothcert.job.answer_attack import AnswerAttackSection
 
@@ -62,10 +62,14 @@ def expect_answers(
     """Count what a job asks, from its questions about the first pairs.
 
     Raises:
+        JobError: none of these pairs has a question: the work would be refused for it.
         SourceError: reading failed.
     """
     pairs = sum(map(len, units))
-    each = [questions.of(name) for name in itertools.islice(_pair_ids(source, units), LOOKED_AT)]
+    names = list(itertools.islice(_pair_ids(source, units), LOOKED_AT))
+    each = [questions.of(name) for name in names]
+    if names and not any(each):
+        raise about_other_pairs(section, questions, names)
     asked = [question for found in each for question in found]
     scale = pairs / len(each) if each else 0.0
     count = round(len(asked) * scale)

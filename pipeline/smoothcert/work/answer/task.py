@@ -13,7 +13,7 @@ import torch
 from smoothcert.answerers.endpoint import EndpointAnswerer
 from smoothcert.answerers.judges import ServiceJudge
 from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
-from smoothcert.datasets.questions import QuestionSet
+from smoothcert.datasets.questions import QuestionSet, about_other_pairs
 from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import JobError, PairError
 from smoothcert.job.answer import AnswerSection
@@ -77,20 +77,15 @@ class AnswerTask:
         if named.judge is not None:
             named.judge.check()
         pairs = itertools.islice((pair for unit in units for pair in source.read(unit)), _LOOKED_AT)
-        seen = 0
+        seen: list[str] = []
         for pair in pairs:
-            seen += 1
+            seen.append(pair.pair_id)
             questions = named.questions.of(pair.pair_id)
             if questions and pair.error is None and self._answers(inputs, named, pair, questions[0].question):
                 self._refuse_unanswered(named.questions)
                 return
         if seen:
-            raise JobError(
-                f"answer.questions='{self.section.questions}' has no question about any of the first {seen:,} pairs "
-                "that can be read",
-                remedy="name the questions of this data (is it another split?); docs/answers.md says how pairs are "
-                "found",
-            )
+            raise about_other_pairs(self.section, named.questions, seen)
 
     def _refuse_unanswered(self, questions: QuestionSet) -> None:
         """Raise ``JobError`` where what is asked for needs reference answers, and no question has any."""
