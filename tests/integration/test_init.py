@@ -113,6 +113,37 @@ def test_questions_of_no_format_are_refused(tmp_path: Path, text: str, message: 
         )
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            "file,caption,shape\n",
+            r"(?s)'class' needs two classes.*called like labels: file \(string\).*without this target",
+        ),
+        ("file,caption,label\n{0},a,cat\n", r"(?s)'class' needs two classes.*labels found: cat"),
+    ],
+)
+def test_a_target_about_classes_that_are_not_there(tmp_path: Path, columns: str, message: str) -> None:
+    picture(tmp_path / "1.png")
+    (tmp_path / "pairs.csv").write_text(columns.format(tmp_path / "1.png"))
+    data = ("--data", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "job.yaml"))
+    with pytest.raises(JobError, match=message):
+        run(*data, "--target", "class@0.25")
+    assert not (tmp_path / "job.yaml").exists()
+    run(*data, "--target", "angular>=0.8@0.25")
+    assert load_job(tmp_path / "job.yaml").zero_shot is None
+
+
+def test_the_bundled_model_that_is_certified_also_answers(tmp_path: Path) -> None:
+    picture(tmp_path / "animals" / "cat" / "1.png")
+    (tmp_path / "q.parquet").write_text("")
+    told = ("--data", str(tmp_path / "animals"), "--questions", str(tmp_path / "q.parquet"))
+    run(*told, "--encoder", "bundled:shapes-llava", "-o", str(tmp_path / "job.yaml"))
+    job = load_job(tmp_path / "job.yaml")
+    assert job.answer is not None and job.answer.model == "bundled:shapes-llava"
+    assert "# columns: {question: ..." in (tmp_path / "job.yaml").read_text()
+
+
 @pytest.mark.parametrize(("encoder", "told"), [("my_models:make", True), ("bundled:digits-clip", False)])
 def test_classes_for_code_of_ones_own_say_that_it_must_encode_texts(
     tmp_path: Path, encoder: str, told: bool

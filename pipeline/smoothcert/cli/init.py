@@ -13,6 +13,8 @@ from smoothcert.cli.terminal import Terminal
 from smoothcert.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from smoothcert.datasets.guessing import Guess
 
 _TARGET = re.compile(r"(\w+)(?:>=(-?[\d.]+))?@([\d.]+)")
@@ -67,6 +69,8 @@ def init(
     model = encoder or _ask("encoder: directory, URL or hub id", "--encoder", _ENCODER)
     noise = sigma or float(_ask("sigma: noise in units of [0,1] pixels", "--sigma", "0.25"))
     labels = _labels(terminal, guess, uri)
+    targets = [_target(each) for each in target or ()]
+    _refuse_without_classes(targets, labels, guess)
     draft = Draft(
         name or _name(uri),
         guess.format,
@@ -77,7 +81,7 @@ def init(
         guess.columns,
         model,
         noise,
-        [_target(each) for each in target or ()],
+        targets,
         labels,
         None if questions is None else (questions, _question_format(terminal, questions)),
     )
@@ -86,6 +90,26 @@ def init(
     output.write_text(text, encoding="utf-8")
     terminal.say(f"wrote      {output}")
     terminal.say(f"next:      smoothcert plan {output}")
+
+
+def _refuse_without_classes(
+    targets: Sequence[tuple[str, float, float | None]], labels: Sequence[str], guess: Guess
+) -> None:
+    """Raise ``JobError`` where a target is about classes, and the data shows fewer than two."""
+    from smoothcert.catalogue.certificates import CATALOGUE
+
+    of_classes = {each.name for each in CATALOGUE if each.quantity.section == "zero_shot"}
+    about = [name for name, _, _ in targets if name in of_classes]
+    if len(labels) >= 2 or not about:
+        return
+    place = f"labels found: {', '.join(labels) or 'none'}"
+    if guess.columns and guess.label is None:
+        place = f"no column is called like labels: {', '.join(guess.columns)}"
+    raise JobError(
+        f"a target of '{about[0]}' needs two classes or more; {place}",
+        remedy="run init without this target (or with 'angular>=0.8@0.125', which needs no classes), then write "
+        "zero_shot.labels, data.columns.label and the target into the job file",
+    )
 
 
 def _question_format(terminal: Terminal, uri: str) -> str:

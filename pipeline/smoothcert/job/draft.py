@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from smoothcert.job.encoder import names_code
 
 _ANSWERER = "llava-hf/llava-1.5-7b-hf"
+_BUNDLED_ANSWERER = "bundled:shapes-llava"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,18 @@ class Draft:
         if self.questions is None:
             return []
         uri, format = self.questions
+        model = self.encoder if self.encoder == _BUNDLED_ANSWERER else _ANSWERER
         more = "  # annotations: answers.json    # of VQA v2, whose answers are a file of their own"
+        columns = (
+            "  # columns: {question: ..., answers: ..., pair: ...}   # where the columns are not called so"
+        )
         return [
             "answer:",
-            f"  model: {_quoted(_ANSWERER)}   # directory, hub id, or with endpoint the name that a service knows",
+            f"  model: {_quoted(model)}   # directory, hub id, or with endpoint the name that a service knows",
             f"  questions: {_quoted(uri)}",
             f"  format: {format}",
             *([more] if format == "vqa" else []),
+            *([columns] if format == "parquet" else []),
             "  subjects: [bare, vote]         # vote: certified; each of its draws is an answer, smoothcert plan says "
             "what that costs",
             "  vote: {pilot_draws: 16, max_draws: 100}",
