@@ -1,4 +1,8 @@
-"""Progress of a run: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live line on a terminal, plain lines elsewhere.
+
+How far it is, and how long it still takes, is counted in draws: pairs that are worked on together end together, and
+until then their number says nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ PLAIN_EVERY_S = 15.0
 
 
 class ProgressLine:
-    """Shows pairs/s and draws/s of the last two minutes, the time left estimated from draws, and the quarantined count.
+    """Shows the share that is done, pairs/s and draws/s of the last two minutes, the time left, and quarantined pairs.
 
     Args:
         console: where to.
         pairs: pairs of the run.
         done: pairs that were committed before.
-        draws_per_pair: draws that one pair takes at most.
+        draws_per_pair: draws that one pair takes, at most or about; what is seen takes its place.
         name: of the run, where lines of others stand between its own: then they are plain everywhere.
     """
 
@@ -32,6 +36,7 @@ class ProgressLine:
         self._pairs = pairs
         self._before = done
         self._draws_per_pair = float(draws_per_pair)
+        self._seen = 0
         self._last_plain = time.monotonic()
         self._rates = RateWindow()
         self._rates.note(Progress(0, 0, 0), self._last_plain)
@@ -57,19 +62,26 @@ class ProgressLine:
         now = time.monotonic()
         draws, pairs = progress.draws, progress.pairs
         rates = self._rates.note(progress, now)
-        if pairs >= 20:
-            # targets stop draws early: what pairs cost so far says more than what they may cost
-            self._draws_per_pair = draws / pairs
+        if pairs >= 20 and pairs > self._seen:
+            # targets stop draws early: what pairs cost so far says more than what they may cost. Looked at when pairs
+            # end, since draws of those that are worked on belong to none of them
+            self._draws_per_pair, self._seen = draws / pairs, pairs
         done = min(self._before + pairs, self._pairs)
-        left_draws = max(self._pairs - self._before, 0) * self._draws_per_pair - draws
+        left = max(self._pairs - self._before, 0)
+        left_draws = left * self._draws_per_pair - draws
         rate = rates.draws_per_s or 0.0
         eta = f"about {_span(left_draws / rate)} left" if rate > 0 and left_draws > 0 else ""
+        worked = float(done)
+        if self._draws_per_pair > 0:
+            worked = max(done, self._before + min(draws / self._draws_per_pair, left))
+        # whole only when every pair is
+        share = 1.0 if done == self._pairs else min(worked / self._pairs, 0.99)
         text = (
-            f"{done:,}/{self._pairs:,} pairs  {rates.pairs_per_s or 0.0:,.1f} pairs/s  {rate:,.0f} draws/s  "
-            f"{progress.quarantined:,} quarantined  {eta}"
+            f"{share:.0%}  {done:,}/{self._pairs:,} pairs  {rates.pairs_per_s or 0.0:,.1f} pairs/s  "
+            f"{rate:,.0f} draws/s  {progress.quarantined:,} quarantined  {eta}"
         ).rstrip()
         if not self._plain:
-            self._bar.update(self._task, completed=done, description=text)
+            self._bar.update(self._task, completed=share * self._pairs, description=text)
         elif now - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = now
             self._console.print(self._name + text, highlight=False, soft_wrap=True)

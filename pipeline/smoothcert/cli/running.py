@@ -103,8 +103,8 @@ def run_phase(
         f"{begin}{shorten_url(run.url)}  ({phase.name}: {_state(done, pairs)}; {run.info.units * len(tasks):,} units, "
         f"encoder {driver.encoder.name} on {driver.encoder.device.type}, executor {driver.job.executor.kind})",
     )
-    most = max(task.draws_per_pair for task in tasks)
-    with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=most, name=name) as line:
+    expected = phase.draws_per_pair(driver.inputs)
+    with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=expected, name=name) as line:
         report = work(
             Monitor(
                 on_result=lambda result: None,

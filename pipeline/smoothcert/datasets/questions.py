@@ -49,6 +49,11 @@ class QuestionSet:
         return next(iter(self._by_pair))
 
     @property
+    def per_image(self) -> float:
+        """Questions about an image, on average."""
+        return len(self) / self.images if self.images else 0.0
+
+    @property
     def unanswered(self) -> int:
         """Questions without a reference answer: what is said to them is right or wrong to nobody."""
         return sum(not question.answers for each in self._by_pair.values() for question in each)

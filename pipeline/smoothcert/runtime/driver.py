@@ -347,7 +347,7 @@ class Driver:
             section,
             duties,
             uses_gpu=uses_gpu(self.job.encoder),
-            draws_per_pair=max(task.draws_per_pair for task in phase.tasks),
+            draws_per_pair=phase.draws_per_pair(self.inputs),
             run=self.run.run_id,
             sharers=self.sharers,
         )

@@ -73,7 +73,7 @@ def reproduce(run: RunDirectory, pair_id: str, job: Job) -> Reproduction:
     unit, pair = _find(run, job, pair_id, stored)
     pool = run.read_document(POOL_FILE)
     inputs = Inputs(job, encoder, tuple(json.loads(pool or "[]")))
-    worker = CertifyTask(job.certify.pilot_draws + job.certify.max_draws).open(inputs, run)
+    worker = CertifyTask().open(inputs, run)
     try:
         outcomes = list(worker.run(iter([Assignment("again", unit, [pair])])))
         (row,) = worker.rows(stored["unit_id"], outcomes)

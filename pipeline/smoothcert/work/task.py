@@ -127,9 +127,8 @@ class Task(Protocol):
     def table(self) -> TableSchema:
         """The table that it fills."""
 
-    @property
-    def draws_per_pair(self) -> float:
-        """Noisy forward passes that a pair takes, at most or about; a first estimate."""
+    def draws_per_pair(self, inputs: Inputs) -> float:
+        """What a pair adds to ``Worker.draws_done``, at most or about; a first estimate."""
 
     @property
     def rests_on(self) -> TableSchema | None:

@@ -28,9 +28,13 @@ class Phase:
     name: str
     tasks: tuple[Task, ...]
 
+    def draws_per_pair(self, inputs: Inputs) -> float:
+        """Mean over its tasks of what a pair takes; a first estimate."""
+        return sum(task.draws_per_pair(inputs) for task in self.tasks) / len(self.tasks)
+
 
 def _certification(job: Job) -> Phase:
-    return Phase("certification", (CertifyTask(job.certify.pilot_draws + job.certify.max_draws),))
+    return Phase("certification", (CertifyTask(),))
 
 
 def _attacks(job: Job) -> Phase:

@@ -29,5 +29,5 @@ def test_targets_on_texts_do_not_keep_a_pair_from_being_quarantined(tmp_path: Pa
     encoder = KnownEncoder.rotating(1.0, input_size=(8, 8))
     inputs = Inputs(parse_job(JOB.format(data=tmp_path)), encoder)
     pair = Pair("data#0", "data", b"", ("a caption",), None, None)
-    (row,) = CertifyTask(1.0).quarantine(inputs, "u0", pair, WorkerKilledError("gone"))
+    (row,) = CertifyTask().quarantine(inputs, "u0", pair, WorkerKilledError("gone"))
     assert (row.status, row.error_class, row.target_decision) == ("quarantined", "WorkerKilledError", None)

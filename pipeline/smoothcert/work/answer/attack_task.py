@@ -13,7 +13,7 @@ from smoothcert.datasets import Pair, Source, UnitSpec, decode_image
 from smoothcert.engine.pair_row import of_unit
 from smoothcert.errors import PairError
 from smoothcert.job.answer import AnswerSection
-from smoothcert.job.answer_attack import AnswerAttackSection
+from smoothcert.job.answer_attack import ON_FEATURES, AnswerAttackSection
 from smoothcert.store import RunDirectory, TableSchema
 from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.tables.answers import ANSWERS
@@ -54,17 +54,14 @@ class AnswerAttackTask:
         """See ``Task.name``."""
         return f"answers under {self.section.attack} {self.section.norm} {self.task_id}"
 
-    @property
-    def draws_per_pair(self) -> float:
-        """See ``Task.draws_per_pair``: of one question, roughly."""
-        section = self.section
-        judged = {"bare": 1, "vote": section.evaluate_draws}
-        judged |= dict.fromkeys(("smoothed", "defended"), self.answer.smooth_draws)
-        each = sum(
-            (section.steps or 100) * (1 if name == "bare" else section.eot_draws) + 2 * judged[name]
-            for name in section.subjects
-        )
-        return float(each * len(section.budgets))
+    def draws_per_pair(self, inputs: Inputs) -> float:
+        """See ``Task.draws_per_pair``: images of searches, which stop early where they succeed, and answers."""
+        section, budgets = self.section, len(self.section.budgets)
+        questions = inputs.share(AnswerInputs).questions.per_image
+        searches = 1.0 if section.objective in ON_FEATURES else questions
+        images = sum(1 if name == "bare" else section.eot_draws for name in section.subjects)
+        answers = sum(section.evaluate_draws if name == "vote" else 1 for name in section.subjects)
+        return searches * (section.steps or 100) * images * budgets + questions * answers * (1 + budgets)
 
     @property
     def rests_on(self) -> TableSchema | None:

@@ -61,13 +61,12 @@ class AnswerTask:
         """See ``Task.task_id``."""
         return self.section.answer_id
 
-    @property
-    def draws_per_pair(self) -> float:
-        """See ``Task.draws_per_pair``: answers to one question, at most."""
+    def draws_per_pair(self, inputs: Inputs) -> float:
+        """See ``Task.draws_per_pair``: answers to the questions of a pair, at most."""
         vote = self.section.vote
-        cost = {"bare": 1, "vote": vote.pilot_draws + vote.max_draws}
-        cost |= dict.fromkeys(("smoothed", "defended"), self.section.smooth_draws)
-        return float(sum(cost[subject] for subject in self.section.subjects))
+        most = vote.pilot_draws + vote.max_draws
+        answers = sum(most if subject == "vote" else 1 for subject in self.section.subjects)
+        return answers * inputs.share(AnswerInputs).questions.per_image
 
     def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
         """See ``Task.check``: a question is answered, and some pair has one."""

@@ -47,8 +47,7 @@ class AttackTask:
         """See ``Task.table``."""
         return ATTACKS
 
-    @property
-    def draws_per_pair(self) -> float:
+    def draws_per_pair(self, inputs: Inputs) -> float:
         """See ``Task.draws_per_pair``: a rough number of images, of which random searches take fewer."""
         section = self.section
         each = sum(

@@ -29,17 +29,16 @@ from smoothcert.work.task import Assignment, DeviceLoad
 
 @dataclass(frozen=True)
 class CertifyTask:
-    """Certifies every pair.
+    """Certifies every pair."""
 
-    Attributes:
-        draws_per_pair: pilot draws, and certify draws at most.
-    """
-
-    draws_per_pair: float
     task_id: ClassVar[str] = CERTIFICATION
     name: ClassVar[str] = "certification"
     table: ClassVar[TableSchema] = CERTIFICATES
     rests_on: ClassVar[TableSchema | None] = None
+
+    def draws_per_pair(self, inputs: Inputs) -> float:
+        """See ``Task.draws_per_pair``: pilot draws, and certify draws at most."""
+        return float(inputs.job.certify.pilot_draws + inputs.job.certify.max_draws)
 
     def check(self, inputs: Inputs, source: Source, units: Sequence[UnitSpec]) -> None:
         """See ``Task.check``: targets out of reach, and what the encoder does not read of the texts (not encoded)."""

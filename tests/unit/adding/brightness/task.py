@@ -26,8 +26,7 @@ class BrightnessTask:
     table: ClassVar[TableSchema] = BRIGHTNESS
     rests_on: ClassVar[TableSchema | None] = None
 
-    @property
-    def draws_per_pair(self) -> float:
+    def draws_per_pair(self, inputs: Inputs) -> float:
         """See ``Task.draws_per_pair``."""
         return float(self.section.draws)
 
