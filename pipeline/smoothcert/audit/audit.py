@@ -35,8 +35,10 @@ from smoothcert.runtime.retry import stale_pairs
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.store import ATTACKS, CERTIFICATES, TABLES, RunDirectory, RunInfo
+from smoothcert.store.tables.attacked_answers import ATTACKED_ANSWERS
 from smoothcert.work.attack.asked import AskedAttack, asked_attacks
 
+_ATTACK_TABLES = (ATTACKS.name, ATTACKED_ANSWERS.name)
 LISTED = 20
 """Offending pairs listed for each rule; all are counted."""
 
@@ -68,7 +70,7 @@ class RunAudit:
         run_id: the run.
         url: its directory.
         pairs: pairs of the plan.
-        attacks: attack rows.
+        attacks: rows of all tables of attacks.
         audited_pairs: pairs of whose certificates an attack on the smoothed encoder, in whatever norm it was bounded,
             tested one that says something of its perturbation.
         violated_pairs: those among them with a violation.
@@ -194,7 +196,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         book.hold(query, attack_rules(info, asked, stale))
         book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")
-        attacks = _one(query, f"SELECT count(*) FROM attacks {here}")
+        attacks = sum(_one(query, f"SELECT count(*) FROM {name} {here}") for name in _ATTACK_TABLES)
         tested = set(query.sql(tested_pairs(info))["pair_id"].to_pylist())
         statements, alpha = _statements(query, covered(info))
         outside, outside_note = outside_their_bounds(query, info, WHICH)
