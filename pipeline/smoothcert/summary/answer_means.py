@@ -68,8 +68,9 @@ def _cider(query: Query, run_id: str, subject: str, kind: str | None) -> tuple[f
     from smoothcert.answerers.cider import cider
 
     table = query.sql(
-        f"SELECT answer, reference_answers FROM answers WHERE run_id = {quote(run_id)} AND status = 'ok' AND "
-        f"subject = {quote(subject)} AND rouge_l IS NOT NULL"
+        # of votes the words that were said, as in the metrics of rows; their classes are normalised
+        "SELECT coalesce(wording, answer) AS answer, reference_answers FROM answers "
+        f"WHERE run_id = {quote(run_id)} AND status = 'ok' AND subject = {quote(subject)} AND rouge_l IS NOT NULL"
         + ("" if kind is None else f" AND kind = {quote(kind)}")
     )
     return cider(lambda: _captioned(table))
