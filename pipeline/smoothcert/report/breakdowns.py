@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from smoothcert.catalogue.answer_metrics import BY_ROW
+from smoothcert.report.answers import answer_questions
 from smoothcert.report.figure import LONGEST_TEXT, Chart, FigureQuery
 from smoothcert.report.headline import Headline
 from smoothcert.sql.literals import quote
@@ -24,8 +24,7 @@ def breakdown_questions(infos: Sequence[RunInfo], headline: Headline | None) -> 
         yield _by("label", "label", infos[0], headline)
         for column in infos[0].job.data.kept:
             yield _by(f"column-{column}", column, infos[0], headline)
-    yield _answers(infos)
-    yield _attacked_answers()
+    yield from answer_questions(infos)
     yield _quarantine()
     yield _draws(infos)
     yield _progress()
@@ -81,38 +80,6 @@ def _draws(infos: Sequence[RunInfo]) -> FigureQuery:
             y_title="pairs",
             scale="count",
         ),
-    )
-
-
-def _answers(infos: Sequence[RunInfo]) -> FigureQuery:
-    sections = [info.job.answer for info in infos if info.job.answer is not None]
-    shown = [
-        name
-        for name, metric in BY_ROW.items()
-        if not metric.needs or any(getattr(section, metric.needs) is not None for section in sections)
-    ]
-    return FigureQuery(
-        key="answers",
-        section="Answers",
-        title="Answers of the multimodal model",
-        note="Means over the questions with reference answers. bare: the image as it is; smoothed: image tokens "
-        "averaged over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about "
-        "one image are no independent draws.",
-        sql=f"SELECT run_id, subject, kind, questions, quarantined, {', '.join(shown)}, refused, cut "
-        "FROM answer_accuracy ORDER BY ALL",
-    )
-
-
-def _attacked_answers() -> FigureQuery:
-    return FigureQuery(
-        key="attacked-answers",
-        section="Answers",
-        title="Answers under attack",
-        note="Right without attack and under it, among questions with reference answers; success: among those that the "
-        "attack could turn. An answer that changed within its certified radius would contradict the certificate.",
-        sql="SELECT run_id, attack, norm, budget, objective, subject, questions, quarantined, "
-        "clean_acc AS right_before, acc AS right_under_attack, asr AS success, violations "
-        "FROM attacked_answer_accuracy ORDER BY ALL",
     )
 
 

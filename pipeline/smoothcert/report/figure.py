@@ -25,7 +25,8 @@ class Chart:
         x_title: of the axis.
         y_title: of the axis.
         scale: of the values, which are y, or x of bars: ``share`` (0 to 1, in percent), ``near`` (a share, the axis no
-            longer than needed), ``cosine``, ``count``, ``difference`` (about zero), ``log``.
+            longer than needed), ``cosine``, ``score`` (0 to 1, as a number), ``count``, ``difference`` (about zero),
+            ``log``.
         low: lower end of the value's interval.
         high: upper end.
         series: what tells lines apart, beside the run.
@@ -41,7 +42,7 @@ class Chart:
     y: str
     x_title: str
     y_title: str = ""
-    scale: Literal["share", "near", "cosine", "count", "difference", "log"]
+    scale: Literal["share", "near", "cosine", "score", "count", "difference", "log"]
     low: str | None = None
     high: str | None = None
     series: tuple[str, ...] = ()

@@ -183,7 +183,7 @@ function layout(figure, traces) {
     const ends = [chart.y, chart.low, chart.high].flatMap((name) => figure.rows.map((row) => row[figure.columns.indexOf(name)])).filter((v) => v !== null);
     made.yaxis.range = [Math.max(-0.01, Math.min(...ends) - 0.03), Math.min(1.01, Math.max(...ends) + 0.03)];
   }
-  if (chart.scale === "cosine") made.yaxis.range = [Math.min(0, ...traces.flatMap((t) => t.y.filter((y) => y !== null))), 1.03];
+  if (chart.scale === "cosine" || chart.scale === "score") made.yaxis.range = [Math.min(0, ...traces.flatMap((t) => t.y.filter((y) => y !== null))), 1.03];
   if (chart.kind === "curve" && chart.scale === "share") made.yaxis.range = [-0.02, 1.03];
   if (isShare(chart)) (chart.kind === "bars" ? made.xaxis : made.yaxis).tickformat = ".0%";
   if (chart.kind === "bars") {
