@@ -2,12 +2,17 @@
 
 The features are those of the family's tower, the answers those of its language model; that x is what the family's own
 processor makes is ``tests/unit/encoders/test_towers.py``, that answers are transformers' own ``tests/unit/answerers``.
+
+Answers are made as an actor on Ray makes them: by a session that is opened from the pickled ``Opening``, with models of
+its own, and whose units are submitted one by one. What Ray adds to that knows of no family: a process, which
+``test_answers_ray.py`` starts for one of them.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import pickle
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +28,7 @@ from smoothcert.runtime.executor import Monitor
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 from smoothcert.work.answer.inputs import AnswerInputs
+from smoothcert.work.tasks import Phase
 
 alike = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).parents[1] / "unit/answerers/test_pretrained.py"))
@@ -66,13 +72,26 @@ def job_of(here: Path, family: str) -> str:
     )
 
 
+def work_as_an_actor(driver: Driver, phase: Phase) -> None:
+    for task in phase.tasks:
+        task.begin(driver.run)
+    session = pickle.loads(pickle.dumps(driver.opening()))()
+    try:
+        for unit in list(driver.units_left(phase, driver.run.commits.load())):
+            session.submit(pickle.loads(pickle.dumps(unit))).result()
+    finally:
+        session.close()
+
+
 @pytest.mark.parametrize("family", alike.FAMILIES)
 def test_features_are_certified_and_questions_answered(family: str, pictures: Path) -> None:
     job = parse_job(job_of(pictures, family))
     driver = Driver(job)
     driver.check()
-    for phase in driver.phases:
-        assert driver.work(phase.name, Monitor(lambda result: None)).missing == 0
+    certification, answers = driver.phases
+    assert driver.work(certification.name, Monitor(lambda result: None)).missing == 0
+    work_as_an_actor(driver, answers)
+    assert driver.work(answers.name, Monitor(lambda result: None)).resumed == 2
     with Query([RunDirectory.open(str(pictures / "runs" / family))]) as query:
         certified = query.sql("SELECT * FROM certificates ORDER BY pair_id").to_pylist()
         said = query.sql("SELECT * FROM answers ORDER BY pair_id, subject").to_pylist()
