@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import runpy
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from smoothcert.answerers.cider import cider
@@ -22,14 +21,12 @@ from smoothcert.answerers.metrics import rouge_l
 from smoothcert.answerers.normalising import normalise
 from smoothcert.audit.audit import audit_run
 from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
-from smoothcert.cli.main import app
-from smoothcert.datasets import open_source, write_synthetic
+from smoothcert.datasets import open_source
 from smoothcert.datasets.questions import read_questions
-from smoothcert.datasets.shape_questions import write_shape_questions
 from smoothcert.encoders import load_encoder
-from smoothcert.errors import JobError, SmoothcertError
+from smoothcert.errors import JobError
 from smoothcert.job import EncoderSection, load_job
-from smoothcert.report.breakdowns import _answers
+from smoothcert.report.answers import answer_questions
 from smoothcert.runtime.driver import Driver
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
@@ -39,65 +36,40 @@ from smoothcert.work.answer.asking import AskedPair, Asker
 from smoothcert.work.answer.inputs import AnswerInputs
 from smoothcert.work.answer.task import AnswerTask
 from smoothcert.work.attack.metered import Meter
+from smoothcert.work.tasks import phases_of
 
+shapes_run = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "shapes_run.py")))
+smoothcert = shapes_run.smoothcert
 PAIRS = 3
 
 
-def smoothcert(*arguments: str) -> tuple[int, str]:
-    said, code = io.StringIO(), 0
-    with redirect_stdout(said), redirect_stderr(said):
-        try:
-            app(list(arguments))
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-        except SmoothcertError as exc:
-            code = exc.exit_code
-            said.write(str(exc))
-    return code, said.getvalue()
-
-
 def write_job(here: Path, **answer: Any) -> Path:
-    job = {
-        "name": "shapes",
-        "data": {"format": "manifest", "uri": str(here / "shapes")},
-        "encoder": {"model": "bundled:shapes-llava", "slots": 2, "chunk": 16, "threads": 1},
-        "certify": {"sigma": 0.2, "alpha": 0.05, "pilot_draws": 7, "max_draws": 24, "radii": [0.05, 0.1]},
-        "executor": {"pairs_per_unit": 2},
-        "output": {"runs": str(here), "run": "mine", "quarantine_budget": 1.0},
-        "tracking": {"enabled": False},
-        "answer": {
-            "model": "bundled:shapes-llava",
-            "questions": str(here / "questions.jsonl"),
-            "smooth_draws": 5,
-            "max_new_tokens": 12,
-            "batch": 64,
-            "vote": {"pilot_draws": 3, "max_draws": 20, "score": "rouge_l"},
-            "clip_score": {"model": "bundled:digits-clip", "threads": 1},
-            "judge": {"encoder": {"model": "bundled:digits-clip", "threads": 1}, "threshold": 0.7},
-            **answer,
-        },
+    section = {
+        "smooth_draws": 5,
+        "max_new_tokens": 12,
+        "batch": 64,
+        "vote": {"pilot_draws": 3, "max_draws": 20, "score": "rouge_l"},
+        "clip_score": {"model": "bundled:digits-clip", "threads": 1},
+        "judge": {"encoder": {"model": "bundled:digits-clip", "threads": 1}, "threshold": 0.7},
     }
-    (here / "job.yaml").write_text(yaml.safe_dump(job))
-    return here / "job.yaml"
+    return shapes_run.write_job(here, {"max_draws": 24, "radii": [0.05, 0.1]}, section | answer)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run over three pairs, the image of one of which is broken at first."""
     here = tmp_path_factory.mktemp("answers")
-    written = write_synthetic(here / "shapes", "manifest", pairs=PAIRS, size=32, seed=3)
-    write_shape_questions(str(here / "questions.jsonl"), written)
-    image = sorted((here / "shapes").rglob("*.png"))[1]
-    whole, when = image.read_bytes(), image.stat()
-    image.write_bytes(b"broken" + whole[6:])
-    os.utime(image, ns=(when.st_atime_ns, when.st_mtime_ns))
+    asked = shapes_run.write_shapes(here, PAIRS)
     job = write_job(here)
-    told: dict[str, Any] = {"here": here, "first": smoothcert("certify", str(job)), "broken": rows_of(here)}
-    image.write_bytes(whole)
-    os.utime(image, ns=(when.st_atime_ns, when.st_mtime_ns))
+    with shapes_run.broken(sorted((here / "shapes").rglob("*.png"))[1]):
+        told = {
+            "here": here,
+            "asked": asked,
+            "first": smoothcert("certify", str(job)),
+            "broken": rows_of(here),
+        }
     told["retry"] = smoothcert("retry", str(here / "mine"), "--table", "answers", "--where", "status <> 'ok'")
     told["rows"], told["again"] = rows_of(here), smoothcert("certify", str(job))
-    told["asked"] = [json.loads(line) for line in (here / "questions.jsonl").read_text().splitlines()]
     return told
 
 
@@ -250,7 +222,7 @@ def test_every_metric_is_in_view_summary_mlflow_and_report(done: dict[str, Any])
     run = RunDirectory.open(str(done["here"] / "mine"))
     with Query([run]) as query:
         view = query.sql("SELECT * FROM answer_accuracy").to_pylist()
-        page = query.sql(_answers([run.info]).sql).to_pylist()
+        page = figures_of(query, run)["answers"]
     summary = summarise(run.url)
     logged = figures.metrics(summary)
     bare = [row for row in done["rows"] if row["subject"] == "bare"]
@@ -267,8 +239,50 @@ def test_every_metric_is_in_view_summary_mlflow_and_report(done: dict[str, Any])
     assert summary.answers["answers_rouge_l/bare"].mean == pytest.approx(mean, rel=1e-9)
     captions = [(row["answer"], row["reference_answers"]) for row in bare if row["kind"] == "caption"]
     assert summary.answers["answers_cider/bare_caption"].mean == pytest.approx(cider(lambda: captions)[0])
+    votes = [row for row in done["rows"] if row["subject"] == "vote" and row["kind"] == "caption"]
+    voted = [(row["wording"], row["reference_answers"]) for row in votes]
+    assert summary.answers["answers_cider/vote_caption"].mean == pytest.approx(cider(lambda: voted)[0])
     close = sum(row["judged_similarity"] >= 0.7 for row in bare)
     assert summary.answers["answers_judged_match/bare"].mean == pytest.approx(close / len(bare))
+
+
+def test_progress_expects_what_pairs_take(done: dict[str, Any]) -> None:
+    """Without targets every question takes as many draws, so that the estimate is what the rows say."""
+    driver = Driver(load_job(done["here"] / "job.yaml"))
+    (phase,) = [each for each in phases_of(driver.job) if each.name == "answers"]
+    taken = sum(row["pilot_draws"] + row["draws"] if row["subject"] == "vote" else 1 for row in done["rows"])
+    assert phase.draws_per_pair(driver.inputs) == pytest.approx(taken / PAIRS)
+
+
+def figures_of(query: Query, run: RunDirectory) -> dict[str, list[dict[str, Any]]]:
+    """The report's rows, by figure."""
+    found = {each.key: each.ask(query) for each in answer_questions([run.info])}
+    return {
+        key: [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
+        for key, figure in found.items()
+        if figure is not None
+    }
+
+
+def test_the_report_shows_what_is_certified_of_answers_and_scores(done: dict[str, Any]) -> None:
+    run = RunDirectory.open(str(done["here"] / "mine"))
+    with Query([run]) as query:
+        shown = figures_of(query, run)
+    votes = [row for row in done["rows"] if row["subject"] == "vote"]
+    kinds = {row["kind"] for row in votes} | {"(all)"}
+    assert len(shown["certified-answers"]) == len(shown["certified-scores"]) == len(kinds) * 2 * 2
+    for row in shown["certified-answers"]:
+        mine = [each for each in votes if row["about"] in ("(all)", each["kind"])]
+        held = [each for each in mine if (each["vote_radius"] or 0) >= row["radius"]]
+        right = [each for each in held if each["exact_match"] == 1]
+        count = len(held if row["curve"] == "certified" else right)
+        assert (row["certified"], row["questions"]) == (count, len(mine))
+        assert row["share"] == pytest.approx(count / len(mine))
+    names = {"mean rouge_l": "score_bounds", "percentile of rouge_l": "score_percentile_bounds"}
+    for row in shown["certified-scores"]:
+        mine = [each for each in votes if row["about"] in ("(all)", each["kind"])]
+        bounds = [each[names[row["curve"]]][[0.05, 0.1].index(row["radius"])] or 0.0 for each in mine]
+        assert row["certified"] == pytest.approx(np.mean(bounds)) and row["questions"] == len(mine)
 
 
 def test_the_audit_is_content(done: dict[str, Any]) -> None:

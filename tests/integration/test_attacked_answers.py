@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
+import runpy
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from scipy.stats import beta
 
 from smoothcert.answerers.loading import load_answerer
@@ -22,20 +20,19 @@ from smoothcert.attacks.noise import NoiseKey, draw_chunks
 from smoothcert.attacks.objectives.answer import AnswerObjective
 from smoothcert.attacks.token_subject import TokenSubject
 from smoothcert.audit.audit import audit_run
-from smoothcert.cli.main import app
-from smoothcert.datasets import write_synthetic
 from smoothcert.datasets.image_question import ImageQuestion
-from smoothcert.datasets.shape_questions import ask_about, write_shape_questions
+from smoothcert.datasets.shape_questions import ask_about
 from smoothcert.datasets.synthetic import draw_scenes
 from smoothcert.defences import ConvolutionalPurifier, LinearMapper, save_module
 from smoothcert.defences.defended_tower import defend_tower
 from smoothcert.encoders import KnownEncoder
-from smoothcert.errors import EncoderError, JobError, SmoothcertError
+from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import EncoderSection, load_job
 from smoothcert.job.answer import AnswerSection
 from smoothcert.job.encoder import DefenceSection
 from smoothcert.report.breakdowns import breakdown_questions
 from smoothcert.report.pairs import shown_pairs
+from smoothcert.runtime.driver import Driver
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 from smoothcert.summary.summary import summarise
@@ -44,61 +41,39 @@ from smoothcert.work.answer.attacking import AnswerAttacker
 from smoothcert.work.answer.judging import Judged
 from smoothcert.work.attack.metered import Meter
 from smoothcert.work.inputs import Inputs
+from smoothcert.work.tasks import phases_of
 
+shapes_run = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "shapes_run.py")))
+smoothcert = shapes_run.smoothcert
 PAIRS, KINDS = 3, ("count", "place", "presence", "relation", "size")
-
-
-def smoothcert(*arguments: str) -> tuple[int, str]:
-    said, code = io.StringIO(), 0
-    with redirect_stdout(said), redirect_stderr(said):
-        try:
-            app(list(arguments))
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-        except SmoothcertError as exc:
-            code = exc.exit_code
-            said.write(str(exc))
-    return code, said.getvalue()
 
 
 def write_job(here: Path, target: Path) -> Path:
     small = {"steps": 3, "eot_draws": 4, "evaluate_draws": 16}
-    job = {
-        "name": "shapes",
-        "data": {"format": "manifest", "uri": str(here / "shapes")},
-        "encoder": {"model": "bundled:shapes-llava", "slots": 2, "chunk": 16, "threads": 1},
-        "certify": {"sigma": 0.2, "alpha": 0.05, "pilot_draws": 7, "max_draws": 16, "radii": [0.05]},
-        "executor": {"pairs_per_unit": 2},
-        "output": {"runs": str(here), "run": "mine", "quarantine_budget": 1.0},
-        "tracking": {"enabled": False},
-        "answer": {
-            "model": "bundled:shapes-llava",
-            "questions": str(here / "questions.jsonl"),
-            "smooth_draws": 4,
-            "max_new_tokens": 8,
-            "subjects": ["defended", "vote"],
-            "defence": {"purifier": str(here / "blur.safetensors")},
-            "vote": {"pilot_draws": 3, "max_draws": 16},
-            "attacks": [
-                {
-                    "attack": "pgd",
-                    "norm": "l2",
-                    "budgets": [0.05, 1.5],
-                    "subjects": ["bare", "defended", "vote"],
-                    **small,
-                },
-                {
-                    "attack": "m-attack",
-                    "objective": "matching",
-                    "target_image": str(target),
-                    "subjects": ["bare", "smoothed"],
-                    **small,
-                },
-            ],
-        },
+    section = {
+        "smooth_draws": 4,
+        "max_new_tokens": 8,
+        "subjects": ["defended", "vote"],
+        "defence": {"purifier": str(here / "blur.safetensors")},
+        "vote": {"pilot_draws": 3, "max_draws": 16},
+        "attacks": [
+            {
+                "attack": "pgd",
+                "norm": "l2",
+                "budgets": [0.05, 1.5],
+                "subjects": ["bare", "defended", "vote"],
+                **small,
+            },
+            {
+                "attack": "m-attack",
+                "objective": "matching",
+                "target_image": str(target),
+                "subjects": ["bare", "smoothed"],
+                **small,
+            },
+        ],
     }
-    (here / "job.yaml").write_text(yaml.safe_dump(job))
-    return here / "job.yaml"
+    return shapes_run.write_job(here, {"max_draws": 16, "radii": [0.05]}, section)
 
 
 def blur() -> torch.Tensor:
@@ -113,24 +88,18 @@ def blur() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run over three pairs, the image of one of which is broken at first."""
-    import json
-
     here = tmp_path_factory.mktemp("attacked")
-    written = write_synthetic(here / "shapes", "manifest", pairs=PAIRS, size=32, seed=3)
-    write_shape_questions(str(here / "questions.jsonl"), written)
-    lines = [json.loads(line) for line in (here / "questions.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if line["kind"] in KINDS]
-    (here / "questions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    asked = shapes_run.write_shapes(here, PAIRS, KINDS)
     images = sorted((here / "shapes").rglob("*.png"))
-    whole, when = images[1].read_bytes(), images[1].stat()
-    images[1].write_bytes(b"broken" + whole[6:])
-    os.utime(images[1], ns=(when.st_atime_ns, when.st_mtime_ns))
     save_module(here / "blur.safetensors", ConvolutionalPurifier.kind, {"layers.0.weight": blur()})
     job = write_job(here, images[0])
-    told: dict[str, Any] = {"here": here, "asked": lines, "first": smoothcert("certify", str(job))}
-    told["broken"] = rows_of(here)
-    images[1].write_bytes(whole)
-    os.utime(images[1], ns=(when.st_atime_ns, when.st_mtime_ns))
+    with shapes_run.broken(images[1]):
+        told = {
+            "here": here,
+            "asked": asked,
+            "first": smoothcert("certify", str(job)),
+            "broken": rows_of(here),
+        }
     told["retry"] = smoothcert(
         "retry", str(here / "mine"), "--table", "attacked_answers", "--where", "status <> 'ok'"
     )
@@ -189,6 +158,19 @@ def test_certified_answers_are_not_beaten(done: dict[str, Any]) -> None:
     assert all(row["violation"] is None for row in votes if row not in within)
 
 
+def test_progress_expects_what_searches_and_judges_take(done: dict[str, Any]) -> None:
+    """At most, since searches stop where they succeed: here three steps, of which one at least is always made."""
+    driver = Driver(load_job(done["here"] / "job.yaml"))
+    (phase,) = [each for each in phases_of(driver.job) if each.name == "attacked answers"]
+    for task, attack in zip(phase.tasks, ("pgd", "m-attack"), strict=True):
+        rows = [row for row in done["rows"] if row["attack"] == attack]
+        judged = sum(row["draws"] if row["subject"] == "vote" else 1 for row in rows)
+        searched = {(row["subject"], row["budget"], row["pair_id"]): row["queries"] for row in rows}
+        queries = sum(searched.values()) if attack == "m-attack" else sum(row["queries"] for row in rows)
+        expected = task.draws_per_pair(driver.inputs) * PAIRS
+        assert queries / 4 + judged <= expected <= 3 * (queries + 2 * judged)
+
+
 def test_the_view_and_the_summary_count_them(done: dict[str, Any]) -> None:
     run = RunDirectory.open(str(done["here"] / "mine"))
     with Query([run]) as query:
@@ -206,7 +188,8 @@ def test_the_view_and_the_summary_count_them(done: dict[str, Any]) -> None:
         assert line["asr"] == pytest.approx(np.mean(counted))
     figure = figures["answers_attack_success/pgd_l21.5_bare"]
     assert figure.of == sum(bool(row["clean_right"]) for row in done["rows"] if _is(row, "bare", 1.5))
-    assert audit_run(run).sound
+    audited = audit_run(run)
+    assert (audited.sound, audited.attacks) == (True, len(done["rows"]))
 
 
 def _is(row: dict[str, Any], subject: str, budget: float) -> bool:
