@@ -199,8 +199,8 @@ class StudyDriver:
             yield Lanes(min(waiting, workers, self.study.at_once or MOST_AT_ONCE))
 
     def keep_leaderboard(self) -> Leaderboard | None:
-        """The leaderboard of the runs that are there, kept beside the record; None without runs."""
-        runs: Mapping[str, RunDirectory] = self.record.open_runs()
+        """The leaderboard of the runs that have rows, kept beside the record; None without any."""
+        runs = {label: run for label, run in self.record.open_runs().items() if run.commits.unit_ids()}
         if not runs:
             return None
         baseline = self.record.baseline if self.record.baseline in runs else next(iter(runs))
