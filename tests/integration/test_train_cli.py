@@ -76,7 +76,11 @@ def tracked(runs: Path) -> Any:
 def test_a_defence_is_trained_tracked_and_certified(job: Path, run: Run, tmp_path: Path) -> None:
     code, said = run("train", job)
     assert code == 0, said
-    assert "the weights of step" in said and "smooth norm" in said and "MLflow run" in said
+    assert (
+        "the weights of step" in said
+        and "smooth norm" in said
+        and "MLflow: mlflow ui --backend-store-uri" in said
+    )
     client, (found,) = tracked(tmp_path / "runs")
     assert found.info.status == "FINISHED" and found.info.run_name == "train psm, mini"
     with quiet_mlflow():

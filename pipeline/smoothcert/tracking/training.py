@@ -33,7 +33,7 @@ class TrackedTraining:
         training: what is tracked; its job says where.
 
     Attributes:
-        where: the run and the store, for a person.
+        where: what to open in order to see the run, for a person.
     """
 
     def __init__(self, training: Training) -> None:
@@ -58,7 +58,7 @@ class TrackedTraining:
                 },
             )
             self._run_id: str = run.info.run_id
-            self.where = f"MLflow run {self._run_id} in {self._to.shown}"
+            self.where = f"MLflow: {self._to.how_to_look(experiment, self._run_id)}"
             client.update_run(self._run_id, status="RUNNING")
             if created:
                 self._describe(client)

@@ -96,3 +96,9 @@ def test_it_is_drawn_without_an_error(tmp_path: Path) -> None:
         )
         assert "2026-11-01" in ticks, "names, not moments"
         assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+        file.write_text(make_trend_page(trend(0, 0), URL), encoding="utf-8")
+        tab.open(file)
+        counts = tab.run(
+            "[...document.querySelectorAll('.plot')[2].querySelectorAll('.ytick text')].map(t => t.textContent)"
+        )
+        assert counts == ["0", "1"], "pairs are whole"

@@ -185,6 +185,7 @@ function layout(figure, traces) {
   }
   if (chart.scale === "cosine" || chart.scale === "score") made.yaxis.range = [Math.min(0, ...traces.flatMap((t) => t.y.filter((y) => y !== null))), 1.03];
   if (chart.kind === "curve" && chart.scale === "share") made.yaxis.range = [-0.02, 1.03];
+  if (chart.kind === "columns" && !traces.some((t) => t.y.some((y) => y > 5))) made.yaxis.dtick = 1; // pairs are whole
   if (isShare(chart)) (chart.kind === "bars" ? made.xaxis : made.yaxis).tickformat = ".0%";
   if (chart.kind === "bars") {
     const rows = traces[0].text;
