@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from scipy.stats import binom
 
-from smoothcert.audit.answers import answer_rules
+from smoothcert.audit.answers import answer_rules, asked_answers
 from smoothcert.audit.attacks import WHICH, attack_rules, other_run_rules
 from smoothcert.audit.claims import EVER, Others, covered, tested_pairs
 from smoothcert.audit.expressions import computed, number
@@ -192,7 +192,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         if _one(query, f"SELECT count(*) FROM answers {here}") or _one(
             query, f"SELECT count(*) FROM attacked_answers {here}"
         ):
-            book.hold(query, answer_rules(info))
+            book.hold(query, answer_rules(info, asked_answers(run)))
         book.hold(query, attack_rules(info, asked, stale))
         book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")

@@ -231,18 +231,21 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             if certificate.radius_at is None or certificate.bound is None:
                 continue
             name = certificate.radius_at.column
-            # A radius is found by search: what must hold is the bound just inside it. None of these is ever infinite,
-            # not even of a feature that noise does not move: an infinite one follows from nothing.
+            # A radius is found by search: what must hold is the bound just inside it, or that the same search ends
+            # there, which may prove more than the bound does. None of these is ever infinite, not even of a feature
+            # that noise does not move: an infinite one follows from nothing.
             inside = (
                 f"CASE WHEN {name}[{j}] BETWEEN 0 AND 1e300 THEN {name}[{j}] * (1 - {number(SEARCH)}) END"
             )
+            bound = computed(certificate, certificate.bound, sigma, inside)
+            again = computed(certificate, certificate.radius_at, sigma, number(cosine))
             checks.append(
                 Check(
                     f"{name}[{j}]",
-                    f"{{stored}} IS NOT NULL AND NOT coalesce({{computed}} >= {number(cosine)} - "
-                    f"{number(LAST_DIGIT)}, false)",
+                    "{stored} IS NOT NULL AND NOT coalesce({computed}, false)",
                     f"'{name}[{j}] is ' || {{stored}} || ', where cosine {cosine:g} does not follow'",
-                    computed(certificate, certificate.bound, sigma, inside),
+                    f"CASE WHEN {bound} >= {number(cosine)} - {number(LAST_DIGIT)} THEN true "
+                    f"ELSE {inside} <= {again} END",
                 )
             )
     yield Rule(

@@ -16,6 +16,7 @@ from smoothcert.audit.audit import audit_run
 from smoothcert.certificates import score_bound, vote_radius
 from smoothcert.statistics import lower_bound
 from smoothcert.store import Commit, RunDirectory, TableSchema, new_attempt
+from smoothcert.store.asked import AskedTask, note_asked
 from smoothcert.store.tables.answers import ANSWERS
 from smoothcert.store.tables.attacked_answers import ATTACKED_ANSWERS
 from smoothcert.store.units import unit_under
@@ -28,6 +29,10 @@ LAST = f"a.parquet#{PAIRS - 1}"
 VOTES, DRAWS, ALPHA = 90, 100, 0.05
 SHARE = float(beta.ppf(ALPHA, VOTES, DRAWS - VOTES + 1)) - 1e-12
 RADIUS = float(vote_radius(SHARE, SIGMA))
+AT_ONCE, STOPPING = "5a6b7c8d", "6b7c8d9e"
+ASKED: dict[str, Any] = {"alpha": ALPHA, "vote": {"radius": None, "max_draws": DRAWS}}
+ASKED_STOPPING: dict[str, Any] = {"alpha": None, "vote": {"radius": 0.05, "max_draws": DRAWS}}
+"""Of sections as they are noted, what the audit looks at."""
 SCORES = (0.25,) * 10 + (0.5,) * 30 + (1.0,) * 60
 
 
@@ -74,22 +79,36 @@ def row(table: TableSchema, pair: int, **changes: Any) -> dict[str, Any]:
         if column.name not in ("run_id", "attempt")
     }
     pair_id = f"a.parquet#{pair}"
-    return some | {"pair_id": pair_id, "status": "ok", "subject": "vote"} | HONEST[table] | changes
+    return (
+        some
+        | {"pair_id": pair_id, "status": "ok", "subject": "vote", "answer_id": AT_ONCE}
+        | HONEST[table]
+        | changes
+    )
 
 
 def run_with(url: Path, table: TableSchema, cases: Sequence[dict[str, Any]]) -> RunDirectory:
     """A run whose last pair has an honest question, and one for each case."""
     run: RunDirectory = make_run(url, [certificate(i) for i in range(PAIRS)])
-    unit, attempt = unit_under(run.plan()[0], "5a6b7c8d").unit_id, new_attempt()
     rows = [row(table, pair, question_id="honest") for pair in range(PAIRS)]
     # of another subject, that claims nothing
     rows.append(row(table, 0, question_id="bare", subject="bare", **dict.fromkeys(CLAIMS[table])))
     rows += [row(table, PAIRS - 1, question_id=f"q{number}", **case) for number, case in enumerate(cases)]
-    part = run.write_rows(table, unit, attempt, [each | {"unit_id": unit} for each in rows])
-    run.commits.commit(Commit(unit_id=unit, attempt=attempt, parts=(part,), ok=len(rows)))
+    if table is ANSWERS:
+        rows += [row(table, pair, question_id="honest", **STOPPED) for pair in range(PAIRS)]
+        note_asked(run, AskedTask(AT_ONCE, "questions", ASKED))
+        note_asked(run, AskedTask(STOPPING, "questions", ASKED_STOPPING))
+    for answer_id in dict.fromkeys(each["answer_id"] for each in rows):
+        unit, attempt = unit_under(run.plan()[0], answer_id).unit_id, new_attempt()
+        mine = [each | {"unit_id": unit} for each in rows if each["answer_id"] == answer_id]
+        part = run.write_rows(table, unit, attempt, mine)
+        run.commits.commit(Commit(unit_id=unit, attempt=attempt, parts=(part,), ok=len(mine)))
     return run
 
 
+NO_SCORES: dict[str, Any] = dict.fromkeys(name for name in CLAIMS[ANSWERS] if name.startswith("score"))
+STOPPED = NO_SCORES | {"answer_id": STOPPING, "alpha": 0.001, "method": "betting"}
+FEW = NO_SCORES | {"votes": 3, "draws": 3, "vote_radius": None}
 RAISED: list[tuple[dict[str, Any], str]] = [
     ({"vote_radius": RADIUS + 0.01}, "rounded-up"),
     ({"vote_share_lcb": None}, "rounded-up"),
@@ -103,8 +122,24 @@ RAISED: list[tuple[dict[str, Any], str]] = [
     ({"score_quantile_lcb": (*QUANTILES[:24], 0.05)}, "rounded-up"),
     ({"score_percentile_bounds": (QUANTILES[4] + 0.05, QUANTILES[8])}, "rounded-up"),
     # fewer order statistics hold at any time
-    ({"method": "betting", "vote_share_lcb": 0.95}, "rounded-up above-estimate"),
+    ({"method": "betting", "vote_share_lcb": 0.95}, "rounded-up above-estimate other-question"),
     ({"score": 0.9}, "above-estimate"),
+]
+SELECTED: list[tuple[dict[str, Any], str]] = [
+    # the best draws alone, and more draws than there were
+    ({"score_draws": SCORES[40:], "score": 1.0}, "rounded-up above-estimate"),
+    ({"score_draws": SCORES * 2}, "rounded-up above-estimate"),
+    ({"score_draws": (*SCORES[:99], None)}, "rounded-up above-estimate"),
+    # three votes for it and none against show a share of ALPHA^(1/3) at most
+    (FEW | STOPPED | {"vote_share_lcb": 0.001 ** (1 / 3) - 1e-6}, ""),
+    (FEW | STOPPED | {"vote_share_lcb": 0.001 ** (1 / 3) + 1e-6}, "rounded-up"),
+    (FEW | {"vote_share_lcb": ALPHA ** (1 / 3) - 1e-6}, "other-question"),
+    (NO_SCORES | {"alpha": 0.2}, "other-question"),
+    ({"sigma": 2 * SIGMA}, "other-question"),
+    ({"certify_seed": 1}, "other-question"),
+    ({"decision": "certified"}, "target-without-evidence"),
+    (STOPPED | {"decision": "certified", "vote_radius": 0.05}, ""),
+    (STOPPED | {"decision": "certified", "vote_radius": 0.04}, "target-without-evidence"),
 ]
 BEATEN: list[tuple[dict[str, Any], str]] = [
     ({"perturbation_l2": 0.06}, "over-budget"),
@@ -113,7 +148,9 @@ BEATEN: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("table", "cases"), [(ANSWERS, RAISED), (ATTACKED_ANSWERS, BEATEN)])
+@pytest.mark.parametrize(
+    ("table", "cases"), [(ANSWERS, RAISED), (ANSWERS, SELECTED), (ATTACKED_ANSWERS, BEATEN)]
+)
 def test_exactly_the_dishonest_answers_are_named(
     tmp_path: Path, table: TableSchema, cases: list[tuple[dict[str, Any], str]]
 ) -> None:
@@ -124,7 +161,7 @@ def test_exactly_the_dishonest_answers_are_named(
         assert finding.count == len(finding.listed) and {pair for pair, _ in finding.listed} == {LAST}
         for _, detail in finding.listed:
             named.setdefault(detail.partition(" by ")[0].rpartition(" ")[2], set()).add(finding.rule)
-    assert named == {f"q{number}": set(rules.split()) for number, (_, rules) in enumerate(cases)}
+    assert named == {f"q{number}": set(rules.split()) for number, (_, rules) in enumerate(cases) if rules}
 
 
 def test_a_row_is_not_named_twice_for_one_fault(tmp_path: Path) -> None:
