@@ -5,13 +5,14 @@ processor makes is ``tests/unit/encoders/test_towers.py``, that answers are tran
 
 Answers are made as an actor on Ray makes them: by a session that is opened from the pickled ``Opening``, with models of
 its own, and whose units are submitted one by one. What Ray adds to that knows of no family: a process, which
-``test_answers_ray.py`` starts for one of them.
+``test_answers_ray.py`` starts for one of them. With SMOOTHCERT_ALL_FAMILIES=1 it starts one for each (ten minutes).
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import runpy
 from pathlib import Path
@@ -38,7 +39,10 @@ SIGMA = 0.1
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("families")
+    return write_pictures(tmp_path_factory.mktemp("families"))
+
+
+def write_pictures(here: Path) -> Path:
     (here / "images/thing").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for number in range(2):
@@ -108,3 +112,27 @@ def test_features_are_certified_and_questions_answered(family: str, pictures: Pa
         )  # 0.05 of wrong bounds; 64 draws are off by 0.1 far less often
         (bare,) = answerer.answer(x, ["what colour"], [0])
         assert said[3 * number]["answer"] == bare.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not os.environ.get("SMOOTHCERT_ALL_FAMILIES"), reason="set SMOOTHCERT_ALL_FAMILIES=1")
+@pytest.mark.parametrize("family", alike.FAMILIES)
+def test_rows_through_ray_are_those_of_one_process(family: str, tmp_path: Path) -> None:
+    found = []
+    job = json.loads(job_of(write_pictures(tmp_path), family))
+    for executor in ({"kind": "local"}, {"kind": "ray", "workers": 1, "cpus_per_worker": 0.5}):
+        job["executor"], job["output"]["run"] = executor, executor["kind"]
+        driver = Driver(parse_job(json.dumps(job)))
+        driver.check()
+        for phase in driver.phases:
+            assert driver.work(phase.name, Monitor(lambda result: None)).missing == 0
+        with Query([RunDirectory.open(str(tmp_path / "runs" / executor["kind"]))]) as query:
+            answers = query.sql(
+                "SELECT pair_id, subject, answer, votes FROM answers ORDER BY ALL"
+            ).to_pylist()
+            norms = query.sql("SELECT smooth_norm_lcb FROM certificates ORDER BY pair_id").to_pylist()
+            found.append((answers, [row["smooth_norm_lcb"] for row in norms]))
+    (local, norms), (ray, theirs) = found
+    assert ray == local and len(local) == 6
+    assert np.allclose(norms, theirs, atol=1e-5, rtol=0)
