@@ -85,9 +85,14 @@ def place_of(file: Path) -> Path:
     return file if copy is None else copy / whole.name
 
 
-def _read(folder: Path) -> CarriedFolder:
+def code_files(folder: Path) -> list[Path]:
+    """The Python files in a folder, and those of the packages in it: what a file of the folder may import."""
     packages = [path.parent for path in folder.glob("*/__init__.py")]
-    files = [*folder.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
+    return [*folder.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
+
+
+def _read(folder: Path) -> CarriedFolder:
+    files = code_files(folder)
     size = sum(path.stat().st_size for path in files)
     if size > LARGEST:
         raise JobError(

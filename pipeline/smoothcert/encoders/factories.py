@@ -1,12 +1,8 @@
-"""Code that a job names: ``module:callable``, or ``path/to/file.py:callable``, and a digest of what it makes.
-
-Not covered by the digest: files that the named ones import, unless they hold the class of a module that is used.
-"""
+"""Code that a job names: ``module:callable``, or ``path/to/file.py:callable``, and a digest of what it makes."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -18,9 +14,7 @@ from typing import Any
 import torch
 
 from smoothcert.encoders.carried_code import place_of
-
-_KNOWN_ELSEWHERE = ("torch", "smoothcert", "builtins", "abc")
-"""Packages whose code is not hashed: Python's, torch's, whose version a run keeps, and our own, which it keeps too."""
+from smoothcert.encoders.imported_code import sources_behind
 
 
 def import_callable(where: str) -> Callable[..., Any]:
@@ -47,8 +41,7 @@ def _import_file(named: Path) -> ModuleType:
     path = place_of(named)
     if not path.is_file():
         raise ImportError(f"there is no file '{path}' here")
-    # named after its place: two files of one name are two modules
-    name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    name = _name_of(path)
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"'{path}' is not a Python file")
@@ -61,20 +54,33 @@ def _import_file(named: Path) -> ModuleType:
     return module
 
 
-def digest_of(where: str, code: Iterable[object], modules: Iterable[torch.nn.Module]) -> str:
-    """Hex sha256 of a callable's name, of the source files of ``code`` and of the modules' classes, and of all weights.
+def _name_of(path: Path) -> str:
+    """A module's name after its place: two files of one name are two modules."""
+    return f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
-    The place of the files does not enter: a copy has the same digest.
+
+def digest_of(where: str, code: Iterable[object], modules: Iterable[torch.nn.Module]) -> str:
+    """Hex sha256 of a callable's name, of the files behind ``code`` and the modules' classes, and of all weights.
+
+    Which files these are, ``imported_code`` says. Their place does not enter: a copy has the same digest.
 
     Args:
         where: as in a job.
         code: functions and classes.
         modules: all modules of a network, children included (a module that is named twice counts once).
+
+    Raises:
+        EncoderError: what was imported is no longer what the files hold.
     """
-    digest = hashlib.sha256(where.rpartition(":")[2].encode())
+    place, _, attribute = where.rpartition(":")
+    digest = hashlib.sha256(attribute.encode())
     modules = list({id(module): module for module in modules}.values())
-    for source in sorted({_source(part) for part in (*code, *(type(module) for module in modules))}):
-        digest.update(hashlib.sha256(source).digest())
+    parts = (*code, *(type(module) for module in modules))
+    names = {getattr(part, "__module__", None) or "builtins" for part in parts}
+    # what is named may be an object of another file's class
+    names.add(_name_of(place_of(Path(place))) if place.endswith(".py") else place or "builtins")
+    for line in sources_behind(names):
+        digest.update(f"{line}\n".encode())
     for number, module in enumerate(modules):
         digest.update(f"{number} {type(module).__qualname__} {module.extra_repr()}".encode())
         own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
@@ -82,14 +88,3 @@ def digest_of(where: str, code: Iterable[object], modules: Iterable[torch.nn.Mod
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _source(code: object) -> bytes:
-    package = getattr(code, "__module__", None) or "builtins"
-    if package.split(".")[0] in _KNOWN_ELSEWHERE:
-        return b""
-    try:
-        source = inspect.getsourcefile(code)  # type: ignore[arg-type]  # what has none raises TypeError
-    except TypeError:
-        return b""
-    return Path(source).read_bytes() if source and Path(source).is_file() else b""
