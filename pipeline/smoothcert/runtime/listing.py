@@ -15,7 +15,7 @@ from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.store.events import read_workers
 from smoothcert.store.runs import find_runs
 
-_ABSENT = "absent"
+ABSENT = "absent"
 _DIGESTS = {"data_digest": "data.", "encoder_digest": "encoder."}
 """What is left unsaid where fields of the job say why it differs."""
 _SHOWN = 4
@@ -131,7 +131,7 @@ def what_varies(infos: Sequence[RunInfo]) -> list[dict[str, str]]:
     for positions in of_job.values():
         flat = [dict(_fields(infos[position])) for position in positions]
         keys = dict.fromkeys(key for each in flat for key in each)
-        differing = [key for key in keys if len({each.get(key, _ABSENT) for each in flat}) > 1]
+        differing = [key for key in keys if len({each.get(key, ABSENT) for each in flat}) > 1]
         said = [
             key
             for key in differing
@@ -140,7 +140,7 @@ def what_varies(infos: Sequence[RunInfo]) -> list[dict[str, str]]:
         # lists often follow from a number: radii from sigma
         said.sort(key=lambda key: any(each.get(key, "").startswith("[") for each in flat))
         for position, each in zip(positions, flat, strict=True):
-            found[position] = {key: each.get(key, _ABSENT) for key in said}
+            found[position] = {key: each.get(key, ABSENT) for key in said}
     return found
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +23,7 @@ import pytest
 from smoothcert.audit.audit import audit_run
 from smoothcert.audit.kept import keep_audit, kept_audit
 from smoothcert.cli.main import app
+from smoothcert.cli.study_tracking import StudyTracking
 from smoothcert.datasets import write_demo_data
 from smoothcert.errors import JobError
 from smoothcert.job import load_study
@@ -77,12 +81,28 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A study that ran once, tracked into the database beside its runs."""
+    """A study whose tracking store went away behind its first run; the same command logged what was missing."""
     here = tmp_path_factory.mktemp("study")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     uri = os.environ.pop("MLFLOW_TRACKING_URI", None)
     file = write_study(here)
-    assert run("study", file) == 0
+    keep, holders = StudyTracking.keep_run, []
+
+    def keep_and_lose(self: StudyTracking, *told: Any) -> None:
+        keep(self, *told)
+        if not holders:  # somebody else has the database now
+            holders.append(sqlite3.connect(here / "runs/mlflow.db", isolation_level=None))
+            holders[0].execute("BEGIN EXCLUSIVE")
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as first:
+        patch.setattr(StudyTracking, "keep_run", keep_and_lose)
+        assert run("study", file) == 0, "nothing that was computed is lost"
+    holders[0].close()
+    (here / "first.log").write_text(first.getvalue())
+    (here / "first.runs").write_text("\n".join(each.info.run_name for each in mlflow_runs(here)))
+    with contextlib.redirect_stderr(io.StringIO()) as second:
+        assert run("study", file) == 0
+    (here / "second.log").write_text(second.getvalue())
     yield here
     if uri is not None:
         os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -96,6 +116,14 @@ def mlflow_runs(here: Path) -> list[Any]:
 
         client = MlflowClient(tracking_uri=f"sqlite:///{here}/runs/mlflow.db")
         return list(client.search_runs([each.experiment_id for each in client.search_experiments()]))
+
+
+def test_a_store_that_goes_away_is_said_once_and_gets_the_rest_later(done: Path) -> None:
+    first, second = ((done / f"{name}.log").read_text() for name in ("first", "second"))
+    assert first.count("not tracked: ") == 1 and "to log it later: run the same command again" in first
+    assert set((done / "first.runs").read_text().split()) == {"mini", "smoothing"}
+    assert "2 of 2 runs are complete already" in second and "not tracked" not in second
+    # what is there at last: test_mlflow_reads_as_an_experiment
 
 
 def test_every_combination_is_a_run_of_its_own(done: Path) -> None:
@@ -170,7 +198,9 @@ def test_the_leaderboard_command_ranks_runs_and_studies(
     )
     assert mine == kept and len(mine) > 40
     app(["leaderboard", str(done / "runs")], standalone_mode=False)
-    assert "purifier" in capsys.readouterr().out, "without a study runs are called by what varies"
+    shown = capsys.readouterr().out
+    assert "no defence" in shown and "purifier dim" in shown, "without a study runs are called by what varies"
+    assert "absent" not in shown
 
 
 def test_mlflow_reads_as_an_experiment(done: Path) -> None:
@@ -301,25 +331,32 @@ train: {{method: noise, out: "{here}/tuned", sigma: 0.25, steps: 2, batch: 8, va
 """
 
 
-def test_a_study_trains_what_its_combinations_name(
+def test_a_study_trains_what_its_combinations_name_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = STUDY.split("attacks:")[0] + "tracking: {{enabled: false}}\noutput: {{runs: '{here}/runs'}}\n"
+    """Killed between the training and the first run, and with MLflow away from the start."""
+    text = STUDY.split("attacks:")[0] + "tracking: {{uri: 'http://127.0.0.1:9', report: false}}\n"
+    text += "output: {{runs: '{here}/runs'}}\n"
     text += "study:\n  train: [{{job: tuning.yaml, settings: {{train.steps: 3}}}}]\n"
     text += "  variants: {{as it is: , tuned: {{encoder.model: '{here}/tuned/model'}}}}\n"
     file = write_study(tmp_path, text, pairs=2)
     (tmp_path / "tuning.yaml").write_text(TUNING.format(here=tmp_path))
+    killed = "import os; from smoothcert.studies.driving import StudyDriver; "
+    killed += "StudyDriver.check = lambda study: os.kill(os.getpid(), 9); from smoothcert.cli.main import main; main()"
+    command = [sys.executable, "-c", killed, "study", str(file)]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == -signal.SIGKILL and "noise: 3 steps" in first.stderr, first.stderr
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
+    assert trained and not (tmp_path / "runs").exists()
+
     assert run("study", file) == 0
-    assert "noise: 3 steps" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "noise" not in told and told.count("not tracked: ") == 1
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained, "not trained again"
     record = read_record(str(tmp_path / "runs/mini.study"))
     assert record is not None and {each.state for each in record.runs} == {"complete"}
     digests = {each.info.encoder_digest for each in record.open_runs().values()}
     assert len(digests) == 2, "one of the runs has the model that was trained"
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
-    assert run("study", file) == 0
-    assert {
-        path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()
-    } == kept
     with pytest.raises(
         JobError, match=r"study.train.0: train.out='.*tuned' holds a training with other settings"
     ):
