@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from smoothcert.job import Job
     from smoothcert.runtime.driver import Driver, PhaseReport
     from smoothcert.sql import Query
+    from smoothcert.summary.attack_rules import RulesUnderAttack
     from smoothcert.summary.attacked import UnderAttack
     from smoothcert.summary.shares import Share
 
@@ -22,6 +24,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
     """Print what attacks achieved and audit the run; returns the exit code that the rows deserve."""
     from smoothcert.audit.kept import keep_audit
     from smoothcert.sql import Query
+    from smoothcert.summary.attack_rules import rules_under_attack
     from smoothcert.summary.attacked import under_attack
 
     if report.stopped:
@@ -34,6 +37,10 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
             _print_rows(out, _title(question, of_it), _rows_of(of_it))
         if found:
             out.say(_MEANING)
+        by_rule = rows_by_rule(rules_under_attack(query, driver.run.run_id))
+        _print_rows(out, "By other rules, the worst attack on each pair", by_rule)
+        if by_rule:
+            out.say(_RULES)
         _print_rows(out, "Cosines under noise: certified, attacked and clean", query.sql(_GAP).to_pylist())
         quarantined = _quarantined(query, driver.job)
     result = keep_audit(driver.run)
@@ -101,6 +108,12 @@ _MEANING = (
 )
 
 
+_RULES = (
+    "Out of labelled pairs with an outcome. Right by vote: most draws under attack vote for the label. By percentile: "
+    "and at most the share certify.percentile of them has no margin above 0. Cosines: means of that percentile."
+)
+
+
 def _title(question: str, found: list[UnderAttack]) -> str:
     return f"Under attack: {question}, {max(each.pairs for each in found):,} pairs"
 
@@ -139,6 +152,23 @@ def _rows_of(found: list[UnderAttack]) -> list[dict[str, object]]:
     if not any(row["no outcome"] for row in rows):
         for row in rows:
             del row["no outcome"]
+    return rows
+
+
+def rows_by_rule(found: Sequence[RulesUnderAttack]) -> list[dict[str, object]]:
+    """One row a subject and budget, a column for each rule that decides anything; none where no rule does."""
+    columns: dict[str, Callable[[RulesUnderAttack], str]] = {
+        "right by vote": lambda each: _interval(each.vote_accuracy, True),
+        "right by percentile": lambda each: _interval(each.percentile_accuracy, True),
+        "cosine to clean": lambda each: _shown(each.clean_percentile.mean),
+        "cosine to caption": lambda each: _shown(each.caption_percentile.mean),
+    }
+    shown = {name: [of(each) for each in found] for name, of in columns.items()}
+    shown = {name: cells for name, cells in shown.items() if set(cells) != {"-"}}
+    rows: list[dict[str, object]] = []
+    for at, each in enumerate(found if shown else ()):
+        row: dict[str, object] = {"subject": each.subject, "budget": f"{each.norm} {each.budget:g}"}
+        rows.append(row | {name: cells[at] for name, cells in shown.items()})
     return rows
 
 

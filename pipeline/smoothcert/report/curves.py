@@ -30,6 +30,8 @@ def curve_questions(infos: Sequence[RunInfo]) -> Iterator[FigureQuery]:
     if any(info.job.zero_shot is not None for info in infos):
         yield _accuracies()
     yield _attacks()
+    yield _attacks_by_rule()
+    yield _attacked_percentiles()
 
 
 def _labels(only: Sequence[Certificate]) -> str:
@@ -37,7 +39,9 @@ def _labels(only: Sequence[Certificate]) -> str:
     return f"CASE certificate {cases} ELSE certificate END"
 
 
-def _over(x: str, values: tuple[str, str, str], title: str, panel: tuple[str, str] | None = None) -> Chart:
+def _over(
+    x: str, values: tuple[str, str | None, str | None], title: str, panel: tuple[str, str] | None = None
+) -> Chart:
     """A value with both ends against the radius or the budget; ``panel`` is a column to choose by, and its title."""
     value, low, high = values
     return Chart(
@@ -154,4 +158,40 @@ def _attacks() -> FigureQuery:
             "share of pairs",
             panel=("question", "norm and objective"),
         ),
+    )
+
+
+def _attacks_by_rule() -> FigureQuery:
+    accuracies = " UNION ALL ".join(
+        f"SELECT run_id, 'by {rule}, ' || subject AS curve, norm, budget, {rule}_accuracy AS accuracy, "
+        f"{rule}_accuracy_low AS low, {rule}_accuracy_high AS high, {rule}_right AS right_pairs, "
+        f"{rule}_pairs AS labelled FROM attack_rules WHERE {rule}_pairs > 0"
+        for rule in ("vote", "percentile")
+    )
+    return FigureQuery(
+        key="attacks-by-rule",
+        section="Under attack",
+        title="Right under attack, by vote and by percentile",
+        note="Labelled pairs with an outcome, after the worst of all attacks on each, with 95% intervals. By vote: "
+        "most draws vote for the label. By percentile: and at most the share certify.percentile of them has no margin "
+        "above 0.",
+        sql=f"SELECT * FROM ({accuracies}) ORDER BY run_id, norm, curve, budget",
+        chart=_over("budget", ("accuracy", "low", "high"), "share of labelled pairs", panel=("norm", "norm")),
+    )
+
+
+def _attacked_percentiles() -> FigureQuery:
+    cosines = " UNION ALL ".join(
+        f"SELECT run_id, 'to the {what}, ' || subject AS curve, norm, budget, attacked_{name}_percentile AS cosine, "
+        f"pairs FROM attack_rules WHERE attacked_{name}_percentile IS NOT NULL"
+        for name, what in (("clean", "clean feature"), ("caption", "caption"))
+    )
+    return FigureQuery(
+        key="attacked-percentiles",
+        section="Under attack",
+        title="Percentile of the draws' cosine under attack",
+        note="The percentile certify.percentile of one draw's cosine, after the worst of all attacks on each pair; "
+        "mean over the pairs. An estimate from the attack's draws.",
+        sql=f"SELECT * FROM ({cosines}) ORDER BY run_id, norm, curve, budget",
+        chart=_over("budget", ("cosine", None, None), "cosine", panel=("norm", "norm")),
     )

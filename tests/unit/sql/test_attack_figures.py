@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from scipy.stats import beta
 
+from smoothcert.cli.show_attacks import rows_by_rule
+from smoothcert.report.curves import curve_questions
 from smoothcert.sql import Query
 from smoothcert.summary.attack_rules import rules_under_attack
 from smoothcert.summary.attacked import under_attack
@@ -194,8 +196,29 @@ def test_what_is_left_by_vote_and_by_percentile_is_counted_by_their_own_rules(tm
     with Query([make_run(tmp_path / "run", certificates, attacks, 5)]) as query:
         (row,) = query.sql("SELECT * FROM attack_rules").to_pylist()
         (found,) = rules_under_attack(query, row["run_id"])
+        figures = {each.key: each.ask(query) for each in curve_questions([])}
     assert (row["pairs"], row["vote_right"], row["vote_pairs"]) == (5, 3, 4)
     assert (row["percentile_right"], row["percentile_pairs"]) == (1, 4)
     assert found.vote_accuracy.share == 0.75 and found.percentile_accuracy.share == 0.25
     assert found.vote_accuracy.low == pytest.approx(beta.ppf(0.025, 3, 2), abs=1e-6)
     assert found.clean_percentile.mean == pytest.approx(0.2) and found.caption_percentile.mean is None
+    # the terminal and the page
+    assert rows_by_rule([found]) == [
+        {
+            "subject": "smoothed",
+            "budget": "l2 0.25",
+            "right by vote": "75.0% [19%, 99%]",
+            "right by percentile": "25.0% [1%, 81%]",
+            "cosine to clean": "0.2",
+        }
+    ]
+    assert rows_by_rule([]) == []
+    by_rule, percentiles = figures["attacks-by-rule"], figures["attacked-percentiles"]
+    assert by_rule is not None and percentiles is not None
+    assert [(cells[1], cells[4], cells[-2], cells[-1]) for cells in by_rule.rows] == [
+        ("by percentile, smoothed", 0.25, 1, 4),
+        ("by vote, smoothed", 0.75, 3, 4),
+    ]
+    ((_, curve, _, budget, cosine, pairs),) = percentiles.rows
+    assert (curve, budget, pairs) == ("to the clean feature, smoothed", 0.25, 5)
+    assert cosine == pytest.approx(0.2)
