@@ -106,13 +106,15 @@ def _names(infos: Sequence[RunInfo]) -> list[str]:
 
 def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> dict[str, Any]:
     info, certify = run.info, run.info.job.certify
-    (row,) = query.sql(
-        "SELECT r.*, coalesce((SELECT sum(seconds) FROM worker_time w WHERE w.run_id = r.run_id), 0) AS seconds "
-        f"FROM runs r WHERE r.run_id = {quote(info.run_id)}"
-    ).to_pylist()
+    (row,) = query.sql(f"SELECT * FROM runs WHERE run_id = {quote(info.run_id)}").to_pylist()
     pairs = row["committed_pairs"] or 0
+    taken = query.sql(
+        f"SELECT table_name, sum(seconds) AS seconds FROM task_time WHERE run_id = {quote(info.run_id)} GROUP BY 1"
+    ).to_pylist()
     cost = say_cost(
-        row["seconds"], pairs, info.job.executor.price_per_worker_hour if price is None else price
+        {each["table_name"]: each["seconds"] for each in taken},
+        pairs,
+        info.job.executor.price_per_worker_hour if price is None else price,
     )
     facts: Mapping[str, object] = {
         "run": info.run_id,
@@ -152,21 +154,33 @@ def _money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1.0 else f"{amount:.2g}"
 
 
-def say_cost(seconds: float, pairs: int, price: float | None) -> dict[str, str]:
-    """What the certification took of workers, and in money where a price is known, by the names of the facts.
+_WORK = {
+    "certificates": "certification",
+    "attacks": "attacks",
+    "answers": "answers",
+    "attacked_answers": "attacks on answers",
+}
+"""What fills each table, for people; others are called by their table."""
+
+
+def say_cost(seconds: Mapping[str, float], pairs: int, price: float | None) -> dict[str, str]:
+    """What each kind of work took of workers, and in money where a price is known, by the names of the facts.
 
     Args:
-        seconds: in which workers had units, summed over workers.
-        pairs: that were certified in them.
+        seconds: in which workers had units, summed over workers, by the table that they filled.
+        pairs: that were certified.
         price: of a worker for an hour, in any currency.
     """
-    if not pairs or not seconds:
-        return {"time of workers, certification": "-"}
-    said = {"time of workers, certification": f"{seconds:,.1f} s ({seconds / pairs:.3g} s a pair)"}
-    if price is not None:
-        total = seconds / 3600 * price
-        said["cost of the certification"] = (
-            f"{_money(total)} ({_money(total / pairs)} a pair) at {price:g} an hour of a worker, start-up and waiting "
-            "left out"
-        )
+    said = {"time of workers, certification": "-"}
+    for table in sorted(seconds, key=[*_WORK, *seconds].index):
+        work, taken = _WORK.get(table, table), seconds[table]
+        if not pairs or not taken:
+            continue
+        said[f"time of workers, {work}"] = f"{taken:,.1f} s ({taken / pairs:.3g} s a pair)"
+        if price is not None:
+            total = taken / 3600 * price
+            said[f"cost of the {work}"] = (
+                f"{_money(total)} ({_money(total / pairs)} a pair) at {price:g} an hour of a worker, start-up and "
+                "waiting left out"
+            )
     return said

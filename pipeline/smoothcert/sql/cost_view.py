@@ -1,34 +1,40 @@
-"""The view ``worker_time``: how long each worker of a certification had work.
+"""The views ``worker_time`` and ``task_time``: how long each worker had work.
 
-run_id, worker
-units, draws        that it committed
-seconds             in which it had at least one unit; units held at once count once, and breaks do not count
-wall_seconds        from the beginning of its first unit to the end of its last
+worker_time: of a certification
+    run_id, worker
+    units, draws        that it committed
+    seconds             in which it had at least one unit; units held at once count once, and breaks do not count
+    wall_seconds        from the beginning of its first unit to the end of its last
+task_time: likewise for every table that tasks fill
+    run_id, table_name (certificates, attacks, answers, ...), worker, units, draws, seconds, wall_seconds
 
-Neither contains what comes before the first unit and after the last one (start-up, loading the encoder).
+None contains what comes before the first unit and after the last one (start-up, loading the encoder).
 """
 
 from __future__ import annotations
 
 import duckdb
 
-_WORKER_TIME = """
-CREATE VIEW worker_time AS
-WITH spans AS (
-    SELECT run_id, worker, draws, epoch(committed_at) - seconds AS began, epoch(committed_at) AS ended FROM units
-),
-before AS (
-    SELECT *, max(ended) OVER (PARTITION BY run_id, worker ORDER BY began, ended
+
+def create_cost_view(connection: duckdb.DuckDBPyConnection, spans: str) -> None:
+    """Create both views.
+
+    Args:
+        connection: where to.
+        spans: a table of one row a commit: run_id, table_name, worker, draws, began, ended (seconds since 1970).
+    """
+    connection.execute(f"""
+CREATE VIEW task_time AS
+WITH before AS (
+    SELECT *, max(ended) OVER (PARTITION BY run_id, table_name, worker ORDER BY began, ended
                                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
-    FROM spans
+    FROM {spans}
 )
-SELECT run_id, worker, count(*) AS units, sum(draws)::BIGINT AS draws,
+SELECT run_id, table_name, worker, count(*) AS units, sum(draws)::BIGINT AS draws,
        sum(greatest(0, ended - greatest(began, coalesce(reached, began)))) AS seconds,
        max(ended) - min(began) AS wall_seconds
-FROM before GROUP BY run_id, worker ORDER BY run_id, worker
-"""
-
-
-def create_cost_view(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create ``worker_time``; the table ``units`` must exist."""
-    connection.execute(_WORKER_TIME)
+FROM before GROUP BY run_id, table_name, worker ORDER BY run_id, table_name, worker
+""")
+    connection.execute(
+        "CREATE VIEW worker_time AS SELECT * EXCLUDE (table_name) FROM task_time WHERE table_name = 'certificates'"
+    )

@@ -4,7 +4,7 @@ certificates     one row per pair and run: schemas/certificates.v1.json, and the
 quarantine       the quarantined ones: where and why
 bounds           long form: run_id, pair_id, certificate, radius, cosine (NULL: nothing certified)
 units            one row per committed unit
-worker_time      how long each worker had units: see cost_view.py
+worker_time, task_time: how long each worker had units: see cost_view.py
 runs             one row per run: the job's numbers, digests, progress
 certified_share  per run and claim: how many pairs hold it, with a confidence interval
 attacks, attack_success, robustness_gap, worst_pairs: see attack_views.py
@@ -88,7 +88,8 @@ def create_views(
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
-    create_cost_view(connection)
+    _register_table(connection, "spans", _spans_table(runs), shown=False)
+    create_cost_view(connection, f"{_INTERNAL}.spans")
     relations = {
         table.name: [
             _rows_of(connection, table, i, run, copy=copy_small and run.rows(table) <= SMALL_TABLE)
@@ -168,12 +169,15 @@ def _replaced(number: int, run: OpenedRun, table: TableSchema) -> str:
     return f"{sql} SEMI JOIN {_INTERNAL}.hidden_{number} USING (unit_id, pair_id)"
 
 
-def _register_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+def _register_table(
+    connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table, *, shown: bool = True
+) -> None:
     """Small tables are copied in, so that they look and behave like the other views."""
     connection.register(f"_{name}", table)
     connection.execute(f"CREATE TABLE {_INTERNAL}.{name} AS SELECT * FROM _{name}")
     connection.unregister(f"_{name}")
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_INTERNAL}.{name}")
+    if shown:
+        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {_INTERNAL}.{name}")
 
 
 def _bounds_sql(runs: Sequence[OpenedRun], relations: Sequence[str]) -> str:
@@ -254,6 +258,26 @@ def _units_table(runs: Sequence[OpenedRun]) -> pa.Table:
                     "seconds": table["seconds"],
                     "worker": table["worker"],
                     "committed_at": pc.cast(seconds, pa.timestamp("us")),
+                }
+            )
+        )
+    return pa.concat_tables(tables)
+
+
+def _spans_table(runs: Sequence[OpenedRun]) -> pa.Table:
+    """When each commit of any task was worked on."""
+    tables = []
+    for run in runs:
+        table = run.committed.table.filter(pc.equal(run.committed.table["split"], ""))
+        tables.append(
+            pa.table(
+                {
+                    "run_id": pa.array([run.directory.run_id] * table.num_rows, pa.string()),
+                    "table_name": pc.struct_field(pc.list_element(table["parts"], 0), "table"),
+                    "worker": table["worker"],
+                    "draws": table["draws"],
+                    "began": pc.subtract(table["committed_at"], table["seconds"]),
+                    "ended": table["committed_at"],
                 }
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ import pytest
 from smoothcert.report.breakdowns import breakdown_questions
 from smoothcert.report.report import make_report, say_cost
 from smoothcert.sql import Query
-from smoothcert.store import RunDirectory
+from smoothcert.store import Commit, RunDirectory, new_attempt
+from smoothcert.store.tables.attacks import ATTACKS
+from smoothcert.store.units import unit_under
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 SPANS = {"w1": [(1000, 1030), (1010, 1050), (1020, 1025), (5000, 5010)], "w2": [(1000, 1007)]}
@@ -64,6 +67,31 @@ def test_the_page_says_what_a_pair_cost(run: RunDirectory) -> None:
 
 
 def test_without_a_price_nothing_is_said_of_money() -> None:
-    assert say_cost(10.0, 4, None) == {"time of workers, certification": "10.0 s (2.5 s a pair)"}
-    assert say_cost(0.0, 0, 3.0) == {"time of workers, certification": "-"}
-    assert "cost of the certification" in say_cost(10.0, 4, 0.0)
+    assert say_cost({"certificates": 10.0}, 4, None) == {
+        "time of workers, certification": "10.0 s (2.5 s a pair)"
+    }
+    assert say_cost({"certificates": 0.0}, 0, 3.0) == {"time of workers, certification": "-"}
+    assert "cost of the certification" in say_cost({"certificates": 10.0}, 4, 0.0)
+
+
+def test_attacks_have_a_price_of_their_own(run: RunDirectory, tmp_path: Path) -> None:
+    """Two attacks on one worker: 100 s in which it had both, one or the other, 10 of them both."""
+    shutil.copytree(run.url, tmp_path / "run")
+    attacked = RunDirectory.open(str(tmp_path / "run"))
+    (unit, *_) = make.units(len(SPANS["w1"]) + 1)
+    for task, began, ended in (("aa", 6000, 6060), ("bb", 6050, 6100)):
+        one = unit_under(unit, task)
+        parts = (attacked.write_rows(ATTACKS, one.unit_id, new_attempt(), []),)
+        times = {"seconds": float(ended - began), "committed_at": float(ended)}
+        done = Commit(unit_id=one.unit_id, attempt=new_attempt(), parts=parts, draws=5, worker="w1", **times)
+        assert attacked.commits.commit(done)
+    page = make_report([attacked], pairs=0)
+    assert "67.0 s (3.35 s a pair)" in page, "that of the certification is as before"
+    assert "100.0 s (5 s a pair)" in page and "1.03 (0.051 a pair) at 37 an hour" in page
+    with Query([attacked]) as query:
+        rows = query.sql("SELECT worker, units FROM worker_time").to_pylist()
+        found = query.sql(
+            "SELECT units, draws, seconds FROM task_time WHERE table_name = 'attacks'"
+        ).to_pylist()
+    assert rows == [{"worker": "w1", "units": 4}, {"worker": "w2", "units": 1}]
+    assert found == [{"units": 2, "draws": 10, "seconds": 100.0}]
