@@ -138,6 +138,7 @@ def test_summary_sql_and_compare_read_it(log: Path, tmp_path: Path) -> None:
 def test_a_report_says_nothing_of_what_a_log_does_not_tell(log: Path, tmp_path: Path) -> None:
     """Nothing is known of cosines and of the mean: "for 0% of the pairs" would be a statement about the classifier."""
     run = RunDirectory.open(imported(log, tmp_path / "runs").url)
+    assert Path(run.url).name.startswith("sigma_0.50-cohen.tsv-published-log-s0.5-"), "the file's name once"
     with open_query([run.url]) as query:
         (told,) = headlines(query, run.info)
         assert "for the vote over noisy copies" in told.sentence

@@ -33,7 +33,7 @@ def test_a_job_for_the_digits_in_every_format(tmp_path: Path, format: str) -> No
     write_demo_data(tmp_path / "digits", format)
     job_file = tmp_path / "job.yaml"
     said = run(
-        "--data", str(tmp_path / "digits"), "--encoder", "bundled:digits-clip", "--sigma", "0.5", *TARGETS,
+        str(tmp_path / "digits"), "--encoder", "bundled:digits-clip", "--sigma", "0.5", *TARGETS,
         "-o", str(job_file),
     )  # fmt: skip
     assert f"data       {format}, 3 files" in said and "10 classes; 0 of 360 pairs without one" in said
@@ -45,9 +45,9 @@ def test_a_job_for_the_digits_in_every_format(tmp_path: Path, format: str) -> No
     source = open_source(job.data)
     assert sum(file.pairs for file in source.files()) == 360 and len(list(source.captions())) == 360
     if format == "manifest":
-        assert "beside them 360 files that look like imagefolder" in said
+        assert "beside them 360 files like imagefolder; not taken" in said
     with pytest.raises(JobError, match="is there already"):
-        run("--data", str(tmp_path / "digits"), "-o", str(job_file))
+        run(str(tmp_path / "digits"), "-o", str(job_file))
 
 
 def picture(path: Path) -> None:
@@ -58,7 +58,7 @@ def picture(path: Path) -> None:
 def test_folders_of_images(tmp_path: Path) -> None:
     for label in ("cat", "a dog"):
         picture(tmp_path / "animals" / label / "1.png")
-    run("--data", str(tmp_path / "animals"), "-o", str(tmp_path / "job.yaml"))
+    run(str(tmp_path / "animals"), "-o", str(tmp_path / "job.yaml"))
     job = load_job(tmp_path / "job.yaml")
     assert job.data.format == "imagefolder" and job.zero_shot is not None
     assert job.zero_shot.labels == ("a dog", "cat")
@@ -79,7 +79,6 @@ def test_questions_about_the_images(tmp_path: Path, name: str, text: str | None,
     if text is not None:
         (tmp_path / name).write_text(text)
     said = run(
-        "--data",
         str(tmp_path / "animals"),
         "--questions",
         str(tmp_path / name),
@@ -104,7 +103,6 @@ def test_questions_of_no_format_are_refused(tmp_path: Path, text: str, message: 
     (tmp_path / "q.json").write_text(text)
     with pytest.raises(JobError, match=message):
         run(
-            "--data",
             str(tmp_path / "animals"),
             "--questions",
             str(tmp_path / "q.json"),
@@ -126,7 +124,7 @@ def test_questions_of_no_format_are_refused(tmp_path: Path, text: str, message: 
 def test_a_target_about_classes_that_are_not_there(tmp_path: Path, columns: str, message: str) -> None:
     picture(tmp_path / "1.png")
     (tmp_path / "pairs.csv").write_text(columns.format(tmp_path / "1.png"))
-    data = ("--data", str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "job.yaml"))
+    data = (str(tmp_path / "pairs.csv"), "-o", str(tmp_path / "job.yaml"))
     with pytest.raises(JobError, match=message):
         run(*data, "--target", "class@0.25")
     assert not (tmp_path / "job.yaml").exists()
@@ -137,7 +135,7 @@ def test_a_target_about_classes_that_are_not_there(tmp_path: Path, columns: str,
 def test_the_bundled_model_that_is_certified_also_answers(tmp_path: Path) -> None:
     picture(tmp_path / "animals" / "cat" / "1.png")
     (tmp_path / "q.parquet").write_text("")
-    told = ("--data", str(tmp_path / "animals"), "--questions", str(tmp_path / "q.parquet"))
+    told = (str(tmp_path / "animals"), "--questions", str(tmp_path / "q.parquet"))
     run(*told, "--encoder", "bundled:shapes-llava", "-o", str(tmp_path / "job.yaml"))
     job = load_job(tmp_path / "job.yaml")
     assert job.answer is not None and job.answer.model == "bundled:shapes-llava"
@@ -151,7 +149,7 @@ def test_classes_for_code_of_ones_own_say_that_it_must_encode_texts(
     for label in ("cat", "dog"):
         picture(tmp_path / "animals" / label / "1.png")
     (tmp_path / "my_models.py").write_text("def make(): ...")
-    run("--data", str(tmp_path / "animals"), "--encoder", encoder, "-o", str(tmp_path / "job.yaml"))
+    run(str(tmp_path / "animals"), "--encoder", encoder, "-o", str(tmp_path / "job.yaml"))
     (line,) = [each for each in (tmp_path / "job.yaml").read_text().splitlines() if "zero_shot:" in each]
     assert ("encode_text" in line) is told
     assert load_job(tmp_path / "job.yaml").zero_shot is not None
@@ -170,7 +168,7 @@ def test_other_names_of_columns_and_odd_texts(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "odd 'name' #1.parquet")
     guess = guess_data(str(tmp_path / "odd 'name' #1.parquet"))
     assert (guess.format, guess.image, guess.caption, guess.label) == ("parquet", "IMG", "Text", "category")
-    run("--data", str(tmp_path / "odd 'name' #1.parquet"), "-o", str(tmp_path / "job.yaml"))
+    run(str(tmp_path / "odd 'name' #1.parquet"), "-o", str(tmp_path / "job.yaml"))
     job = load_job(tmp_path / "job.yaml")
     assert job.zero_shot is not None and set(job.zero_shot.labels) == {odd, "plain"}
     assert (job.data.columns.image, job.data.columns.caption) == ("IMG", "Text")
@@ -196,7 +194,7 @@ def test_data_on_a_store_and_what_cannot_be(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     fs = fsspec.filesystem("memory")
     fs.pipe_file("memory://init/a.csv", b"image,caption\nx.png,c\n")
-    run("--data", "memory://init/a.csv", "--encoder", "s3://models/clip", "--sigma", "0.1")
+    run("memory://init/a.csv", "--encoder", "s3://models/clip", "--sigma", "0.1")
     job = load_job(tmp_path / "job.yaml")
     assert (job.data.uri, job.encoder.model, job.zero_shot) == (
         "memory://init/a.csv",
@@ -206,15 +204,15 @@ def test_data_on_a_store_and_what_cannot_be(tmp_path: Path, monkeypatch: pytest.
     fs.rm("memory://init", recursive=True)
     (tmp_path / "none.csv").write_text("one,two\n1,2\n")
     with pytest.raises(JobError, match="looks like images"):
-        run("--data", "none.csv", "-o", "x.yaml")
+        run("none.csv", "-o", "x.yaml")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(SourceError):
-        run("--data", "notes.txt", "-o", "x.yaml")
-    with pytest.raises(JobError, match="--data is missing"):
+        run("notes.txt", "-o", "x.yaml")
+    with pytest.raises(JobError, match="DATA is missing"):
         run("-o", "x.yaml")
     (tmp_path / "ok.csv").write_text("image,caption\nx.png,c\n")
     with pytest.raises(JobError, match="is no target"):
-        run("--data", "ok.csv", "--target", "angular", "-o", "x.yaml")
+        run("ok.csv", "--target", "angular", "-o", "x.yaml")
     with pytest.raises(JobError, match="needs 'cosine'"):
-        run("--data", "ok.csv", "--target", "angular@0.2", "-o", "x.yaml")
+        run("ok.csv", "--target", "angular@0.2", "-o", "x.yaml")
     assert not (tmp_path / "x.yaml").exists()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smoothcert.cli.options import RunDir
-from smoothcert.cli.terminal import Terminal
+from smoothcert.cli.terminal import Terminal, count_of
 from smoothcert.errors import RunDirectoryError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def gc(
             terminal.say(item.file)
     size = sum(item.size_bytes for item in removed)
     verb = "would be removed" if dry_run else "removed"
-    terminal.say(f"{len(removed):,} files, {size:,} bytes {verb}")
+    terminal.say(f"{count_of(len(removed), 'file')}, {size:,} bytes {verb}")
 
 
 def _refuse_life(run: RunDirectory) -> None:

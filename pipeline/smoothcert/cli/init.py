@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smoothcert.cli.terminal import Terminal
+from smoothcert.cli.terminal import Terminal, count_of
 from smoothcert.errors import JobError
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ _ENCODER = "openai/clip-vit-base-patch32"
 def init(
     data: Annotated[
         str | None,
-        typer.Option(help="The pairs: a file, folder or glob; a path or URL. Asked for where missing."),
+        typer.Argument(
+            help="The pairs: a file, folder or glob; a path or URL. Asked for where missing.",
+            show_default=False,
+        ),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Directory, URL, hub id, or bundled:digits-clip.")
@@ -58,7 +61,7 @@ def init(
     if output.exists():
         raise JobError(f"--output '{output}' is there already", remedy="name another file, or remove it")
     terminal = Terminal()
-    uri = data or _ask("data: file, folder, glob or URL of the pairs", "--data")
+    uri = data or _ask("data: file, folder, glob or URL of the pairs", "DATA")
     guess = guess_data(uri)
     _say(terminal, guess)
     if guess.image is None:
@@ -129,9 +132,9 @@ def _ask(question: str, flag: str, default: str | None = None) -> str:
 
 
 def _say(terminal: Terminal, guess: Guess) -> None:
-    terminal.say(f"data       {guess.format}, {guess.files:,} files")
+    terminal.say(f"data       {guess.format}, {count_of(guess.files, 'file')}")
     for kind, count in guess.others:
-        terminal.say(f"           beside them {count:,} files that look like {kind}; they are not taken")
+        terminal.say(f"           beside them {count_of(count, 'file')} like {kind}; not taken")
     if guess.columns:
         terminal.say(f"columns    {', '.join(guess.columns)}")
         chosen = (("image", guess.image), ("caption", guess.caption), ("label", guess.label))
@@ -154,7 +157,8 @@ def _labels(terminal: Terminal, guess: Guess, uri: str) -> list[str]:
     tally = open_source(section).labels()
     names = sorted(tally.names)
     pairs = sum(tally.names.values()) + tally.missing
-    terminal.say(f"labels     {len(names):,} classes; {tally.missing:,} of {pairs:,} pairs without one")
+    classes = count_of(len(names), "class", "classes")
+    terminal.say(f"labels     {classes}; {tally.missing:,} of {pairs:,} pairs without one")
     if len(names) > _MOST_LABELS or any(len(each) > 100 for each in names):
         terminal.say("           too many or too long for classes: zero_shot is left for you to write")
         return []

@@ -9,7 +9,7 @@ import typer
 from smoothcert.cli.data_report import print_data
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.plan_answers import print_questions
-from smoothcert.cli.terminal import Terminal
+from smoothcert.cli.terminal import Terminal, count_of
 from smoothcert.cli.time_span import span
 from smoothcert.job import Job, load_job
 
@@ -90,7 +90,9 @@ def _with_encoder(job: Job, tried: int | None) -> None:
 def _print_plan(terminal: Terminal, job: Job, made: Plan, encoder: str) -> None:
     terminal.say(f"job        {job.name}")
     terminal.say(f"encoder    {encoder}")
-    terminal.say(f"pairs      {made.pairs:,} in {len(made.files):,} files, {len(made.units):,} units")
+    terminal.say(
+        f"pairs      {made.pairs:,} in {count_of(len(made.files), 'file')}, {count_of(len(made.units), 'unit')}"
+    )
     print_data(terminal, made, full=True)
     limit = "at most " if job.certify.targets else ""
     per_pair = f"{job.certify.pilot_draws} pilot + {limit}{job.certify.max_draws}"

@@ -58,6 +58,11 @@ class LogLines(RichHandler):
         return Text(printable(message))
 
 
+def count_of(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: ``1 file``, ``2 files``; ``many`` where it is not ``one`` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def prepare_streams() -> None:
     """Let characters that the terminal's encoding lacks come out as escapes, where they would raise."""
     for stream in (sys.stdout, sys.stderr):

@@ -229,7 +229,8 @@ def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
                 f"column '{data.columns.image}' is {path!r:.40}, not a path",
                 remedy="give the path of the image file",
             )
-        return Pair(identity, uri, read_image_file(path, folder_of(uri)), captions, label, None, kept)
+        image = read_image_file(path, folder_of(uri))
+        return Pair(identity, uri, image, captions, label, None, kept, image_name=path)
     except PairError as exc:
         return broken_pair(identity, uri, exc, captions=captions, label=label, kept=kept)
 

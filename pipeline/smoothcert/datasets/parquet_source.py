@@ -86,20 +86,20 @@ class ParquetSource(FileSource):
                 raise row.error
             kept = kept_of(row, columns, self.data)
             captions, label = captions_and_label(row, columns)
-            image = _image(row, unit, columns.image)
-            return Pair(identity, unit.source_uri, image, captions, label, None, kept)
+            image, path = _image(row, unit, columns.image)
+            return Pair(identity, unit.source_uri, image, captions, label, None, kept, image_name=path)
         except PairError as exc:
             return broken_pair(identity, unit.source_uri, exc, captions=captions, label=label, kept=kept)
 
 
-def _image(row: Row, unit: UnitSpec, column: str) -> bytes:
-    value = cell(row, column)
+def _image(row: Row, unit: UnitSpec, column: str) -> tuple[bytes, str | None]:
+    """The encoded image, and the path that the row has of it, also where its bytes are there."""
+    value, path = cell(row, column), None
     if isinstance(value, dict):
-        path, value = value.get("path"), value.get("bytes")
-        if value is None and path:
-            value = str(path)
+        path, value = str(value.get("path") or "") or None, value.get("bytes")
+        value = path if value is None else value
     if value is None or value == "":
         raise ReadError(f"column '{column}' is empty", remedy="add an image or remove the pair")
     if isinstance(value, str):
-        return read_image_file(value, folder_of(unit.source_uri))
-    return bytes(value)
+        return read_image_file(value, folder_of(unit.source_uri)), value
+    return bytes(value), path

@@ -19,9 +19,9 @@ _NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
 class QuestionSet:
     """All questions of a file, by pair.
 
-    A pair is found by its ``pair_id``, by its key (what follows ``#``), by the last two parts of its path or the last
-    one, with or without a suffix, or by the number that this ends in: ``val2014/COCO_val2014_000000000042.jpg`` is
-    image 42.
+    A pair is found by its ``pair_id``, by the path that its row has of the image, or by its key (what follows
+    ``#``); of both by the whole, by the last two parts or the last one, with or without a suffix, or by the number that
+    this ends in: ``val2014/COCO_val2014_000000000042.jpg`` is image 42, also in row 7 of a manifest.
 
     Args:
         by_pair: questions by what the file calls the image.
@@ -58,9 +58,14 @@ class QuestionSet:
         """Questions without a reference answer: what is said to them is right or wrong to nobody."""
         return sum(not question.answers for each in self._by_pair.values() for question in each)
 
-    def of(self, pair_id: str) -> tuple[ImageQuestion, ...]:
-        """The questions of a pair; none where the file has none."""
-        for name in _names(pair_id):
+    def of(self, pair_id: str, image_name: str | None = None) -> tuple[ImageQuestion, ...]:
+        """The questions of a pair; none where the file has none.
+
+        Args:
+            pair_id: of the pair.
+            image_name: what the data calls its image, where that is known.
+        """
+        for name in _names(pair_id, image_name):
             if name in self._by_pair:
                 return self._by_pair[name]
         return ()
@@ -120,12 +125,19 @@ def _refuse_unasked(question: ImageQuestion, seen: set[str], uri: str) -> None:
         )
 
 
-def _names(pair_id: str) -> Iterator[str]:
+def _names(pair_id: str, image_name: str | None) -> Iterator[str]:
+    """What a file may call a pair; its image's own names come before its row number, which may be another's number."""
     name, _, key = pair_id.partition("#")
-    stem = key.rpartition("/")[2]
     yield pair_id
-    yield key
-    yield "/".join(f"{name}/{key}".split("/")[-2:])
+    if image_name is not None:
+        yield from _names_of_path(image_name, image_name)
+    yield from _names_of_path(key, f"{name}/{key}")
+
+
+def _names_of_path(path: str, whole: str) -> Iterator[str]:
+    stem = path.rpartition("/")[2]
+    yield path
+    yield "/".join(whole.split("/")[-2:])
     yield stem
     yield stem.rpartition(".")[0] or stem
     number = _NUMBER.search(stem)

@@ -133,7 +133,7 @@ def _shares(trend: Trend, command: str) -> ReportFigure:
         tuple(rows),
         Chart(
             kind="curve", x="night", y="share", low="share_low", high="share_high", series=("curve",),
-            x_title="night", y_title="share of pairs", categories=True, scale="near",
+            x_title="night", y_title="share of pairs", categories=True, scale="near", dashed="reference",
         ),
     )  # fmt: skip
 
@@ -157,7 +157,7 @@ def _evidence(trend: Trend, command: str) -> ReportFigure:
         tuple(rows),
         Chart(
             kind="curve", x="night", y="evidence", series=("curve",), x_title="night",
-            y_title="e-value", categories=True, scale="log",
+            y_title="e-value", categories=True, scale="log", dashed="alarm",
         ),
     )  # fmt: skip
 

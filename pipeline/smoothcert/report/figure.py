@@ -34,6 +34,7 @@ class Chart:
         panel_title: what is chosen there.
         markers: whether points are marked.
         categories: whether x are names and no numbers.
+        dashed: the curve that others are compared with: dashed and without points, so that it hides none.
         most: rows that are drawn at most.
     """
 
@@ -50,6 +51,7 @@ class Chart:
     panel_title: str = ""
     markers: bool = True
     categories: bool = False
+    dashed: str | None = None
     most: int = 40
 
 

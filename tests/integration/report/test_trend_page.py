@@ -98,6 +98,9 @@ def test_it_is_drawn_without_an_error(tmp_path: Path) -> None:
         assert tab.run("document.documentElement.scrollWidth <= innerWidth")
         file.write_text(make_trend_page(trend(0, 0), URL), encoding="utf-8")
         tab.open(file)
+        dashes = "[...document.querySelector('.plot').querySelectorAll('.js-line')].map(p => p.style.strokeDasharray)"
+        nights, reference = [each for each in tab.run(dashes) if each is not None][-2:]
+        assert not nights and reference == "6px, 10px", "both are seen where they are equal"
         counts = tab.run(
             "[...document.querySelectorAll('.plot')[2].querySelectorAll('.ytick text')].map(t => t.textContent)"
         )

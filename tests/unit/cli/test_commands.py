@@ -179,7 +179,7 @@ def test_gc_takes_a_short_grace_only_when_nothing_else_runs(tmp_path):
     assert "'far:7' was at work" in smoothcert(*arguments, expect=2).err
     assert directory.storage.exists(stray)
     (tmp_path / "run" / "workers" / "far-7.jsonl").write_text(json.dumps(line | {"event": "end"}) + "\n")
-    assert "1 files" in smoothcert(*arguments).out
+    assert "1 file" in smoothcert(*arguments).out
     assert not directory.storage.exists(stray)
 
 

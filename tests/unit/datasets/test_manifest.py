@@ -57,6 +57,7 @@ def test_every_pair_comes_back_in_order(listed, source, read_all, picture, kind,
     pairs = read_all(source("manifest", listed(kind, 40)), per_unit)
     assert [pair.image for pair in pairs] == [picture(i) for i in range(40)]
     assert [pair.pair_id for pair in pairs] == [f"m.{kind}#{i}" for i in range(40)]
+    assert [pair.image_name for pair in pairs] == [f"images/{i}.png" for i in range(40)]
     assert [(pair.captions, pair.label) for pair in pairs] == [
         ((f'say "{i}",\nplease',), f"l{i}") for i in range(40)
     ]

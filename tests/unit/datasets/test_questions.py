@@ -48,6 +48,20 @@ def test_lines_of_json(tmp_path: Path) -> None:
     assert (asked.unanswered, asked.empty_answers) == (1, 1)
 
 
+def test_an_image_in_a_manifest_is_found_by_its_own_name(tmp_path: Path) -> None:
+    def asked(*names: str) -> QuestionSet:
+        lines = [{"pair": name, "question": name} for name in names]
+        return read(write(tmp_path / "q.jsonl", "\n".join(map(json.dumps, lines))))
+
+    for name in ("data/img/5.png", "img/5.png", "5.png", "5", "m.csv#3"):
+        assert [each.question for each in asked(name, "6").of("m.csv#3", "data/img/5.png")] == [name]
+    # row 42 shows image 99: what is asked about image 42 is asked about another one
+    (question,) = asked("42", "99").of("m.csv#42", "val/COCO_val_000099.jpg")
+    assert question.question == "99"
+    (question,) = asked("42", "99").of("m.csv#42")
+    assert question.question == "42"
+
+
 def test_vqa_with_its_answers_beside_it(tmp_path: Path) -> None:
     questions = {"questions": [{"question_id": 420, "image_id": 42, "question": "what?"}]}
     answers = [{"answer": "cat"}] * 9 + [{"answer": "dog"}]

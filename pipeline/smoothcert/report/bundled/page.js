@@ -132,8 +132,11 @@ function curveTraces(figure, panel) {
         fillcolor: faint(colour, 0.1), x: [...known, ...known.slice().reverse()].map((i) => line.x[i]),
         y: [...known.map((i) => line.high[i]), ...known.slice().reverse().map((i) => line.low[i])] });
     }
-    traces.push({ type: "scatter", mode: figure.chart.markers || line.x.length === 1 ? "lines+markers" : "lines", name, legendgroup: name, x: line.x, y: line.y,
-      connectgaps: false, line: { color: colour, width: 2, dash }, marker: { color: colour, size: 6 },
+    const beside = line.curve === figure.chart.dashed; // drawn over what it may be equal to
+    const points = beside ? line.x.length === 1 : figure.chart.markers || line.x.length === 1;
+    traces.push({ type: "scatter", mode: points ? "lines+markers" : "lines", name, legendgroup: name, x: line.x, y: line.y,
+      connectgaps: false, line: { color: colour, width: 2, dash: beside ? "6px,10px" : dash },
+      marker: beside ? { color: colour, size: 16, symbol: "line-ew-open", line: { width: 2 } } : { color: colour, size: 6 },
       hovertemplate: `%{y${isShare(figure.chart) ? ":.1%" : ":.4g"}}<extra>${name}</extra>` });
   }
   if (traces.length === 1) traces[0].showlegend = true;

@@ -75,7 +75,7 @@ class AnswerAttackTask:
         if self.answer.endpoint is not None:
             return  # a question there may cost money
         for pair in itertools.islice((pair for unit in units for pair in source.read(unit)), _LOOKED_AT):
-            questions = named.questions.of(pair.pair_id)
+            questions = named.questions.of(pair.pair_id, pair.image_name)
             if not questions or pair.error is not None:
                 continue
             try:

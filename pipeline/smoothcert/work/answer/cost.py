@@ -66,10 +66,11 @@ def expect_answers(
         SourceError: reading failed.
     """
     pairs = sum(map(len, units))
-    names = list(itertools.islice(_pair_ids(source, units), LOOKED_AT))
-    each = [questions.of(name) for name in names]
+    # without the images, which are large
+    names = list(itertools.islice(_pair_names(source, units), LOOKED_AT))
+    each = [questions.of(*name) for name in names]
     if names and not any(each):
-        raise about_other_pairs(section, questions, names)
+        raise about_other_pairs(section, questions, [pair_id for pair_id, _ in names])
     asked = [question for found in each for question in found]
     scale = pairs / len(each) if each else 0.0
     count = round(len(asked) * scale)
@@ -90,8 +91,8 @@ def expect_answers(
     )
 
 
-def _pair_ids(source: Source, units: Sequence[UnitSpec]) -> Iterator[str]:
-    return (pair.pair_id for unit in units for pair in source.read(unit))
+def _pair_names(source: Source, units: Sequence[UnitSpec]) -> Iterator[tuple[str, str | None]]:
+    return ((pair.pair_id, pair.image_name) for unit in units for pair in source.read(unit))
 
 
 def _answers(section: AnswerSection, subject: str) -> int:

@@ -32,7 +32,7 @@ def measure_answers_per_second(inputs: Inputs, source: Source, units: Sequence[U
     named = inputs.share(AnswerInputs)
     size = named.section.batch
     for pair in itertools.islice((pair for unit in units for pair in source.read(unit)), _LOOKED_AT):
-        questions = named.questions.of(pair.pair_id)
+        questions = named.questions.of(pair.pair_id, pair.image_name)
         if not questions or pair.image is None:
             continue
         try:

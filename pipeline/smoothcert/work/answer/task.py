@@ -79,7 +79,7 @@ class AnswerTask:
         seen: list[str] = []
         for pair in pairs:
             seen.append(pair.pair_id)
-            questions = named.questions.of(pair.pair_id)
+            questions = named.questions.of(pair.pair_id, pair.image_name)
             if questions and pair.error is None and self._answers(inputs, named, pair, questions[0].question):
                 self._refuse_unanswered(named.questions)
                 return

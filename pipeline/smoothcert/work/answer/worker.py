@@ -130,14 +130,14 @@ class AnswerWorker:
         return assignment
 
     def _count(self, decoded: DecodedPair) -> int:
-        return max(1, len(self._questions.of(decoded.pair.pair_id)))
+        return max(1, len(self._questions.of(decoded.pair.pair_id, decoded.pair.image_name)))
 
     def _answer(self, group: Sequence[DecodedPair]) -> list[AnsweredPair]:
         """Outcomes of a group, in order."""
         asked: dict[int, AskedPair] = {}
         failed: dict[int, PairError] = {}
         for place, each in enumerate(group):
-            questions = self._questions.of(each.pair.pair_id)
+            questions = self._questions.of(each.pair.pair_id, each.pair.image_name)
             if each.error is not None or each.pixels is None:
                 failed[place] = each.error or EncodeError("the image was not decoded")
             elif not questions:

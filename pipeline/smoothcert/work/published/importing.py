@@ -166,7 +166,7 @@ def _job(log: PublishedLog, stated: Stated, sigma: float, draws: int, alpha: flo
                 "name": stem[:90],
                 # images of classes, known by number alone
                 "data": {"format": "imagefolder", "uri": log.path},
-                "encoder": {"model": f"{PUBLISHED} log {stem[:90]}"},
+                "encoder": {"model": f"{PUBLISHED} log"},
                 "certify": {"sigma": sigma, "alpha": alpha, "max_draws": draws, "percentile": None},
                 # a job has two classes at least; a log may show one
                 "zero_shot": {
