@@ -48,6 +48,7 @@ class Certificate:
         bound: the quantity's lower bound at a radius: a list column, one element for each radius of the job.
         radius_at: the radius up to which the quantity is at least a cosine: a list column, one for each cosine.
         radius: the radius up to which the quantity is above 0: a plain column.
+        switch: field of the job's section ``certify`` that must be true for it; empty where every job has it.
         anywhere: whether a row's own numbers stand at ``share_of_alpha``, so that it can be had at any radius later.
         target: whether a job may have targets on it.
         figure: of a decision, what summary and MLflow call the share of pairs for which it holds up to a radius.
@@ -67,6 +68,7 @@ class Certificate:
     bound: Form | None = None
     radius_at: Form | None = None
     radius: Form | None = None
+    switch: Literal["", "second_moment"] = ""
     anywhere: bool = False
     target: bool = False
     figure: str = ""

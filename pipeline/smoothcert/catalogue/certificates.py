@@ -121,6 +121,7 @@ CATALOGUE: Sequence[Certificate] = (
             "Radius up to which second_moment is at least the cosine, one per cosine of the job; element NULL where "
             "there is none.",
         ),
+        switch="second_moment",
     ),
     Certificate(
         name="clean_reference",

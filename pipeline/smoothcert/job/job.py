@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from smoothcert.catalogue.certificates import of_name
+from smoothcert.catalogue.certificate import Certificate
+from smoothcert.catalogue.certificates import CATALOGUE, of_name
 from smoothcert.errors import did_you_mean
 from smoothcert.job.answer import AnswerSection
 from smoothcert.job.attacks import SUBJECTS, AttackSection
@@ -152,6 +153,16 @@ class Job(Section):
                     f"encoder.{part} is given, and train.method '{train.method}' makes one; remove it"
                 )
         return self
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """Those that rows can have: what a job does not ask for is not counted as vacuous."""
+        return tuple(
+            each
+            for each in CATALOGUE
+            if (not each.quantity.section or getattr(self, each.quantity.section) is not None)
+            and (not each.switch or getattr(self.certify, each.switch))
+        )
 
     def science(self) -> dict[str, Any]:
         """The parts that determine every certificate: what a fingerprint covers, not where or how fast it runs.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smoothcert.catalogue.certificate import Certificate
-from smoothcert.catalogue.certificates import CATALOGUE, of_name
+from smoothcert.catalogue.certificates import of_name
 from smoothcert.store.run_info import RunInfo
 
 
@@ -58,15 +58,14 @@ def _targets(info: RunInfo) -> Iterator[Claim]:
 
 def _grid(info: RunInfo) -> Iterator[Claim]:
     certify = info.job.certify
-    for certificate in CATALOGUE:
+    for certificate in info.job.certificates:
         name = certificate.name
         if certificate.bound is not None and certificate.quantity.cosine:
             for position, radius in enumerate(certify.radii, start=1):
                 for cosine in certify.cosines:
                     held = f"{certificate.bound.column}[{position}] >= {cosine!r}::DOUBLE"
                     yield Claim("grid", f"{name}>={cosine:g}@{radius:g}", name, radius, cosine, held)
-        section = certificate.quantity.section
-        if certificate.figure and (not section or getattr(info.job, section) is not None):
+        if certificate.figure:
             for position, radius in enumerate(certify.radii, start=1):
                 held = certificate.holds_at(position, radius)
                 yield Claim("grid", f"{name}@{radius:g}", name, radius, None, held, _right(certificate))

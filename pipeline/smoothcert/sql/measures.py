@@ -109,13 +109,12 @@ def _certified(info: RunInfo) -> Iterator[Measure]:
 
 
 def _right_and_certified(job: Job) -> Iterator[Measure]:
-    for each in CATALOGUE:
-        section = each.quantity.section
-        if each.radius is None or not each.right_figure or (section and getattr(job, section) is None):
+    for each in job.certificates:
+        if not each.right_figure:
             continue
-        for radius in job.certify.radii:
+        for position, radius in enumerate(job.certify.radii, start=1):
             right = f"{each.quantity.label} = label"
-            held = f"coalesce({right} AND {each.radius.column} >= {radius!r}::DOUBLE, false)"
+            held = f"coalesce({right} AND {each.holds_at(position, radius)}, false)"
             yield Measure(
                 "certified_accuracy",
                 "share",
@@ -127,7 +126,7 @@ def _right_and_certified(job: Job) -> Iterator[Measure]:
 
 
 def _cosines(job: Job) -> Iterator[Measure]:
-    for each in CATALOGUE:
+    for each in job.certificates:
         if each.bound is None or not each.quantity.cosine:
             continue
         for position, radius in enumerate(job.certify.radii, start=1):

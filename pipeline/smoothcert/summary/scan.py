@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.job import Job
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
@@ -36,31 +35,31 @@ def _columns(job: Job) -> dict[str, str]:
     # lists in SQL count from 1
     of_lists = {
         f"{form.column}_at_{i}": f"{form.column}[{i + 1}]"
-        for each in CATALOGUE
+        for each in job.certificates
         if each.quantity.cosine or (each.figure and each.bound is not None)
         for form, points in ((each.bound, certify.radii), (each.radius_at, certify.cosines))
         if form is not None
         for i in range(len(points))
     }
-    radii = [each.radius.column for each in CATALOGUE if each.radius is not None]
+    radii = [each.radius.column for each in job.certificates if each.radius is not None]
     return {
         **{name: name for name in (*plain, *radii)},
         **of_lists,
         **{f"metric_{name}": metric_sql(metric, job) for name, metric in metrics_of(job).items()},
-        "claims": _claims(),
+        "claims": _claims(job),
         "is_known": label_is_known(job),
         **{
             f"is_right_{each.name}": f"{each.quantity.label} = label"
-            for each in CATALOGUE
+            for each in job.certificates
             if each.right_figure
         },
         **{f"decision_{i}": f"target_decision[{i + 1}]" for i in range(len(certify.targets))},
     }
 
 
-def _claims() -> str:
+def _claims(job: Job) -> str:
     """Whether a row certifies anything."""
-    forms = [(each, form) for each in CATALOGUE for form in each.forms]
+    forms = [(each, form) for each in job.certificates for form in each.forms]
     lists = [f"list_max({form.column})" for each, form in forms if form is not each.radius]
     plain = [form.column for each, form in forms if form is each.radius]
     return f"coalesce({', '.join(lists + plain)}) IS NOT NULL OR list_contains(target_decision, 'certified')"
@@ -94,7 +93,7 @@ def _aggregates(job: Job) -> dict[str, str]:
             moments(name, f"metric_{name}")
     for i, radius in enumerate(job.certify.radii):
         at_least = f">= '{radius!r}'::DOUBLE"
-        for each in CATALOGUE:
+        for each in job.certificates:
             if each.bound is not None and each.quantity.cosine:
                 moments(f"{each.name}_{i}", f"{each.bound.column}_at_{i}")
                 for j, cosine in enumerate(job.certify.cosines):

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoothcert.catalogue.certificates import CATALOGUE, of_quantity
+from smoothcert.catalogue.certificates import of_quantity
 from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
 from smoothcert.job import Job, Target
 from smoothcert.sql import Query
@@ -324,7 +324,7 @@ class _Figures:
         """Of the job's radius number ``i``."""
         cosines = {
             each.name: self._certified_cosine(each.name, i)
-            for each in CATALOGUE
+            for each in self._job.certificates
             if each.bound is not None and each.quantity.cosine
         }
         return AtRadius(radius, cosines, dict(self._unchanged(i)))
@@ -353,9 +353,8 @@ class _Figures:
         return CertifiedCosine(self._mean(f"{name}_{i}"), vacuous, at_least)
 
     def _unchanged(self, i: int) -> Iterator[tuple[str, Share]]:
-        for each in CATALOGUE:
-            section = each.quantity.section
-            if each.figure and (not section or getattr(self._job, section) is not None):
+        for each in self._job.certificates:
+            if each.figure:
                 yield each.figure, self._share(f"{each.figure}_{i}")
                 if each.right_figure:
                     yield (

@@ -70,6 +70,30 @@ def test_other_claims_have_none(run: RunDirectory) -> None:
     assert [tuple(row.values()) for row in found] == [(None, None, None)]
 
 
+def test_the_leaderboard_has_it_for_every_rule(run: RunDirectory) -> None:
+    with Query([run]) as query:
+        shares, board = (
+            query.sql(f"SELECT certificate, radius, {figure} ORDER BY ALL").to_pylist()
+            for figure in (
+                "right_and_certified AS n FROM certified_share WHERE kind = 'grid' AND labelled > 0",
+                "round(value * pairs)::BIGINT AS n FROM leaderboard WHERE figure = 'certified_accuracy'",
+            )
+        )
+    assert board == shares
+    assert {row["certificate"] for row in board} == {"class", "class_distribution", "vote"}
+
+
+def test_what_the_job_did_not_ask_for_is_not_counted_as_vacuous(run: RunDirectory) -> None:
+    with Query([run]) as query:
+        counted = {
+            row["certificate"]
+            for view in ("certified_share", "leaderboard")
+            for row in query.sql(f"SELECT DISTINCT certificate FROM {view}").to_pylist()
+        }
+    assert "angular" in counted and "second_moment" not in counted
+    assert not run.info.job.certify.second_moment
+
+
 def test_an_ambiguous_column_is_not_called_missing(run: RunDirectory) -> None:
     with Query([run]) as query, pytest.raises(QueryError) as caught:
         query.sql("SELECT pair_id FROM certificates a JOIN certificates b ON a.pair_id = b.pair_id")

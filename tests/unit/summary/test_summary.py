@@ -27,6 +27,7 @@ data: {format: parquet, uri: somewhere}
 encoder: {model: bundled:digits-clip}
 certify:
   sigma: 0.5
+  second_moment: true
   alpha: 0.01
   radii: [0.1, 0.30000000000000004, 1.0]
   cosines: [0.5, 0.8]
