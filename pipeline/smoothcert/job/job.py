@@ -22,6 +22,7 @@ from smoothcert.job.certify import CertifySection
 from smoothcert.job.data import DataSection
 from smoothcert.job.encoder import DEFENCE_NAME, DefenceSection, EncoderSection
 from smoothcert.job.executor import ExecutorSection
+from smoothcert.job.json_schema import json_schema_of
 from smoothcert.job.output import OutputSection, TrackingSection
 from smoothcert.job.paths import without_place
 from smoothcert.job.section import Section
@@ -212,7 +213,7 @@ def fingerprint(job: Job, *, data_digest: str, encoder_digest: str, code_version
 
 def job_json_schema() -> dict[str, Any]:
     """JSON Schema of job files; published as ``schemas/job.v1.json`` for editors."""
-    schema = Job.model_json_schema()
+    schema = json_schema_of(Job)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "smoothcert job"
     return schema

@@ -17,4 +17,10 @@ STORED = {"stored": True}
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are fixed once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        # built when a job is read: a worker is handed one that was, and never builds any
+        defer_build=True,
+    )

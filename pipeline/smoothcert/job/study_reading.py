@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from smoothcert.errors import JobError, did_you_mean
 from smoothcert.job.explaining import explain
 from smoothcert.job.job import BESIDE_CERTIFICATES, Job
+from smoothcert.job.json_schema import json_schema_of
 from smoothcert.job.naming import short_name
 from smoothcert.job.paths import Places
 from smoothcert.job.reading import apply_override, make_job, read_mapping, set_field
@@ -137,7 +138,7 @@ def _written(trainings: Sequence[Job]) -> tuple[Path, ...]:
 
 def study_json_schema() -> dict[str, Any]:
     """JSON Schema of study files; published as ``schemas/study.v1.json`` for editors."""
-    schema = StudyFile.model_json_schema()
+    schema = json_schema_of(StudyFile)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "smoothcert study"
     schema["required"] = ["name", "study"]  # what is varied may be missing in the job itself

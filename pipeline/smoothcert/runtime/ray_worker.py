@@ -9,6 +9,7 @@ import ray
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import EncoderError, JobError, RunDirectoryError
+from smoothcert.runtime.arrow_alone import leave_pandas_out
 from smoothcert.runtime.progress import Progress
 from smoothcert.runtime.ray_metrics import RayMetrics
 from smoothcert.runtime.results import UnitResult, worker_name
@@ -28,6 +29,7 @@ class RayWorker:
     """
 
     def __init__(self, open_session: Callable[[], Session], run: str) -> None:
+        leave_pandas_out()
         self._open_session = open_session
         self._session: Session | None = None
         self._metrics = RayMetrics({"run": run, "worker": worker_name()})

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from smoothcert.job.attacks import AttackSection
-from smoothcert.sql import Query
 from smoothcert.storage import Storage
 from smoothcert.store import RunDirectory
 
@@ -109,6 +108,8 @@ def publish_examples(run: RunDirectory, section: AttackSection) -> tuple[int, in
     """
     if not section.keep:
         return 0, 0
+    from smoothcert.sql import Query  # late: workers, who never come here, do without DuckDB
+
     stored = wanted = 0
     with Query([run]) as query:
         for subject in section.subjects:
