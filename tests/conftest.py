@@ -4,11 +4,13 @@ another those that start a Ray of their own; the rest goes file by file to which
 `make test-fast` leaves out whatever starts Ray, a server or another process, and what is slow.
 """
 
+import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -53,6 +55,51 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Outcome(NamedTuple):
+    """What a command left: its exit code, its output, its errors."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def smoothcert(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """The console script's function, in this process: a process of its own costs a second of imports.
+
+    What only a process shows (signals, pipes, terminals, what is loaded) is tested in one. Without --debug there must
+    be no traceback.
+    """
+    from smoothcert.cli.main import main
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    root, ours = logging.getLogger(), logging.getLogger("smoothcert")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["smoothcert", *map(str, arguments)])
+        capfd.readouterr()
+        loggers, root.handlers[:] = list(root.handlers), []
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        finally:
+            root.handlers[:] = loggers
+        outcome = Outcome(code, *capfd.readouterr())
+        assert "--debug" in arguments or "Traceback" not in outcome.out + outcome.err
+        return outcome
+
+    level = ours.level
+    yield call
+    ours.setLevel(level)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

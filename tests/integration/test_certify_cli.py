@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import resource
 import runpy
@@ -13,14 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from smoothcert.cli.main import main
 from smoothcert.datasets import write_demo_data
 from smoothcert.job import load_job
 from smoothcert.runtime.driver import Driver
@@ -58,34 +56,6 @@ def job_file(digits: Path, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def smoothcert(monkeypatch, capfd) -> Iterator[Callable[..., Outcome]]:
-    """The console script's function, in this process: exit code, output, errors."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    root = logging.getLogger()
-    loggers = list(root.handlers)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["smoothcert", *map(str, arguments)])
-        capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        out, err = capfd.readouterr()
-        if "--debug" not in arguments:
-            assert "Traceback" not in out + err
-        return code, out, err
-
-    yield call
-    root.handlers[:] = loggers
-    logging.getLogger("smoothcert").setLevel(logging.NOTSET)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def start(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
@@ -193,9 +163,10 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
     assert code == 2 and "no_such_column" in err
     code, _, err = smoothcert("retry", run, "--where", "true", "--set", "certify.sigma=0.5")
     assert code == 2 and "results depend on" in err
-    on_ray = ("--executor", "ray", "--set", "executor.workers=1")
-    code, _, err = smoothcert("retry", run, "--where", "error_class = 'DecodeError' -- all of them", *on_ray)
-    assert code == 6 and "9 quarantined pairs to run again" in err and "executor ray" in err
+    # through Ray: cluster/test_retry.py
+    all_of_them = "error_class = 'DecodeError' -- all of them"
+    code, _, err = smoothcert("retry", run, "--where", all_of_them, "--executor", "local")
+    assert code == 6 and "9 quarantined pairs to run again" in err and "executor local" in err
     code, out, _ = smoothcert("query", run, "--format", "json", "SELECT unit_id FROM quarantine")
     units = [row["unit_id"] for row in json.loads(out)]
     assert len(units) == 9 and all(unit.startswith("retry-") for unit in units)

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from smoothcert.audit.answers import answer_rules, asked_answers
 from smoothcert.audit.attacks import WHICH, attack_rules, other_run_rules
@@ -229,7 +229,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         uppers = sum(quantity.attacked != "" for quantity in quantities())
         rate = min(1.0, kinds * info.job.certify.alpha + uppers * statements * alpha)
         beaten = len(book.violated)
-        chance = float(binom.sf(beaten - 1, max(len(tested), beaten), rate))
+        chance = float(bdtrc(beaten - 1, max(len(tested), beaten), rate))
     return RunAudit(
         info.run_id,
         run.url,

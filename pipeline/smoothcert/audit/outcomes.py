@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from smoothcert.audit.claims import quote_all
 from smoothcert.audit.expressions import SLACK, number
@@ -126,7 +126,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
 def _unlikely(outside: int, bounds: int, alpha: float) -> bool:
     if not outside:
         return False
-    return not 0 < alpha < 1 or float(binom.sf(outside - 1, bounds, alpha)) < FALSE_ALARM
+    return not 0 < alpha < 1 or float(bdtrc(outside - 1, bounds, alpha)) < FALSE_ALARM
 
 
 def _ranges() -> Iterator[Check]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from smoothcert.certificates.domain import FloatArray
 from smoothcert.certificates.likelihood import LikelihoodRatio
@@ -86,13 +85,21 @@ def _spread_lines(rho: float, level: float) -> tuple[FloatArray, FloatArray]:
     theta = np.minimum.accumulate(np.arctan2(-b, np.exp(log_a)))
     progress = (log_a - log_a[0]) / np.ptp(log_a) + (theta[0] - theta) / np.ptp(theta)
     places = np.interp(np.linspace(0.0, 2.0, _LINES if rho <= 2.0 else _LINES_FAR), progress, log_a)
-    a, b = np.exp(places), CubicSpline(log_a, b)(places)
+    a, b = np.exp(places), _spline(log_a, b, places)
     if high >= _FARTHEST:
         return a, b
     # At small shifts the sweep ends at a steep normal: a smooth norm near 1 leaves nothing for T3, but a direction
     # that is given may be flatter.
     flatter = np.geomspace(high, _FARTHEST, _FLAT_LINES + 1)[1:]
     return np.concatenate([a, flatter]), np.concatenate([b, solve_b(ratio, flatter, level)])
+
+
+def _spline(x: FloatArray, y: FloatArray, places: FloatArray) -> FloatArray:
+    """The cubic spline through (x, y), at the places."""
+    # late: it takes longer to import than most commands that only look at certificates have to do
+    from scipy.interpolate import CubicSpline
+
+    return np.asarray(CubicSpline(x, y)(places))
 
 
 def _corners(theta: FloatArray, needed: FloatArray) -> FloatArray:
@@ -123,9 +130,7 @@ def solve_b(ratio: LikelihoodRatio, a: FloatArray, level: float, precision: floa
     low, high = -np.maximum(1.01 * nodes[-1], beyond) - beyond, np.maximum(beyond, 0.0)
     if a.size > 2 * _FEW:
         few = np.linspace(0, a.size - 1, _FEW).astype(np.intp)
-        b = np.clip(
-            CubicSpline(np.log(a[few]), solve_b(ratio, a[few], level, precision))(np.log(a)), low, high
-        )
+        b = np.clip(_spline(np.log(a[few]), solve_b(ratio, a[few], level, precision), np.log(a)), low, high)
     else:
         b = np.clip(-(weights @ nodes) / weights.sum() + 0 * a, low, high)
     rows = np.arange(a.size)

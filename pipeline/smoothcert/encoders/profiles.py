@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
 Array = NDArray[np.float64]
@@ -106,6 +105,9 @@ class Staircase:
 
     def place(self, angle: float, sigma: float) -> float:
         """See ``Profile``."""
+        # late: only places of known encoders need it, and it takes long to import
+        from scipy.optimize import brentq
+
         low, high = self.thresholds[0] - 9 * sigma, self.thresholds[-1] + 9 * sigma
 
         def excess(t: float) -> float:

@@ -7,7 +7,7 @@ always done again as a whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from smoothcert.datasets import UnitSpec
 from smoothcert.errors import QueryError, RunDirectoryError
@@ -15,7 +15,9 @@ from smoothcert.sql import Query
 from smoothcert.store import Committed, RunDirectory, TableSchema
 from smoothcert.store.retry_unit import RetryUnit, retry_unit
 from smoothcert.store.units import task_of, unit_under
-from smoothcert.work.task import Task
+
+if TYPE_CHECKING:
+    from smoothcert.work.task import Task
 
 Chosen: TypeAlias = dict[str, tuple[str, ...]]
 """Pairs, sorted, by the unit whose rows show them now."""

@@ -1,11 +1,10 @@
-"""The light commands through the console script: exit codes, formats, and messages instead of tracebacks."""
+"""The light commands: exit codes, formats, and messages instead of tracebacks."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import re
 import runpy
 import subprocess
@@ -28,18 +27,16 @@ SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 
 
-def smoothcert(*arguments: object, expect: int = 0, cwd: Path | None = None, **env: str) -> SimpleNamespace:
-    done = subprocess.run(
-        [SMOOTHCERT, *map(str, arguments)],
-        capture_output=True,
-        timeout=120,
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"} | env,
-    )
-    err = done.stderr.decode()
-    assert done.returncode == expect, (done.returncode, done.stdout, err)
-    assert b"Traceback" not in done.stdout + done.stderr
-    return SimpleNamespace(raw=done.stdout, out=done.stdout.decode(errors="replace"), err=err)
+@pytest.fixture
+def smoothcert(smoothcert):
+    """The command with the exit code that is expected of it."""
+
+    def call(*arguments, expect=0):
+        outcome = smoothcert(*arguments)
+        assert outcome.code == expect, outcome
+        return outcome
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def test_query_in_every_format(run, tmp_path):
+def test_query_in_every_format(smoothcert, run, tmp_path):
     sql = "SELECT pair_id, smooth_norm_lcb, caption FROM certificates ORDER BY pair_id"
     expected = [(f"pair {i}", 0.85, "a cat") for i in range(8)]
     table = smoothcert("query", run, sql).out
@@ -71,7 +68,7 @@ def test_query_in_every_format(run, tmp_path):
     assert [tuple(row.values()) for row in pq.read_table(tmp_path / "out.parquet").to_pylist()] == expected
 
 
-def test_several_runs_at_once(run, tmp_path):
+def test_several_runs_at_once(smoothcert, run, tmp_path):
     other = tmp_path / "other"
     directory = RunDirectory.create_or_open(str(other), make.identity("certify.seed=1"), make.units(1, 4))
     rows = [make.ok_row("u00000-0", f"pair {i}") for i in range(4)]
@@ -82,7 +79,7 @@ def test_several_runs_at_once(run, tmp_path):
     assert "given twice" in smoothcert("query", run, run, sql, expect=2).err
 
 
-def test_queries_that_cannot_be_answered(run, tmp_path):
+def test_queries_that_cannot_be_answered(smoothcert, run, tmp_path):
     for arguments, words in [
         ((run, "SELECT nonsense FROM certificates"), "nonsense"),
         ((run, "DELETE FROM certificates"), "remedy"),
@@ -92,7 +89,7 @@ def test_queries_that_cannot_be_answered(run, tmp_path):
         assert words in smoothcert("query", *arguments, expect=2).err
 
 
-def test_the_status_of_a_run_that_is_not_complete(run, tmp_path):
+def test_the_status_of_a_run_that_is_not_complete(smoothcert, run, tmp_path):
     told = smoothcert("status", run, "--json", expect=1)
     status = json.loads(told.out)
     assert (status["pairs"], status["committed"], status["units_done"], status["complete"]) == (
@@ -106,7 +103,7 @@ def test_the_status_of_a_run_that_is_not_complete(run, tmp_path):
     assert "nowhere" in smoothcert("status", tmp_path / "nowhere", expect=2).err
 
 
-def test_demo_data_is_what_a_job_reads(tmp_path):
+def test_demo_data_is_what_a_job_reads(smoothcert, tmp_path):
     written = smoothcert("demo-data", tmp_path / "digits", "--format", "webdataset", "--split", "test").out
     assert "360 pairs in 3 files" in written
     job = parse_job(make.JOB, [f"data.uri={tmp_path / 'digits'}", "data.format=webdataset"])
@@ -117,8 +114,9 @@ def test_demo_data_is_what_a_job_reads(tmp_path):
     assert "gif" in again and "parquet" in again
 
 
-def test_the_doctor_names_what_is_there(tmp_path):
-    told = smoothcert("doctor", "--store", tmp_path / "results", cwd=tmp_path).out
+def test_the_doctor_names_what_is_there(smoothcert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = smoothcert("doctor", "--store", tmp_path / "results").out
     for word in (
         __version__,
         code_version(),
@@ -130,17 +128,18 @@ def test_the_doctor_names_what_is_there(tmp_path):
     ):
         assert word in told
     assert list(tmp_path.iterdir()) == [], "it only asks"
-    places = {"MLFLOW_TRACKING_URI": "http://me:hunter2@tracking", "RAY_ADDRESS": "ray://token@head:10001"}
-    told = smoothcert("doctor", cwd=tmp_path, **places).out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@tracking")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://token@head:10001")
+    told = smoothcert("doctor").out
     assert "http://tracking" in told and "ray://head:10001" in told
     assert not re.search("hunter2|token@", told)
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    told = smoothcert("doctor", "--store", blocked / "below", cwd=tmp_path, expect=1).out
+    told = smoothcert("doctor", "--store", blocked / "below", expect=1).out
     assert "problem: store" in told and "1 problem" in told
 
 
-def test_help_version_and_mistakes(tmp_path):
+def test_help_version_and_mistakes(smoothcert, tmp_path):
     assert __version__ in smoothcert("--version").out
     help_text = smoothcert("--help").out
     for command in ("plan", "certify", "status", "query", "track", "demo-data", "doctor"):
@@ -167,7 +166,7 @@ def test_did_you_mean_is_quiet_when_nothing_is_near():
     assert did_you_mean("xyzzy", ["sigma", "alpha"]) == ""
 
 
-def test_gc_takes_a_short_grace_only_when_nothing_else_runs(tmp_path):
+def test_gc_takes_a_short_grace_only_when_nothing_else_runs(smoothcert, tmp_path):
     directory = RunDirectory.create_or_open(str(tmp_path / "run"), make.identity(), make.units(1, 4))
     stray = make.attempt_unit(directory, "u00000-0", [make.ok_row("u00000-0", "pair 0")]).parts[0].file
     refused = smoothcert("gc", tmp_path / "run", "--grace-s", "10", expect=2).err

@@ -11,6 +11,7 @@ import runpy
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,13 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-import smoothcert.cli
+from smoothcert import cli
 from smoothcert.cli.terminal import LogLines, Terminal
 from smoothcert.printable import printable
 from smoothcert.store import RunDirectory
 
 SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
-CLI = Path(smoothcert.cli.__file__).parent
+CLI = Path(cli.__file__).parent
+Outcome = tuple[int, str]
+"""Exit code, and all that was said."""
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 HOSTILE = "[/x] [bold]b[/bold] :smile: \x1b[31mred\x1b]0;title\x07 a\rb \u202egnp.exe \udcff"
 SHOWN = r"[/x] [bold]b[/bold] :smile: \x1b[31mred\x1b]0;title\x07 a\rb \u202egnp.exe \udcff"
@@ -124,18 +127,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def smoothcert_(*arguments: object, cwd: Path | None = None) -> SimpleNamespace:
-    done = subprocess.run(
-        [SMOOTHCERT, *map(str, arguments)],
-        capture_output=True,
-        timeout=180,
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-    )
-    both = done.stdout + done.stderr
-    assert b"MarkupError" not in both and b"This is a bug" not in both, both
-    assert b"\x1b" not in both and b"\x07" not in both, both
-    return SimpleNamespace(code=done.returncode, text=both.decode())
+@pytest.fixture
+def smoothcert(smoothcert: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """The command, whose output a terminal has nothing to obey in."""
+
+    def call(*arguments: object) -> Outcome:
+        code, out, err = smoothcert(*arguments)
+        both = out + err
+        assert "MarkupError" not in both and "This is a bug" not in both, both
+        assert "\x1b" not in both and "\x07" not in both, both
+        return code, both
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -157,15 +160,17 @@ def smoothcert_(*arguments: object, cwd: Path | None = None) -> SimpleNamespace:
     ],
     ids=lambda value: value[0] + "-" + str(len(value)) if isinstance(value, tuple) else "",
 )
-def test_every_command_with_hostile_text(run: Path, arguments: tuple[str, ...], code: int) -> None:
-    told = smoothcert_(*(each.replace("RUN", str(run)) for each in arguments))
-    assert told.code == code, told.text
+def test_every_command_with_hostile_text(
+    smoothcert: Callable[..., Outcome], run: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    ended, told = smoothcert(*(each.replace("RUN", str(run)) for each in arguments))
+    assert ended == code, told
 
 
-def test_a_run_shows_its_hostile_text_in_full(run: Path) -> None:
-    told = smoothcert_("query", run, "SELECT pair_id, caption FROM certificates ORDER BY 1").text
+def test_a_run_shows_its_hostile_text_in_full(smoothcert: Callable[..., Outcome], run: Path) -> None:
+    _, told = smoothcert("query", run, "SELECT pair_id, caption FROM certificates ORDER BY 1")
     assert r"[/0]\x1b[5m" in told and r"[b]\x1b]0;t\x07[/]" in told
-    assert r"boom [/e]\x1b[0m" in smoothcert_("status", run).text
+    assert r"boom [/e]\x1b[0m" in smoothcert("status", run)[1]
 
 
 def test_data_goes_unchanged_into_a_pipe_and_is_shown_on_a_terminal(run: Path) -> None:
@@ -188,12 +193,15 @@ def test_data_goes_unchanged_into_a_pipe_and_is_shown_on_a_terminal(run: Path) -
     assert done.returncode == 2 and b"--output" in done.stderr
 
 
-def test_certify_into_a_directory_that_reads_like_markup(tmp_path: Path) -> None:
-    smoothcert_("demo-data", tmp_path / "pairs", "--synthetic", 6, "--size", 16)
+def test_certify_into_a_directory_that_reads_like_markup(
+    smoothcert: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert smoothcert("demo-data", "pairs", "--synthetic", 6, "--size", 16)[0] == 0
     job = tmp_path / "job.yaml"
     job.write_text(
         "name: markup\ndata: {format: parquet, uri: pairs}\ncertify: {sigma: 0.25, max_draws: 32}\n"
         'encoder: {model: "bundled:digits-clip", threads: 1}\ntracking: {enabled: false}\n'
     )
-    done = smoothcert_("certify", job, "--set", "output.runs=out/[/x]", cwd=tmp_path)
-    assert done.code == 0 and "out/[/x]/markup-" in done.text
+    code, told = smoothcert("certify", job, "--set", "output.runs=out/[/x]")
+    assert code == 0 and "out/[/x]/markup-" in told

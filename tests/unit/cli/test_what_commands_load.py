@@ -1,4 +1,4 @@
-"""Commands that only look load nothing that computes: they answer at once, also where no model could be loaded."""
+"""Commands that only look load nothing that runs a model: they answer at once, also where none could be loaded."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from smoothcert.datasets import write_synthetic
 
 OLD_RUN = Path(__file__).parents[2] / "data" / "run-0.1.zip"
-HEAVY = ("torch", "transformers", "ray", "mlflow", "duckdb", "scipy", "sklearn", "matplotlib")
+HEAVY = ("torch", "transformers", "ray", "mlflow", "duckdb", "scipy", "scipy.stats", "sklearn", "matplotlib")
 JOB = """
 name: looked
 data: {{format: parquet, uri: "{data}"}}
@@ -22,12 +22,15 @@ output: {{runs: "{runs}"}}
 LOOK = """
 import json, sys
 from smoothcert.cli.main import app
+from smoothcert.errors import SmoothcertError
 loaded, codes = {}, {}
 for name, arguments in json.loads(sys.argv[1]):
     try:
         app(arguments)
     except SystemExit as exc:
         codes[name] = exc.code
+    except SmoothcertError as exc:  # once what does the work is loaded
+        codes[name] = exc.exit_code
     loaded[name] = [each for each in json.loads(sys.argv[2]) if each in sys.modules]
 print("\\n" + json.dumps([codes, loaded]))
 """
@@ -47,6 +50,7 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], di
         ("status", ["status", str(run)]),
         ("plan", ["plan", str(folder / "job.yaml"), "--no-probe"]),
         ("query", ["query", str(run), "SELECT count(*) AS n FROM certificates"]),
+        ("audit", ["audit", str(folder / "nowhere")]),
     ]
     done = subprocess.run(
         [sys.executable, "-c", LOOK, json.dumps(commands), json.dumps(HEAVY)],
@@ -61,12 +65,19 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], di
 
 def test_they_do_what_they_are_asked(looked: tuple[dict[str, int], dict[str, list[str]], str]) -> None:
     codes, _, shown = looked
-    assert codes == {"ls": 0, "status": 0, "plan": 0, "query": 0}, shown
+    assert codes == {"ls": 0, "status": 0, "plan": 0, "query": 0, "audit": 2}, shown
     assert "pairs      6 in " in shown and "not loaded" in shown
 
 
 @pytest.mark.parametrize(
-    ("command", "allowed"), [("ls", set()), ("status", set()), ("plan", set()), ("query", {"duckdb"})]
+    ("command", "allowed"),
+    [
+        ("ls", set()),
+        ("status", set()),
+        ("plan", set()),
+        ("query", {"duckdb"}),
+        ("audit", {"duckdb", "scipy"}),
+    ],
 )
 def test_they_load_nothing_that_computes(
     looked: tuple[dict[str, int], dict[str, list[str]], str], command: str, allowed: set[str]
