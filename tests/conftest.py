@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 # Ray starts workers at niceness 15: beside tests that compute, these would get a thirtieth of a core
 os.environ.setdefault("RAY_worker_niceness", "0")
 
@@ -106,15 +107,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="without Ray, servers and slow tests")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that are not fast are not even imported."""
+    if not config.getoption("--fast") or not collection_path.is_relative_to(ROOT):
+        return None
+    return collection_path.relative_to(ROOT).as_posix().startswith(NOT_FAST) or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--fast"):
         return
-    root = Path(__file__).parents[1]
     fast, rest = [], []
     for item in items:
-        place = item.path.relative_to(root).as_posix()
         starts_processes = hasattr(getattr(item, "module", None), "subprocess")
-        slow = starts_processes or place.startswith(NOT_FAST) or item.get_closest_marker("slow") is not None
+        slow = starts_processes or item.get_closest_marker("slow") is not None
         (rest if slow else fast).append(item)
     config.hook.pytest_deselected(items=rest)
     items[:] = fast
@@ -128,6 +134,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.startswith(OWN_RAY):
                 return "own ray"
+            if nodeid.startswith("tests/unit/adding/"):
+                return "adding"  # one process stands ready for all of it
             return "shared ray" if nodeid.startswith(SHARED_RAY) else nodeid.partition("::")[0]
 
     return ByRay(config, log)

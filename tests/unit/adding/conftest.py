@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,22 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def tell(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+def tell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
+    ready = subprocess.Popen(
+        [sys.executable, str(HERE / "ready.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert ready.stdin is not None and ready.stdout is not None
+
     def run(program: str) -> dict[str, Any]:
-        made = subprocess.run(
-            [sys.executable, str(HERE / program), str(tmp_path_factory.mktemp(program.split(".")[0]))],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert made.returncode == 0, made.stderr[-4000:]
-        told: dict[str, Any] = json.loads(made.stdout)
+        folder = tmp_path_factory.mktemp(program.split(".")[0])
+        said, complained = folder / "said.json", folder / "complained.txt"
+        request = [str(HERE / program), str(folder), str(said), str(complained)]
+        print(json.dumps(request), file=ready.stdin, flush=True)
+        code = ready.stdout.readline().strip()
+        assert code == "0", complained.read_text()[-4000:]
+        told: dict[str, Any] = json.loads(said.read_text())
         return told
 
-    return run
+    yield run
+    with ready:
+        ready.stdin.close()
