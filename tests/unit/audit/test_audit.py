@@ -1,5 +1,6 @@
 """The audit: an honest run has nothing to object, and each way to be dishonest is named with its pairs."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +106,12 @@ def distributions(pair: int) -> Row:
 
 
 def certificate(pair: int) -> Row:
-    """A row whose bounds follow from its lower confidence bounds."""
+    """A row whose bounds follow from its lower confidence bounds, for the test to change."""
+    return dict(_certificate(pair))
+
+
+@functools.cache
+def _certificate(pair: int) -> Row:
     score, norm = 0.78 + 0.01 * pair, 0.6 + 0.01 * pair
     half = np.array([2 * score - 1 - 0.01, norm - 0.01])
     return {

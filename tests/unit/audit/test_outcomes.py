@@ -1,8 +1,10 @@
 """Attack rows that certificates were never held against, or that say what no attack can have achieved."""
 
+import itertools
 import json
 import math
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +30,40 @@ NOTHING = {
 LINF = {**NOTHING, "norm": "linf", "budget": 0.02, "perturbation_linf": 0.02}
 
 
-def said(
-    url: Path, cases: list[tuple[dict[str, Any], dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
-) -> list[list[tuple[str, str]]]:
-    """What the audit says of each pair, as (rule, detail); a case is what differs in certificate and outcome."""
-    monkeypatch.setattr(audit, "LISTED", 10_000)
+Said = dict[str, list[list[tuple[str, str]]]]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
+    """What the audit says of the pairs of each group, as (rule, detail).
+
+    A case is what differs in a pair's certificate and in its outcome. One audit for all: what a rule says of a pair
+    does not depend on the others.
+    """
+    groups = {
+        "beaten": [case[:2] for case in BEATEN],
+        "unheard": [(case[0] | TEXTS, case[1]) for case in UNHEARD],
+        "not spoken of": [(case[0], case[1]) for case in NOT_SPOKEN_OF],
+        "impossible": [({}, case) for case in IMPOSSIBLE],
+        "certificates": [(case, {}) for case, _ in CERTIFICATES],
+    }
     certificates, attacks = [], []
-    for i, (certified, attacked) in enumerate(cases):
-        certificates.append(certificate(2) | {"pair_id": f"a.parquet#{i}"} | certified)
-        attacks.append(outcome(2) | {"pair_id": f"a.parquet#{i}"} | attacked)
-    result = audit.audit_run(make_run(url, certificates, attacks, planned=len(cases)))
-    found: list[list[tuple[str, str]]] = [[] for _ in cases]
-    for finding in result.findings:
-        # every pair is owed every other pair's attack, of whatever budget
-        for pair, detail in finding.listed if finding.rule != "missing-attack" else ():
-            found[int(pair.partition("#")[2])].append((finding.rule, detail))
-    return found
+    for certified, attacked in itertools.chain(*groups.values()):
+        pair = {"pair_id": f"a.parquet#{len(certificates)}"}
+        certificates.append(certificate(2) | pair | certified)
+        attacks.append(outcome(2) | pair | attacked)
+    found: list[list[tuple[str, str]]] = [[] for _ in certificates]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "LISTED", 10_000)
+        run = make_run(tmp_path_factory.mktemp("said") / "run", certificates, attacks, planned=len(found))
+        for finding in audit.audit_run(run).findings:
+            # every pair is owed every other pair's attack, of whatever budget; and how many estimates are outside
+            # their bounds says nothing of one pair
+            of_one = finding.rule not in ("missing-attack", "outside-bounds")
+            for pair_id, detail in finding.listed if of_one else ():
+                found[int(pair_id.partition("#")[2])].append((finding.rule, detail))
+    of_pairs = iter(found)
+    return {name: list(itertools.islice(of_pairs, len(cases))) for name, cases in groups.items()}
 
 
 BEATEN = (
@@ -57,10 +77,8 @@ BEATEN = (
 )
 
 
-def test_every_certificate_is_held_against_the_perturbation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    findings = said(tmp_path / "run", [case[:2] for case in BEATEN], monkeypatch)
+def test_every_certificate_is_held_against_the_perturbation(said: Said) -> None:
+    findings = said["beaten"]
     for (_, _, named), found in zip(BEATEN, findings, strict=True):
         beaten = {detail.split(" ")[0] for rule, detail in found if rule == "violation"}
         assert named in beaten, (named, found)
@@ -89,8 +107,8 @@ TEXTS = {
 }
 
 
-def test_no_outcome_is_left_out_of_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    findings = said(tmp_path / "run", [(case[0] | TEXTS, case[1]) for case in UNHEARD], monkeypatch)
+def test_no_outcome_is_left_out_of_the_comparison(said: Said) -> None:
+    findings = said["unheard"]
     for (_, attacked, rule, named), found in zip(UNHEARD, findings, strict=True):
         assert (rule, named) in {(name, detail.split(" ")[0]) for name, detail in found}, (attacked, found)
 
@@ -117,10 +135,8 @@ NOT_SPOKEN_OF = (
 )
 
 
-def test_what_no_certificate_speaks_of_needs_no_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    findings = said(tmp_path / "run", [(case[0], case[1]) for case in NOT_SPOKEN_OF], monkeypatch)
+def test_what_no_certificate_speaks_of_needs_no_number(said: Said) -> None:
+    findings = said["not spoken of"]
     for number, found in enumerate(findings):
         assert {rule for rule, _ in found} <= {"over-budget"}, (number, found)
 
@@ -143,8 +159,8 @@ IMPOSSIBLE = (
 )
 
 
-def test_numbers_that_no_attack_achieves_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    findings = said(tmp_path / "run", [({}, case) for case in IMPOSSIBLE], monkeypatch)
+def test_numbers_that_no_attack_achieves_are_named(said: Said) -> None:
+    findings = said["impossible"]
     for case, found in zip(IMPOSSIBLE, findings, strict=True):
         wanted = "success-without-margin" if {"success", "margin"} & case.keys() else "impossible-value"
         assert wanted in {rule for rule, _ in found}, (case, found)
@@ -163,35 +179,39 @@ def test_estimates_outside_their_bounds_are_counted(tmp_path: Path) -> None:
     assert (rule, count) == ("outside-bounds", 8)
 
 
-def asked_run(url: Path, change: dict[str, Any]) -> audit.RunAudit:
+def asked_run(url: Path, changes: Sequence[dict[str, Any]]) -> audit.RunAudit:
+    """A run of as many pairs as changes, each with an attack row that was changed in its way."""
     section = AttackSection(attack="pgd", norm="l2", budgets=(0.25,), subjects=("smoothed",), seed=7)
-    rows = [outcome(i) | {"attack_id": section.attack_id} for i in range(PAIRS)]
-    rows[2] |= change
-    run = make_run(url, [certificate(i) for i in range(PAIRS)], rows)
+    pairs = [{"pair_id": f"a.parquet#{i}"} for i in range(len(changes))]
+    rows = [
+        outcome(i % PAIRS) | {"attack_id": section.attack_id} | pairs[i] | change
+        for i, change in enumerate(changes)
+    ]
+    certificates = [certificate(i % PAIRS) | pair for i, pair in enumerate(pairs)]
+    run = make_run(url, certificates, rows, planned=len(pairs))
     note_asked(run, AskedTask(section.attack_id, "pgd", section.model_dump(mode="json")))
     return audit.audit_run(run)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"alpha": 0.9},
-        {"seed": 0},
-        {"evaluate_draws": 8},
-        {"eot_draws": 1},
-        {"attack": "apgd"},
-        {"budget": 0.3},
-    ],
-    ids=lambda change: next(iter(change)),
+OTHERS = (
+    {"alpha": 0.9},
+    {"seed": 0},
+    {"evaluate_draws": 8},
+    {"eot_draws": 1},
+    {"attack": "apgd"},
+    {"budget": 0.3},
 )
-def test_rows_of_another_attack_than_was_asked_for_are_named(tmp_path: Path, change: dict[str, Any]) -> None:
-    result = asked_run(tmp_path / "run", change)
+
+
+def test_rows_of_another_attack_than_was_asked_for_are_named(tmp_path: Path) -> None:
+    result = asked_run(tmp_path / "run", (*OTHERS, {}))
     found = {finding.rule: finding.listed for finding in result.findings}
-    assert [pair for pair, _ in found["other-attack"]] == ["a.parquet#2"], result.lines()
+    named = [f"a.parquet#{i}" for i in range(len(OTHERS))]
+    assert sorted(pair for pair, _ in found["other-attack"]) == named, result.lines()
 
 
 def test_rows_as_asked_for_are_no_finding(tmp_path: Path) -> None:
-    assert asked_run(tmp_path / "run", {}).findings == ()
+    assert asked_run(tmp_path / "run", ({},) * PAIRS).findings == ()
 
 
 def test_attacks_of_another_run_are_held_against_certificates_of_the_same_encoder(
@@ -208,12 +228,10 @@ def test_attacks_of_another_run_are_held_against_certificates_of_the_same_encode
     ]
     rows[2] |= {"cosine_to_smoothed_ucb": below, "cosine_to_smoothed": below - 0.01, "class_margin_ucb": -0.1}
     rows[1] |= {"input_height": 16, "cosine_to_smoothed_ucb": 0.0, "cosine_to_smoothed": 0.0}
-    make_run(tmp_path / "a", [certificate(i) | {"input_height": 8} for i in range(PAIRS)], rows)
+    attacked = make_run(tmp_path / "a", [certificate(i) | {"input_height": 8} for i in range(PAIRS)], rows)
     # a run's directory says which encoder it certifies
     monkeypatch.setitem(make_run.__globals__, "DIGEST", other)
-    make_run(tmp_path / "b", [certificate(i) | {"encoder_digest": other} for i in range(PAIRS)])
-    alone = audit.audit_runs([str(tmp_path / "b")])[0]
-    assert alone.sound and alone.audited_pairs == 0
+    certified = make_run(tmp_path / "b", [certificate(i) | {"encoder_digest": other} for i in range(PAIRS)])
     _, result = audit.audit_runs([str(tmp_path / name) for name in "ab"])
     assert [finding.rule for finding in result.findings] == ["violation"], result.lines()
     assert {pair for pair, _ in result.findings[0].listed} == {"a.parquet#2"}
@@ -223,22 +241,19 @@ def test_attacks_of_another_run_are_held_against_certificates_of_the_same_encode
     # on other data, equal names are not equal pairs
     path = tmp_path / "a" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data_digest": "c" * 64}))
-    assert audit.audit_runs([str(tmp_path / name) for name in "ab"])[1].sound
+    result = audit.audit_run(certified, [RunDirectory.open(attacked.url)])
+    assert result.sound and result.audited_pairs == 0
 
 
 def test_a_pair_in_the_place_of_another_hides_nothing(tmp_path: Path) -> None:
-    attacks = [outcome(i) for i in range(PAIRS)]
-
-    def rules(name: str, pair_id: str) -> list[tuple[str, int]]:
-        rows = [certificate(i) for i in range(PAIRS)]
-        rows[2] |= {"pair_id": pair_id}
-        made = [row | {"pair_id": pair_id} if i == 2 else row for i, row in enumerate(attacks)]
-        result = audit.audit_run(make_run(tmp_path / name, rows, made))
-        return [(finding.rule, finding.count) for finding in result.findings]
-
-    assert rules("own", "a.parquet#2") == []
-    assert rules("file", "zzz#2") == [("missing-pair", 1), ("foreign-pair", 1)]
-    assert rules("row", "a.parquet#99") == [("missing-pair", 1), ("foreign-pair", 1)]
+    """One of another file, and one beyond what was planned."""
+    certificates, attacks = ([make(i) for i in range(PAIRS)] for make in (certificate, outcome))
+    for place, pair_id in ((1, "zzz#1"), (2, "a.parquet#99")):
+        certificates[place] |= {"pair_id": pair_id}
+        attacks[place] |= {"pair_id": pair_id}
+    result = audit.audit_run(make_run(tmp_path / "run", certificates, attacks))
+    counted = [(finding.rule, finding.count) for finding in result.findings]
+    assert counted == [("missing-pair", 2), ("foreign-pair", 2)], result.lines()
 
 
 def test_an_attack_on_a_pair_without_a_row_is_named(tmp_path: Path) -> None:
@@ -276,10 +291,8 @@ CERTIFICATES = (
 )
 
 
-def test_certificates_beyond_their_draws_or_lists_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    findings = said(tmp_path / "run", [(case, {}) for case, _ in CERTIFICATES], monkeypatch)
+def test_certificates_beyond_their_draws_or_lists_are_named(said: Said) -> None:
+    findings = said["certificates"]
     for (case, rule), found in zip(CERTIFICATES, findings, strict=True):
         assert rule in {name for name, _ in found}, (case, found)
 

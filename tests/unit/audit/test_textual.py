@@ -1,9 +1,9 @@
 """Certificates about texts that do not follow from their rows, and rows from before those numbers were kept."""
 
+import itertools
 import json
 import math
 import runpy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +45,35 @@ ADDED = {
 }
 
 
-def changed(
-    url: Path, changes: Sequence[Any], monkeypatch: pytest.MonkeyPatch
-) -> list[list[tuple[str, str]]]:
-    """What the audit of one run says of each of its pairs, every one changed in its own way: (rule, detail)."""
-    monkeypatch.setattr(audit, "LISTED", 10_000)
+Said = list[list[tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    """What the audit says of the pairs of each group, every one changed in its own way: (rule, detail).
+
+    One audit for all: what a rule says of a pair does not depend on the others.
+    """
+    groups = {
+        "too much": [change for change, _ in (*TOO_MUCH, *LACKING)],
+        "impossible": [change for change, _ in IMPOSSIBLE],
+        "honest": list(HONEST),
+        "unmeasured": [put(**UNMEASURED | {name: UNMEASURED[name] + 1e-3}) for name in CAPPED],
+    }
+    changes = list(itertools.chain(*groups.values()))
     rows = [certificate(2) | {"pair_id": f"a.parquet#{i}"} for i in range(len(changes))]
     for row, change in zip(rows, changes, strict=True):
         change(row)
-    run = make_run(url, rows, planned=len(rows))
+    run = make_run(tmp_path_factory.mktemp("said") / "run", rows, planned=len(rows))
     run.write_document(audit_textual.POOL, json.dumps(["a", "b", "elsewhere"]).encode())
-    result = audit.audit_run(run)
-    said: list[list[tuple[str, str]]] = [[] for _ in rows]
-    for finding in result.findings:
-        for pair, detail in finding.listed:
-            said[int(pair.partition("#")[2])].append((finding.rule, detail))
-    return said
+    found: Said = [[] for _ in rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "LISTED", 10_000)
+        for finding in audit.audit_run(run).findings:
+            for pair, detail in finding.listed:
+                found[int(pair.partition("#")[2])].append((finding.rule, detail))
+    of_pairs = iter(found)
+    return {name: list(itertools.islice(of_pairs, len(each))) for name, each in groups.items()}
 
 
 def grown(name: str, factor: float) -> Any:
@@ -115,10 +128,9 @@ LACKING = (
 )
 
 
-def test_what_does_not_follow_from_the_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = (*TOO_MUCH, *LACKING)
-    said = changed(tmp_path / "run", [change for change, _ in cases], monkeypatch)
-    for number, ((_, named), findings) in enumerate(zip(cases, said, strict=True)):
+def test_what_does_not_follow_from_the_row_is_named(said: dict[str, Said]) -> None:
+    cases = zip((*TOO_MUCH, *LACKING), said["too much"], strict=True)
+    for number, ((_, named), findings) in enumerate(cases):
         assert {rule for rule, _ in findings} == {"rounded-up"}, (number, named, findings)
         assert named in {detail.split(" ")[0] for _, detail in findings}, (number, named, findings)
         if number >= len(TOO_MUCH):
@@ -136,9 +148,8 @@ IMPOSSIBLE = (
 )
 
 
-def test_numbers_that_cannot_be_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = changed(tmp_path / "run", [change for change, _ in IMPOSSIBLE], monkeypatch)
-    for number, ((_, rule), findings) in enumerate(zip(IMPOSSIBLE, said, strict=True)):
+def test_numbers_that_cannot_be_are_named(said: dict[str, Said]) -> None:
+    for number, ((_, rule), findings) in enumerate(zip(IMPOSSIBLE, said["impossible"], strict=True)):
         assert rule in {found for found, _ in findings}, (number, rule, findings)
 
 
@@ -181,16 +192,15 @@ HONEST = (
 )
 
 
-def test_what_follows_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert changed(tmp_path / "run", HONEST, monkeypatch) == [[]] * len(HONEST)
+def test_what_follows_is_no_finding(said: dict[str, Said]) -> None:
+    assert said["honest"] == [[]] * len(HONEST)
 
 
-def test_rivals_that_were_not_measured_have_their_own_cap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ("class_margin_lcb", "certified_radius")
-    changes = [put(**UNMEASURED | {name: UNMEASURED[name] + 1e-3}) for name in names]
-    for name, findings in zip(names, changed(tmp_path / "run", changes, monkeypatch), strict=True):
+CAPPED = ("class_margin_lcb", "certified_radius")
+
+
+def test_rivals_that_were_not_measured_have_their_own_cap(said: dict[str, Said]) -> None:
+    for name, findings in zip(CAPPED, said["unmeasured"], strict=True):
         ((rule, detail),) = findings
         assert rule == "rounded-up" and detail.startswith(name)
 
