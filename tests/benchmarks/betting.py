@@ -1,8 +1,8 @@
 """Worth and cost of the statistics: gaps, bounds of many means, running tests. `python tests/benchmarks/betting.py`.
 
 Bounds: the betting bound of 1,000 pairs x 1,000 draws, for kinds of scores that are easy and hard on the root search,
-beside the closed forms. Sequential tests: one update of thousands of slots, per draw and test, on numpy, and on an
-accelerator where torch has one. Every figure is the best of some rounds, since other work only ever adds time.
+beside the closed forms. Sequential tests: one update of thousands of slots, per draw and test. Every figure is the best
+of some rounds, since other work only ever adds time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from smoothcert.statistics import Method, SequentialTest, choose_bets, ebh, lower_bound, share_interval
 
@@ -52,28 +51,22 @@ def bounds(rounds: int, seed: int) -> None:
 
 def updates(rounds: int, seed: int) -> None:
     """Time of SequentialTest.update."""
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rng = np.random.default_rng(seed)
     print("SequentialTest.update: slots x draws x tests")
-    for device in devices:
-        for slots, chunk, tests in ((8, 32, 10), (256, 32, 10), (4096, 32, 3), (4096, 32, 10)):
-            generator = torch.Generator().manual_seed(seed)
-            scores = torch.rand((slots, chunk, tests), dtype=torch.float64, generator=generator).to(device)
-            thresholds = torch.full((slots, tests), 0.5, dtype=torch.float64, device=device)
-            test = SequentialTest(thresholds, 0.001)
-            counts = [chunk] * slots
+    for slots, chunk, tests in ((8, 32, 10), (256, 32, 10), (4096, 32, 3), (4096, 32, 10)):
+        scores = rng.random((slots, chunk, tests))
+        test = SequentialTest(np.full((slots, tests), 0.5), 0.001)
 
-            def once(test=test, scores=scores, slots=slots, counts=counts, device=device) -> None:
-                test.update(scores, slots=range(slots), counts=counts)
-                if device == "cuda":
-                    torch.cuda.synchronize()
+        def once(test=test, scores=scores, slots=slots, chunk=chunk) -> None:
+            test.update(scores, slots=range(slots), counts=[chunk] * slots)
 
-            once()
-            seconds = best_s(once, rounds)
-            each = seconds / (slots * chunk * tests)
-            print(
-                f"  {device:4} {slots:5} x {chunk} x {tests:2}  {1e3 * seconds:8.2f} ms   {1e9 * each:7.1f} ns a "
-                f"draw and test   {1e6 * seconds / (slots * chunk):7.2f} us a draw"
-            )
+        once()
+        seconds = best_s(once, rounds)
+        each = seconds / (slots * chunk * tests)
+        print(
+            f"  {slots:5} x {chunk} x {tests:2}  {1e3 * seconds:8.2f} ms   {1e9 * each:7.1f} ns a "
+            f"draw and test   {1e6 * seconds / (slots * chunk):7.2f} us a draw"
+        )
 
 
 def selections(rounds: int, seed: int) -> None:
@@ -113,7 +106,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{os.cpu_count()} cores{load}, numpy {np.__version__}, torch {torch.__version__}")
+    print(f"{os.cpu_count()} cores{load}, numpy {np.__version__}")
     gaps(400, arguments.seed)
     bounds(arguments.rounds, arguments.seed)
     updates(arguments.rounds, arguments.seed)

@@ -1,6 +1,6 @@
 """Confidence bounds, sequential tests and claims about whole datasets (docs/theory.md section 3).
 
-numpy and scipy only; sequential tests also run on torch tensors, without importing torch.
+numpy and scipy only.
 """
 
 from smoothcert.statistics.betting import Bets, bets_for, choose_bets

@@ -9,18 +9,14 @@ at most alpha (Ville). Stakes use earlier draws only. K falls in m, so the m who
 at some time so far form an interval from 0: its end is the bound, valid at every stopping time (Waudby-Smith
 and Ramdas 2023, arXiv 2010.09686; docs/theory.md section 3.4). Looking at the largest capital so far,
 instead of the last one, is free: Ville bounds the supremum.
-
-The stakes are computed for numpy arrays and for torch tensors alike; torch is never imported here.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,12 +118,9 @@ def bets_for(
     return Bets(mean, variance, pilot_draws, weights, draws if fixed else None)
 
 
-def array_module(array: Any) -> Any:
-    """Numpy or torch, whichever the array is of."""
-    return sys.modules[type(array).__module__.partition(".")[0]]
-
-
-def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> tuple[Any, Any, Any]:
+def stakes(
+    draws: Array, alpha: float, count: Array, total: Array, deviation: Array
+) -> tuple[Array, Array, Array]:
     """Predictable stakes for the next draws, and the sums after each of them.
 
     Args:
@@ -141,23 +134,19 @@ def stakes(draws: Any, alpha: float, count: Any, total: Any, deviation: Any) -> 
         (stakes, totals, deviations), each (..., n): the i-th stake uses the draws before the i-th; the i-th
         sums include it.
     """
-    xp = array_module(draws)
-    steps = xp.arange(1, draws.shape[-1] + 1, dtype=draws.dtype)
-    if xp is not np:
-        steps = steps.to(draws.device)
-    index = count + steps
-    totals = total + xp.cumsum(draws, -1)
+    index = count + np.arange(1, draws.shape[-1] + 1)
+    totals = total + np.cumsum(draws, -1)
     means = (0.5 + totals) / (index + 1.0)
-    deviations = deviation + xp.cumsum((draws - means) ** 2, -1)
+    deviations = deviation + np.cumsum((draws - means) ** 2, -1)
     # i times the variance before the i-th draw: 1/4 + sum over earlier ones
-    earlier = xp.concatenate((deviation + 0.0 * draws[..., :1], deviations[..., :-1]), -1)
-    sizes = xp.sqrt((2.0 * math.log(1.0 / alpha) / xp.log1p(index)) / (earlier + 0.25))
+    earlier = np.concatenate((deviation + 0.0 * draws[..., :1], deviations[..., :-1]), -1)
+    sizes = np.sqrt((2.0 * math.log(1.0 / alpha) / np.log1p(index)) / (earlier + 0.25))
     return sizes, totals, deviations
 
 
 def primed_stakes(
-    draws: Any, alpha: float, prior: tuple[Any, Any, Any], count: Any, total: Any, squares: Any
-) -> tuple[Any, Any]:
+    draws: Array, alpha: float, prior: tuple[Array, Array, Array], count: Array, total: Array, squares: Array
+) -> tuple[Array, Array]:
     """Predictable stakes that start from a pilot, and the sums of squares after each draw.
 
     Args:
@@ -172,21 +161,17 @@ def primed_stakes(
     Returns:
         (stakes, squares), each (..., n): the i-th stake uses what came before the i-th draw; the i-th sum includes it.
     """
-    xp = array_module(draws)
     mean, weight, horizon = prior
-    steps = xp.arange(1, draws.shape[-1] + 1, dtype=draws.dtype)
-    if xp is not np:
-        steps = steps.to(draws.device)
-    index = count + steps
+    index = count + np.arange(1, draws.shape[-1] + 1)
     seen = weight + index - 1.0
-    before = (total + weight * mean) + xp.cumsum(draws, -1) - draws
+    before = (total + weight * mean) + np.cumsum(draws, -1) - draws
     deviations = (draws - before / seen) ** 2
-    after = squares + xp.cumsum(deviations, -1)
+    after = squares + np.cumsum(deviations, -1)
     # A quarter of a draw of the largest variance, so that a pilot without variance does not stake without bound.
-    earlier = xp.concatenate((squares + 0.0 * draws[..., :1], after[..., :-1]), -1)
-    counted = xp.where(horizon > 0.0, horizon + 0.0 * index, index * xp.log1p(index))
+    earlier = np.concatenate((squares + 0.0 * draws[..., :1], after[..., :-1]), -1)
+    counted = np.where(horizon > 0.0, horizon + 0.0 * index, index * np.log1p(index))
     scale = 2.0 * math.log(1.0 / alpha) * (seen + 0.25) / counted
-    return xp.sqrt(scale / (earlier + 0.0625)), after
+    return np.sqrt(scale / (earlier + 0.0625)), after
 
 
 def betting_lower_bound(

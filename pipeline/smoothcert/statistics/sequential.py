@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from smoothcert.statistics.betting import FRACTIONS, Bets, array_module, primed_stakes, stakes
+from smoothcert.statistics.betting import FRACTIONS, Array, Bets, primed_stakes, stakes
 
 CERTIFIED, UNDECIDED, REFUTED = 1, 0, -1
 
@@ -29,10 +29,6 @@ class SequentialTest:
     changes nothing: a capital that crosses its threshold inside an update counts, at the moment when it
     crosses.
 
-    Works on float64 numpy arrays and torch tensors. The state lives on the device of ``thresholds``: as tensors
-    on an accelerator, as numpy arrays in main memory (where torch would spend more on starting its many small
-    operations than on the numbers).
-
     Args:
         thresholds: (slots, tests) float64 m0. At most 0: certified at once, since scores are never negative.
             At least 1: refuted at once, since no evidence shows a mean of 1.
@@ -50,10 +46,10 @@ class SequentialTest:
         ValueError: thresholds are NaN, not float64 or not two-dimensional, or a level is outside (0, 1).
     """
 
-    def __init__(self, thresholds: Any, alpha: float | Sequence[float], alpha_futility: float = 0.01) -> None:
-        thresholds = _unwrap(thresholds)
-        xp = self._xp = array_module(thresholds)
-        if thresholds.ndim != 2 or thresholds.dtype != xp.float64:
+    def __init__(
+        self, thresholds: Array, alpha: float | Sequence[float], alpha_futility: float = 0.01
+    ) -> None:
+        if thresholds.ndim != 2 or thresholds.dtype != np.float64:
             raise ValueError("thresholds must be a (slots, tests) array of float64")
         slots, tests = thresholds.shape
         levels = list(alpha) if isinstance(alpha, Sequence) else [alpha] * tests
@@ -63,25 +59,25 @@ class SequentialTest:
             )
         # Stakes tuned to the strictest level; every level is valid with any stakes.
         self._alpha = min(levels, default=0.5)
-        self._needed = self._like(thresholds, [math.log(1.0 / level) + _SLACK for level in levels])
+        self._needed = np.array([math.log(1.0 / level) + _SLACK for level in levels])
         self._needed_futility = math.log(1.0 / alpha_futility) + _SLACK
-        zeros = xp.zeros_like(thresholds)
-        self._thresholds = zeros + 0.0
+        zeros = np.zeros_like(thresholds)
+        self._thresholds = zeros.copy()
         # Draws so far, their sum, and the sum of their squared deviations.
-        self._count, self._total, self._deviation = zeros + 0.0, zeros + 0.0, zeros + 0.0
+        self._count, self._total, self._deviation = zeros.copy(), zeros.copy(), zeros.copy()
         # Log capital of every gambler, (fractions, slots, tests): above bets that the mean exceeds m0, below
         # that not.
-        self._above = xp.stack([zeros] * len(FRACTIONS))
-        self._below = xp.stack([zeros] * len(FRACTIONS))
-        self.log_e_values = zeros + 0.0
-        self.decisions = xp.zeros_like(thresholds, dtype=xp.int64)
+        self._above = np.stack([zeros] * len(FRACTIONS))
+        self._below = np.stack([zeros] * len(FRACTIONS))
+        self.log_e_values = zeros.copy()
+        self.decisions = np.zeros_like(thresholds, dtype=np.int64)
         # Pilot's mean, number of draws (0: no bets were chosen there), horizon and running squares, and the logarithms
         # of the gamblers' shares in thirds; None until bets are chosen somewhere.
-        self._prior: list[Any] | None = None
-        self._log_shares: Any = None
+        self._prior: list[Array] | None = None
+        self._log_shares: Array | None = None
         self.reset(range(slots), thresholds)
 
-    def reset(self, slots: Sequence[int], thresholds: Any, bets: Bets | None = None) -> None:
+    def reset(self, slots: Sequence[int], thresholds: Array, bets: Bets | None = None) -> None:
         """Start anew in some slots.
 
         Args:
@@ -93,26 +89,26 @@ class SequentialTest:
         Raises:
             ValueError: a threshold is NaN, or a shape does not fit.
         """
-        rows, thresholds = list(slots), _unwrap(thresholds)
+        rows = list(slots)
         shape = (len(rows), self._thresholds.shape[1])
-        if tuple(thresholds.shape) != shape:
-            raise ValueError(f"thresholds {tuple(thresholds.shape)} do not fit {shape}")
-        if not bool((thresholds == thresholds).all()):
+        if thresholds.shape != shape:
+            raise ValueError(f"thresholds {thresholds.shape} do not fit {shape}")
+        if np.isnan(thresholds).any():
             raise ValueError("thresholds must not be NaN")
         if bets is not None and len(bets.mean) != shape[0] * shape[1]:
             raise ValueError(f"bets has {len(bets.mean)} rows; give one for each of the {shape} tests")
         self._thresholds[rows] = thresholds
         if bets is not None or self._prior is not None:
             self._prime(rows, shape, bets)
-        for state in (self._count, self._total, self._deviation, self.log_e_values, self.decisions):
-            state[rows] = 0
+        for state in (self._count, self._total, self._deviation):
+            state[rows] = 0.0
         self._above[:, rows] = 0.0
         self._below[:, rows] = 0.0
         certain = thresholds <= 0.0
         self.decisions[rows] = certain * CERTIFIED + (thresholds >= 1.0) * REFUTED
-        self.log_e_values[rows] = self._xp.where(certain, self._like(thresholds, math.inf), 0.0)
+        self.log_e_values[rows] = np.where(certain, math.inf, 0.0)
 
-    def update(self, scores: Any, *, slots: Sequence[int], counts: Any) -> None:
+    def update(self, scores: NDArray[np.floating], *, slots: Sequence[int], counts: ArrayLike) -> None:
         """Feed the next draws of some slots.
 
         Args:
@@ -123,26 +119,23 @@ class SequentialTest:
         Raises:
             ValueError: shapes do not fit, a slot comes twice, or a count is not in 0..n.
         """
-        xp, rows, scores = self._xp, list(slots), _unwrap(scores)
+        rows, counted = list(slots), np.asarray(counts, dtype=np.int64)
         shape = (len(rows), scores.shape[1], self._thresholds.shape[1])
-        if tuple(scores.shape) != shape or len(counts) != len(rows):
-            raise ValueError(f"scores {tuple(scores.shape)} and {len(counts)} counts do not fit {shape}")
+        if scores.shape != shape or counted.shape != (len(rows),):
+            raise ValueError(f"scores {scores.shape} and {counted.size} counts do not fit {shape}")
         if len(set(rows)) < len(rows):
             raise ValueError(f"slots={rows} names a slot twice; its draws would overwrite each other")
-        counted = [int(count) for count in counts]
-        if any(not 0 <= count <= shape[1] for count in counted):
-            raise ValueError(f"counts={counted} must be between 0 and {shape[1]}, the draws given")
+        if ((counted < 0) | (counted > shape[1])).any():
+            raise ValueError(f"counts={counted.tolist()} must be between 0 and {shape[1]}, the draws given")
         if 0 in shape:
             return
         # Sums and logarithms need all digits, whatever the scores come in.
-        scores = scores.astype(np.float64) if xp is np else scores.to(xp.float64)
-        steps = self._like(scores, range(shape[1]))
-        used = self._like(scores, counted)[:, None, None]
-        inside = steps < used
-        draws = xp.moveaxis(scores, 1, -1)
+        used = counted[:, None, None].astype(np.float64)
+        inside = np.arange(shape[1]) < used
+        draws = np.moveaxis(scores.astype(np.float64), 1, -1)
         # What is not a score poisons the capital, and NaN never compares as large enough.
-        draws = xp.where((draws >= 0.0) & (draws <= 1.0), draws, math.nan)
-        draws = xp.where(inside, draws, 0.5)
+        draws = np.where((draws >= 0.0) & (draws <= 1.0), draws, math.nan)
+        draws = np.where(inside, draws, 0.5)
         sizes, totals, deviations = stakes(
             draws,
             self._alpha,
@@ -152,19 +145,19 @@ class SequentialTest:
         )
         if self._prior is not None:
             sizes, squares = self._primed(rows, draws, sizes)
-        sizes = xp.where(inside, sizes, 0.0)
+        sizes = np.where(inside, sizes, 0.0)
         above, below = self._capitals(rows, draws, sizes)
-        last = xp.clip(used[..., 0] - 1.0, 0.0, None) + self._like(scores, [0.0] * shape[2])
+        last = np.broadcast_to(np.clip(counted - 1, 0, None)[:, None], (shape[0], shape[2]))
         if self._log_shares is None:
-            self._decide(rows, _log_mean(xp, above), _log_mean(xp, below))
+            self._decide(rows, _log_mean(above), _log_mean(below))
         else:
             shares = self._log_shares[:, rows][..., None]
-            self._decide(rows, _log_mean(xp, above + shares), _log_mean(xp, below + shares))
+            self._decide(rows, _log_mean(above + shares), _log_mean(below + shares))
         some = used[..., 0] > 0.0
         for state, values in ((self._total, totals), (self._deviation, deviations)):
-            state[rows] = xp.where(some, self._take(values, last), state[rows])
+            state[rows] = np.where(some, _take(values, last), state[rows])
         if self._prior is not None:
-            self._prior[3][rows] = xp.where(some, self._take(squares, last), self._prior[3][rows])
+            self._prior[3][rows] = np.where(some, _take(squares, last), self._prior[3][rows])
         self._count[rows] = self._count[rows] + used[..., 0]
         self._above[:, rows] = above[..., -1]
         self._below[:, rows] = below[..., -1]
@@ -172,8 +165,9 @@ class SequentialTest:
     def _prime(self, rows: list[int], shape: tuple[int, int], bets: Bets | None) -> None:
         """Take over what the pilot showed in some slots, or forget it."""
         if self._prior is None:
-            self._prior = [self._thresholds * 0.0 for _ in range(4)]
-            self._log_shares = self._xp.stack([self._thresholds * 0.0] * len(FRACTIONS))
+            self._prior = [np.zeros_like(self._thresholds) for _ in range(4)]
+            self._log_shares = np.zeros_like(self._above)
+        assert self._log_shares is not None
         for state in self._prior:
             state[rows] = 0.0
         self._log_shares[:, rows] = 0.0
@@ -184,80 +178,61 @@ class SequentialTest:
             np.asarray(v) for v in (bets.mean, bets.pilot_draws, horizon, bets.pilot_draws * bets.variance)
         ]
         for state, value in zip(self._prior, values, strict=True):
-            state[rows] = self._like(
-                self._thresholds, np.broadcast_to(value, shape[0] * shape[1]).reshape(shape)
-            )
+            state[rows] = np.broadcast_to(value, shape[0] * shape[1]).reshape(shape)
         with np.errstate(divide="ignore"):
             shares = np.log(len(FRACTIONS) * bets.weights.T).reshape(len(FRACTIONS), *shape)
-        self._log_shares[:, rows] = self._like(self._thresholds, shares)
+        self._log_shares[:, rows] = shares
 
-    def _primed(self, rows: list[int], draws: Any, sizes: Any) -> tuple[Any, Any]:
+    def _primed(self, rows: list[int], draws: Array, sizes: Array) -> tuple[Array, Array]:
         """Stakes with the pilot's in the tests that have them, and the squares after each draw."""
         assert self._prior is not None
-        xp = self._xp
         mean, weight, horizon, squares = (state[rows][..., None] for state in self._prior)
         own, after = primed_stakes(
             draws,
             self._alpha,
-            (mean, xp.clip(weight, 1.0, None), horizon),
+            (mean, np.clip(weight, 1.0, None), horizon),
             self._count[rows][..., None],
             self._total[rows][..., None],
             squares,
         )
-        return xp.where(weight > 0.0, own, sizes), after
+        return np.where(weight > 0.0, own, sizes), after
 
-    def _capitals(self, rows: list[int], draws: Any, sizes: Any) -> tuple[Any, Any]:
+    def _capitals(self, rows: list[int], draws: Array, sizes: Array) -> tuple[Array, Array]:
         """Log capital of every gambler after every draw, (fractions, rows, tests, n), in both directions."""
-        xp = self._xp
         threshold = self._thresholds[rows][..., None]
-        from_below = xp.clip(threshold, _SMALLEST, 1.0)
-        from_above = xp.clip(1.0 - threshold, _SMALLEST, 1.0)
-        excess = draws - xp.clip(threshold, 0.0, 1.0)
-        above = xp.stack([xp.log1p(xp.minimum(sizes, c / from_below) * excess) for c in FRACTIONS])
-        below = xp.stack([xp.log1p(-xp.minimum(sizes, c / from_above) * excess) for c in FRACTIONS])
+        from_below = np.clip(threshold, _SMALLEST, 1.0)
+        from_above = np.clip(1.0 - threshold, _SMALLEST, 1.0)
+        excess = draws - np.clip(threshold, 0.0, 1.0)
+        above = np.stack([np.log1p(np.minimum(sizes, c / from_below) * excess) for c in FRACTIONS])
+        below = np.stack([np.log1p(-np.minimum(sizes, c / from_above) * excess) for c in FRACTIONS])
         return (
-            self._above[:, rows][..., None] + xp.cumsum(above, -1),
-            self._below[:, rows][..., None] + xp.cumsum(below, -1),
+            self._above[:, rows][..., None] + np.cumsum(above, -1),
+            self._below[:, rows][..., None] + np.cumsum(below, -1),
         )
 
-    def _decide(self, rows: list[int], log_above: Any, log_below: Any) -> None:
+    def _decide(self, rows: list[int], log_above: Array, log_below: Array) -> None:
         """Decide by the first crossing inside the update, and freeze what is decided."""
-        xp = self._xp
         n = log_above.shape[-1]
-        steps = self._like(log_above, range(n))
-        first_up = xp.amin(xp.where(log_above >= self._needed[:, None], steps, float(n)), -1)
-        first_down = xp.amin(xp.where(log_below >= self._needed_futility, steps, float(n)), -1)
+        steps = np.arange(n)
+        first_up = np.amin(np.where(log_above >= self._needed[:, None], steps, n), -1)
+        first_down = np.amin(np.where(log_below >= self._needed_futility, steps, n), -1)
         undecided = self.decisions[rows] == UNDECIDED
         up = undecided & (first_up < n) & (first_up <= first_down)
         down = undecided & (first_down < first_up)
-        moment = xp.minimum(first_up, first_down)
-        value = self._take(log_above, xp.clip(moment, 0.0, n - 1.0))
-        value = xp.where(value == value, value, -math.inf)
-        self.log_e_values[rows] = xp.where(undecided, value, self.log_e_values[rows])
-        self.decisions[rows] = xp.where(up, CERTIFIED, xp.where(down, REFUTED, self.decisions[rows]))
-
-    def _like(self, array: Any, values: Any) -> Any:
-        """Numbers as a float64 array where ``array`` is."""
-        if self._xp is np:
-            return np.asarray(values, dtype=np.float64)
-        if isinstance(values, range):
-            values = list(values)
-        return self._xp.tensor(values, dtype=self._xp.float64, device=array.device)
-
-    def _take(self, values: Any, index: Any) -> Any:
-        """Entry ``index[r, t]`` along the last axis of ``values[r, t]``."""
-        if self._xp is np:
-            return np.take_along_axis(values, index.astype(np.int64)[..., None], -1)[..., 0]
-        return self._xp.gather(values, -1, index.to(self._xp.int64)[..., None])[..., 0]
+        moment = np.minimum(first_up, first_down)
+        value = _take(log_above, np.clip(moment, 0, n - 1))
+        value = np.where(value == value, value, -math.inf)
+        self.log_e_values[rows] = np.where(undecided, value, self.log_e_values[rows])
+        self.decisions[rows] = np.where(up, CERTIFIED, np.where(down, REFUTED, self.decisions[rows]))
 
 
-def _unwrap(array: Any) -> Any:
-    """The same numbers as a numpy array where they are in main memory, else the tensor as it is."""
-    in_memory_tensor = not isinstance(array, np.ndarray) and array.device.type == "cpu"
-    return array.detach().numpy() if in_memory_tensor else array
+def _take(values: Array, index: NDArray[np.int64]) -> Array:
+    """Entry ``index[r, t]`` along the last axis of ``values[r, t]``."""
+    return np.take_along_axis(values, index[..., None], -1)[..., 0]
 
 
-def _log_mean(xp: Any, logs: Any) -> Any:
+def _log_mean(logs: Array) -> Array:
     """Log of the mean of exp over the first axis."""
-    top = xp.amax(logs, 0)
-    return top + xp.log(xp.mean(xp.exp(logs - top), 0))
+    top = np.amax(logs, 0)
+    found: Array = top + np.log(np.mean(np.exp(logs - top), 0))
+    return found

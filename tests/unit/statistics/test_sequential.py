@@ -1,16 +1,15 @@
-"""Sequential tests against the formula computed slowly, in every cut, on numpy and torch, and by exact sums."""
+"""Sequential tests against the formula computed slowly, in every cut, and by exact sums."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from smoothcert.statistics import CERTIFIED, REFUTED, UNDECIDED, SequentialTest, lower_bound, sequential
+from smoothcert.statistics import CERTIFIED, REFUTED, UNDECIDED, SequentialTest, lower_bound
 
 ALPHA, FUTILITY = 0.05, 0.1
 
@@ -98,43 +97,24 @@ def test_ragged_counts_and_any_order_of_slots_are_the_same_draws():
     np.testing.assert_allclose(test.log_e_values, whole.log_e_values, rtol=0, atol=1e-9)
 
 
-def test_tensors_in_main_memory_give_the_same():
-    thresholds, scores = sample(np.random.default_rng(6))
-    expected_test, found = run(thresholds, scores), run(torch.tensor(thresholds), torch.tensor(scores))
-    np.testing.assert_array_equal(found.decisions, expected_test.decisions)
-    np.testing.assert_array_equal(found.log_e_values, expected_test.log_e_values)
-
-
-@pytest.fixture
-def on_tensors(monkeypatch):
-    """The code path of an accelerator, run on tensors in main memory (where numpy takes over otherwise)."""
-    monkeypatch.setattr(sequential, "_unwrap", lambda array: array)
-
-
-def test_the_accelerators_path_gives_the_same(reference, on_tensors):
+def test_resets_in_any_order_of_slots_are_those_of_new_tests():
     thresholds, scores = sample(np.random.default_rng(7))
     scores[3, 50, 1] = np.nan
-    expected_test = run(thresholds, scores)
-    found = run(torch.tensor(thresholds), torch.tensor(scores), cuts=reference.cuts(90, {1, 30, 64}))
-    assert isinstance(found.decisions, torch.Tensor) and found.decisions.dtype == torch.int64
-    np.testing.assert_array_equal(found.decisions, expected_test.decisions)
-    np.testing.assert_allclose(found.log_e_values, expected_test.log_e_values, rtol=0, atol=1e-9)
-    fresh = torch.tensor(thresholds[:2])
-    for test in (found, expected_test):
-        like = fresh if test is found else fresh.numpy()
-        test.reset([5, 3], like)
-        draws = scores[:2, :40]
-        test.update(torch.tensor(draws) if test is found else draws, slots=[3, 5], counts=[40, 12])
-    np.testing.assert_array_equal(found.decisions, expected_test.decisions)
-    np.testing.assert_allclose(found.log_e_values, expected_test.log_e_values, rtol=0, atol=1e-9)
+    test = run(thresholds, scores)
+    test.reset([5, 3], thresholds[:2])
+    test.update(scores[:2, :40], slots=[3, 5], counts=[40, 12])
+    for slot, threshold, draws in ((3, thresholds[1], scores[0, :40]), (5, thresholds[0], scores[1, :12])):
+        fresh = run(threshold[None], draws[None])
+        np.testing.assert_array_equal(test.decisions[slot], fresh.decisions[0])
+        np.testing.assert_allclose(test.log_e_values[slot], fresh.log_e_values[0], rtol=0, atol=1e-9)
 
 
-def test_scores_of_single_precision_are_summed_in_double(on_tensors):
+def test_scores_of_single_precision_are_summed_in_double():
     thresholds, scores = sample(np.random.default_rng(8))
-    single = torch.tensor(scores, dtype=torch.float32)
-    found, same = run(torch.tensor(thresholds), single), run(torch.tensor(thresholds), single.double())
-    assert found.log_e_values.dtype == torch.float64
-    torch.testing.assert_close(found.log_e_values, same.log_e_values, rtol=0, atol=0)
+    single = scores.astype(np.float32)
+    found, same = run(thresholds, single), run(thresholds, single.astype(np.float64))
+    assert found.log_e_values.dtype == np.float64
+    np.testing.assert_array_equal(found.log_e_values, same.log_e_values)
 
 
 def test_a_decision_is_final_until_the_slot_is_reset():
@@ -193,13 +173,9 @@ def test_what_is_no_score_never_certifies(poison):
     assert (test.decisions == CERTIFIED).all()
 
 
-@pytest.mark.parametrize("path", ["numpy", "torch"])
-def test_thresholds_that_need_no_draws(path, request):
+def test_thresholds_that_need_no_draws():
     thresholds = np.array([[0.0, -0.5, -math.inf, 1.0, 1.5, math.inf]])
     scores = np.ones((1, 50, 6))
-    if path == "torch":
-        request.getfixturevalue("on_tensors")
-        thresholds, scores = torch.tensor(thresholds), torch.tensor(scores)
     test = SequentialTest(thresholds, ALPHA, FUTILITY)
     for _ in range(2):
         assert test.decisions.tolist() == [[1, 1, 1, -1, -1, -1]]
