@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -320,8 +321,9 @@ def test_code_that_is_not_there_is_refused(tmp_path):
             load(where)
 
 
-@pytest.mark.slow
-def test_a_compiled_module_gives_the_same_features(code, own_kernels):
+def test_a_compiled_module_gives_the_same_features(code, monkeypatch):
+    """Traced and taken apart as for any compiler; test_pretrained.py has kernels compiled too."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     pixels = torch.rand(6, 3, 8, 8)
     compiled = load(f"{code}:make", compile=True, slots=2, chunk=3)
     with torch.inference_mode():
