@@ -17,6 +17,8 @@ from urllib3.util.retry import Retry
 
 from smoothcert.answerers.base import TextAnswer
 from smoothcert.errors import EndpointError, JobError
+from smoothcert.job.answer import AnswerSection
+from smoothcert.job.judge import JudgeSection
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,26 @@ class ServiceSettings:
     timeout_s: float
     retries: int
     max_tokens: int
-    temperature: float = 0.0
-    parallel: int = 1
+    temperature: float
+    parallel: int
+
+    @classmethod
+    def of(
+        cls, field: str, section: AnswerSection | JudgeSection, temperature: float = 0.0
+    ) -> ServiceSettings:
+        """What a section of the job with an endpoint asks for."""
+        assert section.endpoint is not None and section.model is not None, "a section without an endpoint"
+        return cls(
+            field=field,
+            url=section.endpoint,
+            model=section.model,
+            key_variable=section.key_variable,
+            timeout_s=section.timeout_s,
+            retries=section.retries,
+            max_tokens=section.max_new_tokens,
+            temperature=temperature,
+            parallel=section.parallel,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,21 +45,8 @@ class EndpointAnswerer(Answerer):
     has_tokens = False
 
     def __init__(self, section: AnswerSection, encoder: Encoder) -> None:
-        assert section.endpoint is not None, "a section without an endpoint"
         self._temperature, self._encoder = section.temperature, encoder
-        self.service = ChatService(
-            ServiceSettings(
-                field="answer.endpoint",
-                url=section.endpoint,
-                model=section.model,
-                key_variable=section.key_variable,
-                timeout_s=section.timeout_s,
-                retries=section.retries,
-                max_tokens=section.max_new_tokens,
-                temperature=section.temperature,
-                parallel=section.parallel,
-            )
-        )
+        self.service = ChatService(ServiceSettings.of("answer.endpoint", section, section.temperature))
         self.name, self.input_size = section.model, encoder.input_size
         self.device, self.dtype = torch.device("cpu"), "uint8"
         self.template = section.template or "{question}"

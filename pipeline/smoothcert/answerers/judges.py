@@ -110,22 +110,11 @@ class ServiceJudge(SimilarityJudge):
     """
 
     def __init__(self, section: JudgeSection) -> None:
-        assert section.endpoint is not None and section.model is not None, "a judge without an endpoint"
-        self.service = ChatService(
-            ServiceSettings(
-                field="answer.judge.endpoint",
-                url=section.endpoint,
-                model=section.model,
-                key_variable=section.key_variable,
-                timeout_s=section.timeout_s,
-                retries=section.retries,
-                max_tokens=section.max_new_tokens,
-                parallel=section.parallel,
-            )
-        )
+        self.service = ChatService(ServiceSettings.of("answer.judge.endpoint", section))
         self._prompt, self.threshold = section.prompt, section.threshold
         what = (section.endpoint, section.model, section.prompt, section.max_new_tokens)
-        self.name, self.digest = section.model, hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        self.name = self.service.settings.model
+        self.digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def check(self) -> None:
         """See ``SimilarityJudge.check``: one answer that is its reference is judged."""
