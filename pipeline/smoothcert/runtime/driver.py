@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -213,7 +214,8 @@ class Driver:
             SmoothcertError: what makes further work pointless; committed units are kept.
         """
         phase = self.phase(phase_name)
-        return self._run(phase, monitor, again, lambda state: self.units_left(phase, state, again))
+        with self._committing(phase, monitor) as told:
+            return self._run(phase, told, again, lambda state: self.units_left(phase, state, again))
 
     def retry(self, phase_name: str, monitor: Monitor, again: Chosen) -> PhaseReport:
         """Run chosen pairs of a phase again, and nothing else.
@@ -225,9 +227,10 @@ class Driver:
         # what is mended for a certificate; an attack must see the image that was certified
         self._mending |= any(task.table == CERTIFICATES for task in phase.tasks)
         mine = of_tasks(again, {task.task_id for task in phase.tasks})
-        return self._run(
-            phase, monitor, mine, lambda state: map(self._here, retry_units(self.run, mine, state))
-        )
+        with self._committing(phase, monitor) as told:
+            return self._run(
+                phase, told, mine, lambda state: map(self._here, retry_units(self.run, mine, state))
+            )
 
     def phase(self, name: str) -> Phase:
         """The phase of this name.
@@ -248,13 +251,9 @@ class Driver:
         """The units that ``work`` would run."""
         return map(self._here, pending(self.run, phase.tasks, committed, again))
 
-    def _run(
-        self,
-        phase: Phase,
-        monitor: Monitor,
-        again: Mapping[str, tuple[str, ...]],
-        left_of: Callable[[Committed], Iterator[UnitSpec]],
-    ) -> PhaseReport:
+    @contextmanager
+    def _committing(self, phase: Phase, monitor: Monitor) -> Iterator[Monitor]:
+        """While this driver commits to the run: a monitor that also logs and counts."""
         metrics = MetricsFile(
             self.run.storage,
             self.asked.output.metrics,
@@ -268,9 +267,9 @@ class Driver:
             for note in self.encoder.notes:
                 log.warning("%s", note)
             self.run.note(self.encoder.notes)
-            return self._run_alone(phase, told, again, left_of)
+            yield told
 
-    def _run_alone(
+    def _run(
         self,
         phase: Phase,
         monitor: Monitor,
