@@ -36,6 +36,15 @@ _VISION = {
     "patch_size": 4,
     "initializer_range": 0.2,
 }
+_QWEN_VISION = {
+    "depth": 2,
+    "hidden_size": 16,
+    "out_hidden_size": 16,
+    "intermediate_size": 24,
+    "num_heads": 2,
+    "patch_size": 4,
+    "initializer_range": 0.2,
+}
 _SQUARE = {"height": 16, "width": 16}
 _LLAMA = {"model_type": "llama", **_TEXT}
 _CLIP = {"model_type": "clip_vision_model", **_VISION}
@@ -105,8 +114,8 @@ def _blip() -> Family:
     return config, transformers.BlipImageProcessorPil(size=_SQUARE)
 
 
-def _queries() -> dict[str, Any]:
-    return {
+def _with_queries(configuration: Any) -> Family:
+    queries = {
         "hidden_size": 16,
         "intermediate_size": 24,
         "num_hidden_layers": 2,
@@ -115,23 +124,9 @@ def _queries() -> dict[str, Any]:
         "encoder_hidden_size": 16,
         "initializer_range": 0.2,
     }
-
-
-def _blip_2() -> Family:
-    config = transformers.Blip2Config(
+    config = configuration(
         vision_config=_VISION,
-        qformer_config=_queries(),
-        text_config=_LLAMA,
-        num_query_tokens=4,
-        image_token_index=IMAGE,
-    )
-    return config, transformers.BlipImageProcessorPil(size=_SQUARE)
-
-
-def _instructblip() -> Family:
-    config = transformers.InstructBlipConfig(
-        vision_config=_VISION,
-        qformer_config=_queries(),
+        qformer_config=queries,
         text_config=_LLAMA,
         num_query_tokens=4,
         image_token_index=IMAGE,
@@ -155,24 +150,9 @@ def _idefics2() -> Family:
     return config, transformers.Idefics2ImageProcessorPil(size={"shortest_edge": 8, "longest_edge": 16})
 
 
-def _idefics3() -> Family:
-    config = transformers.Idefics3Config(
-        vision_config=_VISION, text_config=_LLAMA, image_token_id=IMAGE, scale_factor=2
-    )
-    processor = transformers.Idefics3ImageProcessorPil(
-        size={"longest_edge": 32}, max_image_size={"longest_edge": 16}
-    )
-    return config, processor
-
-
-def _smolvlm() -> Family:
-    config = transformers.SmolVLMConfig(
-        vision_config=_VISION, text_config=_LLAMA, image_token_id=IMAGE, scale_factor=2
-    )
-    processor = transformers.SmolVLMImageProcessorPil(
-        size={"longest_edge": 32}, max_image_size={"longest_edge": 16}
-    )
-    return config, processor
+def _tiled(configuration: Any, processor: Any) -> Family:
+    config = configuration(vision_config=_VISION, text_config=_LLAMA, image_token_id=IMAGE, scale_factor=2)
+    return config, processor(size={"longest_edge": 32}, max_image_size={"longest_edge": 16})
 
 
 def _qwen_processor() -> Any:
@@ -207,17 +187,7 @@ def _qwen2_vl() -> Family:
 
 
 def _qwen2_5_vl() -> Family:
-    vision = {
-        "depth": 2,
-        "hidden_size": 16,
-        "out_hidden_size": 16,
-        "intermediate_size": 24,
-        "num_heads": 2,
-        "patch_size": 4,
-        "window_size": 16,
-        "fullatt_block_indexes": [1],
-        "initializer_range": 0.2,
-    }
+    vision = {**_QWEN_VISION, "window_size": 16, "fullatt_block_indexes": [1]}
     config = transformers.Qwen2_5_VLConfig(
         vision_config=vision, text_config={**_TEXT, "rope_parameters": _ROPE}, **_qwen_tokens()
     )
@@ -225,17 +195,7 @@ def _qwen2_5_vl() -> Family:
 
 
 def _qwen3_vl() -> Family:
-    vision = {
-        "depth": 2,
-        "hidden_size": 16,
-        "out_hidden_size": 16,
-        "intermediate_size": 24,
-        "num_heads": 2,
-        "patch_size": 4,
-        "num_position_embeddings": 16,
-        "deepstack_visual_indexes": [0],
-        "initializer_range": 0.2,
-    }
+    vision = {**_QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     text = {**_TEXT, "head_dim": 8, "rope_parameters": _ROPE}
     config = transformers.Qwen3VLConfig(vision_config=vision, text_config=text, **_qwen_tokens())
     return config, _qwen_processor()
@@ -277,11 +237,11 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "blip": _blip,
-    "blip-2": _blip_2,
-    "instructblip": _instructblip,
+    "blip-2": lambda: _with_queries(transformers.Blip2Config),
+    "instructblip": lambda: _with_queries(transformers.InstructBlipConfig),
     "idefics2": _idefics2,
-    "idefics3": _idefics3,
-    "smolvlm": _smolvlm,
+    "idefics3": lambda: _tiled(transformers.Idefics3Config, transformers.Idefics3ImageProcessorPil),
+    "smolvlm": lambda: _tiled(transformers.SmolVLMConfig, transformers.SmolVLMImageProcessorPil),
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
