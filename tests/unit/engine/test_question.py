@@ -184,7 +184,7 @@ def worst_projection(score, direction, away, rho, grid=2001):
     return minimize_scalar(dual, bounds=(-9, 9), method="bounded", options={"xatol": 1e-7}).fun
 
 
-def worst_bent(score, pieces, rho, grid=1201):
+def worst_bent(score, pieces, rho, grid=481):
     """As ``worst_projection``, while the mean of a scalar of <u, -away> is ``score``.
 
     Each noise z may have any margin M, at random too, so that the dual with one multiplier k is exact: maximise k score
@@ -284,7 +284,7 @@ def test_features_that_the_noise_does_not_move_are_asked_about_like_others(make)
     """Means of equal unit vectors come out longer than 1 by rounding, in every other direction."""
     texts = texts_of(d=16)
     asker, _ = questioner(make, texts)
-    for _ in range(200):
+    for _ in range(80):
         feature = unit(16)
         mean = np.mean([feature] * 15, axis=0)
         question = asker.ask(draws_of(mean * (1 + 3e-16), 15), feature, unit(16), ("another caption",))
