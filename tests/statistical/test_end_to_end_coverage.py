@@ -26,7 +26,7 @@ make: Any = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).parents[1] / "unit" / "engine" / "builders.py"))
 )
 
-PAIRS, ALPHA, SIGMA, K = 160, 0.05, 0.4, 2
+PAIRS, ALPHA, SIGMA, K = 120, 0.05, 0.4, 2
 RADII, COSINES = (0.05, 0.1, 0.2, 0.4), (0.3, 0.6, 0.9)
 LABELS, POOL = tuple("abcde"), tuple(f"caption {i}" for i in range(6))
 TEXTS = {label: 0.2 + 1.2 * i for i, label in enumerate(LABELS)} | {
