@@ -11,7 +11,7 @@ from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, 
 from smoothcert.cli.running import StopSignals, run_phases
 from smoothcert.cli.study_tracking import StudyTracking
 from smoothcert.cli.terminal import Terminal
-from smoothcert.cli.train import run_training
+from smoothcert.cli.train import open_training, run_training
 from smoothcert.errors import SmoothcertError
 from smoothcert.job import load_study
 
@@ -51,13 +51,11 @@ def run_trainings(jobs: Sequence[Job], stopped_by: StopSignals) -> int:
     Raises:
         SmoothcertError: one cannot be done, or failed; what was trained before it stays.
     """
-    from smoothcert.training.train import Training
-
     for number, job in enumerate(jobs):
         if stopped_by.signal is not None:
             return 128 + stopped_by.signal
         try:
-            training = Training(job)
+            training = open_training(job)
             if not training.finished and (code := run_training(training, stopped_by)) != 0:
                 return code
         except SmoothcertError as exc:

@@ -12,6 +12,7 @@ from smoothcert.cli.terminal import Terminal
 from smoothcert.job import load_job
 
 if TYPE_CHECKING:
+    from smoothcert.job import Job
     from smoothcert.training.train import Trained, Training
 
 
@@ -22,16 +23,32 @@ def train(job_file: JobFile, set_: Overrides = None) -> None:
     named in encoder.purifier and encoder.mapper, its folder model in encoder.model. MLflow shows losses and held-out
     figures.
 
-    Exit codes: 0 done; 2 bad input; 3 the store failed; 5 a loss is no longer finite; 130, 143 stopped by SIGINT,
-    SIGTERM.
+    With train.workers above 1 it runs on Ray.
+
+    Exit codes: 0 done; 2 bad input; 3 the store failed; 5 a loss is no longer finite, or workers failed; 130, 143
+    stopped by SIGINT, SIGTERM.
     """
     job = load_job(job_file, overrides(set_))
+    sys.exit(
+        run_training(
+            open_training(job), StopSignals(Terminal(stderr=True), "the step in progress and its checkpoint")
+        )
+    )
+
+
+def open_training(job: Job) -> Training:
+    """The training of a job, as this process needs it.
+
+    Raises:
+        SmoothcertError: it cannot begin.
+    """
+    if job.train is not None and job.train.workers > 1:
+        from smoothcert.runtime.ray_training import driver_training
+
+        return driver_training(job)
     from smoothcert.training.train import Training
 
-    training = Training(job)
-    sys.exit(
-        run_training(training, StopSignals(Terminal(stderr=True), "the step in progress and its checkpoint"))
-    )
+    return Training(job)
 
 
 def run_training(training: Training, signals: StopSignals) -> int:
@@ -41,7 +58,12 @@ def run_training(training: Training, signals: StopSignals) -> int:
     terminal = signals.terminal
     _introduce(terminal, training)
     with TrainingProgress(terminal, training, signals.event) as progress:
-        trained = training.run(progress)
+        if training.section.workers > 1:
+            from smoothcert.runtime.ray_training import train_together
+
+            trained = train_together(training, progress)
+        else:
+            trained = training.run(progress)
     if not trained.finished:
         terminal.say("stopped; run the same command again to resume")
         return 128 + (signals.signal or 0)
@@ -55,9 +77,10 @@ def _introduce(terminal: Terminal, training: Training) -> None:
     section, encoder = training.section, training.encoder
     low, high = training.sigma
     noise = f"sigma {low:g}" if low == high else f"sigma {low:g} to {high:g}"
+    where = f"{section.workers} workers on Ray" if section.workers > 1 else encoder.device.type
     terminal.say(
         f"{shorten_url(training.place.url)}  ({section.method}, {noise}; {len(training.training):,} images to "
-        f"train on, {len(training.held_out):,} held out; encoder {encoder.name} on {encoder.device.type})"
+        f"train on, {len(training.held_out):,} held out; encoder {encoder.name} on {where})"
     )
 
 

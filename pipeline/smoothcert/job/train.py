@@ -79,6 +79,9 @@ class TrainSection(Section):
     """Images of one forward pass."""
     accumulate: PositiveInt = 1
     """Batches whose gradients make one step."""
+    workers: PositiveInt = 1
+    """Processes that share each batch, with one GPU each where there are GPUs; more than one run on Ray
+    (executor.address, cpus_per_worker, gpus_per_worker). Another number gives the same weights but for rounding."""
     learning_rate: Positive = 2e-3
     """The largest; after a warm-up it falls with the cosine."""
     weight_decay: NotNegative = 0.01
@@ -112,6 +115,14 @@ class TrainSection(Section):
     def _ascending(self) -> TrainSection:
         if self.sigma is not None and self.sigma[0] > self.sigma[1]:
             raise ValueError(f"sigma={list(self.sigma)} must be [smallest, largest]")
+        return self
+
+    @model_validator(mode="after")
+    def _an_image_for_each_worker(self) -> TrainSection:
+        if self.workers > self.batch:
+            raise ValueError(
+                f"workers={self.workers} share each batch, and batch={self.batch} has fewer images: lower workers"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,19 @@ class WorkerShare:
             return max(1, int(resources.get("GPU", 0.0) / self.gpus))
         return max(1, int(resources.get("CPU", 1.0) / max(self.cpus, 1.0)))
 
+    def room(self) -> int:
+        """How many such workers the nodes that are there would hold, were nothing else on them."""
+        needs = [(kind, need) for kind, need in (("CPU", self.cpus), ("GPU", self.gpus)) if need]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not needs:
+            return sys.maxsize
+        return sum(min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs) for node in nodes)
+
+    @property
+    def needs(self) -> str:
+        """What one worker asks for, in words."""
+        return f"{_resources(self.cpus, self.gpus)} (executor.cpus_per_worker, executor.gpus_per_worker)"
+
     def unplaced(self) -> str:
         """Why a worker may wait for a place, for a log line or an error."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -94,7 +108,7 @@ class WorkerShare:
             why = f"the cluster has {room} free: Ray prepares a node for it, or no node alone has as much"
         else:
             why = f"no node has {needs} free"
-        return f"a worker needs {needs} (executor.cpus_per_worker, executor.gpus_per_worker), and {why}"
+        return f"a worker needs {self.needs}, and {why}"
 
 
 def _resources(cpus: float, gpus: float) -> str:

@@ -17,11 +17,23 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, 3, H, W) to a loss for each (B,)."""
 
 
-def worst_images(images: torch.Tensor, loss: Loss, adversary: AdversarySection, seed: int) -> torch.Tensor:
-    """Images within the budget with a large loss: PGD from random points, the last iterate."""
+def worst_images(
+    images: torch.Tensor, loss: Loss, adversary: AdversarySection, seed: int, first: int = 0
+) -> torch.Tensor:
+    """Images within the budget with a large loss: PGD from random points, the last iterate.
+
+    Args:
+        images: what is attacked; each by itself.
+        loss: what is to be large.
+        adversary: budget and steps.
+        seed: of the points.
+        first: row of the batch that the first image is; with the seed it keys the point that it begins at.
+    """
     budget = torch.full((len(images),), adversary.budget, dtype=torch.float64, device=images.device)
     ball = Ball(images, budget, adversary.norm)
-    points = ball.random_points([NoiseKey(seed, str(row), "attack") for row in range(len(images))])
+    points = ball.random_points(
+        [NoiseKey(seed, str(row), "attack") for row in range(first, first + len(images))]
+    )
     size = column(budget * _STEP / adversary.steps, images).float()
     for _ in range(adversary.steps):
         with torch.enable_grad():

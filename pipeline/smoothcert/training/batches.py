@@ -12,14 +12,38 @@ import torch.nn.functional as F
 from smoothcert.engine.noise import Stream, generator, noise_key
 from smoothcert.job import TrainSection
 from smoothcert.training.examples import Examples
+from smoothcert.training.team import ALONE, Team, share_of
 
 _SHIFT, _TURN, _SCALE = 0.06, math.radians(12), 0.1
 """Largest move as a share of the image, angle, and change of size, of an augmented image."""
 
 
 @dataclass(frozen=True, slots=True)
+class BatchShare:
+    """What one member of a team has of a batch.
+
+    Attributes:
+        team: which members there are.
+        whole: images of the batch.
+    """
+
+    team: Team
+    whole: int
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the batch that are here; at least one, where there are no more members than rows."""
+        return share_of(self.team, self.whole)
+
+    def mean(self, own: torch.Tensor) -> torch.Tensor:
+        """From means over the rows that are here to means over the whole batch (``Team.total``)."""
+        rows = self.rows
+        return self.team.total(own * ((rows.stop - rows.start) / self.whole))
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Images and their noise.
+    """Images and their noise: of a whole batch, or of one member's share of it.
 
     Attributes:
         images: float32 (B, 3, H, W) in [0,1].
@@ -27,6 +51,7 @@ class Batch:
         sigma: (B,) noise levels, units of [0,1] pixels.
         classes: (B,) indices, or ``UNKNOWN``.
         seed: of whatever else is random in the step.
+        share: which part of a batch this is.
     """
 
     images: torch.Tensor
@@ -34,6 +59,7 @@ class Batch:
     sigma: torch.Tensor
     classes: torch.Tensor
     seed: int
+    share: BatchShare
 
     @property
     def noisy(self) -> torch.Tensor:
@@ -42,27 +68,45 @@ class Batch:
 
 
 def training_batch(
-    examples: Examples, section: TrainSection, sigma: tuple[float, float], stage: str, position: int
+    examples: Examples,
+    section: TrainSection,
+    sigma: tuple[float, float],
+    stage: str,
+    position: int,
+    team: Team = ALONE,
 ) -> Batch:
-    """The batch at a position: each image once an epoch, in an order of that epoch, under noise of this position."""
+    """The batch at a position: each image once an epoch, in an order of that epoch, under noise of this position.
+
+    Of a team each member gets its share, of the same images with the same noise as if it were alone.
+    """
     size = min(section.batch, len(examples))
     epoch, number = divmod(position, len(examples) // size)
     order = _order(section.seed, stage, epoch, len(examples))
-    rows = order[number * size : (number + 1) * size].to(examples.pixels.device)
+    share = BatchShare(team, size)
+    rows = order[number * size : (number + 1) * size][share.rows].to(examples.pixels.device)
     source = _keyed(section.seed, stage, position, examples.pixels.device)
     images = examples.images(rows)
     if section.augment:
-        images = _moved(images, source)
-    return _with_noise(images, examples.classes[rows], sigma, source, _seed(section.seed, stage, position))
+        images = _moved(images, source, share)
+    key = _seed(section.seed, stage, position)
+    return _with_noise(images, examples.classes[rows], sigma, source, key, share)
 
 
 def validation_batch(
-    examples: Examples, rows: slice, sigma: tuple[float, float], stage: str, seed: int
+    examples: Examples,
+    rows: slice,
+    sigma: tuple[float, float],
+    stage: str,
+    seed: int,
+    team: Team = ALONE,
 ) -> Batch:
-    """Held-out images under noise that is the same at every validation."""
-    source = _keyed(seed, f"{stage} validation", rows.start or 0, examples.pixels.device)
-    key = _seed(seed, f"{stage} validation", rows.start or 0)
-    return _with_noise(examples.images(rows), examples.classes[rows], sigma, source, key)
+    """Held-out images under noise that is the same at every validation; of a team, a member's share of them."""
+    first = rows.start or 0
+    source = _keyed(seed, f"{stage} validation", first, examples.pixels.device)
+    key = _seed(seed, f"{stage} validation", first)
+    share = BatchShare(team, rows.stop - first)
+    own = slice(first + share.rows.start, first + share.rows.stop)
+    return _with_noise(examples.images(own), examples.classes[own], sigma, source, key, share)
 
 
 @lru_cache(maxsize=1)
@@ -78,11 +122,13 @@ def _with_noise(
     sigma: tuple[float, float],
     source: torch.Generator,
     seed: int,
+    share: BatchShare,
 ) -> Batch:
-    noise = torch.randn(images.shape, generator=source, device=images.device)
+    # noise of the whole batch, so that an image has the same whoever holds it
+    noise = torch.randn((share.whole, *images.shape[1:]), generator=source, device=images.device)
     low, high = sigma
-    levels = low + (high - low) * torch.rand(len(images), generator=source, device=images.device)
-    return Batch(images, noise, levels, classes, seed)
+    levels = low + (high - low) * torch.rand(share.whole, generator=source, device=images.device)
+    return Batch(images, noise[share.rows], levels[share.rows], classes, seed, share)
 
 
 def _seed(seed: int, what: str, number: int) -> int:
@@ -93,10 +139,10 @@ def _keyed(seed: int, what: str, number: int, device: torch.device) -> torch.Gen
     return generator(noise_key(seed, what, Stream.TRAIN, number), device)
 
 
-def _moved(images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+def _moved(images: torch.Tensor, source: torch.Generator, share: BatchShare) -> torch.Tensor:
     """Each image moved, turned and scaled a little; what comes in from outside is black."""
     count = len(images)
-    random = 2 * torch.rand((count, 4), generator=source, device=images.device) - 1
+    random = 2 * torch.rand((share.whole, 4), generator=source, device=images.device)[share.rows] - 1
     angle, scale = random[:, 0] * _TURN, 1 + _SCALE * random[:, 1]
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     across, along = 2 * _SHIFT * random[:, 2], 2 * _SHIFT * random[:, 3]

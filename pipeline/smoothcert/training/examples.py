@@ -56,6 +56,21 @@ class Examples:
         return Examples(self.pixels[:count], self.classes[:count], self.pair_ids[:count])
 
 
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """All images of a training.
+
+    Attributes:
+        training: images to fit.
+        held_out: images to validate on.
+        digest: of the data that they come from.
+    """
+
+    training: Examples
+    held_out: Examples
+    digest: str
+
+
 def is_held_out(pair_id: str, share: float) -> bool:
     """Whether a pair is for validation only: by a hash of its id, so that no change of order or limit moves it."""
     place = int.from_bytes(

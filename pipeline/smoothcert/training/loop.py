@@ -3,7 +3,7 @@
 Why no trainer of a library: those of transformers, accelerate and Lightning keep optimizer and random states as
 pickles, and their resume replays a data loader. Here each step is a function of seed, stage and step, so that a
 checkpoint is one safetensors file, and a resumed fit is the same as one that was never stopped (on one device, with one
-thread count).
+thread count). Several processes share the work of a step and give the same weights, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from smoothcert.training.checkpoint import (
 )
 from smoothcert.training.examples import Examples
 from smoothcert.training.stages import Stage
+from smoothcert.training.team import ALONE, Team
 from smoothcert.training.watching import Watcher
 
 _WARM_UP = 0.05
@@ -66,6 +67,7 @@ class Fit:
         section: the settings.
         place: where its checkpoint is kept.
         figures: further held-out figures of a validation.
+        team: who else fits the same stage; all members run this loop, and end with the same weights.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class Fit:
         section: TrainSection,
         place: Storage,
         figures: Callable[[], Mapping[str, float]],
+        team: Team = ALONE,
     ) -> None:
         self._stage, self._data, self._section, self._place = stage, data, section, place
-        self._figures = figures
+        self._figures, self._team = figures, team
         self._parameters = [p for p in stage.module.parameters() if p.requires_grad_(True).requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
@@ -92,11 +95,12 @@ class Fit:
             restore_optimizer(self._optimizer, kept.optimizer)
 
     def run(self, watcher: Watcher) -> bool:
-        """Fit to the end, or until the watcher stops it; True at the end, with the best weights in the module.
+        """Fit to the end, or until the first member's watcher stops it; True at the end, with the best weights.
 
         Raises:
             TrainingError: a loss or gradient is not finite; the last checkpoint is kept.
             StoreError: a checkpoint cannot be written; the one before is kept.
+            PeerFailedError: the first member could not write it.
         """
         section, name = self._section, self._stage.name
         watcher.begin(name, self.progress.step, section.steps)
@@ -105,12 +109,13 @@ class Fit:
             step = self.progress.step + 1
             self.progress = replace(self.progress, step=step)
             watcher.step(name, step, losses)
+            stopped = self._team.agree(watcher.stopped)
             if step % section.validate_every == 0 or step >= section.steps:
                 self._validate(watcher)
                 self._save()
-            elif watcher.stopped:
+            elif stopped:
                 self._save()
-            if watcher.stopped and not self.progress.done:
+            if stopped and not self.progress.done:
                 return False
         self._stage.module.load_state_dict(self._best)
         self._stage.module.requires_grad_(False)
@@ -130,12 +135,14 @@ class Fit:
                 self._data.sigma,
                 self._stage.name,
                 step * accumulate + part,
+                self._team,
             )
             parts = self._losses(batch)
             loss = torch.stack(list(parts.values())).sum() / accumulate
             torch.autograd.backward(loss)
             for name, value in parts.items():
                 total[name] = total.get(name, 0) + value.detach() / accumulate
+        self._team.add_up([p.grad for p in self._parameters if p.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
         found = {name: float(value) for name, value in total.items()}
         self._refuse_not_finite(found | {"gradient": float(norm)}, step)
@@ -153,14 +160,16 @@ class Fit:
         count = min(len(held_out), _VALIDATED)
         for start in range(0, count, section.batch):
             rows = slice(start, min(start + section.batch, count))
-            batch = validation_batch(held_out, rows, self._data.sigma, self._stage.name, section.seed)
+            # what is too little to share, each member does as a whole
+            team = self._team if rows.stop - start >= self._team.size else ALONE
+            batch = validation_batch(held_out, rows, self._data.sigma, self._stage.name, section.seed, team)
             with torch.no_grad():
                 parts = self._losses(batch)
             for name, value in parts.items():
-                total[name] = total.get(name, 0.0) + float(value) * len(batch.images) / count
+                total[name] = total.get(name, 0.0) + float(value) * batch.share.whole / count
         loss = sum(total.values())
         self._refuse_not_finite(total, self.progress.step)
-        better = loss < self.progress.best_loss
+        better = self._team.agree(loss < self.progress.best_loss)
         if better:
             self._best = _weights(self._stage.module)
             self.progress = replace(self.progress, best_step=self.progress.step, best_loss=loss, waited=0)
@@ -172,10 +181,12 @@ class Fit:
         watcher.validated(self._stage.name, self.progress.step, figures | dict(self._figures()))
 
     def _save(self) -> None:
-        kept = Checkpoint(
-            self.progress, _weights(self._stage.module), self._best, optimizer_tensors(self._optimizer)
-        )
-        save_checkpoint(self._place, self._stage.name, kept)
+        def write() -> None:
+            moments = optimizer_tensors(self._optimizer)
+            kept = Checkpoint(self.progress, _weights(self._stage.module), self._best, moments)
+            save_checkpoint(self._place, self._stage.name, kept)
+
+        self._team.do_once(write)
 
     def _refuse_not_finite(self, values: Mapping[str, float], step: int) -> None:
         broken = [name for name, value in values.items() if not math.isfinite(value)]

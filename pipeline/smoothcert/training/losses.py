@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 
 Losses = Mapping[str, torch.Tensor]
 """Parts of a loss by name, each a scalar with its weight in it."""
+Mean = Callable[[torch.Tensor], torch.Tensor]
+"""From means over the rows that are here to means over those of the whole batch (``BatchShare.mean``)."""
 
 
 def cosine_loss(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -21,23 +23,33 @@ def denoising_loss(estimate: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(estimate.float(), noise)
 
 
-def moments_loss(features: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Squared errors of mean and standard deviation of each dimension over the rows, summed over dimensions.
+def here(mean: torch.Tensor) -> torch.Tensor:
+    """A ``Mean`` where all rows are here."""
+    return mean
+
+
+def moments_loss(features: torch.Tensor, wanted: torch.Tensor, over_batch: Mean = here) -> torch.Tensor:
+    """Squared errors of mean and standard deviation of each dimension over the batch, summed over dimensions.
 
     Both are taken of unit features.
+
+    Args:
+        features: rows (..., d) that are here.
+        wanted: the same shape.
+        over_batch: makes means over the batch of those over these rows.
     """
-    ours, theirs = (F.normalize(rows.float().flatten(0, -2), dim=-1) for rows in (features, wanted))
-    means = (ours.mean(dim=0) - theirs.mean(dim=0)).square().sum()
-    spreads = _spread(ours) - _spread(theirs)
-    return means + spreads.square().sum()
+    rows = torch.stack([F.normalize(each.float().flatten(0, -2), dim=-1) for each in (features, wanted)])
+    means = over_batch(rows.mean(dim=1))
+    # a variance does not change with the point that it is taken around, to first order: so no gradient goes through it
+    around = means.detach().unsqueeze(1)
+    # with a gradient where all rows are the same
+    spreads = (over_batch((rows - around).square().mean(dim=1)) + 1e-8).sqrt()
+    return (means[0] - means[1]).square().sum() + (spreads[0] - spreads[1]).square().sum()
 
 
-def identity_loss(mapped: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Mean over the rows of |M(z, 0) - z|^2, relative to the mean |z|^2."""
+def identity_loss(mapped: torch.Tensor, features: torch.Tensor, over_batch: Mean = here) -> torch.Tensor:
+    """Mean over the batch of |M(z, 0) - z|^2, relative to the mean |z|^2; arguments as for ``moments_loss``."""
     off = (mapped.float() - features.float()).square().sum(dim=-1).mean()
-    return off / features.float().square().sum(dim=-1).mean().clamp_min(1e-12)
-
-
-def _spread(rows: torch.Tensor) -> torch.Tensor:
-    """Standard deviations of columns; with a gradient where all rows are the same."""
-    return (rows.var(dim=0, correction=0) + 1e-8).sqrt()
+    length = features.float().square().sum(dim=-1).mean()
+    off, length = over_batch(torch.stack([off, length])).unbind()
+    return off / length.clamp_min(1e-12)

@@ -9,6 +9,7 @@ import torch
 
 from smoothcert.engine.noise import Stream, generator, noise_key
 from smoothcert.training.examples import UNKNOWN, Examples
+from smoothcert.training.team import ALONE, Team, share_of
 
 Features = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(images (B, 3, H, W), sigma (B,)) -> unit features (B, d)."""
@@ -42,6 +43,7 @@ def measure_scores(
     *,
     draws: int = 16,
     classes: torch.Tensor | None = None,
+    team: Team = ALONE,
 ) -> Scores:
     """Scores at a noise level; the noise is the same at every call.
 
@@ -52,18 +54,22 @@ def measure_scores(
         sigma: units of [0,1] pixels.
         draws: at least 2.
         classes: unit text features (C, d), or None.
+        team: whose members take a share of the images each; all of them call this, and get the same.
     """
     device = examples.pixels.device
-    sums = torch.zeros(4, dtype=torch.float64)
-    known = 0
+    sums = torch.zeros(5, dtype=torch.float64)
     for start in range(0, len(examples), _IMAGES):
-        rows = slice(start, start + _IMAGES)
+        whole = min(_IMAGES, len(examples) - start)
+        own = share_of(team, whole)
+        if own.start == own.stop:
+            continue
+        rows = slice(start + own.start, start + own.stop)
         images = examples.images(rows)
         level = torch.full((len(images),), sigma, device=device)
         source = generator(noise_key(0, f"scores {start}", Stream.TRAIN, 0), device)
         total: torch.Tensor | None = None
         for _ in range(draws):
-            noise = torch.randn(images.shape, generator=source, device=device)
+            noise = torch.randn((whole, *images.shape[1:]), generator=source, device=device)[own]
             drawn = features(images + sigma * noise, level).double()
             total = drawn if total is None else total + drawn
         assert total is not None
@@ -78,8 +84,8 @@ def measure_scores(
         if classes is not None:
             wanted = examples.classes[rows]
             right = (mean @ classes.to(mean).T).argmax(dim=1) == wanted
-            known += int((wanted != UNKNOWN).sum())
-            found.append((right & (wanted != UNKNOWN)).sum())
+            found += [(right & (wanted != UNKNOWN)).sum(), (wanted != UNKNOWN).sum()]
         sums[: len(found)] += torch.stack([value.double().cpu() for value in found])
+    sums = team.total(sums)
     score, norm, cosine = (float(value) / len(examples) for value in sums[:3])
-    return Scores(score, norm, cosine, float(sums[3]) / known if known else None)
+    return Scores(score, norm, cosine, float(sums[3] / sums[4]) if sums[4] else None)

@@ -35,7 +35,10 @@ class Stage(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
-        """The parts of the loss; their sum is minimised."""
+        """The parts of the loss over the whole batch; their sum is minimised.
+
+        Where this is a share of the batch, the gradient is that of the share: those of all add up (``Team.total``).
+        """
 
     @abstractmethod
     def features(self, pixels: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -77,17 +80,19 @@ class PurifierStage(Stage):
         """See ``Stage.losses``."""
         if self._adversary is not None:
             batch = self._attacked(batch, self._adversary)
-        noisy = batch.noisy
+        noisy, mean = batch.noisy, batch.share.mean
         estimate = self.module.noise(noisy, batch.sigma).float()
         purified = noisy - batch.sigma.view(-1, 1, 1, 1) * estimate
-        parts = {"denoising": denoising_loss(estimate, batch.noise)}
+        parts = {"denoising": mean(denoising_loss(estimate, batch.noise))}
         if self._weights.reconstruction:
-            parts["reconstruction"] = self._weights.reconstruction * (purified - batch.images).square().mean()
+            parts["reconstruction"] = self._weights.reconstruction * mean(
+                (purified - batch.images).square().mean()
+            )
         if self._weights.consistency:
             with torch.no_grad():
                 clean = self._encoder.encode_images(batch.images)
-            parts["consistency"] = self._weights.consistency * cosine_loss(
-                self._encoder.encode_images(purified), clean
+            parts["consistency"] = self._weights.consistency * mean(
+                cosine_loss(self._encoder.encode_images(purified), clean)
             )
         return parts
 
@@ -105,7 +110,8 @@ class PurifierStage(Stage):
             features = self.features(torch.addcmul(images, batch.noise, level), batch.sigma)
             return 1 - F.cosine_similarity(features.float(), wanted.float(), dim=-1)
 
-        added = worst_images(batch.images, turned, adversary, batch.seed) - batch.images
+        first = batch.share.rows.start
+        added = worst_images(batch.images, turned, adversary, batch.seed, first) - batch.images
         return replace(batch, noise=batch.noise + added / level)
 
 
@@ -133,13 +139,13 @@ class MapperStage(Stage):
         with torch.no_grad():
             wanted = self._encode(batch.images)
             noisy = self._encode(self._purify(batch.noisy, batch.sigma))
-        mapped = self.module(noisy, batch.sigma)
-        parts = {"cosine": cosine_loss(mapped, wanted)}
+        mapped, mean = self.module(noisy, batch.sigma), batch.share.mean
+        parts = {"cosine": mean(cosine_loss(mapped, wanted))}
         if self._weights.moments:
-            parts["moments"] = self._weights.moments * moments_loss(mapped, wanted)
+            parts["moments"] = self._weights.moments * moments_loss(mapped, wanted, mean)
         if self._weights.identity:
             still = self.module(noisy, torch.zeros_like(batch.sigma))
-            parts["identity"] = self._weights.identity * identity_loss(still, noisy)
+            parts["identity"] = self._weights.identity * identity_loss(still, noisy, mean)
         return parts
 
     def features(self, pixels: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

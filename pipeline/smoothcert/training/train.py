@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from smoothcert.datasets import open_source
+from smoothcert.datasets import Source, open_source
 from smoothcert.defences import DefendedEncoder, ResidualMapper, TrainedFor, UNetPurifier, defend
 from smoothcert.defences.noise_level import AtSigma
 from smoothcert.defences.saved import part_bytes
@@ -21,13 +21,15 @@ from smoothcert.encoders import Encoder, check_encoder, load_encoder
 from smoothcert.engine import encode_texts
 from smoothcert.errors import JobError
 from smoothcert.job import Job
+from smoothcert.job.encoder import EncoderSection
 from smoothcert.storage import Storage
-from smoothcert.training.card import write_card
+from smoothcert.training.card import Table, write_card
 from smoothcert.training.checkpoint import load_checkpoint
-from smoothcert.training.examples import load_examples
+from smoothcert.training.examples import Corpus, Examples, load_examples
 from smoothcert.training.loop import Data, Fit
 from smoothcert.training.scores import Features, Scores, measure_scores
 from smoothcert.training.stages import MapperStage, PurifierStage, Stage, purify_with
+from smoothcert.training.team import ALONE, Team
 from smoothcert.training.tuning import FareStage, NoiseStage, TecoaStage, TuningStage
 from smoothcert.training.watching import Watcher
 
@@ -59,6 +61,9 @@ class Training:
 
     Args:
         job: with a section ``train``.
+        here: how the encoder is loaded in this process; by default as the job says.
+        corpus: the images, where they are loaded already, on the device of the encoder.
+        team: who takes part; all members make the same training and run it.
 
     Attributes:
         place: where results go.
@@ -66,32 +71,43 @@ class Training:
         first: the first stage.
         encoder: frozen.
         data_digest: of the data.
-        recipe: hex digest of everything that determines the weights.
-        training: images to fit.
-        held_out: images to validate on.
+        recipe: hex digest of everything that determines the weights, but for the device and the number of workers.
+        corpus: images to fit and to validate on.
 
     Raises:
-        JobError: the job has no section ``train``, or the encoder lacks what it needs.
+        JobError: the job has no section ``train``, or the encoder lacks what it needs, or there are fewer images than
+            workers.
         SourceError: the data cannot be read, or are too few.
         EncoderError: the encoder, or a part that the job names, cannot be loaded.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(
+        self,
+        job: Job,
+        here: EncoderSection | None = None,
+        corpus: Corpus | None = None,
+        team: Team = ALONE,
+    ) -> None:
         if job.train is None:
             raise JobError(
                 "the job has no 'train' section", remedy="add e.g. train: {method: psm, out: defences/mine}"
             )
-        self.job, self.section = job, job.train
+        self.job, self.section, self._team = job, job.train, team
+        self._here = here or job.encoder
         self.place = Storage(self.section.out)
         self.sigma = self.section.sigma or (job.certify.sigma, job.certify.sigma)
-        self.encoder = load_encoder(job.encoder)
+        self.encoder = load_encoder(self._here)
         check_encoder(self.encoder)
         self._given: DefendedEncoder | None = None
         if job.encoder.defence is not None:
             self._given = defend(self.encoder, job.encoder.defence, job.encoder.defence.label, self.sigma[1])
         self._classes = self._encode_classes()
-        source = open_source(job.data)
-        self.data_digest = source.digest()
+        source: Source | None = None
+        if corpus is None:
+            source = open_source(job.data)
+            self.data_digest = source.digest()
+        else:
+            self.data_digest = corpus.digest
         self.recipe = _recipe(job, self.sigma, self.encoder, self._given, self.data_digest)
         self._new_mapper: ResidualMapper | None = None
         self.first = self._first_stage()
@@ -99,7 +115,25 @@ class Training:
             self.section.method == "psm"
         ):  # made now, so that wrong settings are known before the purifier is trained
             self._new_mapper = self._make_mapper(tokens=False)
-        self.training, self.held_out = load_examples(job, self.encoder, source)
+        if source is not None:
+            corpus = Corpus(*load_examples(job, self.encoder, source), self.data_digest)
+        assert corpus is not None
+        self.corpus = corpus
+        if self.section.workers > (images := len(corpus.training)):
+            raise JobError(
+                f"train.workers={self.section.workers} share each batch, and there are {images} images to train on",
+                remedy=f"lower train.workers to {images} or less",
+            )
+
+    @property
+    def training(self) -> Examples:
+        """Images to fit."""
+        return self.corpus.training
+
+    @property
+    def held_out(self) -> Examples:
+        """Images to validate on."""
+        return self.corpus.held_out
 
     @property
     def finished(self) -> bool:
@@ -124,13 +158,15 @@ class Training:
         Raises:
             TrainingError: a loss is not finite, or a checkpoint is damaged.
             StoreError: something cannot be written.
+            PeerFailedError: the first member of the team failed to write it.
         """
         stage = self.first
         if not self._fit(stage, watcher):
             return Trained(self.place.url, False, {})
         if isinstance(stage, PurifierStage) and self.section.method == "psm":
-            self._write_part("purifier", stage.module)
-            stage = self._mapper_stage(stage.module)
+            purifier = stage.module
+            self._team.do_once(lambda: self._write_part("purifier", purifier))
+            stage = self._mapper_stage(purifier)
             if not self._fit(stage, watcher):
                 return Trained(self.place.url, False, {})
         return self._finish(stage)
@@ -165,7 +201,7 @@ class Training:
         return module.to(self.encoder.device)
 
     def _tuning_stage(self) -> TuningStage:
-        tuned = load_encoder(self.job.encoder)
+        tuned = load_encoder(self._here)
         match self.section.method:
             case "noise":
                 return NoiseStage(tuned, self.encoder)
@@ -184,14 +220,16 @@ class Training:
     def _fit(self, stage: Stage, watcher: Watcher) -> bool:
         data = Data(self.training, self.held_out, self.sigma, self.recipe)
         figures = partial(self._figures, stage)
-        return Fit(stage, data, self.section, self.place, figures).run(watcher)
+        return Fit(stage, data, self.section, self.place, figures, self._team).run(watcher)
 
     def _figures(self, stage: Stage) -> dict[str, float]:
         """Robustness score and smooth norm at each level, on a few held-out images."""
         found = {}
         some = self.held_out.head(_SCORED)
         for sigma in self.levels:
-            scores = measure_scores(stage.features, self._undefended(stage), some, sigma, draws=_SCORED_DRAWS)
+            scores = measure_scores(
+                stage.features, self._undefended(stage), some, sigma, draws=_SCORED_DRAWS, team=self._team
+            )
             found[f"robustness_score_s{sigma:g}"] = scores.robustness_score
             found[f"smooth_norm_s{sigma:g}"] = scores.smooth_norm
         return found
@@ -216,25 +254,31 @@ class Training:
             examples=some,
             draws=_DRAWS_AT_END,
             classes=None if tokens else self._classes,
+            team=self._team,
         )
         table = {
             sigma: (measure(before, before, sigma=sigma), measure(stage.features, before, sigma=sigma))
             for sigma in self.levels
         }
+        self._team.do_once(lambda: self._write_end(stage, table))
+        return Trained(self.place.url, True, table)
+
+    def _write_end(self, stage: Stage, table: Table) -> None:
+        """What the training is for, its card, and last the scores."""
         if isinstance(stage, TuningStage):
             self._write_model(stage)
         else:
             self._write_part("purifier" if isinstance(stage, PurifierStage) else "mapper", stage.module)
+        scored = min(len(self.held_out), _SCORED_AT_END)
         facts = {
             "trained for sigma": " to ".join(f"{level:g}" for level in dict.fromkeys(self.sigma)),
             "encoder": f"{self.job.encoder.model} (digest {self.encoder.digest[:16]})",
             "training pairs": f"{len(self.training):,} (data digest {self.data_digest[:16]})",
-            "held-out pairs": f"{len(self.held_out):,}, {len(some):,} of them scored with {_DRAWS_AT_END} draws",
+            "held-out pairs": f"{len(self.held_out):,}, {scored:,} of them scored with {_DRAWS_AT_END} draws",
         }
         self.place.replace("README.md", write_card(self.job.name, self.section, facts, table).encode())
         kept = {f"{sigma:g}": [asdict(each) for each in both] for sigma, both in table.items()}
         self.place.replace(_SCORES_FILE, json.dumps(kept, indent=1).encode())
-        return Trained(self.place.url, True, table)
 
     def _write_part(self, part: str, module: torch.nn.Module) -> None:
         low, high = self.sigma
@@ -271,12 +315,15 @@ def _recipe(
     defended: Encoder | None,
     data_digest: str,
 ) -> str:
-    """Hex digest of everything that determines the weights, but the versions of the code and of torch."""
+    """Hex digest of everything that determines the weights, but the versions of the code and of torch.
+
+    Where the work is done (device, number of workers) changes the order of sums alone, and is no part of it.
+    """
     assert job.train is not None
     # what was not there before leaves the digests of older trainings alone
     unused = set() if job.train.attacked else {"attacked"}
     what = {
-        "train": job.train.model_dump(mode="json", exclude={"out"} | unused),
+        "train": job.train.model_dump(mode="json", exclude={"out", "workers"} | unused),
         "sigma": sigma,
         "encoder": encoder.digest,
         "purifier": None if defended is None else defended.digest,

@@ -56,7 +56,7 @@ class NoiseStage(TuningStage):
 
     def losses(self, batch: Batch) -> Losses:
         """See ``Stage.losses``."""
-        return {"drift": self._drift(batch.noisy, self._anchored(batch)).mean()}
+        return {"drift": batch.share.mean(self._drift(batch.noisy, self._anchored(batch)).mean())}
 
 
 class FareStage(TuningStage):
@@ -78,9 +78,13 @@ class FareStage(TuningStage):
         """See ``Stage.losses``."""
         wanted = self._anchored(batch)
         points = worst_images(
-            batch.images, lambda images: self._drift(images, wanted), self._adversary, batch.seed
+            batch.images,
+            lambda images: self._drift(images, wanted),
+            self._adversary,
+            batch.seed,
+            batch.share.rows.start,
         )
-        return {"drift": self._drift(points, wanted).mean()}
+        return {"drift": batch.share.mean(self._drift(points, wanted).mean())}
 
 
 class TecoaStage(TuningStage):
@@ -109,5 +113,5 @@ class TecoaStage(TuningStage):
             logits = self.tuned.encode_images(images) @ self._texts
             return F.cross_entropy(logits, batch.classes, reduction="none")
 
-        points = worst_images(batch.images, guided, self._adversary, batch.seed)
-        return {"text": guided(points).mean()}
+        points = worst_images(batch.images, guided, self._adversary, batch.seed, batch.share.rows.start)
+        return {"text": batch.share.mean(guided(points).mean())}
