@@ -99,6 +99,28 @@ def gaps(repetitions: int, seed: int) -> None:
         print(f"| {name} | {' | '.join(f'{(mean - each).mean():.4f}' for each in found)} |")
 
 
+def votes(repetitions: int, seed: int) -> None:
+    """The same of votes, bounded by betting where targets may stop the draws; and exactly, at a fixed number."""
+    print(f"mean gap of votes, {repetitions} repetitions")
+    print(
+        "| alpha | draws | pilots | share | draws alone | pilot | exact, fixed n |\n|---|---|---|---|---|---|---|"
+    )
+    for alpha in (0.001, 0.001 / 8):
+        for n, pilots in ((300, 31), (1000, 63)):
+            for share in (0.5, 0.7, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0):
+                rng = np.random.default_rng(seed)
+                pilot, draws = (
+                    (rng.random((repetitions, size)) < share).astype(float) for size in (pilots, n)
+                )
+                found = (
+                    lower_bound(draws, alpha),
+                    lower_bound(draws, alpha, bets=choose_bets(pilot, alpha, n)),
+                    lower_bound(draws, alpha, "clopper_pearson"),
+                )
+                gap = " | ".join(f"{(draws.mean(axis=1) - each).mean():.4f}" for each in found)
+                print(f"| {alpha:g} | {n} | {pilots} | {share:g} | {gap} |")
+
+
 def main() -> None:
     """Print all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,6 +130,7 @@ def main() -> None:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{os.cpu_count()} cores{load}, numpy {np.__version__}")
     gaps(400, arguments.seed)
+    votes(150, arguments.seed)
     bounds(arguments.rounds, arguments.seed)
     updates(arguments.rounds, arguments.seed)
     selections(arguments.rounds, arguments.seed)

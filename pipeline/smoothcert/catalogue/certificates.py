@@ -159,6 +159,7 @@ CATALOGUE: Sequence[Certificate] = (
         source="theory T8",
         basis=(CLEAN_SCALAR, CLEAN_LAW),
         share_of_alpha=_WHOLE,
+        beside="fcsb",
         bound=Form(
             "clean_distribution",
             functions.clean_distribution,
@@ -192,6 +193,7 @@ CATALOGUE: Sequence[Certificate] = (
         source="theory T8",
         basis=(CLASS_SCALAR, CLASS_LAW),
         share_of_alpha=_WHOLE,
+        beside="class",
         bound=Form(
             "class_distribution",
             functions.rival_distribution,
@@ -227,6 +229,7 @@ CATALOGUE: Sequence[Certificate] = (
         source="theory T8",
         basis=(CAPTION_SCALAR, CAPTION_LAW),
         share_of_alpha=_WHOLE,
+        beside="caption",
         bound=Form(
             "caption_distribution",
             functions.distribution,
@@ -260,6 +263,7 @@ CATALOGUE: Sequence[Certificate] = (
         source="theory T8",
         basis=(RANK_SCALAR, RANK_LAW),
         share_of_alpha=_WHOLE,
+        beside="retrieval",
         bound=Form(
             "retrieval_distribution",
             functions.rival_distribution,

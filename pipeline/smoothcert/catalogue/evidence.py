@@ -199,6 +199,10 @@ ESCAPE = Evidence(
 )
 
 
+BESIDE = Fraction(1, 50)
+"""Part of alpha that T4 has in a certificate by the distribution; a row has the better of both (engine/beside.py)."""
+
+
 def _scalar(name: str, of: str, level: str, direction: Direction | Literal[""], ranked: bool) -> Evidence:
     return Evidence(
         name="scalar",
@@ -207,8 +211,9 @@ def _scalar(name: str, of: str, level: str, direction: Direction | Literal[""], 
         direction=direction,
         ranked=ranked,
         per_radius=True,
-        meaning=f"Lower confidence bounds, at {level}, of the mean scores of the scalars in {name}_scalar, which are "
-        f"about {of}; one per radius of the job, and element NULL from the radius on at which nothing is certified.",
+        meaning=f"Lower confidence bounds, at 49/50 of {level} and of T4 at 1/50, of the mean scores of the scalars in "
+        f"{name}_scalar, which are about {of}; one per radius of the job, and element NULL from the radius on at which "
+        "nothing is certified.",
         source="theory T8, E h",
     )
 
@@ -225,7 +230,9 @@ def _law(name: str, of: str, direction: Direction | Literal[""]) -> Evidence:
         per_radius=True,
         meaning=f"The scalar of {of} that pilot draws chose for each radius of the job, five numbers each: centre, "
         "spread and end of a normal law, the shift it was made for, and the mean score of the draws, an estimate. "
-        "NULL in quarantined rows, and where there is no such score.",
+        "Where the shift is -1, the scalar is T4's: logarithms of its multipliers of margin and pilot direction (-10 "
+        "for none), and the inner product of the pilot direction with what would push that down. NULL in quarantined "
+        "rows, and where there is no such score.",
         source="theory T8, h",
     )
 

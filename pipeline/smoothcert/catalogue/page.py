@@ -14,6 +14,7 @@ from smoothcert.catalogue.answer_metrics import ANSWER_METRICS
 from smoothcert.catalogue.answers import ANSWER_CERTIFICATES
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, sql_functions
+from smoothcert.catalogue.evidence import BESIDE
 from smoothcert.catalogue.metrics import METRICS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "certificates.md"
@@ -92,9 +93,13 @@ def _facts(certificate: Certificate) -> tuple[str, ...]:
         f"`{certificate.quantity.attacked}`" if certificate.quantity.attacked else certificate.quantity.name,
         ", ".join(f"`{form.column}`" for form in certificate.forms),
         ", ".join(f"`{each.column}`" for each in certificate.basis),
-        _level(certificate.share_of_alpha) + ("/k" if ranked else ""),
+        _level(certificate.share_of_alpha) + ("/k" if ranked else "") + _beside(certificate),
         certificate.source,
     )
+
+
+def _beside(certificate: Certificate) -> str:
+    return f", {BESIDE} of it for `{certificate.beside}`" if certificate.beside else ""
 
 
 def _level(share: Fraction) -> str:

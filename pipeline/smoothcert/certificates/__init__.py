@@ -25,6 +25,7 @@ from smoothcert.certificates.scalar_choice import choose_law, choose_scalar, spe
 from smoothcert.certificates.second_moment import second_moment_bound, second_moment_radius
 from smoothcert.certificates.similarity import similarity_bound
 from smoothcert.certificates.staircase import LARGE_RADIUS_THRESHOLDS, large_radius_bound
+from smoothcert.certificates.straight_scalar import straight_bound, straight_law, straight_score
 from smoothcert.certificates.vote import (
     PERCENTILE_SHIFTS,
     percentile_radius,
@@ -69,6 +70,9 @@ __all__ = [
     "shifted_percentile",
     "shifted_percentile_radius",
     "similarity_bound",
+    "straight_bound",
+    "straight_law",
+    "straight_score",
     "vote_radius",
     "vote_reach",
 ]

@@ -68,6 +68,47 @@ def dual_bound(
     return np.clip(result, -1.0, 1.0).reshape(shape)
 
 
+def best_multipliers(gram: ArrayLike, lower: ArrayLike, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """The multipliers that ``dual_bound`` searches: (rows, k), each >= 0.
+
+    Args:
+        gram: (rows, k+1, k+1), as for ``dual_bound``.
+        lower: (rows, k).
+        radius: l2 radius, >= 0, () or (rows,).
+        sigma: noise standard deviation, > 0.
+
+    Raises:
+        ValueError: as ``dual_bound``.
+    """
+    g, s, rho = _checked(gram, lower, radius, sigma)
+    found = np.zeros(s.shape)
+    shifts = np.clip(rho, SMALLEST_SHIFT, LARGEST_SHIFT)
+    for shift in np.unique(shifts):
+        ratio = LikelihoodRatio(float(shift), cells=_COARSE, reach=7.0)
+        rows = np.flatnonzero(shifts == shift)
+        found[rows] = _best(ratio, g[rows], s[rows], float(shift))
+    return found
+
+
+def expected_norm(gram: FloatArray, weights: FloatArray, radius: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """(rows,) E||L w + sum_i lambda_i v_i|| for multipliers lambda >= 0, rounded up.
+
+    Args:
+        gram: (rows, k+1, k+1) inner products of the unit vectors (w, v_1, ..., v_k).
+        weights: (rows, k) lambda.
+        radius: l2 radius, >= 0 and at most LARGEST_SHIFT sigma, () or (rows,).
+        sigma: noise standard deviation, > 0.
+    """
+    a, b = plane_coordinates(gram, weights)
+    shifts = np.broadcast_to(np.maximum(shift_in_noise_units(radius, sigma)[0], SMALLEST_SHIFT), a.shape)
+    found = np.empty(a.shape)
+    for shift in np.unique(shifts):
+        ratio = LikelihoodRatio(float(shift), cells=_FINE, reach=8.5)
+        rows = np.flatnonzero(shifts == shift)
+        found[rows] = ratio.expected_norm(a[rows], b[rows])
+    return found
+
+
 def plane_coordinates(gram: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(a, b) of lambda = sum_i lambda_i v_i: its length beside w (rounded up), and its component along w."""
     inner = gram[..., 1:, 1:]

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from smoothcert.certificates.domain import FloatArray, numbers
 from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT
 from smoothcert.certificates.margin_scalar import MarginScalar
+from smoothcert.certificates.straight_scalar import is_straight, straight_bound
 
 LAW = 5
 """Numbers that stand for one scalar: centre, spread, last, shift, and the mean score."""
@@ -75,7 +76,8 @@ def distribution_bound(score: ArrayLike, law: ArrayLike, radius: ArrayLike, sigm
 
     Args:
         score: (...,) lower bound of the mean score of the scalar, in [0,1].
-        law: (..., at least 4) the scalar, fixed before the draws that the bound rests on: see ``normal_scalar``.
+        law: (..., at least 4) the scalar, fixed before the draws that the bound rests on: see ``normal_scalar``, and
+            where its shift is below 0 ``straight_law``.
         radius: l2 radius, >= 0.
         sigma: noise standard deviation, > 0.
 
@@ -89,12 +91,22 @@ def distribution_bound(score: ArrayLike, law: ArrayLike, radius: ArrayLike, sigm
     known, given = np.asarray(score, dtype=np.float64), np.asarray(law, dtype=np.float64)
     shape = np.broadcast_shapes(known.shape, given.shape[:-1], np.shape(radius), np.shape(sigma))
     rows = np.broadcast_to(given, (*shape, given.shape[-1])).reshape(-1, given.shape[-1])
-    flat = (np.broadcast_to(np.asarray(each, dtype=np.float64), shape).ravel() for each in (radius, sigma))
-    scalar = normal_scalar(rows)
-    constant = scalar.constant(*flat)
+    share, at, spread = (
+        np.broadcast_to(np.asarray(each, dtype=np.float64), shape).ravel() for each in (known, radius, sigma)
+    )
+    found, straight = np.empty(len(rows)), is_straight(numbers("law", rows, -LAW_RANGE, LAW_RANGE))
+    for kind, bound in ((straight, straight_bound), (~straight, _bent_bound)):
+        if kind.any():
+            found[kind] = bound(share[kind], rows[kind], at[kind], spread[kind])
+    return found.reshape(shape)
+
+
+def _bent_bound(score: FloatArray, law: FloatArray, radius: FloatArray, sigma: FloatArray) -> FloatArray:
+    """Of scalars of the margin alone: as ``straight_bound``."""
+    scalar = normal_scalar(law)
+    constant = scalar.constant(radius, sigma)
     usable = np.isfinite(constant)
-    found = scalar.bound(np.where(usable, constant, 0.0), np.broadcast_to(known, shape).ravel())
-    return np.where(usable, found, np.nan).reshape(shape)
+    return np.where(usable, scalar.bound(np.where(usable, constant, 0.0), score), np.nan)
 
 
 def cosine_distribution_bound(

@@ -8,12 +8,14 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
-from smoothcert.catalogue.evidence import CAPTION_ALIGNMENT, EIGENVALUE, ESCAPE, Evidence, part_of
+from smoothcert.catalogue.evidence import BESIDE, CAPTION_ALIGNMENT, EIGENVALUE, ESCAPE, Evidence, part_of
 from smoothcert.catalogue.functions import projection_of_score
 from smoothcert.certificates import PERCENTILE_SHIFTS
+from smoothcert.engine.beside import Means, along_beside
 from smoothcert.engine.distribution import Draws, ScalarBounds, ScalarMeter, joined
-from smoothcert.engine.layout import Layout
+from smoothcert.engine.layout import PILOT, Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
 from smoothcert.engine.rivals import Rivals
@@ -33,6 +35,11 @@ _KNOWN: Mapping[str, Callable[[Question], float | None]] = {
     CAPTION_ALIGNMENT.column: lambda question: question.caption_alignment
 }
 """Numbers that no draw is needed for, by their column."""
+_ALIGNMENT: Mapping[str, Callable[[Question], float | None]] = {
+    "clean": lambda question: question.clean_alignment,
+    "caption": lambda question: question.caption_alignment,
+}
+"""Inner products of the pilot direction with others, by their names."""
 
 
 class BatchEvidence:
@@ -92,9 +99,9 @@ class BatchEvidence:
             case "upper":
                 return self._upper(wanted, part_of(self._certify.alpha, share))
             case "scalar":
-                return self._scalar(wanted, part_of(self._certify.alpha, share)).score
+                return self._scalar(wanted, share).score
             case "law":
-                return self._scalar(wanted, part_of(self._certify.alpha, share)).law
+                return self._scalar(wanted, share).law
             case _:
                 return self._statistic(wanted, share)
 
@@ -116,6 +123,54 @@ class BatchEvidence:
             np.full(places + 1, m.draws, dtype=np.int64),
             rest=True,
         )
+
+    def beside(
+        self, pairs: NDArray[np.intp], positions: Sequence[int], ranks: int = 1
+    ) -> tuple[Array, Array]:
+        """Projections that T4 rests on where it has a part of alpha (engine/beside.py), of some pairs.
+
+        Args:
+            pairs: positions in the batch.
+            positions: of the directions.
+            ranks: k of a rank, over which alpha is split.
+
+        Returns:
+            (lower bounds, sample values), (pairs, positions) each; T4 needs two of the bounds.
+        """
+        alpha = part_of(self._certify.alpha, BESIDE / 2 / ranks)
+        counts = np.repeat(self._counts[pairs, None], len(positions), axis=1)
+        chosen = np.ix_(pairs, np.array(positions))
+        pilot = np.concatenate([self._batch[i].question.pilot[list(positions)] for i in pairs])
+        bounds = lower_bound(
+            self._scores[chosen],
+            alpha,
+            self._certify.method,
+            counts=counts,
+            bets=self._bets(pilot, alpha),
+        )
+        # a bound at a part counts for no more than that of T4 itself
+        bounds = np.minimum(bounds, self._lower[Fraction(1, 2) / ranks][chosen])
+        return projection_of_score(bounds), 2.0 * self._means[chosen] - 1.0
+
+    def put_beside(self, certificate: Certificate, claimed: Array) -> None:
+        """Let T4 have its part in bounds from scalars along a fixed direction.
+
+        Args:
+            certificate: that rests on such scalars.
+            claimed: (P, R) bounds of the certificate beside it, at its whole alpha.
+        """
+        scalar = certificate.basis[0]
+        found = self._scalar(scalar, certificate.share_of_alpha)
+
+        def means_of(pairs: NDArray[np.intp]) -> Means:
+            low, sampled = self.beside(pairs, (self._layout.position(scalar.direction), PILOT))
+            questions = [self._batch[i].question for i in pairs]
+            alignment = [_ALIGNMENT[scalar.direction](question) for question in questions]
+            return Means(
+                low[:, 0], low[:, 1], sampled, -np.clip(np.array(alignment, dtype=np.float64), -1.0, 1.0)
+            )
+
+        along_beside(found, claimed, means_of, self._certify.radii, self._certify.sigma, _least(scalar))
 
     def means(self, first: int, places: int) -> Array:
         """(P, places) sample means of scores along the directions from ``first`` on."""
@@ -157,7 +212,9 @@ class BatchEvidence:
                 alpha,
                 self._certify.method,
                 counts=np.repeat(self._counts[:, None], rows.shape[1], axis=1),
-                bets=self._bets(asked[share], alpha),
+                bets=self._bets(
+                    np.concatenate([m.question.pilot[: asked[share]] for m in self._batch]), alpha
+                ),
             )
             # A betting bound tuned for a smaller alpha may come out above that for a larger one. The smaller of the
             # two holds as well, and so a row's bounds at alpha are never below what its certificates rest on.
@@ -167,12 +224,11 @@ class BatchEvidence:
             found[share] = bounds
         return found
 
-    def _bets(self, directions: int, alpha: float) -> Bets | None:
-        """How to bet on the means along the first directions of each pair, by what the pilot draws showed there."""
+    def _bets(self, pilot: Array, alpha: float) -> Bets | None:
+        """How to bet on means of scores by what the pilot draws (rows, n0) showed of each."""
         certify = self._certify
         if certify.method != "betting":
             return None
-        pilot = np.concatenate([m.question.pilot[:directions] for m in self._batch])
         return choose_bets(pilot, alpha, certify.max_draws, fixed=not self._anytime)
 
     def _mean(self, wanted: Evidence, share: Fraction) -> Array:
@@ -216,20 +272,25 @@ class BatchEvidence:
         values = np.array([(each.eigenvalue, len(each.inside), each.squared_radius) for each in spreads]).T
         return eigenvalue_upper_bound(values[0], values[1], alpha, values[2], anytime=anytime)
 
-    def _scalar(self, wanted: Evidence, alpha: float) -> ScalarBounds:
-        """Scalars along a fixed direction: bounds of cosines are of no use below 0."""
+    def _scalar(self, wanted: Evidence, share: Fraction) -> ScalarBounds:
+        """Scalars along a fixed direction, at a share of alpha less the part of what stands beside them."""
         assert wanted.direction
         if wanted.direction not in self._scalars:
             position = self._layout.position(wanted.direction)
             draws = joined([self.draws(i, position, 1) for i in range(len(self._batch))])
-            least = -1.0 if wanted.direction == "caption" else 0.0
-            self._scalars[wanted.direction] = ScalarMeter(self._certify, alpha).along(draws, least)
+            meter = ScalarMeter(self._certify, part_of(self._certify.alpha, share * (1 - BESIDE)))
+            self._scalars[wanted.direction] = meter.along(draws, _least(wanted))
         return self._scalars[wanted.direction]
 
     def _statistic(self, wanted: Evidence, share: Fraction) -> Array:
         assert wanted.statistic is not None and wanted.direction
         level, position = part_of(self._certify.alpha, share), self._layout.position(wanted.direction)
         return np.stack([wanted.statistic(m.scores[position], level, self._anytime) for m in self._batch])
+
+
+def _least(scalar: Evidence) -> float:
+    """Bounds of cosines are of no use below 0."""
+    return -1.0 if scalar.direction == "caption" else 0.0
 
 
 def _is_plain_mean(wanted: Evidence) -> bool:

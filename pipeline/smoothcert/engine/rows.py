@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.catalogue.certificate import Form
+from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.certificates import CATALOGUE, of_name
-from smoothcert.catalogue.evidence import Evidence, part_of
+from smoothcert.catalogue.evidence import BESIDE, Evidence, part_of
 from smoothcert.datasets import Pair
 from smoothcert.encoders import Encoder
+from smoothcert.engine.beside import Means, against_beside, rival_means
 from smoothcert.engine.certificate_row import CertificateRow
 from smoothcert.engine.distribution import ScalarBounds, ScalarMeter
 from smoothcert.engine.evidence import BatchEvidence
@@ -144,8 +145,14 @@ class RowMaker:
 
     def _columns(self, evidence: BatchEvidence) -> dict[str, Array]:
         """Every column that follows from fixed directions, by name: (P,), or (P, k) for lists."""
-        certify, sigma = self._certify, self._certify.sigma
         found: dict[str, Array] = {}
+        for certificate in CATALOGUE:
+            if not evidence.supports(certificate.basis):
+                continue
+            beside = of_name(certificate.beside).bound if certificate.beside else None
+            if beside is not None:
+                evidence.put_beside(certificate, found[beside.column])
+            found |= self._forms(certificate, evidence)
         for each in evidence.measured():
             values = evidence.at(each, each.level)
             if each.estimate:
@@ -153,21 +160,21 @@ class RowMaker:
                 # a bound that says no more than what NULL stands for is NULL
                 values = values if each.null is None else np.where(values > each.null, values, np.nan)
             found[each.column] = values.reshape(len(values), -1) if each.per_radius else values
-        for certificate in CATALOGUE:
-            if not evidence.supports(certificate.basis):
-                continue
-            known = [evidence.at(each, certificate.share_of_alpha) for each in certificate.basis]
-            for form, points in (
-                (certificate.bound, certify.radii),
-                (certificate.radius_at, certify.cosines),
-            ):
-                if form is not None:
-                    values = _at_each(form, certificate.basis, known, points, sigma)
-                    # what holds at a radius holds at the next smaller one; a search for multipliers may not know it
-                    falls = form is certificate.bound
-                    found[form.column] = np.minimum.accumulate(values, axis=1) if falls else values
-            if certificate.radius is not None:
-                found[certificate.radius.column] = certificate.radius.function(*known, sigma)
+        return found
+
+    def _forms(self, certificate: Certificate, evidence: BatchEvidence) -> dict[str, Array]:
+        """The columns of one certificate."""
+        certify, sigma = self._certify, self._certify.sigma
+        found: dict[str, Array] = {}
+        known = [evidence.at(each, certificate.share_of_alpha) for each in certificate.basis]
+        for form, points in ((certificate.bound, certify.radii), (certificate.radius_at, certify.cosines)):
+            if form is not None:
+                values = _at_each(form, certificate.basis, known, points, sigma)
+                # what holds at a radius holds at the next smaller one; a search for multipliers may not know it
+                falls = form is certificate.bound
+                found[form.column] = np.minimum.accumulate(values, axis=1) if falls else values
+        if certificate.radius is not None:
+            found[certificate.radius.column] = certificate.radius.function(*known, sigma)
         return found
 
     def _class_columns(
@@ -176,7 +183,7 @@ class RowMaker:
         """The predicted class and what binds it, of each pair."""
         first, places = self._layout.first_class_rival, self._layout.class_rivals
         found = self._rivals("class", evidence, [m.question.classes for m in batch], first, places)
-        scalars = self._scalars("class", evidence, [m.question.classes for m in batch], first)
+        scalars = self._scalars("class", evidence, [m.question.classes for m in batch], first, found)
         means = evidence.means(first, places)
         rows: list[dict[str, object]] = []
         for i, m in enumerate(batch):
@@ -207,7 +214,7 @@ class RowMaker:
         pools = [m.question.pool for m in batch]
         k = self._texts.retrieval_k
         found = self._rivals("retrieval", evidence, pools, first, places, k)
-        scalars = self._scalars("retrieval", evidence, pools, first, k)
+        scalars = self._scalars("retrieval", evidence, pools, first, found, k)
         return [
             {
                 "retrieval_rank": m.question.rank,
@@ -239,16 +246,34 @@ class RowMaker:
         return bound_rivals(rivals, margins, pilots, self._certify.sigma, k)
 
     def _scalars(
-        self, name: str, evidence: BatchEvidence, rivals: Sequence[Rivals | None], first: int, k: int = 1
+        self,
+        name: str,
+        evidence: BatchEvidence,
+        rivals: Sequence[Rivals | None],
+        first: int,
+        beside: RivalBounds,
+        k: int = 1,
     ) -> ScalarBounds:
-        """What scalars of the rivals from position ``first`` on prove (docs/theory.md T8)."""
+        """What scalars of the rivals from position ``first`` on prove, and T4 beside them (docs/theory.md T8)."""
+        certify = self._certify
         share = of_name(f"{name}_distribution").share_of_alpha / k
         draws = [
             None if each is None else evidence.rival_draws(i, each, first, f"{name}_rest")
             for i, each in enumerate(rivals)
         ]
-        meter = ScalarMeter(self._certify, part_of(self._certify.alpha, share))
-        return meter.against(draws, k)
+        found = ScalarMeter(certify, part_of(certify.alpha, share * (1 - BESIDE))).against(draws, k)
+
+        def means_of(pairs: NDArray[np.intp]) -> list[Means]:
+            groups = [group for i in pairs if (group := rivals[i]) is not None]
+            places = max(len(group.measured) for group in groups)
+            low, sampled = evidence.beside(pairs, (PILOT, *range(first, first + places)), k)
+            return [
+                rival_means(group, bounds, values)
+                for group, bounds, values in zip(groups, low, sampled, strict=True)
+            ]
+
+        against_beside(found, beside.radius, rivals, means_of, certify.radii, certify.sigma, k)
+        return found
 
 
 def _scalar_columns(name: str, found: ScalarBounds, i: int) -> dict[str, object]:
