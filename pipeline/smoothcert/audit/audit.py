@@ -130,9 +130,9 @@ class _Book:
     def hold(self, query: Query, rules: Iterable[Rule]) -> None:
         """Hold rows against rules."""
         for rule in rules:
-            rows = query.sql(
+            rows = query.rows(
                 f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail LIMIT {LISTED}"
-            ).to_pylist()
+            )
             if not rows:
                 continue
             count = len(rows)
@@ -140,7 +140,7 @@ class _Book:
                 count = _one(query, f"SELECT count(*) FROM ({rule.sql})")
             if rule.pairs:
                 self.violated.update(
-                    query.sql(f"SELECT DISTINCT pair_id FROM ({rule.sql})")["pair_id"].to_pylist()
+                    row["pair_id"] for row in query.rows(f"SELECT DISTINCT pair_id FROM ({rule.sql})")
                 )
             self.add(
                 Finding(
@@ -197,7 +197,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")
         attacks = sum(_one(query, f"SELECT count(*) FROM {name} {here}") for name in _ATTACK_TABLES)
-        tested = set(query.sql(tested_pairs(info))["pair_id"].to_pylist())
+        tested = {row["pair_id"] for row in query.rows(tested_pairs(info))}
         statements, alpha = _statements(query, covered(info))
         outside, outside_note = outside_their_bounds(query, info, WHICH)
         book.hold(query, outside)
@@ -217,7 +217,7 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
         about = _about(run, related)
         with Query([run, *related], many=True) as query:
             book.hold(query, other_run_rules(info, about))
-            tested.update(query.sql(tested_pairs(info, about))["pair_id"].to_pylist())
+            tested.update(row["pair_id"] for row in query.rows(tested_pairs(info, about)))
             more, other_alpha = _statements(query, covered(info, others=about))
         statements, alpha = statements + more, max(alpha, other_alpha)
         if more:
@@ -297,10 +297,10 @@ def _about(run: RunDirectory, related: Sequence[RunDirectory]) -> Others:
 
 def _statements(query: Query, attacked: str) -> tuple[int, float]:
     """The largest number of attacks that a pair's certificates were held against, and their largest alpha."""
-    (row,) = query.sql(
+    (row,) = query.rows(
         f"SELECT coalesce(max(n), 0) AS n, coalesce(max(alpha), 0.0) AS alpha FROM (SELECT count(*) AS n, max(a.alpha) "
         f"AS alpha {attacked} GROUP BY pair_id)"
-    ).to_pylist()
+    )
     return int(row["n"]), float(row["alpha"])
 
 
@@ -409,4 +409,4 @@ def _never_made(info: RunInfo, asked: Sequence[AskedAttack]) -> list[str]:
 
 
 def _one(query: Query, sql: str) -> int:
-    return next(iter(query.sql(sql).to_pylist()[0].values())) or 0
+    return next(iter(query.rows(sql)[0].values())) or 0

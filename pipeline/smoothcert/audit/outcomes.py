@@ -40,10 +40,10 @@ def asked_sections(run: RunDirectory, query: Query) -> Sections:
         StoreError: reading failed.
     """
     found: dict[str, Mapping[str, Any]] = {}
-    rows = query.sql(
+    rows = query.rows(
         f"SELECT attack_id, min(settings) AS settings FROM attacks WHERE run_id = {quote(run.run_id)} GROUP BY ALL"
     )
-    for row in rows.to_pylist():
+    for row in rows:
         section = json.loads(row["settings"])
         if section.keys() >= {"subjects", "budgets", *_ASKED[:-1]}:
             found[row["attack_id"]] = section
@@ -96,9 +96,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
     bounds += [(name, f"{name}_lcb", "<") for name in COSINES]
     known = " + ".join(f"({name} IS NOT NULL AND {bound} IS NOT NULL)::INT" for name, bound, _ in bounds)
     outside = " + ".join(f"coalesce({name} {sign} {bound}, false)::INT" for name, bound, sign in bounds)
-    rows = query.sql(
-        f"SELECT alpha, sum({known}) AS bounds, sum({outside}) AS outside {ok} GROUP BY alpha"
-    ).to_pylist()
+    rows = query.rows(f"SELECT alpha, sum({known}) AS bounds, sum({outside}) AS outside {ok} GROUP BY alpha")
     too_many = [
         row["alpha"] for row in rows if _unlikely(int(row["outside"]), int(row["bounds"]), row["alpha"])
     ]

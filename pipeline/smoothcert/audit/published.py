@@ -34,10 +34,10 @@ def published_rules(info: RunInfo) -> Iterator[Rule]:
 
 def published_notes(query: Query, info: RunInfo) -> list[str]:
     """Which (N, alpha) fit the largest radius of a log, and whether its classifier is constant."""
-    (row,) = query.sql(
+    (row,) = query.rows(
         "SELECT max(vote_radius / sigma) AS largest, count(DISTINCT vote_label) AS votes, count(DISTINCT label) AS "
         f"labels FROM certificates WHERE run_id = {quote(info.run_id)} AND noise = {quote(PUBLISHED)} AND sigma > 0"
-    ).to_pylist()
+    )
     notes = []
     if row["largest"] is not None:
         certify = info.job.certify

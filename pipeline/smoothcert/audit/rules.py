@@ -231,9 +231,10 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             if certificate.radius_at is None or certificate.bound is None:
                 continue
             name = certificate.radius_at.column
-            # A radius is found by search: what must hold is the bound just inside it, or that the same search ends
-            # there, which may prove more than the bound does. None of these is ever infinite, not even of a feature
-            # that noise does not move: an infinite one follows from nothing.
+            # A radius is found by search: what must hold is that the same search ends there, or the bound just inside
+            # it. The search comes first: it takes all rows at once, while a bound at a radius of its own for each of
+            # few rows takes a frontier each. None of these is ever infinite, not even of a feature that noise does not
+            # move: an infinite one follows from nothing.
             inside = (
                 f"CASE WHEN {name}[{j}] BETWEEN 0 AND 1e300 THEN {name}[{j}] * (1 - {number(SEARCH)}) END"
             )
@@ -244,8 +245,8 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
                     f"{name}[{j}]",
                     "{stored} IS NOT NULL AND NOT coalesce({computed}, false)",
                     f"'{name}[{j}] is ' || {{stored}} || ', where cosine {cosine:g} does not follow'",
-                    f"CASE WHEN {bound} >= {number(cosine)} - {number(LAST_DIGIT)} THEN true "
-                    f"ELSE {inside} <= {again} END",
+                    f"CASE WHEN {inside} <= {again} THEN true "
+                    f"ELSE {bound} >= {number(cosine)} - {number(LAST_DIGIT)} END",
                 )
             )
     yield Rule(

@@ -21,10 +21,10 @@ def show_attacked_answers(driver: Driver, report: PhaseReport, terminal: Termina
     from smoothcert.sql.literals import quote
 
     with Query([driver.run]) as query:
-        rows = query.sql(
+        rows = query.rows(
             "SELECT attack, norm, objective, budget, subject, questions, clean_acc, acc, asr, violations "
             f"FROM attacked_answer_accuracy WHERE run_id = {quote(driver.run.run_id)} ORDER BY ALL"
-        ).to_pylist()
+        )
     table = Table(
         title="Answers under attack: right before (clean), right then (ACC), attacks that succeed (ASR)"
     )

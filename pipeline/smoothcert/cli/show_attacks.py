@@ -41,7 +41,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
         _print_rows(out, "By other rules, the worst attack on each pair", by_rule)
         if by_rule:
             out.say(_RULES)
-        _print_rows(out, "Cosines under noise: certified, attacked and clean", query.sql(_GAP).to_pylist())
+        _print_rows(out, "Cosines under noise: certified, attacked and clean", query.rows(_GAP))
         quarantined = _quarantined(query, driver.job)
     result = keep_audit(driver.run)
     for text in result.lines():
@@ -66,10 +66,10 @@ def _print_next(terminal: Terminal, url: str) -> None:
 def _quarantined(query: Query, job: Job) -> list[tuple[str, str, int]]:
     """(attack, attack_id, pairs) for each attack of a job that has quarantined pairs, each pair counted once."""
     ids = ", ".join(f"'{section.attack_id}'" for section in job.attacks)
-    rows = query.sql(
+    rows = query.rows(
         "SELECT attack, attack_id, count(DISTINCT pair_id) AS pairs FROM attacks "
         f"WHERE status = 'quarantined' AND attack_id IN ({ids}) GROUP BY ALL ORDER BY ALL"
-    ).to_pylist()
+    )
     return [(row["attack"], row["attack_id"], row["pairs"]) for row in rows]
 
 

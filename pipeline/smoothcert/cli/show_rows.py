@@ -45,8 +45,8 @@ def _rows(driver: Driver, table: str) -> list[dict[str, Any]]:
     from smoothcert.sql import Query
 
     with Query([driver.run]) as query:
-        rows: list[dict[str, Any]] = query.sql(
+        rows: list[dict[str, Any]] = query.rows(
             "SELECT unit_id, count(DISTINCT pair_id) AS pairs, count(DISTINCT pair_id) FILTER (status = 'quarantined') "
             f"AS quarantined FROM {table} GROUP BY unit_id"
-        ).to_pylist()
+        )
     return rows

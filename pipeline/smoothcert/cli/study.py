@@ -87,7 +87,7 @@ def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
 
 
 class _Shown:
-    """What one run of a study shows: one line a phase; the figures are in the leaderboard."""
+    """What one run of a study shows: what is wrong with its rows; the figures are in the leaderboard."""
 
     def __init__(
         self, combination: Combination, phases: int, terminal: Terminal, tracking: StudyTracking
@@ -98,12 +98,19 @@ class _Shown:
         self._tracking = tracking
 
     def show(self, driver: Driver, phase: Phase, report: PhaseReport, terminal: Terminal) -> int:
-        """Keep the figures, after the last phase the audit too, and return the exit code that the rows deserve."""
+        """After the last phase keep figures and audit; where one was cut short, the figures.
+
+        Returns:
+            The exit code that the rows deserve.
+        """
         from smoothcert.audit.kept import keep_audit, kept_audit
 
         self._left -= 1
+        whole = not (report.stopped or report.missing)
+        if whole and self._left:
+            return 0  # what the last phase shows is about all of them
         summary = write_summary(driver)
-        if report.stopped or report.missing:
+        if not whole:
             return 0
         budget, code = driver.job.output.quarantine_budget, 0
         shares = {"certificates": (summary.quarantined.count, summary.pairs)}
@@ -118,8 +125,6 @@ class _Shown:
                     f"output.quarantine_budget={budget:g} allows",
                 )
                 code = exit_codes.OVER_QUARANTINE_BUDGET
-        if self._left:
-            return code
         result = kept_audit(driver.run) or keep_audit(driver.run)
         if not result.sound:
             for line in result.lines():

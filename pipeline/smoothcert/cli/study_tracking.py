@@ -35,14 +35,17 @@ class StudyTracking:
         self._wanted = self._job.tracking.enabled
         self._lock = threading.Lock()
         self._untracked: TrackingError | None = None
+        self._summaries: dict[str, tuple[str, Summary]] = {}
+        """Figures of the runs that ended in this session, by label, with what they rest on."""
 
     def keep_run(self, run: RunDirectory, job: Job, label: str, summary: Summary) -> None:
         """Log one run that ended, unless MLflow was away before."""
         with self._lock:
             if not self._wanted or self._untracked is not None:
                 return
+            self._summaries[label] = (self._rests_on(run, label), summary)
             try:
-                self._log(run, job, label, summary)
+                self._log(run, job, label)
             except TrackingError as exc:
                 self._give_up(exc)
 
@@ -65,7 +68,6 @@ class StudyTracking:
         from smoothcert.studies.driving import board_basis
         from smoothcert.studies.record import COMPLETE
         from smoothcert.studies.tracked import track
-        from smoothcert.summary.summary import summarise
         from smoothcert.tracking.study import read_tracked
 
         assert report.board is not None
@@ -74,21 +76,32 @@ class StudyTracking:
         for label, run in runs.items():
             complete = report.record.of(label).state == COMPLETE
             if complete and there.runs.get(run.run_id) != self._rests_on(run, label):
-                self._log(run, run.info.job, label, summarise(run.url))
+                self._log(run, run.info.job, label)
         shown = f"{board_basis(runs, report.board.baseline)} {self._job.tracking.report}"
         rests_on = hashlib.sha256(shown.encode()).hexdigest()
         if there.rests_on == rests_on:
             return there.parent.how_to_look
         documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
-        return track(self._driver.url, self._job, runs, report.board, documents, rests_on).how_to_look
+        summaries = {label: self._summary(run, label) for label, run in runs.items()}
+        return track(self._driver.url, self._job, summaries, report.board, documents, rests_on).how_to_look
 
-    def _log(self, run: RunDirectory, job: Job, label: str, summary: Summary) -> None:
+    def _log(self, run: RunDirectory, job: Job, label: str) -> None:
         from smoothcert.tracking import track_run
 
         documents = pages([run], self._job, self._terminal)
-        track_run(
-            run.url, summary, job, self._job.tracking, label, documents, rests_on=self._rests_on(run, label)
-        )
+        summary = self._summary(run, label)
+        rests_on = self._summaries[label][0]
+        track_run(run.url, summary, job, self._job.tracking, label, documents, rests_on=rests_on)
+
+    def _summary(self, run: RunDirectory, label: str) -> Summary:
+        """The figures of a run as it is now, counted once while it stays so."""
+        from smoothcert.summary.summary import summarise
+
+        basis = self._rests_on(run, label)
+        kept = self._summaries.get(label)
+        if kept is None or kept[0] != basis:
+            kept = self._summaries[label] = (basis, summarise(run.url))
+        return kept[1]
 
     def _rests_on(self, run: RunDirectory, label: str) -> str:
         """Digest of what MLflow shows of a run."""

@@ -129,9 +129,9 @@ def count_certified(run: RunDirectory, claim: Claim) -> tuple[int, int]:
         StoreError: reading failed.
     """
     with Query([run]) as query:
-        (row,) = query.sql(
+        (row,) = query.rows(
             f"SELECT count_if(coalesce({claim.condition}, false)) AS certified, count(*) AS pairs FROM certificates"
-        ).to_pylist()
+        )
     if row["pairs"] < run.info.pairs or not row["pairs"]:
         raise QueryError(
             f"run '{run.run_id}' has {row['pairs']:,} of {run.info.pairs:,} rows", remedy="finish it first"
@@ -160,10 +160,10 @@ def measure(watched: Watched, night: str, run: RunDirectory, reference: RunDirec
         for claim, each in ((ours, run), (theirs, reference))
     )
     with Query(both) as query:
-        (row,) = query.sql(
+        (row,) = query.rows(
             "SELECT count(*) AS pairs, count_if(b.held) AS certified, count_if(a.held AND NOT b.held) AS gained, "
             f"count_if(b.held AND NOT a.held) AS lost FROM {a} a JOIN {b} b USING (pair_id)"
-        ).to_pylist()
+        )
     if row["pairs"] < pairs:
         raise QueryError(
             f"the reference '{reference.run_id}' lacks {pairs - row['pairs']:,} of the night's {pairs:,} pairs",

@@ -102,18 +102,17 @@ class FigureQuery:
         Raises:
             StoreError: reading failed.
         """
-        table = query.sql(self.sql)
-        if not table.num_rows:
+        rows = query.rows(self.sql)
+        if not rows:
             return None
-        columns = [[cell(value) for value in column.to_pylist()] for column in table.columns]
         return ReportFigure(
             self.key,
             self.section,
             self.title,
             self.note,
             self.sql,
-            tuple(table.column_names),
-            tuple(zip(*columns, strict=True)),
+            tuple(rows[0]),
+            tuple(tuple(cell(value) for value in row.values()) for row in rows),
             self.chart,
         )
 

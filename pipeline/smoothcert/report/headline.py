@@ -60,9 +60,7 @@ def confidence_among(choices: int) -> float:
 
 def headlines(query: Query, info: RunInfo) -> list[Headline]:
     """What to say first of a run: of its targets, or where it has none of its grid; at most three sentences."""
-    rows = query.sql(
-        f"SELECT * FROM certified_share WHERE run_id = {quote(info.run_id)} AND pairs > 0"
-    ).to_pylist()
+    rows = query.rows(f"SELECT * FROM certified_share WHERE run_id = {quote(info.run_id)} AND pairs > 0")
     conditions = {(each.kind, each.claim): each.condition for each in claims(info)}
     targets = [(row, 1) for row in rows if row["kind"] == "target"]
     # a published log tells of the vote alone: of all else nothing is known, not even that it is not certified
@@ -81,10 +79,10 @@ def headlines(query: Query, info: RunInfo) -> list[Headline]:
 
 
 def _published(query: Query, info: RunInfo) -> bool:
-    (row,) = query.sql(
+    (row,) = query.rows(
         f"SELECT coalesce(bool_and(noise = {quote(PUBLISHED)}), false) AS all_of_it FROM certificates "
         f"WHERE run_id = {quote(info.run_id)}"
-    ).to_pylist()
+    )
     return bool(row["all_of_it"])
 
 

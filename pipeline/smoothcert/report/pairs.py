@@ -35,13 +35,13 @@ def shown_pairs(query: Query, run: RunDirectory, count: int) -> tuple[list[dict[
     Raises:
         StoreError: reading rows failed. Pictures that cannot be read are told in words instead.
     """
-    (row,) = query.sql(
+    (row,) = query.rows(
         f"SELECT count(*) AS ok FROM certificates WHERE run_id = {quote(run.run_id)} AND status = 'ok'"
-    ).to_pylist()
+    )
     # of few pairs half are the least robust and half the most: none is shown twice
     least, most = min(count, (row["ok"] + 1) // 2), min(count, row["ok"] // 2)
     sql = _chosen(run.run_id, run.info.job, least, most, count)
-    rows = query.sql(sql).to_pylist()
+    rows = query.rows(sql)
     if not rows:
         return [], sql, []
     # a published log is a source of no pictures
@@ -93,7 +93,7 @@ _ATTACKS = (
     "min(cosine_to_clean) AS cosine_to_clean, min(cosine_to_smoothed) AS cosine_to_smoothed, "
     "max(certified_cosine) AS certified_cosine FROM attacks "
     "WHERE run_id = {run} AND pair_id IN ({pairs}) AND status = 'ok' "
-    "GROUP BY pair_id, subject, norm, budget, objective ORDER BY pair_id, budget DESC, subject"
+    "GROUP BY pair_id, subject, norm, budget, objective ORDER BY pair_id, budget DESC, subject, norm, objective"
 )
 _ANSWERS = (
     "SELECT pair_id, subject, question, answer, reference_answers[1] AS reference, vote_radius FROM answers "
@@ -110,7 +110,7 @@ _ATTACKED_ANSWERS = (
 
 def _grouped(query: Query, sql: str) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in query.sql(sql).to_pylist():
+    for row in query.rows(sql):
         pair_id = row.pop("pair_id")
         found.setdefault(pair_id, []).append({name: cell(value) for name, value in row.items()})
     return found

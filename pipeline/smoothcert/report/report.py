@@ -56,7 +56,7 @@ def make_report(
     """
     infos = [run.info for run in runs]
     called = list(names) if names is not None else _names(infos)
-    with Query(runs) as query:
+    with Query(runs, many=True) as query:
         said = [headlines(query, info) for info in infos]
         questions = [
             *curve_questions(infos),
@@ -106,11 +106,11 @@ def _names(infos: Sequence[RunInfo]) -> list[str]:
 
 def _facts(query: Query, run: RunDirectory, name: str, price: float | None) -> dict[str, Any]:
     info, certify = run.info, run.info.job.certify
-    (row,) = query.sql(f"SELECT * FROM runs WHERE run_id = {quote(info.run_id)}").to_pylist()
+    (row,) = query.rows(f"SELECT * FROM runs WHERE run_id = {quote(info.run_id)}")
     pairs = row["committed_pairs"] or 0
-    taken = query.sql(
+    taken = query.rows(
         f"SELECT table_name, sum(seconds) AS seconds FROM task_time WHERE run_id = {quote(info.run_id)} GROUP BY 1"
-    ).to_pylist()
+    )
     cost = say_cost(
         {each["table_name"]: each["seconds"] for each in taken},
         pairs,

@@ -60,10 +60,10 @@ def _digests(run: RunDirectory, pairs: Sequence[str]) -> dict[str, str | None]:
         return {}
     wanted = ", ".join(map(quote, pairs))
     with Query([run]) as query:
-        rows = query.sql(
+        rows = query.rows(
             f"SELECT pair_id, status, image_digest FROM {CERTIFICATES.name} WHERE pair_id IN ({wanted}) "
             "AND coalesce(error_stage, '') <> 'worker'"
-        ).to_pylist()
+        )
     for row in rows:
         if row["status"] == "ok" and row["image_digest"] is None:
             raise RunDirectoryError(

@@ -91,7 +91,7 @@ def reproduce(run: RunDirectory, pair_id: str, job: Job) -> Reproduction:
 
 def _stored_row(run: RunDirectory, pair_id: str) -> dict[str, Any]:
     with Query([run]) as query:
-        rows = query.sql(f"SELECT * FROM certificates WHERE pair_id = {quote(pair_id)}").to_pylist()
+        rows = query.rows(f"SELECT * FROM certificates WHERE pair_id = {quote(pair_id)}")
     if not rows:
         raise QueryError(
             f"run '{run.run_id}' has no row of the pair '{pair_id}'",

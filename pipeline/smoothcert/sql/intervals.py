@@ -1,7 +1,8 @@
 """SQL aggregates with 95% confidence intervals: what the pairs at hand say about the population they were drawn from.
 
     share_interval(holds, finished := true)     n, share, low, high; NULL does not hold, as in certified_share
-    mean_interval(x, least := 0, most := 1)     n, mean, low, high; x between least and most
+    mean_interval(x, least := 0, most := 1)     n, mean, low, high; x between least and most; also from moments:
+                                                interval_of_mean(n, mean, variance / (most - least)^2, min, max)
     median_interval(x)                          n, median, low, high
     quantile_interval(x, q)                     n, quantile, low, high
 
@@ -27,13 +28,12 @@ INTERVALS = ("share_interval", "mean_interval", "median_interval", "quantile_int
 _TERM = log(2.0 / ((1.0 - CONFIDENCE) / 2.0))
 # sums over many rows round; the intervals are widened by more than that
 _SLACK = 1e-9
-_HALF = f"""(sqrt(2.0 * {_TERM!r} * var_samp((x - least) / (most - least)) / count(x))
-    + 7.0 * {_TERM!r} / (3.0 * (count(x) - 1)) + {_SLACK!r}) * (most - least)"""
+_HALF = f"""(sqrt(2.0 * {_TERM!r} * variance / n) + 7.0 * {_TERM!r} / (3.0 * (n - 1)) + {_SLACK!r}) * (most - least)"""
 # in every field: a query that takes one of them computes no other
 _CHECK = """
             WHEN least >= most THEN error('mean_interval: least must be below most')
-            WHEN min(x) < least OR max(x) > most THEN error(
-                'mean_interval: x holds ' || (CASE WHEN min(x) < least THEN min(x) ELSE max(x) END)::VARCHAR
+            WHEN smallest < least OR largest > most THEN error(
+                'mean_interval: x holds ' || (CASE WHEN smallest < least THEN smallest ELSE largest END)::VARCHAR
                 || ', outside of least=' || (least)::VARCHAR || ' and most=' || (most)::VARCHAR
                 || '; name its range, e.g. mean_interval(x, least := -1, most := 1)')"""
 _SORTED = "list_sort(list(x) FILTER (x IS NOT NULL))"
@@ -46,18 +46,21 @@ _MACROS = (
         'high': share_high(coalesce(count_if(holds), 0), count(*), (finished)::INTEGER)
     }""",
     # empirical Bernstein (Maurer and Pontil 2009, theorem 4), from moments, each side at half of the failures
-    f"""CREATE MACRO mean_interval(x, least := 0, most := 1) AS {{
-        'n': count(x),
-        'mean': CASE {_CHECK} ELSE avg(x) END::DOUBLE,
+    f"""CREATE MACRO interval_of_mean(n, mean, variance, smallest, largest, least := 0, most := 1) AS {{
+        'n': n,
+        'mean': CASE {_CHECK} ELSE mean END::DOUBLE,
         'low': CASE {_CHECK}
-            WHEN count(x) = 0 THEN NULL
-            WHEN count(x) = 1 THEN least
-            ELSE greatest(least, avg(x) - {_HALF}) END::DOUBLE,
+            WHEN n = 0 THEN NULL
+            WHEN n = 1 THEN least
+            ELSE greatest(least, mean - {_HALF}) END::DOUBLE,
         'high': CASE {_CHECK}
-            WHEN count(x) = 0 THEN NULL
-            WHEN count(x) = 1 THEN most
-            ELSE least(most, avg(x) + {_HALF}) END::DOUBLE
+            WHEN n = 0 THEN NULL
+            WHEN n = 1 THEN most
+            ELSE least(most, mean + {_HALF}) END::DOUBLE
     }}""",
+    """CREATE MACRO mean_interval(x, least := 0, most := 1) AS interval_of_mean(
+        count(x), avg(x), var_samp((x - least) / (most - least)), min(x), max(x), least := least, most := most
+    )""",
     f"""CREATE MACRO quantile_interval(x, q) AS {{
         'n': count(x),
         'quantile': {_SORTED}[greatest(1, ceil(q * count(x)))::BIGINT],

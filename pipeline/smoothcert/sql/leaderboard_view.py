@@ -14,6 +14,8 @@ in which a worker had units of the certification, summed over workers: what one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import duckdb
 import pyarrow as pa
 
@@ -35,19 +37,20 @@ def create_leaderboard_view(
     rows, counted = [], []
     for info, relation, finished in runs:
         listed = measures(info)
-        rows += [_row(info, position, each) for position, each in enumerate(listed, start=1)]
-        figures = ", ".join(_figure(each, finished) for each in listed)
-        counted.append(f"SELECT '{info.run_id}' AS run_id, [{figures}] AS figures FROM {relation}")
+        rows += [_row(info, position, each, finished) for position, each in enumerate(listed, start=1)]
+        counted.append(_counted(info, relation, listed))
     connection.register("_measures", pa.Table.from_pylist(rows, schema=_MEASURES))
     connection.execute(f"CREATE TABLE {schema}.measures AS SELECT * FROM _measures")
     connection.unregister("_measures")
     connection.execute(_VIEW.format(schema=schema, counted=" UNION ALL ".join(counted), worst=WORST_CASE))
 
 
-def _row(info: RunInfo, position: int, each: Measure) -> dict[str, object]:
+def _row(info: RunInfo, position: int, each: Measure, finished: bool) -> dict[str, object]:
     return {
         "run_id": info.run_id,
         "position": position,
+        "kind": each.kind,
+        "finished": finished,
         "subject": each.subject,
         "figure": each.figure,
         "certificate": each.certificate or None,
@@ -57,23 +60,45 @@ def _row(info: RunInfo, position: int, each: Measure) -> dict[str, object]:
     }
 
 
-def _figure(each: Measure, finished: bool) -> str:
-    """One figure as a struct, out of one pass over the rows."""
-    if each.kind == "share":
-        hits, pairs = f"coalesce(count_if({each.value}), 0)::BIGINT", f"count({each.value})"
-        ends = ", ".join(f"'{end}': share_{end}({hits}, {pairs}, {int(finished)})" for end in ("low", "high"))
-        return f"{{'n': {pairs}, 'value': {hits} / nullif({pairs}, 0), {ends}}}"
-    ends = ", ".join(
-        f"'{end}': mean_interval({each.value}).{end}" if finished else f"'{end}': NULL::DOUBLE"
-        for end in ("low", "high")
+def _counted(info: RunInfo, relation: str, listed: Sequence[Measure]) -> str:
+    """Every figure of a run out of one pass over its rows, as lists that follow the measures.
+
+    Intervals are computed once, over these lists: written out for every figure, DuckDB would take seconds to bind them.
+    """
+    values = "".join(f", {each.value} AS v{i}" for i, each in enumerate(listed))
+    lists = ", ".join(
+        f"[{', '.join(_moment(each, f'v{i}', name) for i, each in enumerate(listed))}]::{kind}[] AS {name}"
+        for name, kind in _MOMENTS.items()
     )
-    return f"{{'n': count({each.value}), 'value': avg({each.value})::DOUBLE, {ends}}}"
+    return f"SELECT '{info.run_id}' AS run_id, {lists} FROM (SELECT pair_id{values} FROM {relation})"
+
+
+_MOMENTS = {
+    "counts": "BIGINT",
+    "hits": "BIGINT",
+    "means": "DOUBLE",
+    "variances": "DOUBLE",
+    "smallest": "DOUBLE",
+    "largest": "DOUBLE",
+}
+_OF_MEAN = {"means": "avg", "variances": "var_samp", "smallest": "min", "largest": "max"}
+
+
+def _moment(each: Measure, column: str, name: str) -> str:
+    """One number about the column of a measure; NULL where shares, or means, have none."""
+    if name == "counts":
+        return f"count({column})"
+    if name == "hits":
+        return f"coalesce(count_if({column}), 0)" if each.kind == "share" else "NULL"
+    return f"{_OF_MEAN[name]}({column})" if each.kind == "mean" else "NULL"
 
 
 _MEASURES = pa.schema(
     {
         "run_id": pa.string(),
         "position": pa.int32(),
+        "kind": pa.string(),
+        "finished": pa.bool_(),
         "subject": pa.string(),
         "figure": pa.string(),
         "certificate": pa.string(),
@@ -97,10 +122,20 @@ _NO_CERTIFICATE = (
 _VIEW = f"""
 CREATE VIEW leaderboard AS
 WITH counted AS ({{counted}}),
+placed AS (
+    SELECT m.*, c.counts[m.position] AS n, c.hits[m.position] AS hits, c.means[m.position] AS mean,
+           interval_of_mean(n, mean, c.variances[m.position], c.smallest[m.position], c.largest[m.position]) AS ends
+    FROM {{schema}}.measures m JOIN counted c USING (run_id)
+),
 certified AS (
-    SELECT m.run_id, m.subject, m.figure, m.certificate, m.rule, m.radius, m.cosine, {_NO_ATTACK},
-           unnest(n.figures[m.position]), m.position
-    FROM {{schema}}.measures m JOIN counted n USING (run_id)
+    SELECT run_id, subject, figure, certificate, rule, radius, cosine, {_NO_ATTACK}, n,
+           CASE kind WHEN 'share' THEN hits / nullif(n, 0) ELSE mean END AS value,
+           CASE WHEN kind = 'share' THEN share_low(hits, n, finished::INTEGER)
+                WHEN finished THEN ends.low END AS low,
+           CASE WHEN kind = 'share' THEN share_high(hits, n, finished::INTEGER)
+                WHEN finished THEN ends.high END AS high,
+           position
+    FROM placed
 ),
 attacked AS (
     SELECT run_id, subject, unnest(['robust_accuracy', 'attack_success']) AS figure, {_NO_CERTIFICATE},

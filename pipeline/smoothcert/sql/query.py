@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -24,6 +25,8 @@ from smoothcert.sql.query_errors import explain, read_only
 from smoothcert.sql.views import OpenedRun, add_leaderboard, create_views
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.runs import open_runs
+
+_Result = TypeVar("_Result")
 
 _LOCKDOWN = (
     "SET enable_progress_bar = false",
@@ -44,7 +47,8 @@ class Query:
     Args:
         runs: open run directories.
         many: whether dozens of statements follow, as in an audit: then the rows of small tables are copied into
-            DuckDB's memory, since each statement on files takes ten times as long as one on such a copy.
+            DuckDB's memory, since each statement on files takes ten times as long as one on such a copy. What DuckDB
+            spends on them is not reading but binding a hundred columns for each view that a statement names.
 
     Raises:
         QueryError: a run is given twice.
@@ -71,7 +75,7 @@ class Query:
         try:
             register_functions(self._connection)
             with self._explained():
-                create_views(self._connection, self._runs, copy_small=many)
+                self._certified = create_views(self._connection, self._runs, copy_small=many)
             for statement in _LOCKDOWN:
                 self._connection.execute(statement)
         except BaseException:
@@ -86,15 +90,32 @@ class Query:
                 there are.
             StoreError: a committed file is lost, cut or damaged, or the store does not answer.
         """
+        return self._ask(text, lambda statement: self._connection.sql(statement).to_arrow_table())
+
+    def rows(self, text: str) -> list[dict[str, Any]]:
+        """The few rows that a statement gives, each by the names of its columns; otherwise as ``sql``.
+
+        DuckDB binds a statement twice for a result in Arrow, and once for this one: of wide statements over few rows
+        that is half of the time. HUGEINT comes as int.
+        """
+        return self._ask(text, self._fetch)
+
+    def _fetch(self, statement: duckdb.Statement) -> list[dict[str, Any]]:
+        result = self._connection.execute(statement)
+        names = [column[0] for column in result.description]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def _ask(self, text: str, fetch: Callable[[duckdb.Statement], _Result]) -> _Result:
+        """What ``fetch`` makes of the statement, with errors that say what to do."""
         if not self._has_leaderboard and "leaderboard" in text.lower():
-            add_leaderboard(self._connection, self._runs)
+            add_leaderboard(self._connection, self._runs, self._certified)
             self._has_leaderboard = True
         statement = read_only(self._connection, text)
         for run in self._runs:
             run.failures.clear()
         try:
             with self._explained():
-                return self._connection.sql(statement).to_arrow_table()
+                return fetch(statement)
         except duckdb.Error as exc:
             raise explain(exc, text, self._connection) from exc
 

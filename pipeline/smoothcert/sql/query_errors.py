@@ -14,8 +14,8 @@ _READING = ("SELECT", "EXPLAIN")
 """DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM are SELECT statements to DuckDB."""
 
 
-def read_only(connection: duckdb.DuckDBPyConnection, text: str) -> str:
-    """The one statement of ``text``.
+def read_only(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
+    """The one statement of ``text``, parsed.
 
     Raises:
         QueryError: it does not parse, is empty, is more than one, or would do more than read.
@@ -35,7 +35,7 @@ def read_only(connection: duckdb.DuckDBPyConnection, text: str) -> str:
             f"{kind} is not allowed, because runs are read-only: {_shown(text)}",
             remedy="use SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; write results to a file with --output",
         )
-    return str(statements[0].query)
+    return statements[0]
 
 
 def explain(error: duckdb.Error, text: str, connection: duckdb.DuckDBPyConnection) -> QueryError:

@@ -35,6 +35,7 @@ from smoothcert.sql.leaderboard_view import create_leaderboard_view
 from smoothcert.sql.share_view import create_share_view
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
+from smoothcert.store.run_info import RunInfo
 from smoothcert.store.tables.attacks import ATTACKS
 from smoothcert.store.tables.certificates import CERTIFICATES
 from smoothcert.store.tables.columns import TableSchema
@@ -83,27 +84,20 @@ SMALL_TABLE = 20_000
 
 def create_views(
     connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun], *, copy_small: bool = False
-) -> None:
-    """Create all views over these runs; with ``copy_small`` on copies of the rows of small tables."""
+) -> list[str]:
+    """Create all views over these runs; with ``copy_small`` on copies of the rows of small tables.
+
+    Returns:
+        The relation of each run's visible rows of certification.
+    """
     connection.execute(f"CREATE SCHEMA {_INTERNAL}")
     _register_table(connection, "runs", _runs_table(runs))
     _register_table(connection, "units", _units_table(runs))
     _register_table(connection, "spans", _spans_table(runs), shown=False)
     create_cost_view(connection, f"{_INTERNAL}.spans")
     relations = {
-        table.name: [
-            _rows_of(connection, table, i, run, copy=copy_small and run.rows(table) <= SMALL_TABLE)
-            for i, run in enumerate(runs)
-        ]
-        for table in TABLES.values()
+        table.name: _create_table(connection, table, runs, copy_small=copy_small) for table in TABLES.values()
     }
-    for table in TABLES.values():
-        rows = " UNION ALL BY NAME ".join(f"SELECT * FROM {name}" for name in relations[table.name])
-        connection.execute(
-            f"CREATE VIEW {table.name} AS {_SELECTIONS.get(table.name, 'SELECT *')} FROM ({rows})"
-        )
-        replaced = " UNION ALL ".join(_replaced(i, run, table) for i, run in enumerate(runs))
-        connection.execute(f"CREATE VIEW replaced_{table.name} AS {replaced}")
     connection.execute(
         "CREATE VIEW quarantine AS SELECT run_id, unit_id, pair_id, source_uri, caption, label, error_stage, "
         "error_class, error_message FROM certificates WHERE status = 'quarantined'"
@@ -113,22 +107,59 @@ def create_views(
     create_attack_views(connection)
     create_attack_rules_view(connection)
     create_answer_views(connection)
-    about = [(run.directory.info, name, run.finished) for run, name in zip(runs, certified, strict=True)]
-    create_share_view(connection, _INTERNAL, about)
+    create_share_view(connection, _INTERNAL, _about(runs, certified))
     connection.execute(_EBH)
+    return certified
 
 
-def add_leaderboard(connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun]) -> None:
-    """Create the view ``leaderboard`` over the runs of ``create_views``: apart, since DuckDB takes long to read it."""
-    about = [
-        (run.directory.info, f"{_INTERNAL}.{CERTIFICATES.name}_{number}", run.finished)
-        for number, run in enumerate(runs)
-    ]
-    create_leaderboard_view(connection, _INTERNAL, about)
+def add_leaderboard(
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun], certified: Sequence[str]
+) -> None:
+    """Create the view ``leaderboard``: apart, since DuckDB takes long to read it.
+
+    Args:
+        connection: as of ``create_views``.
+        runs: the same ones.
+        certified: what ``create_views`` returned.
+    """
+    create_leaderboard_view(connection, _INTERNAL, _about(runs, certified))
+
+
+def _about(runs: Sequence[OpenedRun], certified: Sequence[str]) -> list[tuple[RunInfo, str, bool]]:
+    """For each run what it is about, the relation of its visible rows, and whether it is finished."""
+    return [(run.directory.info, name, run.finished) for run, name in zip(runs, certified, strict=True)]
 
 
 _SELECTIONS = {ATTACKS.name: REFERENCE_SQL}
 """What a view shows of its table, where that is not every column as it is."""
+
+
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, table: TableSchema, runs: Sequence[OpenedRun], *, copy_small: bool
+) -> list[str]:
+    """Create what a table is to users, and return the relation of each run's rows that count.
+
+    Where all of them together are few, and copies are wanted, it is a copy: DuckDB binds every column of a view anew in
+    each statement that names it, but none of a table's that is not used.
+    """
+    small = copy_small and sum(run.rows(table) for run in runs) <= SMALL_TABLE
+    kind = "TABLE" if small else "VIEW"
+    relations = [
+        _rows_of(
+            connection,
+            table,
+            number,
+            run,
+            copy=copy_small and run.rows(table) <= SMALL_TABLE and not (small and len(runs) == 1),
+        )
+        for number, run in enumerate(runs)
+    ]
+    selection = _SELECTIONS.get(table.name, "SELECT *")
+    rows = " UNION ALL BY NAME ".join(f"{selection} FROM {name}" for name in relations)
+    connection.execute(f"CREATE {kind} {table.name} AS {rows}")
+    replaced = " UNION ALL ".join(_replaced(i, run, table) for i, run in enumerate(runs))
+    connection.execute(f"CREATE {kind} replaced_{table.name} AS {replaced}")
+    return [table.name] if small and len(runs) == 1 else relations
 
 
 def _rows_of(
@@ -137,16 +168,15 @@ def _rows_of(
     """A relation of the rows of one run and table that count: a view on its files, or a copy."""
     name, committed = f"{_INTERNAL}.{table.name}_{number}", f"_{table.name}_{number}"
     connection.register(committed, run.files(table))
-    sql = f"SELECT * FROM {committed}"
+    rows = committed
     if run.committed.hidden.num_rows:
         hidden = f"{_INTERNAL}.hidden_{number}"
         connection.register("_hidden", run.committed.hidden)
         connection.execute(f"CREATE TABLE IF NOT EXISTS {hidden} AS SELECT * FROM _hidden")
         connection.unregister("_hidden")
-        sql += f" ANTI JOIN {hidden} USING (unit_id, pair_id)"
-    if table is CERTIFICATES:
-        sql = f"SELECT *{_kept_sql(run)} FROM ({sql})"
-    connection.execute(f"CREATE {'TABLE' if copy else 'VIEW'} {name} AS {sql}")
+        rows = f"(SELECT * FROM {committed} ANTI JOIN {hidden} USING (unit_id, pair_id))"
+    kept = _kept_sql(run) if table is CERTIFICATES else ""
+    connection.execute(f"CREATE {'TABLE' if copy else 'VIEW'} {name} AS SELECT *{kept} FROM {rows}")
     return name
 
 

@@ -11,8 +11,8 @@ from smoothcert.sql import Query
 from smoothcert.sql.leaderboard_view import QUESTION
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import measures
-from smoothcert.sql.paired import differences, paired_differences
-from smoothcert.statistics import PairedDifference
+from smoothcert.sql.paired import paired_figures
+from smoothcert.statistics import PairedDifference, share_difference
 from smoothcert.store import RunDirectory
 from smoothcert.store.asked import asked_tasks
 
@@ -97,9 +97,9 @@ def make_leaderboard(runs: Mapping[str, RunDirectory], baseline: str = "") -> Le
     """
     baseline = baseline or next(iter(runs))
     labels = {run.run_id: label for label, run in runs.items()}
-    with Query(list(runs.values())) as query:
+    with Query(list(runs.values()), many=True) as query:
         of_run: dict[str, list[Line]] = {label: [] for label in runs}
-        for row in query.sql("SELECT * EXCLUDE (name) FROM leaderboard").to_pylist():
+        for row in query.rows("SELECT * EXCLUDE (name) FROM leaderboard"):
             line = Line(labels[row["run_id"]], **row)
             of_run[line.label].append(line)
         base = {line.key: line for line in of_run[baseline]}
@@ -126,19 +126,24 @@ def _compare(
     wanted = [line for line in lines if line.leading and line.key in base and line.figure in _COMPARED]
     ours, theirs = ({_key(each): each for each in measures(each_run.info)} for each_run in (run, baseline))
     keys = [line.key for line in wanted if line.key in ours and line.key in theirs]
-    found = paired_differences(query, run.run_id, baseline.run_id, [(ours[key], theirs[key]) for key in keys])
+    found = paired_figures(query, run.run_id, baseline.run_id, [(ours[key], theirs[key]) for key in keys])
     whole, attacked = (all(flags) for flags in zip(_done(query, run), _done(query, baseline), strict=True))
-    compared = {key: each if whole else _open(each) for key, each in zip(keys, found, strict=True)}
-    for line in lines:
-        if line.figure in _ATTACKED and line.key in base:
-            each = _attacked(query, run, baseline, line)
+    compared = {
+        key: each.difference if whole else _open(each.difference)
+        for key, each in zip(keys, found, strict=True)
+    }
+    under_attack = [line for line in lines if line.figure in _ATTACKED and line.key in base]
+    if under_attack:
+        counts = _attacked(query, run, baseline)
+        for line in under_attack:
+            each = share_difference(*counts.get(_question(line), (0, 0, 0)))
             compared[line.key] = each if attacked else _open(each)
     return compared
 
 
 def _done(query: Query, run: RunDirectory) -> tuple[bool, bool]:
     """Whether a run has all rows of its certification, and those of its attacks too."""
-    (row,) = query.sql(f"SELECT finished FROM runs WHERE run_id = {quote(run.run_id)}").to_pylist()
+    (row,) = query.rows(f"SELECT finished FROM runs WHERE run_id = {quote(run.run_id)}")
     committed = run.commits.load()
     owed = any(
         next(run.pending(committed, task.task_id), None) is not None
@@ -167,17 +172,38 @@ _ATTACKED = {
 turned. Success is compared over the pairs that are right in both runs."""
 
 
-def _attacked(query: Query, run: RunDirectory, baseline: RunDirectory, line: Line) -> PairedDifference:
-    where = (
-        f"subject = {quote(line.subject)} AND norm = {quote(str(line.norm))} AND budget = {line.budget!r}::DOUBLE "
-        f"AND {QUESTION} = {quote(str(line.objective))}"
+_SAME = ("subject", "norm", "budget", "objective")
+"""What makes it one question in two runs."""
+
+
+def _question(line: Line) -> tuple[object, ...]:
+    return (line.figure, *(getattr(line, name) for name in _SAME))
+
+
+def _attacked(
+    query: Query, run: RunDirectory, baseline: RunDirectory
+) -> dict[tuple[object, ...], tuple[int, int, int]]:
+    """Pairs that hold a figure in the run alone, in the baseline alone, and that both have, by figure and question."""
+    keys = ", ".join(_SAME)
+    ours, theirs = (
+        f"(SELECT pair_id, {keys.replace('objective', f'{QUESTION} AS objective')}, "
+        + ", ".join(f"{sql} AS {side}_{name}" for name, sql in _ATTACKED.items())
+        + f" FROM attacks WHERE run_id = {quote(each.run_id)} GROUP BY ALL)"
+        for side, each in (("a", run), ("b", baseline))
     )
-    sides = [
-        f"(SELECT pair_id, {_ATTACKED[line.figure]} AS {column} FROM attacks WHERE run_id = {quote(each.run_id)} "
-        f"AND {where} GROUP BY pair_id)"
-        for column, each in (("a0", run), ("b0", baseline))
-    ]
-    (found,) = differences(query, f"{sides[0]} JOIN {sides[1]} USING (pair_id)", ["share"])
+    counts = ", ".join(
+        f"[count_if(a_{name} AND NOT b_{name}), count_if(b_{name} AND NOT a_{name}), "
+        f"count_if(a_{name} IS NOT NULL AND b_{name} IS NOT NULL)] AS {name}"
+        for name in _ATTACKED
+    )
+    rows = query.rows(
+        f"SELECT {keys}, {counts} FROM {ours} JOIN {theirs} USING (pair_id, {keys}) GROUP BY {keys}"
+    )
+    found = {}
+    for row in rows:
+        for name in _ATTACKED:
+            gained, lost, pairs = (int(count or 0) for count in row[name])
+            found[(name, *(row[key] for key in _SAME))] = (gained, lost, pairs)
     return found
 
 

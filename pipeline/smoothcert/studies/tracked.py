@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smoothcert.job import Job
-from smoothcert.store import RunDirectory
 from smoothcert.studies.leaderboard import Leaderboard, entries
 from smoothcert.studies.record import LEADERBOARD_FILE
 from smoothcert.studies.tables import columns, difference_table, markdown, table, to_csv
-from smoothcert.summary.summary import summarise
+from smoothcert.summary.summary import Summary
 from smoothcert.tracking.study import track_study
 from smoothcert.tracking.track import TrackingResult
 
@@ -17,7 +16,7 @@ from smoothcert.tracking.track import TrackingResult
 def track(
     url: str,
     job: Job,
-    runs: Mapping[str, RunDirectory],
+    summaries: Mapping[str, Summary],
     board: Leaderboard,
     more: Mapping[str, str],
     rests_on: str,
@@ -27,7 +26,7 @@ def track(
     Args:
         url: directory of the study.
         job: of one of its runs.
-        runs: the runs that there are, by label.
+        summaries: the figures of the runs that there are, by label.
         board: their figures.
         more: other artifacts by name, e.g. the report.
         rests_on: digest of what they rest on.
@@ -35,7 +34,6 @@ def track(
     Raises:
         TrackingError: MLflow is away, or refused.
     """
-    summaries = {label: summarise(run.url) for label, run in runs.items()}
     documents = {"leaderboard.md": page(board), LEADERBOARD_FILE: to_csv(board), **more}
     return track_study(url, job, leading_figures(board), documents, summaries, rests_on)
 

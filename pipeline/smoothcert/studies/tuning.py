@@ -240,7 +240,7 @@ def _figures(run: RunDirectory, tune: TuneSection) -> dict[str, float | None]:
     }
     columns = ", ".join(f"max(value) FILTER ({sql}) AS {name}" for name, sql in wanted.items())
     with Query([run]) as query:
-        return dict(query.sql(f"SELECT {columns} FROM leaderboard").to_pylist()[0])
+        return dict(query.rows(f"SELECT {columns} FROM leaderboard")[0])
 
 
 def refuse_rows_chosen_on(chosen: Job, trials: list[str]) -> None:

@@ -30,11 +30,11 @@ def answer_means(query: Query, run_id: str) -> dict[str, Mean]:
         f"count({each.sql})::BIGINT AS {name}_count, avg({each.sql})::DOUBLE AS {name}"
         for name, each in BY_ROW.items()
     )
-    rows = query.sql(
+    rows = query.rows(
         f"SELECT subject, kind, {chosen} FROM answers WHERE run_id = {quote(run_id)} AND status = 'ok' "
         "GROUP BY GROUPING SETS ((subject), (subject, kind)) "
         "HAVING grouping(kind) = 1 OR kind IS NOT NULL ORDER BY subject, kind NULLS FIRST"
-    ).to_pylist()
+    )
     found = {
         _name(metric, row): Mean(row[f"{metric}_count"], row[metric], None, None)
         for metric in BY_ROW

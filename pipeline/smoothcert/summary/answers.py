@@ -34,33 +34,33 @@ def answer_counts(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
         radii: of the job.
     """
     found: dict[str, Counted] = {}
-    rows = query.sql(
+    rows = query.rows(
         "SELECT subject, kind, count(coalesce(exact_match, contained_match))::BIGINT AS judged, "
         "count(*) FILTER (coalesce(exact_match, contained_match) = 1)::BIGINT AS good "
         f"FROM answers WHERE run_id = {quote(run_id)} GROUP BY ALL ORDER BY ALL"
-    ).to_pylist()
+    )
     for row in rows:
         _add(found, f"answers_right/{row['subject']}", row["kind"], row["good"], row["judged"])
-    ends = query.sql(
+    ends = query.rows(
         "SELECT subject, count(complete)::BIGINT AS asked, count(*) FILTER (NOT complete)::BIGINT AS cut, "
         "count(*) FILTER (refused)::BIGINT AS refused "
         f"FROM answers WHERE run_id = {quote(run_id)} GROUP BY subject ORDER BY subject"
-    ).to_pylist()
+    )
     for row in ends:
         for name in ("cut", "refused"):
             if row[name]:
                 _add(found, f"answers_{name}/{row['subject']}", None, row[name], row["asked"])
     for radius in radii:
-        votes = query.sql(
+        votes = query.rows(
             f"SELECT * FROM certified_answers({radius!r}) WHERE run_id = {quote(run_id)} ORDER BY kind"
-        ).to_pylist()
+        )
         for row in votes:
             for name, count in (("certified", row["certified"]), ("certified_right", row["certified_right"])):
                 _add(found, f"answers_{name}/r{radius:g}", row["kind"], count, row["questions"])
-    attacked = query.sql(
+    attacked = query.rows(
         "SELECT attack, norm, objective, subject, budget, judged, right_count, attackable, successes "
         f"FROM attacked_answer_accuracy WHERE run_id = {quote(run_id)} ORDER BY ALL"
-    ).to_pylist()
+    )
     for row in attacked:
         goal = "" if row["objective"] == "answer" else f"_{row['objective']}"
         name = f"{row['attack']}{goal}_{row['norm']}{row['budget']:g}_{row['subject']}"
@@ -83,10 +83,10 @@ def answer_scores(query: Query, run_id: str, radii: Iterable[float]) -> dict[str
     """
     found: dict[str, tuple[int, float]] = {}
     for radius in radii:
-        rows = query.sql(
+        rows = query.rows(
             f"SELECT kind, questions, certified_score, certified_score_percentile FROM certified_scores({radius!r}) "
             f"WHERE run_id = {quote(run_id)} ORDER BY kind"
-        ).to_pylist()
+        )
         for each in ANSWER_CERTIFICATES:
             column = each.figure.removeprefix("answers_")
             for row in rows if each.bound is not None else ():

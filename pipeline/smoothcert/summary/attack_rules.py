@@ -47,7 +47,7 @@ def rules_under_attack(query: Query, run_id: str) -> tuple[RulesUnderAttack, ...
         query: an open query; other runs may be in it.
         run_id: the run.
     """
-    rows = query.sql(f"SELECT * FROM attack_rules WHERE run_id = {quote(run_id)}").to_pylist()
+    rows = query.rows(f"SELECT * FROM attack_rules WHERE run_id = {quote(run_id)}")
     return tuple(_figures(row) for row in rows)
 
 

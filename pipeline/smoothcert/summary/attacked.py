@@ -68,7 +68,7 @@ def under_attack(query: Query, run_id: str) -> tuple[UnderAttack, ...]:
         query: an open query; other runs may be in it.
         run_id: the run.
     """
-    rows = query.sql(f"SELECT * FROM attack_success WHERE run_id = {quote(run_id)}").to_pylist()
+    rows = query.rows(f"SELECT * FROM attack_success WHERE run_id = {quote(run_id)}")
     return tuple(_figures(row) for row in rows)
 
 

@@ -15,7 +15,7 @@ from smoothcert.errors import QueryError, did_you_mean
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import Measure, measures
-from smoothcert.sql.paired import paired_differences, paired_means
+from smoothcert.sql.paired import paired_figures
 from smoothcert.store import RunDirectory, RunInfo
 from smoothcert.store.run_info import changed_fields
 
@@ -102,24 +102,23 @@ def compare_runs(first: RunDirectory, second: RunDirectory) -> PairedComparison:
         StoreError: reading failed.
     """
     common = _common(first.info, second.info)
-    with Query([first, second]) as query:
+    with Query([first, second], many=True) as query:
         counts = _matching(query, first.run_id, second.run_id)
         if not counts["both"]:
             raise QueryError(
                 f"runs '{first.run_id}' and '{second.run_id}' have no pair in common",
                 remedy="compare runs of the same data: pairs are matched by pair_id",
             )
-        finished = all(row["finished"] for row in query.sql("SELECT finished FROM runs").to_pylist())
+        finished = all(row["finished"] for row in query.rows("SELECT finished FROM runs"))
         asked = [(theirs, ours) for ours, theirs in common.values()]
-        found = paired_differences(query, second.run_id, first.run_id, asked)
-        means = paired_means(query, second.run_id, first.run_id, asked)
+        found = paired_figures(query, second.run_id, first.run_id, asked)
     figures = [
         ComparedFigure(
             figure=name,
             kind=both[0].kind,
             pairs=each.pairs,
-            first=before,
-            second=after,
+            first=of_both.theirs,
+            second=of_both.ours,
             difference=each.difference,
             low=each.low if finished else None,
             high=each.high if finished else None,
@@ -127,7 +126,8 @@ def compare_runs(first: RunDirectory, second: RunDirectory) -> PairedComparison:
             gained=each.gained,
             lost=each.lost,
         )
-        for (name, both), each, (after, before) in zip(common.items(), found, means, strict=True)
+        for (name, both), of_both in zip(common.items(), found, strict=True)
+        for each in [of_both.difference]
     ]
     return PairedComparison(
         first.run_id,
@@ -162,10 +162,10 @@ def changed_pairs(first: RunDirectory, second: RunDirectory, figure: str, at_mos
     found = []
     with Query([first, second]) as query:
         for change, holds in (("lost", "a.held AND NOT b.held"), ("gained", "b.held AND NOT a.held")):
-            rows = query.sql(
+            rows = query.rows(
                 f"SELECT pair_id, a.label, a.caption FROM {a} a JOIN {b} b USING (pair_id) WHERE {holds} "
                 f"ORDER BY pair_id LIMIT {at_most:d}"
-            ).to_pylist()
+            )
             found += [ChangedPair(change=change, **row) for row in rows]  # type: ignore[arg-type]
     return found
 
@@ -190,11 +190,11 @@ def _matching(query: Query, first: str, second: str) -> dict[str, int]:
         f"(SELECT pair_id, status = 'ok' AS ok FROM certificates WHERE run_id = {quote(run_id)})"
         for run_id in (first, second)
     )
-    (row,) = query.sql(
+    (row,) = query.rows(
         "SELECT count(*) FILTER (a.ok IS NOT NULL AND b.ok IS NOT NULL) AS both, "
         "count(*) FILTER (a.ok IS NULL OR b.ok IS NULL) AS in_one, "
         f"count(*) FILTER (a.ok <> b.ok) AS quarantined_in_one FROM {a} a FULL JOIN {b} b USING (pair_id)"
-    ).to_pylist()
+    )
     return dict(row)
 
 

@@ -21,10 +21,10 @@ def scan(query: Query, run_id: str, job: Job) -> dict[str, Any]:
     inner = ", ".join(f"{sql} AS {name}" for name, sql in _columns(job).items())
     outer = ", ".join(f"{sql} AS {name}" for name, sql in _aggregates(job).items())
     this_run = f"FROM certificates WHERE run_id = {quote(run_id)}"
-    rows = query.sql(
+    rows = query.rows(
         f"SELECT {outer}, (SELECT count(*) {this_run}) AS pairs "
         f"FROM (SELECT {inner} {this_run} AND status = 'ok')"
-    ).to_pylist()
+    )
     return dict(rows[0])
 
 

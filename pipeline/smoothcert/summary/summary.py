@@ -233,7 +233,7 @@ def summarise(run_url: str) -> Summary:
         StoreError: it cannot be read.
     """
     run = RunDirectory.open(run_url)
-    with Query([run]) as query:
+    with Query([run], many=True) as query:
         return dataclasses.replace(aggregate(query, run.info), notes=run.notes())
 
 
@@ -259,10 +259,10 @@ def aggregate(query: Query, info: RunInfo) -> Summary:
     scanned = scan(query, run_id, job)
     figures = _Figures(job, scanned, anytime=scanned["pairs"] != info.pairs)
     ok, pairs = scanned["ok"], scanned["pairs"]
-    by_class = query.sql(
+    by_class = query.rows(
         f"SELECT error_class, count(*) AS pairs FROM quarantine WHERE run_id = {quote(run_id)} "
         "GROUP BY error_class ORDER BY pairs DESC, error_class"
-    ).to_pylist()
+    )
     return Summary(
         run_id=run_id,
         job=job.name,
@@ -375,10 +375,10 @@ def _table_counts(query: Query, run_id: str) -> dict[str, TableCount]:
     for table in TABLES.values():
         if table is CERTIFICATES:
             continue
-        (row,) = query.sql(
+        (row,) = query.rows(
             f"SELECT count(*) AS rows, count_if(status = 'quarantined')::BIGINT AS quarantined FROM {table.name} "
             f"WHERE run_id = {quote(run_id)}"
-        ).to_pylist()
+        )
         if row["rows"]:
             found[table.name] = TableCount(row["rows"], row["quarantined"])
     return found

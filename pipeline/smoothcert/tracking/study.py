@@ -21,7 +21,8 @@ from smoothcert.tracking.track import (
     TrackingResult,
     find_experiment,
     find_parent,
-    log_metrics,
+    log_batches,
+    new_metrics,
     opened,
 )
 
@@ -99,14 +100,19 @@ def track_study(
     """
     to = destination(url, job.tracking)
     with opened(to) as client:
+        from mlflow.entities import RunTag
+
         experiment = find_experiment(client, job.tracking.experiment, to)
         parent = find_parent(client, experiment, job.name, int(time.time() * 1000))
         run_id = parent.info.run_id
-        log_metrics(client, parent, {metric_of(name): value for name, value in figures.items()})
         children = _sort_children(client, experiment, run_id, list(summaries.values()))
         note = f"{_side_by_side(experiment, children)}\n\n{documents.get('leaderboard.md', '')}"
-        client.set_tag(run_id, "mlflow.note.content", _cut(note))
-        client.set_tag(run_id, "smoothcert.study_url", without_secrets(url))
+        metrics = new_metrics(parent, {metric_of(name): value for name, value in figures.items()})
+        tags = [
+            RunTag("mlflow.note.content", _cut(note)),
+            RunTag("smoothcert.study_url", without_secrets(url)),
+        ]
+        log_batches(client, run_id, metrics, tags=tags)
         for name, text in documents.items():
             client.log_text(run_id, text, name)
         panels = study_curves(summaries)

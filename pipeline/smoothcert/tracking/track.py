@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,10 +37,10 @@ _LIMIT_S = 30.0
 """About how long a server that is not reached, or says nothing, is waited for (quiet.py)."""
 RESTS_ON = "smoothcert.rests_on"
 """Tag of a run in MLflow: digest of what it shows; empty where nobody said."""
-_BATCH = 100
+_PARAMS, _METRICS = 100, 800
+"""In one call, of which MLflow takes 100 and 1,000 with all that comes along."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow guesses what an experiment holds, and may open it on a page of traces."""
-_METRIC_BATCH = 1000
 _NO_DOCUMENTS: Mapping[str, str] = MappingProxyType({})
 _DIGEST_LIMIT = 36
 """Characters of a data set's digest in MLflow; the whole one is a tag."""
@@ -173,10 +173,8 @@ def _write(client: Any, child: Any, info: RunInfo, summary: Summary, job: Job) -
     # parameters cannot change in MLflow: what a resume ran with (workers, slots) is in the newest job.yaml
     params = [Param(k, v) for k, v in figures.parameters(job).items() if k not in child.data.params]
     tags = [RunTag("mlflow.note.content", figures.description(summary))]
-    for start in range(0, len(params), _BATCH):
-        client.log_batch(run_id, params=params[start : start + _BATCH])
-    log_metrics(client, child, figures.metrics(summary))
-    client.log_batch(run_id, tags=tags)
+    metrics = new_metrics(child, figures.metrics(summary))
+    log_batches(client, run_id, metrics, params, tags)
     if not child.inputs.dataset_inputs:
         client.log_inputs(run_id, [_dataset(info, job)])
     client.log_text(run_id, figures.job_document(job), "job.yaml")
@@ -189,18 +187,34 @@ def _write(client: Any, child: Any, info: RunInfo, summary: Summary, job: Job) -
         )
 
 
-def log_metrics(client: Any, mlflow_run: Any, numbers: Mapping[str, float]) -> None:
-    """Log what is new or another value than the run has."""
+def new_metrics(mlflow_run: Any, numbers: Mapping[str, float]) -> list[Any]:
+    """MLflow's metrics of what is new or has another value than the run has."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    changed = [
+    return [
         Metric(name, value, now, 0)
         for name, value in numbers.items()
         if mlflow_run.data.metrics.get(name) != value
     ]
-    for start in range(0, len(changed), _METRIC_BATCH):
-        client.log_batch(mlflow_run.info.run_id, metrics=changed[start : start + _METRIC_BATCH])
+
+
+def log_batches(
+    client: Any,
+    run_id: str,
+    metrics: Sequence[Any] = (),
+    params: Sequence[Any] = (),
+    tags: Sequence[Any] = (),
+) -> None:
+    """Log all of it in one call, or as few as MLflow's limits allow; tags go with the first."""
+    calls = max(1, -(-len(metrics) // _METRICS), -(-len(params) // _PARAMS))
+    for call in range(calls):
+        client.log_batch(
+            run_id,
+            metrics=metrics[call * _METRICS : (call + 1) * _METRICS],
+            params=params[call * _PARAMS : (call + 1) * _PARAMS],
+            tags=() if call else tags,
+        )
 
 
 def _dataset(info: RunInfo, job: Job) -> Any:

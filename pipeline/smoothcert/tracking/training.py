@@ -18,12 +18,10 @@ from smoothcert.tracking import figures
 from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.destination import destination
 from smoothcert.tracking.quiet import quiet_mlflow
-from smoothcert.tracking.track import find_experiment, find_or_create, translated
+from smoothcert.tracking.track import find_experiment, find_or_create, log_batches, translated
 
 if TYPE_CHECKING:
     from smoothcert.training.train import Training
-
-_BATCH = 100
 
 
 class TrackedTraining:
@@ -87,8 +85,7 @@ class TrackedTraining:
         from mlflow.entities import Param
 
         params = [Param(name, value) for name, value in figures.parameters(self._training.job).items()]
-        for start in range(0, len(params), _BATCH):
-            client.log_batch(self._run_id, params=params[start : start + _BATCH])
+        log_batches(client, self._run_id, params=params)
         client.log_text(self._run_id, figures.job_document(self._training.job), "job.yaml")
 
     @contextmanager

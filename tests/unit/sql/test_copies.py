@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from smoothcert.errors import StoreError
+from smoothcert.errors import QueryError, StoreError
 from smoothcert.sql import Query, views
 from smoothcert.store import RunDirectory
 from smoothcert.store.tables.registry import TABLES
@@ -23,12 +23,39 @@ def run(tmp_path: Any, make: Any) -> RunDirectory:
 
 def test_every_view_has_the_same_rows_and_types(run: RunDirectory) -> None:
     with Query([run]) as on_files, Query([run], many=True) as on_copies:
-        for view in (*TABLES, *(f"replaced_{table}" for table in TABLES), "bounds", "quarantine", "units"):
+        for view in (
+            *TABLES,
+            *(f"replaced_{table}" for table in TABLES),
+            "bounds",
+            "quarantine",
+            "units",
+            "leaderboard",
+        ):
             expected, found = (
                 each.sql(f"SELECT * FROM {view} ORDER BY ALL") for each in (on_files, on_copies)
             )
             assert found.schema == expected.schema
             assert found.to_pylist() == expected.to_pylist()
+
+
+def test_a_leaderboard_is_the_same_up_to_the_order_of_its_sums(run: RunDirectory) -> None:
+    with Query([run]) as on_files, Query([run], many=True) as on_copies:
+        expected, found = (each.rows("SELECT * FROM leaderboard") for each in (on_files, on_copies))
+    for before, after in zip(expected, found, strict=True):
+        numbers = [name for name in ("value", "low", "high") if before[name] is not None]
+        assert [after.pop(name) for name in numbers] == pytest.approx([before.pop(name) for name in numbers])
+        assert after == before
+
+
+def test_rows_are_those_of_the_arrow_table(run: RunDirectory) -> None:
+    with Query([run]) as query:
+        for view in ("certificates", "certified_share", "units", "runs"):
+            text = f"SELECT * FROM {view} ORDER BY ALL"
+            assert query.rows(text) == query.sql(text).to_pylist()
+        assert query.rows("SELECT pair_id FROM certificates WHERE false") == []
+        for text in ("SELECT nothing FROM certificates", "DROP VIEW runs", "SELECT 1; SELECT 2"):
+            with pytest.raises(QueryError):
+                query.rows(text)
 
 
 def test_a_lost_file_is_named_when_it_is_opened(run: RunDirectory) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from smoothcert.sql import Query, open_query
 from smoothcert.sql.measures import Measure, measures
-from smoothcert.sql.paired import paired_differences
+from smoothcert.sql.paired import paired_figures
 from smoothcert.statistics import mean_difference, share_difference
 from smoothcert.store import RunDirectory
 
@@ -73,7 +73,8 @@ def test_shares_and_means_are_those_of_the_rows(runs: list[RunDirectory], query:
         dict(figure="accuracy", subject="smoothed"),
     ]
     pairs = [(measure(runs[1], **at), measure(runs[0], **at)) for at in asked]  # type: ignore[arg-type]
-    found = paired_differences(query, runs[1].run_id, runs[0].run_id, pairs)
+    figures = paired_figures(query, runs[1].run_id, runs[0].run_id, pairs)
+    found = [each.difference for each in figures]
 
     def right(row: dict[str, Any], radius: float = 0.0) -> bool:
         return row["predicted_label"] == "cat" and (row["certified_radius"] or 0) >= radius
@@ -96,11 +97,17 @@ def test_shares_and_means_are_those_of_the_rows(runs: list[RunDirectory], query:
     assert found[2].difference == pytest.approx(expected.difference, abs=1e-12)
     assert (found[2].low, found[2].high) == pytest.approx((expected.low, expected.high), abs=1e-9)
     assert found[2].pairs == PAIRS and found[2].p_value is None
+    means = [sum(side) / PAIRS for side in cosines]
+    assert (figures[2].ours, figures[2].theirs) == pytest.approx(means, abs=1e-12)
+    held = [sum((row["certified_radius"] or 0) >= 0.5 for row in side) / PAIRS for side in (ours, theirs)]
+    assert (figures[1].ours, figures[1].theirs) == pytest.approx(held, abs=1e-12)
 
 
 def test_a_run_does_not_differ_from_itself(runs: list[RunDirectory], query: Query) -> None:
     each = measures(runs[0].info)
-    found = paired_differences(query, runs[0].run_id, runs[0].run_id, [(one, one) for one in each])
+    figures = paired_figures(query, runs[0].run_id, runs[0].run_id, [(one, one) for one in each])
+    found = [figure.difference for figure in figures]
+    assert all(figure.ours == figure.theirs for figure in figures)
     assert {difference.difference for difference in found} <= {0.0, None}
     assert all(difference.low <= 0.0 <= difference.high for difference in found)
     assert len({one.key for one in each}) == len(each), "every measure is another one"
@@ -110,5 +117,5 @@ def test_shares_are_not_compared_with_means(runs: list[RunDirectory], query: Que
     share = measure(runs[0], "certified_share", certificate="class", radius=0.5)
     mean = measure(runs[0], "certified_cosine", certificate="angular", radius=0.5)
     with pytest.raises(ValueError, match="'certified_share' is a share"):
-        paired_differences(query, runs[0].run_id, runs[1].run_id, [(share, mean)])
-    assert paired_differences(query, runs[0].run_id, runs[1].run_id, []) == []
+        paired_figures(query, runs[0].run_id, runs[1].run_id, [(share, mean)])
+    assert paired_figures(query, runs[0].run_id, runs[1].run_id, []) == []

@@ -114,12 +114,12 @@ def publish_examples(run: RunDirectory, section: AttackSection) -> tuple[int, in
     with Query([run]) as query:
         for subject in section.subjects:
             for budget in section.budgets:
-                rows = query.sql(
+                rows = query.rows(
                     "SELECT pair_id, unit_id, attempt, margin, success, perturbation_l2, perturbation_linf, "
                     "cosine_to_clean, cosine_to_smoothed, certified_cosine FROM attacks WHERE status = 'ok' "
                     f"AND attack_id = '{section.attack_id}' AND subject = '{subject}' AND budget = {budget!r}::DOUBLE "
                     f"ORDER BY margin, pair_id LIMIT {section.keep}"
-                ).to_pylist()
+                )
                 wanted += len(rows)
                 stored += _publish(run.storage, example_folder(section, subject, budget), rows)
     return stored, wanted
