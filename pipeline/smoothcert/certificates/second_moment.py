@@ -31,6 +31,8 @@ _COARSE, _COARSE_FAR, _FINE = 112, 240, 600
 _FAR = 3.0
 _ROWS_AT_ONCE = 256
 _ANGLES, _AIM = 10, 3e-5
+# Where no angle was found, the search begins once more just short of 90 degrees, from multipliers of smaller shifts.
+_NEARLY_RIGHT, _LARGEST_DEVIATION = 1.5, (1.0, 10.0)
 _PRECISION = 3e-4
 _SHIFTS = 14
 # A proved shift is looked for this far short of the approximate one.
@@ -267,6 +269,19 @@ def _search(
         here[rows], value[rows], slope[rows] = improve(
             rows_of(coarse, rows), escaping[rows], facts.take(rows), psi[rows], here[rows], 40, _FIRST_BARRIER
         )
+    # Far from the closed form its multipliers are far too large, and steps from there end nowhere.
+    for largest in _LARGEST_DEVIATION:
+        rows = np.flatnonzero(value >= 0.0)
+        if not rows.size:
+            break
+        again, some = np.full(rows.size, _NEARLY_RIGHT), facts.take(rows)
+        _, fresh = _start(some, np.minimum(rho[rows], np.sqrt(np.log1p(largest**2))))
+        fresh[:, 1] = -1.0 - 2.0 * fresh[:, 2] * some.norm * np.sin(again)
+        found = improve(rows_of(coarse, rows), escaping[rows], some, again, fresh, 40, _FIRST_BARRIER)
+        held = found[1] < 0.0
+        psi[rows[held]], low[rows[held]] = _NEARLY_RIGHT, 0.0
+        for state, new in zip((here, value, slope), found, strict=True):
+            state[rows[held]] = new[held]
     low, high = 0.9 * low, np.where(value < 0.0, psi, np.nan)
     best, steepness = here.copy(), slope.copy()
     for _ in range(_ANGLES):

@@ -1,6 +1,6 @@
 """Bounds from the distribution of margins, at every radius of the job: one fixed scalar a radius (docs/theory.md T8).
 
-Each radius has a scalar of its own, chosen on the pilot draws, and its mean one bound at the whole alpha. Nothing is
+Each radius has a scalar of its own, chosen on the pilot draws, and its mean one bound at the whole level. Nothing is
 shared: a claim at one radius implies it at every smaller one, and a row never claims more at a larger radius than at a
 smaller one. So if some radius is claimed falsely, then also the first radius of the grid at which the claim is false,
 which is fixed beforehand, and so is the rival that overtakes there: one bound must have failed. For rank at most k

@@ -196,6 +196,16 @@ def test_radius_and_bound_agree() -> None:
     assert np.all(with_escape <= second_moment_radius(norm, eigenvalue, 0.5, 0.5) * (1 + 1e-3))
 
 
+def test_far_from_the_closed_form_the_bound_is_found_that_the_radius_is_proved_by() -> None:
+    """Large shifts and small eigenvalues, where the closed form says nothing and its multipliers are far too large."""
+    norm = np.array([0.865, 0.8508, 0.7746, 0.9831, 0.9916, 0.9877])
+    eigenvalue = np.array([0.0069, 0.0053, 0.0198, 0.0043, 0.0025, 0.0008])
+    for cosine in (0.2, 0.5):
+        radius = second_moment_radius(norm, eigenvalue, cosine, 1.0)
+        assert np.all(np.expm1(radius**2) * eigenvalue > norm**2)
+        assert np.all(second_moment_bound(norm, eigenvalue, 0.999 * radius, 1.0) >= cosine - 1e-3)
+
+
 def test_ends() -> None:
     assert float(second_moment_bound(1.0, 0.0, 2.0, 1.0)) == 1.0
     assert float(second_moment_bound(0.9, 0.0, 0.0, 1.0)) == 1.0
