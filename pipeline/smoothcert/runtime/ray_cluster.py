@@ -165,7 +165,7 @@ def connect(section: ExecutorSection) -> bool:
         wait_for_listener(address, REACH_S)
     try:
         with _joining(address):
-            ray.init(address=address or "local", **options)
+            _init(address, options)
     except (ConnectionError, RayError, RuntimeError, ValueError) as exc:
         raise ExecutorError(
             f"cannot join the Ray cluster at executor.address={without_secrets(str(address))!r}: "
@@ -177,6 +177,25 @@ def connect(section: ExecutorSection) -> bool:
         if handler is not None:
             signal.signal(signal.SIGTERM, handler)
     return True
+
+
+def _init(address: str | None, options: dict[str, Any]) -> None:
+    """``ray.init``, whose errors are those of joining.
+
+    Raises:
+        ExecutorError: a cluster of our own did not start; Ray says so with exceptions of any class.
+    """
+    if address:
+        ray.init(address=address, **options)
+        return
+    try:
+        ray.init(address="local", **options)
+    except Exception as exc:
+        raise ExecutorError(
+            f"Ray does not start on this machine: {exc}",
+            remedy="look at the newest logs in /tmp/ray; on a machine that is busy run the same command again, or "
+            "start a cluster with `ray start --head` and name it in executor.address",
+        ) from exc
 
 
 @contextlib.contextmanager

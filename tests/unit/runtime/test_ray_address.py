@@ -92,6 +92,20 @@ def test_the_environment_names_it_too(closed_port: int, monkeypatch: pytest.Monk
         ray_cluster.connect(ExecutorSection(kind="ray"))
 
 
+@pytest.mark.usefixtures("not_joined")
+def test_a_ray_that_does_not_start_here_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**options: object) -> None:
+        raise Exception(
+            "The current node timed out during startup."
+        )  # what Ray raises on a machine that is busy
+
+    monkeypatch.setattr(ray_cluster.ray, "init", fail)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ExecutorError, match="does not start on this machine: .* timed out") as caught:
+        ray_cluster.connect(ExecutorSection(kind="ray"))
+    assert "ray start --head" in caught.value.remedy
+
+
 def test_a_host_without_a_name_is_refused_in_words() -> None:
     with pytest.raises(ExecutorError, match=r"no-such-host\.invalid:6379"):
         wait_for_listener("no-such-host.invalid:6379", 0.6)
