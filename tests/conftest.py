@@ -1,5 +1,5 @@
-"""How the tests share four processes (`make test`): one has all tests on the shared Ray cluster, one after the other,
-another those that start a Ray of their own; the rest goes file by file to whichever has time.
+"""How the tests share four processes (`make test`): two have the tests on Ray clusters, half each, one after the other
+and each on one cluster; the rest goes file by file to whichever has time.
 
 `make test-fast` leaves out whatever starts Ray, a server or another process, and what is slow.
 """
@@ -18,14 +18,11 @@ ROOT = Path(__file__).parents[1]
 # Ray starts workers at niceness 15: beside tests that compute, these would get a thirtieth of a core
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-OWN_RAY = (
-    "tests/integration/cluster/test_driver.py",
-    "tests/integration/cluster/test_stores.py",
-    "tests/integration/s3/",
-    "tests/integration/test_attack_ray.py",
-    "tests/integration/test_certify_ray.py",
+DRIVERS_ON_RAY = tuple(
+    f"tests/integration/cluster/test_{name}.py"
+    for name in ("answers", "attack_run", "attacks", "driver", "stores", "study")
 )
-SHARED_RAY = ("tests/integration/cluster/",)
+ON_RAY = "tests/integration/cluster/"
 NOT_FAST = (
     "tests/integration/",
     "tests/statistical/",
@@ -132,10 +129,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByRay(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith(OWN_RAY):
-                return "own ray"
+            if nodeid.startswith(ON_RAY):
+                return "drivers on ray" if nodeid.startswith(DRIVERS_ON_RAY) else "workers on ray"
             if nodeid.startswith("tests/unit/adding/"):
                 return "adding"  # one process stands ready for all of it
-            return "shared ray" if nodeid.startswith(SHARED_RAY) else nodeid.partition("::")[0]
+            return nodeid.partition("::")[0]
 
     return ByRay(config, log)

@@ -5,7 +5,7 @@ processor makes is ``tests/unit/encoders/test_towers.py``, that answers are tran
 
 Answers are made as an actor on Ray makes them: by a session that is opened from the pickled ``Opening``, with models of
 its own, and whose units are submitted one by one. What Ray adds to that knows of no family: a process, which
-``test_answers_ray.py`` starts for one of them. With SMOOTHCERT_ALL_FAMILIES=1 it starts one for each (ten minutes).
+``cluster/test_answers.py`` starts for one of them. With SMOOTHCERT_ALL_FAMILIES=1 it starts one for each (ten minutes).
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ JOB = """
 name: faults
 data: {{format: parquet, uri: "{data}", columns: {{label: null}}}}
 encoder: {{model: "test:faulty", threads: 1, slots: 2, chunk: 8}}
-certify: {{sigma: 0.25, pilot_draws: 15, max_draws: {draws}, radii: [0.1, 0.2], cosines: [0.5]}}
+certify: {{sigma: 0.25, pilot_draws: 15, max_draws: {draws}, radii: [0.1], cosines: [0.5]}}
 zero_shot: {{labels: [one, two, three]}}
 executor: {{kind: {kind}, workers: {workers}, cpus_per_worker: {cpus}, gpus_per_worker: 0, pairs_per_unit: {per_unit},
-  lease_s: {lease_s}, grace_s: {grace_s}, placement_s: {placement_s}}}
+  lease_s: {lease_s}, grace_s: {grace_s}, placement_s: {placement_s}, poison_budget: {poison}}}
 output: {{runs: "{runs}", run: r}}
 tracking: {{enabled: false}}
 """
@@ -48,6 +48,7 @@ DEFAULTS = {
     "placement_s": 600,
     "draws": 33,
     "per_unit": 6,
+    "poison": 2,
 }
 
 
@@ -75,21 +76,23 @@ def plug() -> Iterator[Any]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_DEDUP_LOGS", "0")
         patch.syspath_prepend(str(PLUG))
-        import smoothcert_faults
+        import smoothcert_faulty_driver
 
-        yield smoothcert_faults
+        yield smoothcert_faulty_driver
 
 
 @pytest.fixture(scope="session")
 def cluster(plug: Any) -> Iterator[Any]:
-    """A cluster of one node; tests may add nodes, and take away what they added."""
+    """A cluster of one node; tests may add nodes, and take away what they added.
+
+    Without Ray's autoscaler and what copies logs to drivers; on ports of its own, beside those of other processes.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
-    started = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**27},
-    )
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**27}
+    bare = {"no_monitor": True, "include_log_monitor": False, "dashboard_agent_listen_port": None}
+    started = Cluster(initialize_head=True, head_node_args=head | bare)
     ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
     try:
         yield started
@@ -278,7 +281,7 @@ def commits_of(url: str) -> int:
 
 @dataclass
 class DriverProcess:
-    """``smoothcert certify`` in a process of its own, with a Ray of its own."""
+    """``smoothcert certify`` in a process of its own."""
 
     process: subprocess.Popen[str]
     url: str
@@ -294,16 +297,20 @@ class DriverProcess:
 
 @pytest.fixture
 def driver_process(
-    plug: Any, job_text: Callable[..., str], tmp_path: Path
+    plug: Any, cluster: Any, job_text: Callable[..., str], tmp_path: Path
 ) -> Iterator[Callable[..., DriverProcess]]:
-    """Starts drivers as processes; all are gone after the test."""
+    """Starts drivers as processes that join the cluster, or start a Ray of their own; all are gone after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(
-        faults: str = "pace_s=0.03", environment: dict[str, str] | None = None, **changes: Any
+        faults: str = "pace_s=0.03",
+        environment: dict[str, str] | None = None,
+        own_ray: bool = False,
+        **changes: Any,
     ) -> DriverProcess:
+        there = {} if own_ray else {"RAY_ADDRESS": cluster.address}
         code = (
-            "import sys, smoothcert_faults as f, logging; logging.basicConfig(level='WARNING')\n"
+            "import sys, smoothcert_faulty_driver as f, logging; logging.basicConfig(level='WARNING')\n"
             f"sys.exit(f.guarded(lambda: f.certify({job_text(**changes)!r}, f.Faults({faults}))))"
         )
         process = subprocess.Popen(
@@ -311,7 +318,7 @@ def driver_process(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **there, **(environment or {})},
         )
         started.append(process)
         runs = str(changes.get("runs", tmp_path / "runs"))

@@ -18,10 +18,9 @@ def driver(plug, cluster, job_text):
 
     def make(faults=None, **changes):
         # one worker is enough to convict: that it takes two by default is a matter of the ledger
-        overrides = [f"data.limit={LIMIT}", "executor.poison_budget=1"]
-        return plug.FaultyDriver(
-            parse_job(job_text(**changes) + ATTACKS_SECTION, overrides), faults or plug.Faults()
-        )
+        overrides = [f"data.limit={LIMIT}"]
+        text = job_text(poison=1, workers=1, **changes) + ATTACKS_SECTION
+        return plug.FaultyDriver(parse_job(text, overrides), faults or plug.Faults())
 
     return make
 

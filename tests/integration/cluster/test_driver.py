@@ -19,7 +19,7 @@ def test_a_driver_killed_at_a_random_moment(driver_process, check, tools, seed):
     first.process.kill()
     assert first.end() == -signal.SIGKILL
     tools.until(lambda: not any(map(tools.alive, workers)))
-    second = driver_process("pace_s=0.0")
+    second = driver_process("pace_s=0.0", workers=1)
     assert second.end() == 0, second.text
     check(first.url)
 
@@ -41,13 +41,12 @@ def test_a_signal_ends_gracefully(driver_process, check, tools, number):
     ("fault", "error"),
     [("oom", "OutOfMemoryError"), pytest.param("exit", "WorkerKilledError", marks=pytest.mark.slow)],
 )
-def test_two_drivers_on_one_run(driver_process, check, tools, cluster, fault, error, seed):
-    """Both on one cluster that was there before; with ``exit`` both split the same unit."""
-    there = {"RAY_ADDRESS": cluster.address}
+def test_two_drivers_on_one_run(driver_process, check, tools, fault, error, seed):
+    """Both on one cluster; with ``exit`` both split the same unit."""
     drivers = []
     for wait_s in (0.0, tools.random(seed).uniform(0, 2.0)):
         time.sleep(wait_s)
-        drivers.append(driver_process(f"pace_s=0.01, on_bright={fault!r}", environment=there))
+        drivers.append(driver_process(f"pace_s=0.01, on_bright={fault!r}", workers=1))
     assert [driver.end() for driver in drivers] == [0, 0], [driver.text for driver in drivers]
     check(drivers[0].url, {tools.bright_id: error})
     assert Path(drivers[0].url, "summary.json").exists()

@@ -49,7 +49,7 @@ def head():
     with log.open("w") as stream:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **token},
+            env={**os.environ, **token, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"},
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -14,7 +14,7 @@ def retry(plug, cluster, job_text):
     from smoothcert.store import CERTIFICATES
 
     def run(where, faults, **changes):
-        driver = plug.FaultyDriver(parse_job(job_text(**changes)), faults)
+        driver = plug.FaultyDriver(parse_job(job_text(workers=1, **changes)), faults)
         chosen = choose(driver.run, CERTIFICATES, where, option="--where")
         units = list(retry_units(driver.run, chosen, driver.run.commits.load()))
         return units, driver.retry("certification", Monitor(lambda result: None), chosen)
@@ -25,7 +25,7 @@ def retry(plug, cluster, job_text):
 def test_retries_replace_rows_and_can_be_retried(start, retry, check, plug, tools):
     from smoothcert.runtime.status import read_status
 
-    first = start(plug.Faults(on_bright="oom"))
+    first = start(plug.Faults(on_bright="oom"), workers=1)
     assert first.report().missing == 0
     check(first.url, {tools.bright_id: "OutOfMemoryError"})
     nothing, _ = retry("error_class = 'DecodeError'", plug.Faults())

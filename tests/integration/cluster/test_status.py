@@ -20,7 +20,7 @@ def watch(url, *arguments):
 
 
 def test_it_follows_a_run_to_its_end(start, check, plug, tools):
-    run = start(plug.Faults(pace_s=0.1, on_bright="oom"))
+    run = start(plug.Faults(pace_s=0.05, on_bright="oom"), workers=1)
     watcher = watch(run.url, "--json")
     assert run.report().missing == 0
     out, err = watcher.communicate(timeout=100)

@@ -39,6 +39,7 @@ def test_every_twentieth_request_goes_wrong(driver_process, check, tmp_path, dat
         runs=f"flaky://{tmp_path}/runs",
         data=f"flaky://{data}",
         kind=executor,
+        workers=1,
     )
     code = run.end()
     (tmp_path / "mended").touch()
@@ -50,7 +51,7 @@ def test_a_full_disk_ends_the_run_and_room_resumes_it(driver_process, check, tmp
     runs = f"flaky://{tmp_path}/runs"
     # full from the moment at which the first unit (or the second, ...) is committed
     full = flaky(tmp_path, kind="full", every=1, since=f"{tmp_path}/runs/r/commits/u00000{seed - 1}-*.json")
-    run = driver_process("", environment=full, runs=runs)
+    run = driver_process("", environment=full, runs=runs, workers=1)
     assert run.end() == 3, run.text
     assert "the disk or quota is full" in run.text
     (tmp_path / "mended").touch()

@@ -14,8 +14,8 @@ import pytest
 PAIRS = 8
 STUDY = """
 name: mini
-data: {{format: parquet, uri: "{here}/digits", limit: {pairs}}}
-encoder: {{model: "bundled:digits-clip", slots: 2, chunk: 8, threads: 1}}
+data: {{format: parquet, uri: "{data}", columns: {{label: null}}, limit: {pairs}}}
+encoder: {{model: "smoothcert_faults:make_paced", slots: 2, chunk: 8, threads: 1}}
 certify: {{sigma: 0.25, pilot_draws: 7, max_draws: 200, radii: [0.1], cosines: [0.5]}}
 executor: {{kind: ray, workers: 2, cpus_per_worker: 0.5, pairs_per_unit: 1}}
 tracking: {{enabled: false}}
@@ -36,14 +36,14 @@ def dim(encoder):
 
 
 @pytest.mark.timeout(900)
-def test_runs_share_the_workers_and_go_on_after_a_kill(cluster: Any, tools: Any, tmp_path: Path) -> None:
-    from smoothcert.datasets import write_demo_data
+def test_runs_share_the_workers_and_go_on_after_a_kill(
+    cluster: Any, data: Path, tools: Any, tmp_path: Path
+) -> None:
     from smoothcert.job import load_study
     from smoothcert.runtime.executor import Monitor
     from smoothcert.studies.driving import StudyDriver
 
-    write_demo_data(tmp_path / "digits", "parquet")
-    (tmp_path / "study.yaml").write_text(STUDY.format(here=tmp_path, pairs=PAIRS))
+    (tmp_path / "study.yaml").write_text(STUDY.format(here=tmp_path, data=data, pairs=PAIRS))
     (tmp_path / "nets.py").write_text(NETS)
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "__init__.py").write_text("")

@@ -83,13 +83,14 @@ def test_a_pair_that_ends_the_process_is_quarantined(start, check, plug, tools, 
 
 
 def test_a_pair_that_hangs_is_quarantined(start, check, plug, tools, seed):
-    run = start(plug.Faults(on_bright="hang"), lease_s=2.5, per_unit=PAIRS_PER_UNIT[seed])
+    # one worker is enough to convict: that it takes two by default is shown above
+    run = start(plug.Faults(on_bright="hang"), lease_s=2.5, per_unit=PAIRS_PER_UNIT[seed], poison=1)
     done(run.report())
     check(run.url, {tools.bright_id: "WorkerHungError"})
 
 
 def test_out_of_memory_on_a_batch_costs_nothing(start, check, plug, seed):
-    run = start(plug.Faults(on_bright="oom_once"), per_unit=PAIRS_PER_UNIT[seed])
+    run = start(plug.Faults(on_bright="oom_once"), per_unit=PAIRS_PER_UNIT[seed], workers=1)
     done(run.report())
     check(run.url)
 
@@ -115,6 +116,7 @@ def test_a_worker_that_ray_ends_for_want_of_memory(driver_process, check, tools)
             "RAY_memory_usage_threshold": f"{threshold:.3f}",
             "RAY_memory_monitor_refresh_ms": "100",
         },
+        own_ray=True,
         workers=1,
         per_unit=3,
     )
@@ -129,9 +131,9 @@ def test_a_worker_that_cannot_start_costs_nothing_while_another_works(start, che
     check(run.url)
 
 
-@pytest.mark.parametrize(("kind", "code"), [("store", 3), ("encoder", 2)])
-def test_workers_that_cannot_start_end_the_run_with_their_reason(start, plug, kind, code):
-    run = start(plug.Faults(cannot_start=kind))
+@pytest.mark.parametrize(("kind", "code", "workers"), [("store", 3, 2), ("encoder", 2, 1)])
+def test_workers_that_cannot_start_end_the_run_with_their_reason(start, plug, kind, code, workers):
+    run = start(plug.Faults(cannot_start=kind), workers=workers)
     with pytest.raises(SmoothcertError, match=f"made by a test: {kind}") as caught:
         run.report()
     assert caught.value.exit_code == code
@@ -176,7 +178,7 @@ def test_a_stop_hands_back_and_the_same_job_resumes(start, check, tools, plug):
     run.stop.set()
     report = run.report()
     assert report.stopped and 0 < report.missing < tools.pairs
-    again = start(plug.Faults())
+    again = start(plug.Faults(), workers=1)
     report = again.report()
     done(report)
     assert report.resumed > 0

@@ -1,7 +1,8 @@
 """What the fault tests put into real runs: encoders that go wrong on one pair, and a store that fails now and then.
 
 Importable by Ray workers and by driver subprocesses: the tests put this directory on PYTHONPATH. The executor, the
-store and the engine are the shipped ones; only the encoder and the file system behind ``flaky://`` are made here.
+store and the engine are the shipped ones; only the encoder and the file system behind ``flaky://`` are made here. What
+only drivers need is in ``smoothcert_faulty_driver``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,11 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from smoothcert.encoders import KnownEncoder
-from smoothcert.errors import EncoderError, SmoothcertError, StoreError
-from smoothcert.job import Job, parse_job
-from smoothcert.runtime.driver import Driver
+from smoothcert.errors import EncoderError, StoreError
 from smoothcert.runtime.opening import Opening
 from smoothcert.store import lease
 
+FLAKY = "SMOOTHCERT_FLAKY"
 lease.BEAT_S = float(os.environ.get("SMOOTHCERT_BEAT_S", lease.BEAT_S))
 
 SIZE = 16
@@ -116,47 +115,26 @@ def make_encoder(faults: Faults = Faults()) -> FaultyEncoder:
     return encoder
 
 
+def make_paced() -> FaultyEncoder:
+    """The same with nothing wrong but a pause per batch, for jobs that name it: ``smoothcert_faults:make_paced``."""
+    return make_encoder(Faults(pace_s=0.03))
+
+
 @dataclass(frozen=True)
 class FaultyOpening(Opening):
-    """Opens a worker session, of certification or of attacks, with a faulty encoder."""
+    """Opens a worker session, of certification or of attacks, with a faulty encoder, on the driver's flaky store."""
 
     faults: Faults = field(default_factory=Faults)
+    flaky: str | None = field(default_factory=lambda: os.environ.get(FLAKY), kw_only=True)
 
     def load(self) -> FaultyEncoder:
+        if self.flaky is not None:
+            os.environ[FLAKY] = self.flaky
         torch.set_num_threads(1)
         kind = self.faults.cannot_start
         if kind and not (self.faults.but_first and is_first(self.faults.but_first)):
             raise (StoreError if kind == "store" else EncoderError)(f"made by a test: {kind}")
         return make_encoder(self.faults)
-
-
-class FaultyDriver(Driver):
-    """The shipped driver; workers get the faulty encoder."""
-
-    def __init__(self, job: Job, faults: Faults) -> None:
-        super().__init__(job, make_encoder())
-        self._faults = faults
-
-    def opening(self) -> Opening:
-        plain = super().opening()
-        given = (plain.job, plain.run_url, plain.encoder_digest, plain.pool)
-        return FaultyOpening(*given, self._faults, exclusive=plain.exclusive)
-
-
-def certify(job_text: str, faults: Faults) -> int:
-    """``smoothcert certify`` with the faulty encoder: same signals, same exit code."""
-    from smoothcert.cli import running as command
-
-    return command.run_job(FaultyDriver(parse_job(job_text), faults))
-
-
-def guarded(main: Callable[[], int]) -> int:
-    """What the console script does with errors: a message and the error's exit code."""
-    try:
-        return main()
-    except SmoothcertError as exc:
-        print(f"error: {exc}")
-        return exc.exit_code
 
 
 class FlakyFileSystem(AbstractFileSystem):
@@ -182,7 +160,7 @@ class FlakyFileSystem(AbstractFileSystem):
         return LocalFileSystem._strip_protocol(os.fspath(path).removeprefix("flaky://"))
 
     def _fails(self, kinds: tuple[str, ...]) -> str:
-        settings = json.loads(os.environ.get("SMOOTHCERT_FLAKY", "{}"))
+        settings = json.loads(os.environ.get(FLAKY, "{}"))
         kind = settings.get("kind", "")
         if kind not in kinds or ("until" in settings and Path(settings["until"]).exists()):
             return ""

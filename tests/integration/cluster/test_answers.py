@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 
-from smoothcert.datasets import write_synthetic
-from smoothcert.datasets.shape_questions import write_shape_questions
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 
-alike = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "test_answers.py")))
+alike = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "shapes_run.py")))
+KINDS = ("colour", "count")
+ANSWER = {
+    "smooth_draws": 3,
+    "max_new_tokens": 12,
+    "batch": 64,
+    "vote": {"pilot_draws": 3, "max_draws": 8, "score": "rouge_l"},
+    "clip_score": {"model": "bundled:digits-clip", "threads": 1},
+    "judge": {"encoder": {"model": "bundled:digits-clip", "threads": 1}, "threshold": 0.7},
+}
 TABLES = {
     "answers": ("question_id", "subject", "answer", "draws", "votes"),
     "attacked_answers": ("question_id", "subject", "clean_answer", "queries"),
@@ -32,13 +39,11 @@ def rows(run: Path) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_answers_through_ray_are_those_of_one_process(tmp_path: Path) -> None:
-    written = write_synthetic(tmp_path / "shapes", "manifest", pairs=2, size=32, seed=4)
-    asked = write_shape_questions(str(tmp_path / "questions.jsonl"), written)
+def test_answers_through_ray_are_those_of_one_process(cluster: Any, tmp_path: Path) -> None:
+    asked = len(alike.write_shapes(tmp_path, 2, KINDS))
     attack = {"attack": "pgd", "norm": "l2", "budgets": [0.5], "steps": 2, "subjects": ["bare"]}
-    job = alike.write_job(tmp_path, vote={"pilot_draws": 3, "max_draws": 8}, attacks=[attack])
+    job = alike.write_job(tmp_path, {"max_draws": 24, "radii": [0.1]}, ANSWER | {"attacks": [attack]})
     common = ("certify", str(job), "--set", "executor.pairs_per_unit=1", "--set")
     alone = alike.smoothcert(*common, "output.run=alone")
     workers = ["executor.workers=2", "executor.cpus_per_worker=0.5"]

@@ -16,7 +16,6 @@ import pytest
 
 from smoothcert.audit.audit import audit_run
 from smoothcert.cli.running import run_job
-from smoothcert.datasets import write_demo_data
 from smoothcert.job import parse_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.sql import Query
@@ -27,9 +26,9 @@ PGD = {
     "attack": "pgd",
     "norm": "l2",
     "budgets": [0.1, 0.2],
-    "steps": 12,
-    "eot_draws": 16,
-    "evaluate_draws": 64,
+    "steps": 6,
+    "eot_draws": 8,
+    "evaluate_draws": 16,
     "settings": {"early_stop": False},
 }
 UNITS = 2 * PAIRS // 2
@@ -37,12 +36,12 @@ UNITS = 2 * PAIRS // 2
 SMOOTHCERT = Path(sys.executable).with_name("smoothcert")
 
 
-def job(folder: Path, kind: str) -> str:
+def job(folder: Path, data: Path, kind: str) -> str:
     return json.dumps(
         {
             "name": "struck",
-            "data": {"format": "parquet", "uri": str(folder / "digits"), "limit": PAIRS},
-            "encoder": {"model": "bundled:digits-clip", "device": "cpu", "threads": 1},
+            "data": {"format": "parquet", "uri": str(data), "columns": {"label": None}, "limit": PAIRS},
+            "encoder": {"model": "smoothcert_faults:make_paced", "device": "cpu", "threads": 1},
             "certify": {"sigma": 0.25, "pilot_draws": 15, "max_draws": 40, "radii": [0.1]},
             "attacks": [PGD, PGD | {"seed": 1}],
             "executor": {
@@ -59,17 +58,16 @@ def job(folder: Path, kind: str) -> str:
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """``smoothcert attack`` on a Ray of its own."""
-    write_demo_data(str(tmp_path / "digits"), "parquet")
-    (tmp_path / "job.yaml").write_text(job(tmp_path, "ray"))
+def started(cluster: Any, data: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """``smoothcert attack`` on the cluster, in a process of its own."""
+    (tmp_path / "job.yaml").write_text(job(tmp_path, data, "ray"))
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(
         [SMOOTHCERT, "attack", tmp_path / "job.yaml"],
         stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "RAY_ADDRESS": cluster.address},
     )
     yield process
     process.kill()
@@ -114,7 +112,9 @@ def living(pid: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_the_workers_and_then_the_driver_are_killed(started: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_the_workers_and_then_the_driver_are_killed(
+    started: subprocess.Popen[str], data: Path, tmp_path: Path
+) -> None:
     run, log = tmp_path / "runs" / "r", tmp_path / "log"
     until(lambda: attack_commits(run), started, log)
     # all of them: one left alone could finish the job while the other's successor is still loading
@@ -135,7 +135,7 @@ def test_the_workers_and_then_the_driver_are_killed(started: subprocess.Popen[st
     assert not audit_run(RunDirectory.open(str(run))).sound, "what is missing must show"
 
     kept = {path.name: path.read_bytes() for path in run.glob("commits/*.json")}
-    assert run_job(Driver(parse_job(job(tmp_path, "local")))) == 0
+    assert run_job(Driver(parse_job(job(tmp_path, data, "local")))) == 0
     assert len(attack_commits(run)) == UNITS
     assert all((run / "commits" / name).read_bytes() == text for name, text in kept.items())
     opened = RunDirectory.open(str(run))
