@@ -99,6 +99,13 @@ def quiet() -> Monitor:
     return Monitor(on_result=lambda result: None)
 
 
+def attack(made: Driver) -> None:
+    """Certify and attack to the end: the rows of ``run_job``, without what it says at the end of each phase."""
+    made.check()
+    for phase in ("certification", "attacks"):
+        assert made.work(phase, quiet()).missing == 0
+
+
 def rows(run: RunDirectory, sql: str) -> list[dict[str, Any]]:
     with Query([run]) as query:
         return list(query.sql(sql).to_pylist())
@@ -125,7 +132,7 @@ def test_what_fails_on_every_pair_is_no_pairs_fault(
     assert "4 pairs have no row" in said and "a bug" in said
     # mended, the same command goes on
     monkeypatch.undo()
-    assert run_job(driver([BARE], images=[png(number) for number in range(4)])) == 0
+    attack(driver([BARE], images=[png(number) for number in range(4)]))
     assert {row["status"] for row in rows(made.run, "SELECT status FROM attacks")} == {"ok"}
 
 
@@ -140,7 +147,7 @@ def test_a_retry_that_fails_does_not_end_green_and_leaves_the_rows_as_they_were(
 
     shown = "SELECT pair_id, status, error_class, unit_id FROM attacks ORDER BY ALL"
     fails(monkeypatch, FloatingPointError)  # no number: quarantined, however many pairs have it
-    assert run_job(made()) == 0
+    attack(made())
     first = rows(made().run, shown)
     assert [row["status"] for row in first] == ["quarantined"] * 4
     fails(monkeypatch)
@@ -167,6 +174,7 @@ def test_quarantined_attacks_count_against_the_budget(
     out, err = capsys.readouterr()
     assert f"{PAIRS} of {PAIRS} pairs (100.0%) are quarantined" in err
     assert "output.quarantine_budget=0 allows" in err and "attack pgd" in err and "attack square" not in err
+    assert "strongest examples" not in err, "none were to be kept"
     failed = next(line for line in out.splitlines() if " pgd " in line)
     assert "%" not in failed and failed.count(" - ") == 4 and "quaran" in out
     assert run_job(driver([PGD], alone, "output.quarantine_budget=1.0")) == 0
@@ -177,9 +185,9 @@ def test_an_encoder_whose_gradients_are_zero_is_refused_but_for_square(driver: M
         def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
             return super()._image_features(torch.round(pixels * 255) / 255)
 
-    for attack in (PGD | {"subjects": "smoothed"}, BARE, BARE | {"attack": "autoattack"}):
+    for each in (PGD | {"subjects": "smoothed"}, BARE, BARE | {"attack": "autoattack"}):
         with pytest.raises(EncoderError, match="zero everywhere"):
-            run_job(driver([attack], encoder=known(Rounding)))
+            run_job(driver([each], encoder=known(Rounding)))
     assert not (tmp_path / "runs").exists()
     square = BARE | {
         "attack": "square",
@@ -187,7 +195,7 @@ def test_an_encoder_whose_gradients_are_zero_is_refused_but_for_square(driver: M
         "eot_draws": 4,
         "evaluate_draws": 32,
     }
-    assert run_job(driver([square], encoder=known(Rounding))) == 0
+    attack(driver([square], encoder=known(Rounding)))
 
 
 def test_rates_are_over_all_pairs_asked_for_while_some_have_no_outcome(driver: Made) -> None:
@@ -287,7 +295,7 @@ def test_few_draws_are_said_before_work(driver: Made, tmp_path: Path) -> None:
     listener, logger = Early(tmp_path / "runs"), logging.getLogger("smoothcert.work.attack.checking")
     logger.addHandler(listener)
     try:
-        assert run_job(driver([BARE, PGD])) == 0
+        attack(driver([BARE, PGD]))
     finally:
         logger.removeHandler(listener)
     assert listener.runs.exists()
@@ -340,8 +348,7 @@ def test_a_signal_between_certifying_and_attacking_is_heeded(
 
 
 def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_job(driver([BARE])) == 0
-    assert "strongest examples" not in capsys.readouterr().err
+    attack(driver([BARE]))
     assert run_job(driver([BARE | {"keep": 2}])) == 0
     said = capsys.readouterr().err
     assert "0 strongest examples are stored under" in said and "keep asks for 2" in said

@@ -96,7 +96,7 @@ def files_of(directory: Path) -> list[tuple[Path, int]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(job_file, tmp_path):
+def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(smoothcert, job_file, tmp_path):
     path, run = job_file(), tmp_path / "runs" / "mine"
 
     def no_room() -> None:
@@ -125,7 +125,7 @@ def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(jo
     stopped_at = len(local.rows(str(run)))
     assert 3 * found <= stopped_at < 24
 
-    code, out, err = finish(start("certify", path))
+    code, out, err = smoothcert("certify", path)
     assert code == 0 and f"certification: resuming, {stopped_at} of 24 pairs are done" in err
     assert "24 of 24 pairs certified" in out and f"smoothcert status {run}" in out.replace("\n", "")
 

@@ -36,18 +36,26 @@ tracking: {{enabled: false}}
 """
 CLAIM = "angular>=0.5@0.0625"
 KILLING = """
-import os, signal, sys
-at, number = sys.argv.pop(1), int(sys.argv.pop(1))
-seen = 0
-def hook(event, arguments):
-    global seen
-    if event in ("open", "os.link", "os.rename") and any(isinstance(a, str) and at in a for a in arguments):
-        seen += 1
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
+import json, os, signal, sys
+import smoothcert.runtime.driver
 from smoothcert.cli.main import main
-main()
+from smoothcert.encoders import load_encoder
+from smoothcert.job import EncoderSection
+
+load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu"))  # all imports, once for all that are killed
+for at, number in json.loads(sys.argv.pop(1)):
+    if (child := os.fork()) == 0:
+        seen = 0
+        def hook(event, arguments):
+            global seen
+            if event in ("open", "os.link", "os.rename") and any(isinstance(a, str) and at in a for a in arguments):
+                seen += 1
+                if seen == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        main()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -146,15 +154,13 @@ def test_sigkill_in_the_middle_loses_nothing(place: Path) -> None:
     """Killed at a commit and again when its row is made, a night has the row of one that was left alone."""
     (place / "alone").mkdir()
     settings = place / "killed" / "monitor.json"
-    program = [sys.executable, "-c", KILLING]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for at, number in (("/commits/", 9), ("killed/nights/", 1)):
-        child = subprocess.run(
-            [*program, at, str(number), *arguments(place, "k1", directory="killed")],
-            capture_output=True, text=True, env=environment, timeout=250,
-        )  # fmt: skip
-        assert child.returncode == -signal.SIGKILL, child.stderr
-        assert not list((place / "killed").glob("nights/*.parquet"))
+    moments = json.dumps([("/commits/", 9), ("killed/nights/", 1)])
+    killed_twice = subprocess.run(
+        [sys.executable, "-c", KILLING, moments, *arguments(place, "k1", directory="killed")],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250,
+    )  # fmt: skip
+    assert killed_twice.stdout.split() == [str(-signal.SIGKILL)] * 2, killed_twice
+    assert not list((place / "killed").glob("nights/*.parquet"))
     assert run(place, "k1", directory="killed").exit_code == 0
     (place / "alone" / "monitor.json").write_text(settings.read_text())
     assert run(place, "k1", "--set=output.runs=" + str(place / "others"), directory="alone").exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from smoothcert.cli.main import main
 from smoothcert.datasets import write_demo_data
 from smoothcert.defences import read_part
 from smoothcert.tracking.quiet import quiet_mlflow
@@ -38,29 +37,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def job(digits: Path, tmp_path: Path) -> Path:
+def job(digits: Path, tmp_path: Path, migrated: Path) -> Path:
     path = tmp_path / "mini.yaml"
+    (tmp_path / "runs").mkdir()
+    shutil.copy(migrated, tmp_path / "runs" / "mlflow.db")
     path.write_text(JOB.format(data=digits, runs=tmp_path / "runs", out=tmp_path / "psm", steps=4))
     return path
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(smoothcert: Callable[..., tuple[int, str, str]]) -> Run:
     def call(*arguments: object) -> tuple[int, str]:
-        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        monkeypatch.setattr(sys, "argv", ["smoothcert", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exc:
-            code = int(exc.code or 0)
-        finally:
-            for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
-                signal.signal(number, handler)
-        seen = capsys.readouterr()
-        return code, seen.out + seen.err
+        code, out, err = smoothcert(*arguments)
+        return code, out + err
 
-    torch.set_num_threads(1)
     return call
 
 

@@ -165,7 +165,7 @@ def test_every_figure_is_what_its_sql_gives(data: dict[str, Any], runs: list[Run
         *("cosine-smoothed", "cosine-clean", "certified-share", "certified-accuracy", "attacks", "by-label"),
         *("by-column-=source", "draws", "quarantine", "progress", "workers", "difference-2"),
     }
-    with Query(runs) as query:
+    with Query(runs, many=True) as query:
         for each in data["figures"]:
             if each["source"].startswith("smoothcert compare"):
                 continue

@@ -80,9 +80,11 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def done(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Path]:
     """A study whose tracking store went away behind its first run; the same command logged what was missing."""
     here = tmp_path_factory.mktemp("study")
+    (here / "runs").mkdir()
+    shutil.copy(migrated, here / "runs" / "mlflow.db")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     uri = os.environ.pop("MLFLOW_TRACKING_URI", None)
     file = write_study(here)
@@ -260,7 +262,7 @@ def test_a_second_time_nothing_is_done_again(
 
 
 def test_a_complete_study_is_logged_where_mlflow_does_not_have_it(
-    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    done: Path, tmp_path: Path, migrated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = ["--set", "tracking.uri=http://127.0.0.1:9", "--set", "tracking.report=false"]
     assert run("study", done / "study.yaml", *away) == 0
@@ -268,6 +270,7 @@ def test_a_complete_study_is_logged_where_mlflow_does_not_have_it(
     assert (
         "2 of 2 runs are complete already" in told and "not tracked: " in told and "to log it later" in told
     )
+    shutil.copy(migrated, tmp_path / "other.db")
     elsewhere = f"sqlite:///{tmp_path}/other.db"
     there = ["--set", f"tracking.uri={elsewhere}", "--set", "tracking.report=false"]
     assert run("study", done / "study.yaml", *there) == 0
@@ -432,7 +435,6 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
         STUDY.replace("attacks:", "tracking: {{enabled: false}}\nattacks:").replace(
             "max_draws: 24", "max_draws: 400"
         ),
-        pairs=12,
     )
     command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "study", str(file)]
     for parts in (5,):  # in the second run; on Ray, in both: cluster/test_study.py
@@ -451,6 +453,6 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
         found = query.sql(
             "SELECT run_id, count(*) AS n, count(DISTINCT pair_id) AS d FROM certificates GROUP BY 1"
         )
-    assert [(row["n"], row["d"]) for row in found.to_pylist()] == [(12, 12)] * 2
+    assert [(row["n"], row["d"]) for row in found.to_pylist()] == [(PAIRS, PAIRS)] * 2
     record = read_record(str(tmp_path / "runs/mini.study"))
     assert record is not None and {each.state for each in record.runs} == {"complete"}

@@ -18,8 +18,6 @@ import yaml
 from smoothcert.job import Job
 from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
 from smoothcert.summary.summary import Summary, summarise
-from smoothcert.tracking.database import ensure_database
-from smoothcert.tracking.quiet import quiet_mlflow
 
 JOB = """
 name: sample
@@ -100,15 +98,6 @@ def make_run(tmp_path: Path) -> RunMaker:
         return run.url, summarise(run.url), job
 
     return make
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs, to copy."""
-    database = tmp_path_factory.mktemp("migrated") / "mlflow.db"
-    with quiet_mlflow():
-        ensure_database(database, (database.parent / "artifacts").as_uri())
-    return database
 
 
 @pytest.fixture
