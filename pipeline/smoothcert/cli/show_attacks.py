@@ -38,7 +38,7 @@ def show_attacks(driver: Driver, report: PhaseReport, terminal: Terminal) -> int
         if found:
             out.say(_MEANING)
         by_rule = rows_by_rule(rules_under_attack(query, driver.run.run_id))
-        _print_rows(out, "By other rules, the worst attack on each pair", by_rule)
+        _print_rows(out, "By other rules, the worst attack on each pair: right, and cosines", by_rule)
         if by_rule:
             out.say(_RULES)
         _print_rows(out, "Cosines under noise: certified, attacked and clean", query.rows(_GAP))
@@ -109,8 +109,9 @@ _MEANING = (
 
 
 _RULES = (
-    "Out of labelled pairs with an outcome. Right by vote: most draws under attack vote for the label. By percentile: "
-    "and at most the share certify.percentile of them has no margin above 0. Cosines: means of that percentile."
+    "Out of labelled pairs with an outcome. Right by vote: most draws under attack vote for the label; by percentile: "
+    "and at most the share certify.percentile of them has no margin above 0. Cosines to clean feature and caption: "
+    "means of that percentile."
 )
 
 
@@ -159,9 +160,9 @@ def rows_by_rule(found: Sequence[RulesUnderAttack]) -> list[dict[str, object]]:
     """One row a subject and budget, a column for each rule that decides anything; none where no rule does."""
     columns: dict[str, Callable[[RulesUnderAttack], str]] = {
         "right by vote": lambda each: _interval(each.vote_accuracy, True),
-        "right by percentile": lambda each: _interval(each.percentile_accuracy, True),
-        "cosine to clean": lambda each: _shown(each.clean_percentile.mean),
-        "cosine to caption": lambda each: _shown(each.caption_percentile.mean),
+        "by percentile": lambda each: _interval(each.percentile_accuracy, True),
+        "to clean": lambda each: _shown(each.clean_percentile.mean),
+        "to caption": lambda each: _shown(each.caption_percentile.mean),
     }
     shown = {name: [of(each) for each in found] for name, of in columns.items()}
     shown = {name: cells for name, cells in shown.items() if set(cells) != {"-"}}

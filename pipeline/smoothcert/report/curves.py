@@ -39,9 +39,7 @@ def _labels(only: Sequence[Certificate]) -> str:
     return f"CASE certificate {cases} ELSE certificate END"
 
 
-def _over(
-    x: str, values: tuple[str, str | None, str | None], title: str, panel: tuple[str, str] | None = None
-) -> Chart:
+def _over(x: str, values: tuple[str, str, str], title: str, panel: tuple[str, str] | None = None) -> Chart:
     """A value with both ends against the radius or the budget; ``panel`` is a column to choose by, and its title."""
     value, low, high = values
     return Chart(
@@ -193,5 +191,4 @@ def _attacked_percentiles() -> FigureQuery:
         note="The percentile certify.percentile of one draw's cosine, after the worst of all attacks on each pair; "
         "mean over the pairs. An estimate from the attack's draws.",
         sql=f"SELECT * FROM ({cosines}) ORDER BY run_id, norm, curve, budget",
-        chart=_over("budget", ("cosine", None, None), "cosine", panel=("norm", "norm")),
     )

@@ -208,8 +208,8 @@ def test_what_is_left_by_vote_and_by_percentile_is_counted_by_their_own_rules(tm
             "subject": "smoothed",
             "budget": "l2 0.25",
             "right by vote": "75.0% [19%, 99%]",
-            "right by percentile": "25.0% [1%, 81%]",
-            "cosine to clean": "0.2",
+            "by percentile": "25.0% [1%, 81%]",
+            "to clean": "0.2",
         }
     ]
     assert rows_by_rule([]) == []
