@@ -57,7 +57,8 @@ def leading_figures(board: Leaderboard) -> dict[str, float]:
 def page(board: Leaderboard) -> str:
     """The leaderboard in Markdown, with the differences to the baseline."""
     header, rows = difference_table(board)
-    text = f"{_what_it_is(board)}\n\n{markdown(*table(board))}"
+    # MLflow folds a description behind its first lines
+    text = f"{_what_it_is(board)}\n\n{markdown(*table(board))}\n\n{_MEANING}"
     if rows:
         text += f"\n\nDifferences to `{board.baseline}` on the same pairs, with 95% intervals; shares in points:\n\n"
         text += markdown(header, rows)
@@ -65,15 +66,17 @@ def page(board: Leaderboard) -> str:
 
 
 def _what_it_is(board: Leaderboard) -> str:
-    """What somebody must know who sees the table and nothing else."""
+    """How many runs, of how many pairs."""
     labels = list(dict.fromkeys(line.label for line in board.lines))
     pairs = [line.pairs for line in board.lines if line.figure == "draws_per_pair"]
     few, many = min(pairs, default=0), max(pairs, default=0)
     of = f"{many:,} pairs each" if few == many else f"{few:,} to {many:,} pairs"
     runs = "1 run" if len(labels) == 1 else f"{len(labels):,} runs"
-    return (
-        f"{runs} of {of}, a column for each, against `{board.baseline}`. Behind a name, `(bare)` is its encoder "
-        "without noise. *certified*: right, and proven to stay so under every change of l2 size r at most (in [0,1] "
-        "pixels); *cosine*: mean certified cosine at r; *robust* and *attack success*: against the worst attack of "
-        "that size."
-    )
+    return f"{runs} of {of}, a column for each, against `{board.baseline}`."
+
+
+_MEANING = (
+    "Behind a name, `(bare)` is its encoder without noise. *certified*: right, and proven to stay so under every "
+    "change of l2 size r at most (in [0,1] pixels); *cosine*: mean certified cosine at r; *robust* and *attack "
+    "success*: against the worst attack of that size."
+)

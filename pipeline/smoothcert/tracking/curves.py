@@ -9,6 +9,11 @@ from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.summary.shares import Mean, Share
 from smoothcert.summary.summary import AtRadius, Summary
 
+_ACROSS = 2
+"""Panels beside each other; more cannot be read."""
+_SHADED = 2
+"""Curves whose intervals are shaded; those of more are drawn as lines, which do not cover what is behind them."""
+_MARKERS, _DASHES = "osD^v", ("-", "--", "-.", ":")
 Points = Sequence[tuple[float, float, float | None, float | None]]
 """(radius, value, low, high) by growing radius."""
 
@@ -38,28 +43,42 @@ def picture(panels: Mapping[str, Mapping[str, Points]], title: str) -> Any:
     """A matplotlib figure with one panel a title, its intervals shaded."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 * len(panels), 4.4), layout="constrained")
+    columns = min(len(panels), _ACROSS)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for panel, (what, lines) in zip(axes, panels.items(), strict=True):
-        for name, points in lines.items():
-            radii = [point[0] for point in points]
-            (line,) = panel.plot(radii, [point[1] for point in points], marker="o", label=name)
-            known = [point for point in points if point[2] is not None and point[3] is not None]
-            panel.fill_between(
-                [point[0] for point in known],
-                [point[2] for point in known],
-                [point[3] for point in known],
-                color=line.get_color(),
-                alpha=0.15,
-                linewidth=0,
-            )
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in axes[len(panels) :]:
+        panel.remove()
+    for panel, (what, lines) in zip(axes[: len(panels)], panels.items(), strict=True):
+        for number, (name, points) in enumerate(lines.items()):
+            _draw(panel, name, points, number, shaded=len(lines) <= _SHADED)
         panel.set_ylim(-0.02, 1.02)
         panel.set_xlabel("l2 radius of the attack, [0,1] pixels")
         panel.set_ylabel(what)
         panel.grid(alpha=0.3)
-        panel.legend()
+    if len({tuple(lines) for lines in panels.values()}) == 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    else:
+        for panel in axes[: len(panels)]:
+            panel.legend()
     return figure
+
+
+def _draw(panel: Any, name: str, points: Points, number: int, *, shaded: bool) -> None:
+    """One curve with its intervals; later ones are thinner and broken, so that those that are equal are all seen."""
+    marker, dash = _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
+    width, size = max(1.2, 4.0 - 0.9 * number), max(4.0, 9.0 - 1.5 * number)
+    radii, values = [point[0] for point in points], [point[1] for point in points]
+    (line,) = panel.plot(
+        radii, values, marker=marker, markersize=size, linestyle=dash, linewidth=width, label=name
+    )
+    known = [point for point in points if point[2] is not None and point[3] is not None]
+    places, lows, highs = ([point[at] for point in known] for at in (0, 2, 3))
+    if shaded:
+        panel.fill_between(places, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
+    else:
+        panel.vlines(places, lows, highs, color=line.get_color(), alpha=0.4, linewidth=max(1.0, 5.0 - number))
 
 
 def _points(radii: Sequence[AtRadius], take: Any) -> Points:

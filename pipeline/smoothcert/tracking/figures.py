@@ -90,8 +90,9 @@ class Figure:
 
 
 def metrics(summary: Summary) -> dict[str, float]:
-    """The leading figures."""
-    return {each.name: each.value for each in figures(summary) if each.leading}
+    """The leading figures, those at a radius and under attack first: MLflow's comparison draws the first one it has."""
+    leading = [each for each in figures(summary) if each.leading]
+    return {each.name: each.value for each in sorted(leading, key=lambda each: "/" not in each.name)}
 
 
 def figures_document(summary: Summary) -> str:

@@ -153,7 +153,7 @@ def _sort_children(client: Any, experiment: str, parent: str, summaries: Sequenc
 def _side_by_side(experiment: str, children: Sequence[str]) -> str:
     """A link to MLflow's comparison of some runs; its list of runs folds them, and its charts are of parents then."""
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (children[:_MOST_COMPARED], [experiment]))
-    link = f"#/compare-runs?runs={runs}&experiments={experiments}"
+    link = f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
     return f"[The runs side by side]({link}); curves and files are under Artifacts."
 
 

@@ -11,6 +11,7 @@ from smoothcert.summary.attacked import UnderAttack
 from smoothcert.summary.shares import Mean, Share
 from smoothcert.summary.summary import AtCosine, AtRadius, CertifiedCosine, Summary, TargetOutcome
 from smoothcert.tracking import figures
+from smoothcert.tracking.curves import picture
 
 JOB = """
 name: sample
@@ -210,3 +211,25 @@ def test_description_is_a_markdown_table() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
     assert rows[2].startswith("| 0.25 | 50.0% | - | - | 70.0% |")
+
+
+def test_mlflow_has_first_what_runs_are_compared_by() -> None:
+    """Its comparison draws the first metric, and the number of pairs is the same in all runs."""
+    first = next(iter(figures.metrics(summary())))
+    assert first == "certified_accuracy/r0.25"
+
+
+def test_curves_that_are_equal_are_all_seen() -> None:
+    """Of many runs: no shades over each other, one legend, and marks and dashes that differ."""
+    points = [(0.25, 0.8, 0.7, 0.9), (0.5, 0.4, 0.3, 0.5)]
+    made = picture({title: dict.fromkeys("abc", points) for title in ("one", "two", "three")}, "study")
+    assert len(made.axes) == 3 and len(made.legends) == 1
+    for axes in made.axes:
+        assert axes.get_legend() is None and len(axes.lines) == 3
+        assert (
+            len({(line.get_marker(), line.get_linestyle(), line.get_linewidth()) for line in axes.lines}) == 3
+        )
+    rows = {axes.get_subplotspec().rowspan.start for axes in made.axes}
+    assert rows == {0, 1}
+    (axes,) = picture({"share": {"a": points, "b": points}, "cosine": {"c": points}}, "run").axes[:1]
+    assert axes.get_legend() is not None and len(axes.collections) == 2, "intervals of two are shaded"
