@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows(options.times)
     step(load_encoder(EncoderSection(model="bundled:digits-clip")), 8, 16, options.times)
-    vit = runpy.run_path(str(Path(__file__).with_name("engine.py")))["RandomViT"]()
+    vit = runpy.run_path(str(Path(__file__).with_name("engine.py")))["RandomViT"]("vit-s32")
     step(vit, 8, 16, options.times)
 
 

@@ -22,8 +22,8 @@ Direction = Literal["pilot", "clean", "caption", "class_margin", "class_vote", "
 direction>)/2; the smallest margin of a class over all others, in the same way; or a vote, which is 0 or 1."""
 
 Statistic = Callable[["FloatArray", float, bool], "FloatArray"]
-"""(scores (n,) of one pair's draws in [0,1], level of each bound, whether n was chosen by looking) -> (size,) lower
-confidence bounds. It must hold at any stopping time where n was."""
+"""(scores (..., n) of pairs' draws in [0,1], level of each bound, whether n was chosen by looking) -> (..., size) lower
+confidence bounds. They must hold at any stopping time where n was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +156,14 @@ def _exceedance(scores: FloatArray, level: float, anytime: bool) -> FloatArray:
     import numpy as np
 
     from smoothcert.certificates import LARGE_RADIUS_THRESHOLDS
-    from smoothcert.statistics import lower_bound
+    from smoothcert.statistics import lower_bound, vote_share_bound
 
     thresholds = (1.0 + np.array(LARGE_RADIUS_THRESHOLDS)[:, None]) / 2.0
-    above = (scores[None, :] >= thresholds).astype(np.float64)
-    return lower_bound(above, level, "betting" if anytime else "clopper_pearson")
+    above = scores[..., None, :] >= thresholds
+    if anytime:
+        return lower_bound(above.astype(np.float64), level, "betting")
+    votes, n = np.count_nonzero(above, axis=-1), scores.shape[-1]
+    return np.asarray(np.minimum(vote_share_bound(votes, n, level), votes / n))
 
 
 EXCEEDANCE = Evidence(

@@ -64,6 +64,7 @@ class BatchEvidence:
         for i, m in enumerate(batch):
             self._scores[i, :, : m.draws] = m.scores
         self._scalars: dict[str, ScalarBounds] = {}
+        self._found: dict[tuple[str, Fraction], Array] = {}
         self._means: Array = self._scores.sum(axis=2) / self._counts[:, None]
         self._lower = self._lower_bounds(ranks if layout.pool_rivals else 1)
 
@@ -87,23 +88,10 @@ class BatchEvidence:
 
         What there is for each radius of the job has an axis (P, R, ...) more; NaN where it was not asked.
         """
-        match wanted.kind:
-            case "known":
-                values = [_KNOWN[wanted.column](m.question) for m in self._batch]
-                return np.array(values, dtype=np.float64)
-            case "mean":
-                bounds = self._share(wanted, share) if wanted.votes else self._mean(wanted, share)
-                return projection_of_score(bounds) if wanted.projection else bounds
-            case "quantiles":
-                return self._quantiles(wanted, share)
-            case "upper":
-                return self._upper(wanted, part_of(self._certify.alpha, share))
-            case "scalar":
-                return self._scalar(wanted, share).score
-            case "law":
-                return self._scalar(wanted, share).law
-            case _:
-                return self._statistic(wanted, share)
+        key = wanted.column, share
+        if key not in self._found:
+            self._found[key] = self._bounds(wanted, share)
+        return self._found[key]
 
     def draws(self, i: int, first: int, places: int) -> Draws:
         """What pilot and certify draws of one pair showed along the directions from ``first`` on."""
@@ -190,6 +178,25 @@ class BatchEvidence:
         if wanted.kind == "quantiles" and self._certify.percentile is None:
             return False
         return self._layout.has(wanted.direction)
+
+    def _bounds(self, wanted: Evidence, share: Fraction) -> Array:
+        match wanted.kind:
+            case "known":
+                values = [_KNOWN[wanted.column](m.question) for m in self._batch]
+                return np.array(values, dtype=np.float64)
+            case "mean":
+                bounds = self._share(wanted, share) if wanted.votes else self._mean(wanted, share)
+                return projection_of_score(bounds) if wanted.projection else bounds
+            case "quantiles":
+                return self._quantiles(wanted, share)
+            case "upper":
+                return self._upper(wanted, part_of(self._certify.alpha, share))
+            case "scalar":
+                return self._scalar(wanted, share).score
+            case "law":
+                return self._scalar(wanted, share).law
+            case _:
+                return self._statistic(wanted, share)
 
     def _lower_bounds(self, ranks: int) -> dict[Fraction, Array]:
         """Lower confidence bounds of the reported means by share of alpha: of rivals only where theirs are asked."""
@@ -285,6 +292,8 @@ class BatchEvidence:
     def _statistic(self, wanted: Evidence, share: Fraction) -> Array:
         assert wanted.statistic is not None and wanted.direction
         level, position = part_of(self._certify.alpha, share), self._layout.position(wanted.direction)
+        if (self._counts == self._scores.shape[2]).all():
+            return wanted.statistic(self._scores[:, position], level, self._anytime)
         return np.stack([wanted.statistic(m.scores[position], level, self._anytime) for m in self._batch])
 
 

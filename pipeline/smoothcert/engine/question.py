@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from smoothcert.catalogue.certificates import of_name
 from smoothcert.certificates import MarginScalar, choose_law, dual_direction, normal_scalar, speed_of_test
 from smoothcert.certificates.normal_scalar import KNOTS
 from smoothcert.engine.layout import CAPTION, CLEAN, PILOT, Layout, TargetTests
-from smoothcert.engine.rivals import Rivals, gap_scale, nearest_rivals
+from smoothcert.engine.rivals import Rivals, distances, gap_scale, nearest_rivals
 from smoothcert.engine.texts import Texts
 from smoothcert.engine.thresholds import (
     IMPOSSIBLE,
@@ -33,6 +35,9 @@ Array = NDArray[np.float64]
 
 _NEAR = 256
 """Texts whose products with each pilot draw are looked at."""
+
+_KEPT_NUMBERS = 2**22
+"""So many distances between classes are kept at most: 32 MB."""
 
 PIECES = 2 + 2 * KNOTS
 """Numbers that say how a test's scalar follows from the projection on its direction."""
@@ -101,6 +106,8 @@ class Questioner:
         self._layout = layout
         self._texts = texts
         self._certify = certify
+        kept = max(1, _KEPT_NUMBERS // max(1, len(texts.labels)))
+        self._class_distances = lru_cache(maxsize=kept)(self._distances_of_class)
         self._fixed_thresholds: dict[int, float] = {}
         for item in layout.targets:
             target = item.target
@@ -147,39 +154,16 @@ class Questioner:
         directions[PILOT], directions[CLEAN] = direction, clean
         plain = np.zeros((len(layout.test_direction), PIECES))
         plain[:, :2] = 0.5
-        question = Question(directions, np.empty(0), np.empty(0), plain, float(direction @ clean))
+        found: dict[str, Any] = {}
         if layout.caption and caption is not None:
             directions[CAPTION] = caption
-            question = replace(question, caption_alignment=float(direction @ caption))
+            found["caption_alignment"] = float(direction @ caption)
         if layout.class_rivals:
-            features = self._texts.class_features
-            along = features @ direction
-            predicted = int(np.argmax(along))
-            products = _rough_products(pilot_features, self._texts.rough_classes, along)
-            rivals = nearest_rivals(
-                features, features[predicted], direction, along, layout.class_rivals, {predicted}
-            ).with_pilot(products, products[:, predicted])
-            directions[layout.first_class_rival :][: len(rivals.measured)] = -rivals.directions
-            clean_class = int(np.argmax(features @ clean))
-            # of a tie the class with the larger mean has it
-            votes = np.bincount(np.argmax(products, axis=1), minlength=len(features))
-            voted = int(np.lexsort((along, votes))[-1])
-            question = replace(
-                question, predicted=predicted, clean_class=clean_class, voted=voted, classes=rivals
-            )
+            found |= self._ask_classes(pilot_features, direction, clean, directions)
         if layout.pool_rivals and caption is not None:
-            features = self._texts.pool_features
-            own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
-            along = features @ direction
-            rivals = nearest_rivals(features, caption, direction, along, layout.pool_rivals, own)
-            if rivals.others_alignment is not None:
-                products = _rough_products(pilot_features, self._texts.rough_pool, along)
-                rivals = rivals.with_pilot(products, pilot_features @ caption)
-            directions[layout.first_pool_rival :][: len(rivals.measured)] = -rivals.directions
-            others = np.delete(along, list(own))
-            rank = 1 + int(np.sum(others >= direction @ caption))
-            question = replace(question, pool=rivals, rank=rank, own_captions=frozenset(own))
+            found |= self._ask_pool(pilot_features, direction, caption, own_captions, directions)
         pilot = _Pilot(pilot_features, pilot_mean, norm_estimate)
+        question = Question(directions, np.empty(0), np.empty(0), plain, float(direction @ clean), **found)
         thresholds = self._thresholds(question, pilot)
         return replace(
             question,
@@ -187,6 +171,57 @@ class Questioner:
             thresholds=thresholds,
             bets=self._bets(question, pilot),
         )
+
+    def _ask_classes(self, pilot: Array, direction: Array, clean: Array, directions: Array) -> dict[str, Any]:
+        """What is asked of classes; the rivals' directions are filled in (in place)."""
+        features, first = self._texts.class_features, self._layout.first_class_rival
+        along = features @ direction
+        predicted = int(np.argmax(along))
+        near, products = _rough_products(pilot, self._texts.rough_classes, along)
+        rivals = nearest_rivals(
+            features,
+            features[predicted],
+            direction,
+            along,
+            self._layout.class_rivals,
+            {predicted},
+            self._class_distances(predicted),
+        ).with_pilot(near, products, products[:, np.searchsorted(near, predicted)])
+        directions[first:][: len(rivals.measured)] = -rivals.directions
+        # of a tie the class with the larger mean has it
+        votes = np.bincount(near[np.argmax(products, axis=1)], minlength=len(features))
+        return {
+            "predicted": predicted,
+            "clean_class": int(np.argmax(features @ clean)),
+            "voted": int(np.lexsort((along, votes))[-1]),
+            "classes": rivals,
+        }
+
+    def _ask_pool(
+        self,
+        pilot: Array,
+        direction: Array,
+        caption: Array,
+        own_captions: tuple[str, ...],
+        directions: Array,
+    ) -> dict[str, Any]:
+        """The same of the retrieval pool."""
+        features, first = self._texts.pool_features, self._layout.first_pool_rival
+        own = {i for i, text in enumerate(self._texts.pool_captions) if text in own_captions}
+        along = features @ direction
+        rivals = nearest_rivals(features, caption, direction, along, self._layout.pool_rivals, own)
+        if rivals.others_alignment is not None:
+            near, products = _rough_products(pilot, self._texts.rough_pool, along)
+            rivals = rivals.with_pilot(near, products, pilot @ caption)
+        directions[first:][: len(rivals.measured)] = -rivals.directions
+        others = np.delete(along, list(own))
+        rank = 1 + int(np.sum(others >= direction @ caption))
+        return {"pool": rivals, "rank": rank, "own_captions": frozenset(own)}
+
+    def _distances_of_class(self, index: int) -> Array:
+        """(C,) distances of all classes from one: pairs of a class ask again."""
+        features = self._texts.class_features
+        return distances(features, features[index])
 
     def _bets(self, question: Question, pilot: _Pilot) -> Bets | None:
         """How to bet on each test, by what its scalar was in the pilot draws."""
@@ -339,18 +374,18 @@ class Questioner:
         return speed_of_test(mean - needed, deviation, 1.0 + mean, mean - needed - gap)
 
 
-def _rough_products(pilot: Array, texts: NDArray[np.float32], along: Array) -> NDArray[np.float32]:
-    """(n, C) products of pilot draws (n, d) and texts (C, d): for choices alone.
+def _rough_products(
+    pilot: Array, texts: NDArray[np.float32], along: Array
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The texts nearest to the mean draw by ``along``: indices (k,), growing, and products (n, k) of the draws.
 
-    Of many texts only those nearest to the mean draw, by ``along``, are looked at; the others are taken for far away.
+    In float32, for choices alone: pilot draws (n, d), all texts (C, d).
     """
     draws = pilot.astype(np.float32)
     if len(texts) <= _NEAR:
-        return np.asarray(draws @ texts.T)
-    near = np.argpartition(along, -_NEAR)[-_NEAR:]
-    products = np.full((len(draws), len(texts)), -1.0, dtype=np.float32)
-    products[:, near] = draws @ texts[near].T
-    return products
+        return np.arange(len(texts)), np.asarray(draws @ texts.T)
+    near = np.sort(np.argpartition(along, -_NEAR)[-_NEAR:])
+    return near, np.asarray(draws @ texts[near].T)
 
 
 def scalar_scores(scores: Array, pieces: Array) -> Array:

@@ -55,19 +55,22 @@ class Rivals:
         scale = np.divide(1.0 - 1e-9, length, out=np.zeros_like(length), where=length >= 1e-9)
         return scale, hidden
 
-    def with_pilot(self, products: NDArray[np.floating[Any]], own: NDArray[np.floating[Any]]) -> Rivals:
+    def with_pilot(
+        self, near: NDArray[np.int64], products: NDArray[np.floating[Any]], own: NDArray[np.floating[Any]]
+    ) -> Rivals:
         """The same with ``rest_pilot``, if there is a rest.
 
         Args:
-            products: (n0, C) of the pilot draws with them; float32 will do.
+            near: (k,) indices of the texts that are looked at; the others are taken for far away.
+            products: (n0, k) of the pilot draws with them; float32 will do.
             own: (n0,) of the pilot draws with the own one.
         """
         if self.others_alignment is None:
             return self
-        scale, hidden = self.rest_weights()
+        scale, hidden = (weights[near].astype(products.dtype) for weights in self.rest_weights())
         margins = own[:, None] - products
-        margins *= scale.astype(margins.dtype)
-        margins += hidden.astype(margins.dtype)
+        margins *= scale
+        margins += hidden
         margins = margins.min(axis=1)
         return replace(self, rest_pilot=np.clip((1.0 + margins.astype(np.float64)) / 2.0, 0.0, 1.0))
 
@@ -90,7 +93,13 @@ def gap_scale(features: Array, own: int) -> Array:
 
 
 def nearest_rivals(
-    features: Array, own: Array, pilot: Array, along: Array, count: int, excluded: set[int]
+    features: Array,
+    own: Array,
+    pilot: Array,
+    along: Array,
+    count: int,
+    excluded: set[int],
+    length: Array | None = None,
 ) -> Rivals:
     """The ``count`` rivals with the smallest margin on the pilot direction, and the worst of the rest.
 
@@ -101,9 +110,10 @@ def nearest_rivals(
         along: (C,) products of it with all texts.
         count: how many get a direction.
         excluded: indices of texts that are no competitors.
+        length: (C,) ``distances`` of all texts from the chosen one, if they are known.
     """
     # <v, t_c - t_y>/|t_c - t_y| for all rivals without forming the differences; |t_c - t_y|^2 = 2 - 2 <t_c, t_y>
-    length = distances(features, own)
+    length = distances(features, own) if length is None else length
     gap = along - own @ pilot
     # rivals too close for this arithmetic count as the worst there are: they come first, and are measured exactly
     close = length < _CLOSE

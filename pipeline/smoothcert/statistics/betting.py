@@ -17,9 +17,12 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from smoothcert.statistics.limit_capital import NARROW, WIDE, LimitCapital, PowerSums, limit_mean
 
 Array = NDArray[np.float64]
 
@@ -34,6 +37,7 @@ _BLOCK = 8
 """Factors multiplied before a logarithm is taken. A factor is in [0.01, 1e9], so a block cannot overflow."""
 _ROWS, _DRAWS = 128, 128
 """Rows and draws worked on at once: such a tile stays in the cache."""
+_STAKED_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,21 @@ class Bets:
         if self.pilot_draws < 1 or (self.horizon is not None and self.horizon < 1):
             raise ValueError(f"pilot_draws={self.pilot_draws} and horizon={self.horizon} must be at least 1")
 
-    def take(self, rows: slice) -> Bets:
+    def take(self, rows: slice | NDArray[np.intp]) -> Bets:
         """Some rows."""
         return Bets(self.mean[rows], self.variance[rows], self.pilot_draws, self.weights[rows], self.horizon)
 
     def stakes(self, draws: Array, alpha: float) -> Array:
         """Stakes (rows, n) for draws in order: each uses the pilot and the draws before it."""
         nothing = np.zeros((1, 1))
-        prior = self.mean[:, None], nothing + self.pilot_draws, nothing + (self.horizon or 0)
-        squares = self.pilot_draws * self.variance[:, None]
-        sizes, _ = primed_stakes(draws, alpha, prior, nothing, nothing, squares)
-        return np.asarray(sizes)
+        sizes = np.empty(draws.shape)
+        # a few rows at a time, so that what is computed on the way stays in the cache
+        for start in range(0, len(draws), _STAKED_ROWS):
+            rows = slice(start, start + _STAKED_ROWS)
+            prior = self.mean[rows, None], nothing + self.pilot_draws, nothing + (self.horizon or 0)
+            squares = self.pilot_draws * self.variance[rows, None]
+            sizes[rows], _ = primed_stakes(draws[rows], alpha, prior, nothing, nothing, squares)
+        return sizes
 
 
 def choose_bets(pilot: Array, alpha: float, draws: int, *, fixed: bool = False) -> Bets:
@@ -188,21 +196,101 @@ def betting_lower_bound(
     Returns:
         (rows,) lower confidence bounds of the means.
     """
-    rows = len(draws)
-    pieces = [slice(i, min(i + _ROWS, rows)) for i in range(0, rows, _ROWS)]
+    bounds = np.zeros(len(draws))
+    rest = np.arange(len(draws))
+    if bets is not None:
+        solved, found = _bounds_at_limit(draws, counts, alpha, bets)
+        bounds[solved] = found
+        if solved.size:
+            rest = np.delete(rest, solved)
+            draws, counts, bets = draws[rest], counts[rest], bets.take(rest)
+    pieces = [slice(i, min(i + _ROWS, rest.size)) for i in range(0, rest.size, _ROWS)]
 
     def solve(piece: slice) -> Array:
-        return _Piece(draws[piece], counts[piece], alpha, bets and bets.take(piece)).solve()
+        capital = _DrawCapital(draws[piece], counts[piece], alpha, bets and bets.take(piece))
+        return _largest_mean(capital, math.log(1.0 / alpha))
 
     cores = min(2, os.cpu_count() or 1)
     if len(pieces) < 2 or cores == 1:
-        return np.concatenate([np.zeros(0), *map(solve, pieces)])
-    with ThreadPoolExecutor(cores) as pool:  # numpy releases the lock inside its loops
-        return np.concatenate(list(pool.map(solve, pieces)))
+        parts = [solve(piece) for piece in pieces]
+    else:
+        with ThreadPoolExecutor(cores) as pool:  # numpy releases the lock inside its loops
+            parts = list(pool.map(solve, pieces))
+    bounds[rest] = np.concatenate([np.zeros(0), *parts])
+    return bounds
 
 
-class _Piece:
-    """Some rows; draws lie along the first axis, so that every loop runs over neighbours in memory."""
+def _bounds_at_limit(
+    draws: Array, counts: NDArray[np.int64], alpha: float, bets: Bets
+) -> tuple[NDArray[np.intp], Array]:
+    """Rows whose gamblers all stake their limits at the bound and everywhere above it, and the bounds of these."""
+    relative = np.sqrt(bets.variance) / np.maximum(bets.mean, 1e-300)
+    likely = np.flatnonzero(relative <= min(WIDE, math.sqrt(2.0 * math.log(1.0 / alpha) / draws.shape[1])))
+    if not likely.size:
+        return likely, np.empty(0)
+    if likely.size < len(draws):
+        draws, counts, bets = draws[likely], counts[likely], bets.take(likely)
+    powers = PowerSums(draws, counts, few=bool((relative[likely] <= NARROW).all()))
+    capital = LimitCapital(powers, FRACTIONS, bets.weights)
+    pilot = bets.mean, bets.variance, bets.pilot_draws
+    least = limit_mean(powers, pilot, bets.horizon, alpha, max(FRACTIONS))
+    usable = capital.usable() & (least < powers.mean)
+    bounds = _largest_mean(capital, math.log(1.0 / alpha), usable)
+    # what was found, and so was verified, at a smaller mean would be of other stakes
+    usable &= bounds >= least
+    return likely[usable], bounds[usable]
+
+
+class _Capital(Protocol):
+    """Capitals of some rows of draws as functions of the mean that is bet against; they fall in it."""
+
+    size: int
+    sure: bool
+
+    def first_guess(self, log_level: float) -> tuple[Array, Array]:
+        """Means near the roots, and slopes of the log capital there."""
+
+    def largest_log(self, rows: NDArray[np.intp], means: Array) -> Array:
+        """Log of the largest capital so far of some rows."""
+
+
+def _largest_mean(capital: _Capital, log_level: float, asked: NDArray[np.bool_] | None = None) -> Array:
+    """The largest means (rows,) at which the log capital reaches the level, and is seen to; 0 where not asked.
+
+    Secant steps inside a bracket, all rows side by side; the lower end is always a verified one.
+    """
+    low, high = np.zeros(capital.size), np.ones(capital.size)
+    point, slope = capital.first_guess(log_level)
+    if capital.sure:
+        point = np.maximum(point - 0.3 * _TOLERANCE, 0.0)
+    last_point, last_value = np.full_like(point, np.nan), np.full_like(point, np.nan)
+    rows = np.arange(point.size) if asked is None else np.flatnonzero(asked)
+    for step in range(100):
+        here = point[rows]
+        value = capital.largest_log(rows, here) - log_level - _ROUNDING
+        reached = value >= 0.0
+        low[rows[reached]], high[rows[~reached]] = here[reached], here[~reached]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            secant = (value - last_value[rows]) / (here - last_point[rows])
+        # The capital falls in m; where the last two points say otherwise, rounding is all that is left.
+        slope[rows] = np.where(secant < 0.0, secant, slope[rows])
+        last_point[rows], last_value[rows] = here, value
+        ahead = -value / slope[rows]
+        near = reached & (ahead <= _TOLERANCE) & (step > 0 or capital.sure)
+        # Aim a little below the root, so that the last point is a verified one.
+        goal = here + ahead - 0.3 * _TOLERANCE
+        inner = (goal > low[rows]) & (goal < high[rows]) & (step < 20)
+        point[rows] = np.where(inner, goal, (low[rows] + high[rows]) / 2.0)
+        rows = rows[~near & (high[rows] - low[rows] > _TOLERANCE)]
+        if not rows.size:
+            break
+    return low
+
+
+class _DrawCapital:
+    """The capital draw by draw; draws lie along the first axis, so that every loop runs over neighbours in memory."""
+
+    sure = False
 
     def __init__(self, draws: Array, counts: NDArray[np.int64], alpha: float, bets: Bets | None) -> None:
         rows, n = draws.shape
@@ -219,36 +307,9 @@ class _Piece:
             self._sizes[counts[row] :, row] = self._draws[counts[row] :, row] = 0.0
         self._largest = self._sizes.max(axis=0)
         self._counts = counts
-        self._log_level = math.log(1.0 / alpha)
+        self.size = rows
 
-    def solve(self) -> Array:
-        """Secant steps inside a bracket, all rows side by side; the lower end is always a verified one."""
-        low, high = np.zeros(self._counts.size), np.ones(self._counts.size)
-        point, slope = self._first_guess()
-        last_point, last_value = np.full_like(point, np.nan), np.full_like(point, np.nan)
-        rows = np.arange(point.size)
-        for step in range(100):
-            here = point[rows]
-            value = self._largest_log_capital(rows, here) - self._log_level - _ROUNDING
-            reached = value >= 0.0
-            low[rows[reached]], high[rows[~reached]] = here[reached], here[~reached]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                secant = (value - last_value[rows]) / (here - last_point[rows])
-            # The capital falls in m; where the last two points say otherwise, rounding is all that is left.
-            slope[rows] = np.where(secant < 0.0, secant, slope[rows])
-            last_point[rows], last_value[rows] = here, value
-            ahead = -value / slope[rows]
-            near = reached & (ahead <= _TOLERANCE) & (step > 0)
-            # Aim a little below the root, so that the last point is a verified one.
-            goal = here + ahead - 0.3 * _TOLERANCE
-            inner = (goal > low[rows]) & (goal < high[rows]) & (step < 20)
-            point[rows] = np.where(inner, goal, (low[rows] + high[rows]) / 2.0)
-            rows = rows[~near & (high[rows] - low[rows] > _TOLERANCE)]
-            if not rows.size:
-                break
-        return low
-
-    def _first_guess(self) -> tuple[Array, Array]:
+    def first_guess(self, log_level: float) -> tuple[Array, Array]:
         """A point near the root, and the slope of the log capital there.
 
         The gap to the mean is near the larger of mean ln(1/alpha)/n and sqrt(2 var ln(1/alpha)/n); the slope near
@@ -257,13 +318,13 @@ class _Piece:
         means = self._draws.sum(axis=0) / self._counts
         squares = (self._draws**2).sum(axis=0) / self._counts
         spread = np.sqrt(np.maximum(squares - means**2, 0.0))
-        rate = self._log_level / self._counts
+        rate = log_level / self._counts
         gap = 1.1 * np.hypot(means * rate, spread * np.sqrt(2.0 * rate))
-        point = np.maximum(means - gap, means / (2.0 + self._log_level))
+        point = np.maximum(means - gap, means / (2.0 + log_level))
         point = np.clip(point, _TOLERANCE, 1.0 - _TOLERANCE)
         return point, -np.minimum(self._sizes, 0.95 / point).sum(axis=0) - 1.0
 
-    def _largest_log_capital(self, rows: NDArray[np.intp], means: Array) -> Array:
+    def largest_log(self, rows: NDArray[np.intp], means: Array) -> Array:
         """Log of the largest mixed capital so far of some rows, each against its own mean."""
         everything = rows.size == self._counts.size
         sizes = self._sizes if everything else self._sizes[:, rows]

@@ -66,8 +66,8 @@ def lower_bound(
             )
         if (used < n).any():
             flat = np.where(np.arange(n) < used[:, None], flat, 0.0)
-    outside = flat[~((flat >= 0.0) & (flat <= 1.0))]
-    if outside.size:
+    if flat.size and not (flat.min() >= 0.0 and flat.max() <= 1.0):  # NaN is the minimum of all
+        outside = flat[~((flat >= 0.0) & (flat <= 1.0))]
         raise ValueError(f"draws holds {outside[0]}; every draw that counts must be in [0, 1], and not NaN")
     mean = flat.sum(axis=1) / used
     match method:
