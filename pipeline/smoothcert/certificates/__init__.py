@@ -7,7 +7,7 @@ those bounds hold, every certificate here is certain.
 
 from smoothcert.certificates.angular import angular_bound, angular_radius
 from smoothcert.certificates.deployment import deployment_gap
-from smoothcert.certificates.direction import dual_direction, mixture_direction
+from smoothcert.certificates.direction import dual_direction
 from smoothcert.certificates.dual import dual_bound
 from smoothcert.certificates.margin import margin_radius, rank_radius
 from smoothcert.certificates.margin_scalar import MarginScalar
@@ -59,7 +59,6 @@ __all__ = [
     "fcsb_radius",
     "large_radius_bound",
     "margin_radius",
-    "mixture_direction",
     "percentile_radius",
     "percentile_share",
     "projection_bound",

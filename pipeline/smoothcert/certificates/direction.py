@@ -17,11 +17,9 @@ from smoothcert.certificates.domain import FloatArray, numbers, shift_in_noise_u
 from smoothcert.certificates.dual import plane_coordinates
 from smoothcert.certificates.frontier import LARGEST_SHIFT, SMALLEST_SHIFT, Frontier, frontier
 from smoothcert.certificates.likelihood import LikelihoodRatio
-from smoothcert.certificates.margin import margin_radius
 from smoothcert.certificates.projection import ROUNDING
 
 _CELLS = 1600
-_MIXTURES = 17
 # Directions whose inner products with the rest leave less than this are taken as dependent.
 _RANK = 1e-10
 
@@ -134,42 +132,3 @@ def _rigorous(
     needed = (bound - level) / length
     needed += ROUNDING * (1.0 + np.abs(needed))
     return weights / length[:, None], np.where(usable, needed, 2.0)
-
-
-def mixture_direction(
-    margin: ArrayLike, smooth_norm: ArrayLike, alignment: ArrayLike, gap: ArrayLike
-) -> FloatArray:
-    """One fixed direction a rival, the mixture of -w and the pilot direction v that promises the largest radius.
-
-    A radius then needs one bound of a mean, <m(x), q>, at the whole failure probability: ``margin_radius(None, bound,
-    <q, w>, sigma)``, instead of two bounds at half of it. The estimates only choose among sound statements.
-
-    Args:
-        margin: shape (...,): estimated <m(x), -w>, in [-1,1], from pilot draws.
-        smooth_norm: estimated <m(x), v>, in [-1,1].
-        alignment: <v, w>, in [-1,1].
-        gap: how far below <m(x), q> its lower bound is expected, >= 0.
-
-    Returns:
-        Shape (..., 2): weights of -w and v; q = weights[0] (-w) + weights[1] v is a unit vector.
-
-    Raises:
-        ValueError: NaN or out of range.
-    """
-    over = 1.0 + 1e-9
-    s, norm, g, below = np.broadcast_arrays(
-        numbers("margin", margin, -1.0, 1.0),
-        numbers("smooth_norm", smooth_norm, -1.0, 1.0),
-        np.clip(numbers("alignment", alignment, -over, over), -1.0, 1.0),
-        numbers("gap", gap, 0.0, 2.0),
-    )
-    turn = np.linspace(0.0, np.pi / 2, _MIXTURES)
-    first, second = np.cos(turn), np.sin(turn)
-    # |first (-w) + second v|^2, and q's inner products with m and w
-    length = np.sqrt(np.maximum(1.0 - 2.0 * first * second * g[..., None], 1e-12))
-    seen = (first * s[..., None] + second * norm[..., None]) / length - below[..., None]
-    away = np.clip((-first + second * g[..., None]) / length, -1.0, 1.0)
-    radius = np.nan_to_num(margin_radius(None, np.clip(seen, -1.0, 1.0), away, 1.0), nan=-1.0)
-    best = np.argmax(radius, axis=-1)
-    chosen = np.take_along_axis(length, best[..., None], -1)
-    return np.asarray(np.stack([first[best], second[best]], axis=-1) / chosen)
