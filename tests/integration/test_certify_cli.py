@@ -236,7 +236,7 @@ def test_the_plan_changes_nothing(smoothcert, job_file, tmp_path):
     path = job_file(draws=100)
     code, out, _ = smoothcert("plan", path, "--no-probe")
     assert code == 0
-    assert "24 in 1 files, 8 units" in out and "2,760 (15 pilot + 100 a pair)" in out
+    assert "24 in 1 file, 8 units" in out and "2,760 (15 pilot + 100 a pair)" in out
     target = "certify.targets=[{certificate: angular, radius: 0.1, cosine: 0.8}]"
     code, out, _ = smoothcert("plan", path, "--set", target, "--try", 5)
     assert code == 0 and "at most 2,760" in out and "draws/s)" in out
