@@ -7,16 +7,20 @@ from collections.abc import Iterator, Sequence
 
 from smoothcert.errors import QueryError
 from smoothcert.report.figure import Chart, ReportFigure
+from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 from smoothcert.summary.comparison import ComparedFigure, PairedComparison, compare_runs
 
 _COLUMNS = ("figure", "pairs", "first", "second", "difference", "low", "high", "gained", "lost", "p_value")
 
 
-def difference_figures(runs: Sequence[RunDirectory], names: Sequence[str]) -> Iterator[ReportFigure]:
+def difference_figures(
+    query: Query, runs: Sequence[RunDirectory], names: Sequence[str]
+) -> Iterator[ReportFigure]:
     """One figure for each run after the first; none for one that shares no pair with it.
 
     Args:
+        query: an open query with all of them.
         runs: the runs.
         names: what the page calls them.
 
@@ -25,7 +29,7 @@ def difference_figures(runs: Sequence[RunDirectory], names: Sequence[str]) -> It
     """
     for number, (other, name) in enumerate(zip(runs[1:], names[1:], strict=True), start=2):
         try:
-            found = compare_runs(runs[0], other)
+            found = compare_runs(runs[0], other, query)
         except QueryError:
             continue  # other pairs: the curves stand side by side, and there is no difference to speak of
         told = [each for each in found.figures if each.first or each.second]

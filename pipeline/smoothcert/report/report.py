@@ -65,7 +65,7 @@ def make_report(
         figures = [figure for question in questions if (figure := question.ask(query)) is not None]
         shown, chosen_by, missing = shown_pairs(query, runs[0], pairs)
         facts = [_facts(query, run, name, price) for run, name in zip(runs, called, strict=True)]
-    figures[_after_curves(figures) : 0] = list(difference_figures(runs, called))
+        figures[_after_curves(figures) : 0] = list(difference_figures(query, runs, called))
     sentences = [
         [*(each.sentence for each in claims), *(f"Note: {without_secrets(note)}." for note in run.notes())]
         for claims, run in zip(said, runs, strict=True)

@@ -8,6 +8,7 @@ Pairs are matched by ``pair_id``, so both runs must be of the same data. Every p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -94,22 +95,30 @@ class ChangedPair:
     caption: str | None
 
 
-def compare_runs(first: RunDirectory, second: RunDirectory) -> PairedComparison:
+def compare_runs(first: RunDirectory, second: RunDirectory, query: Query | None = None) -> PairedComparison:
     """Compare two runs, as of now.
+
+    Args:
+        first: a run.
+        second: the run whose figures less the first one's are the differences.
+        query: an open query with both, where there is one.
 
     Raises:
         QueryError: they are one run, or have no pair in common.
         StoreError: reading failed.
     """
     common = _common(first.info, second.info)
-    with Query([first, second], many=True) as query:
+    opened = Query([first, second], many=True) if query is None else nullcontext(query)
+    with opened as query:
         counts = _matching(query, first.run_id, second.run_id)
         if not counts["both"]:
             raise QueryError(
                 f"runs '{first.run_id}' and '{second.run_id}' have no pair in common",
                 remedy="compare runs of the same data: pairs are matched by pair_id",
             )
-        finished = all(row["finished"] for row in query.rows("SELECT finished FROM runs"))
+        both = f"{quote(first.run_id)}, {quote(second.run_id)}"
+        rows = query.rows(f"SELECT finished FROM runs WHERE run_id IN ({both})")
+        finished = all(row["finished"] for row in rows)
         asked = [(theirs, ours) for ours, theirs in common.values()]
         found = paired_figures(query, second.run_id, first.run_id, asked)
     figures = [
