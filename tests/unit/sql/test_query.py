@@ -191,7 +191,7 @@ def test_certified_shares_of_targets(query: Query) -> None:
 
 def test_certified_shares_of_the_grid(query: Query) -> None:
     found = dict(values(query, "SELECT claim, certified FROM certified_share WHERE kind = 'grid'"))
-    assert len(found) == 8 * 2 * 2 + 3 * 2
+    assert len(found) == 7 * 2 * 2 + 3 * 2
     assert found["vote@0.25"] == found["vote@0.5"] == 11 and found["clean_percentile>=0.8@0.5"] == 0
     assert found["fcsb>=0.5@0.25"] == 11 and found["fcsb>=0.8@0.25"] == 0 and found["fcsb>=0.5@0.5"] == 0
     assert found["angular>=0.5@0.5"] == 11 and found["angular>=0.8@0.5"] == 0
