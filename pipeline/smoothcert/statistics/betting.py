@@ -262,7 +262,7 @@ def _largest_mean(capital: _Capital, log_level: float, asked: NDArray[np.bool_] 
     low, high = np.zeros(capital.size), np.ones(capital.size)
     point, slope = capital.first_guess(log_level)
     if capital.sure:
-        point = np.maximum(point - 0.3 * _TOLERANCE, 0.0)
+        point = np.maximum(point - 0.3 * _TOLERANCE, point / 2.0)
     last_point, last_value = np.full_like(point, np.nan), np.full_like(point, np.nan)
     rows = np.arange(point.size) if asked is None else np.flatnonzero(asked)
     for step in range(100):

@@ -30,6 +30,8 @@ _WIDEST = 0.5
 _LOST = 2e-7
 """So much of a bound, at most, may be lost to what the series leaves out."""
 _NEWTON_STEPS = 3
+_SMALLEST = 1e-30
+"""In place of a mean of 0, which has no such bound: its sixth power is still a number above 0."""
 
 
 class PowerSums:
@@ -130,7 +132,7 @@ class LimitCapital:
         self._fractions = np.array(fractions)[:, None]
         with np.errstate(divide="ignore"):
             self._log_weights = np.log(weights.T)
-        self._mean = np.maximum(powers.mean, 1e-300)
+        self._mean = np.maximum(powers.mean, _SMALLEST)
         self._last = len(powers.sums)
         share = np.minimum(powers.widest / self._mean, _WIDEST)
         self._beyond = share / ((self._last + 1.0) * (1.0 - share))

@@ -116,3 +116,22 @@ def test_bounds_are_those_of_every_draw_by_itself(fixed: bool) -> None:
     for row in range(len(draws)):
         assert rich(row, float(bound[row]))
         assert not rich(row, float(bound[row]) + 2e-6)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("value", [0.0, 1e-300, 1e-9, 0.1, 1.0])
+def test_equal_scores_however_small_divide_nothing_by_0(value: float, fixed: bool) -> None:
+    """Nothing is divided by 0 on the way (a warning, so an error here), and a bound is that of every draw by itself."""
+    for n, alpha in ((1, 1e-6), (9, 1e-3), (64, 1e-6)):
+        draws = np.full((2, n), value)
+        bets = choose_bets(draws, alpha, n, fixed=fixed)
+        bound = float(lower_bound(draws, alpha, bets=bets)[0])
+        stakes = bets.stakes(draws, alpha)[0]
+
+        def most(m: float, stakes: np.ndarray = stakes, w: np.ndarray = bets.weights[0]) -> float:
+            factors = [np.cumprod(1.0 + np.minimum(stakes, c / m) * (value - m)) for c in FRACTIONS]
+            return float(np.max(w @ np.stack(factors)))
+
+        assert bound <= value
+        assert bound == 0.0 or most(bound) >= 1.0 / alpha
+        assert bound + 2e-6 > 1.0 or most(bound + 2e-6) < 1.0 / alpha
