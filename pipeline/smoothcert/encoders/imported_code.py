@@ -1,8 +1,9 @@
 """The user's own Python files behind an encoder or a defence: those that define it, and what these import of his own.
 
 Imports are read from the files, those inside functions and under conditions too. A file that imports by names made
-while it runs (importlib, runpy, exec, eval) counts with every Python file of its folder. Of installed packages the
-version counts, and the file that defines what is used. Not covered: data that code reads, unless it ends in weights.
+while it runs (importlib, pkgutil, runpy, builtins, exec, eval) counts with every Python file of its folder. Of an
+installed package that defines the callable or a class of the network, the version and that file count. Not covered:
+other installed packages, and data that code reads, unless it ends in weights.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from smoothcert.errors import EncoderError
 _KNOWN_ELSEWHERE = ("torch", "smoothcert", "builtins", "abc")
 """Not hashed: Python's code, torch's, whose version a run keeps, and our own, which it keeps too."""
 _BY_NAME = frozenset(
-    {"importlib", "importlib.util", "importlib.machinery", "runpy", "__import__", "exec", "eval"}
+    {"importlib", "importlib.util", "importlib.machinery", "pkgutil", "runpy", "builtins"}
+    | {"__import__", "exec", "eval"}
 )
 """Where a file uses one of these, the files that it imports cannot be read from it."""
 _SEEN: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
@@ -55,24 +57,27 @@ def sources_behind(modules: Iterable[str]) -> list[str]:
             continue
         if _is_installed(file):
             lines.add(_version_of(name.split(".")[0]))
-        lines.add(_line(file, _refuse_changed(name, file)))
+        root = _root_of(name, file)
+        lines.add(_line(root, file, _refuse_changed(name, file)))
         if _is_installed(file) or file.suffix != ".py":
             continue
         imported, by_name = _imports(name, file)
         if by_name:
-            lines.update(_line(path, path.read_bytes()) for path in code_files(file.parent))
+            lines.update(_line(root, path, path.read_bytes()) for path in code_files(file.parent))
         for other in sorted(imported - met):
-            if other.split(".")[0] not in _KNOWN_ELSEWHERE and _is_own(other, file):
+            if other.split(".")[0] not in _KNOWN_ELSEWHERE and _is_own(other, root, file):
                 waiting.append(other)
         met |= imported
     return sorted(lines)
 
 
-def _line(file: Path, content: bytes) -> str:
-    """A file's name, from the outermost package that it is in, and the digest of its content."""
-    root = file.parent
-    while (root / "__init__.py").is_file() and root != root.parent:
-        root = root.parent
+def _root_of(name: str, file: Path) -> Path:
+    """The folder from which a module is imported by its name."""
+    return file.parents[name.count(".") + (file.name == "__init__.py")]
+
+
+def _line(root: Path, file: Path, content: bytes) -> str:
+    """A file's name, from the folder that it is imported from, and the digest of its content."""
     return f"{file.relative_to(root).as_posix()} {hashlib.sha256(content).hexdigest()}"
 
 
@@ -88,16 +93,16 @@ def _refuse_changed(name: str, file: Path) -> bytes:
     return content
 
 
-def _is_own(name: str, importing: Path) -> bool:
-    """Whether an imported module is a file of the user's own.
+def _is_own(name: str, root: Path, importing: Path) -> bool:
+    """Whether a module that a file imports is a file of the user's own.
 
     Raises:
-        EncoderError: it is, but not the one that lies beside the importing file.
+        EncoderError: it is, but not the one in the folder ``root`` that the importing file itself is imported from.
     """
     file = _file_of(name)
     if file is None or _is_pythons(file) or _is_installed(file):
         return False
-    top = importing.parent / name.split(".")[0]
+    top = root / name.split(".")[0]
     beside = next((path for path in (top / "__init__.py", top.with_suffix(".py")) if path.is_file()), None)
     first = _file_of(name.split(".")[0])
     if beside is not None and first is not None and beside.resolve() != first.resolve():
@@ -157,6 +162,8 @@ def _imports(name: str, file: Path) -> tuple[set[str], bool]:
     by_name = False
     for node in ast.walk(tree):
         found.update(_names_in(node, package))
+        if file.name == "__init__.py":
+            found.update(f"{name}.{each}" for each in _names_for_star(node))
         # model.eval() is nothing of the kind
         by_name |= isinstance(node, ast.Name) and node.id in _BY_NAME
         by_name |= isinstance(node, ast.Attribute) and node.attr == "import_module"
@@ -175,6 +182,15 @@ def _names_in(node: ast.AST, package: str) -> Iterator[str]:
         if base:
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+
+
+def _names_for_star(node: ast.AST) -> Iterator[str]:
+    """What ``__all__`` names: ``from package import *`` imports those of them that are modules."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.value
 
 
 def _with_parents(name: str) -> Iterator[str]:

@@ -68,7 +68,7 @@ def forget() -> None:
 
 def write(here: Path, **changed: str) -> Path:
     for name, text in (
-        FILES | {key.replace("__", "/") + ".py": text for key, text in changed.items()}
+        FILES | {key.replace("__", "/", 1) + ".py": text for key, text in changed.items()}
     ).items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(text)
@@ -103,6 +103,50 @@ def test_where_names_are_made_every_file_of_the_folder_counts(base: Encoder, tmp
     plain = digest(base, write(tmp_path / "a", nets=text))
     changed = digest(base, write(tmp_path / "b", nets=text, study_kit__unused="ANYTHING = 2\n"))
     assert digest(base, tmp_path / "a") == plain != changed
+
+
+STAR = {
+    "nets": FILES["nets.py"] + "from study_star import *\n",
+    "study_star____init__": "__all__ = ['hidden']\n",
+    "study_star__hidden": "VALUE = 1\n",
+}
+HIDDEN = {"nets": FILES["nets.py"] + "import builtins\n", "study_hidden": "VALUE = 1\n"}
+TWO = {
+    "nets": FILES["nets.py"] + "import study_a.same, study_b.same\n",
+    "study_a__same": "A = 1\n",
+    "study_b__same": "A = 2\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (STAR, STAR | {"study_star__hidden": "VALUE = 2\n"}),
+        (HIDDEN, HIDDEN | {"study_hidden": "VALUE = 2\n"}),
+        (TWO, TWO | {"study_a__same": "A = 2\n", "study_b__same": "A = 1\n"}),
+    ],
+    ids=["by a star", "by name through builtins", "in folders without __init__.py"],
+)
+def test_what_hides_behind_other_imports_counts(
+    base: Encoder, tmp_path: Path, before: dict[str, str], after: dict[str, str]
+) -> None:
+    assert digest(base, write(tmp_path / "a", **before)) != digest(base, write(tmp_path / "b", **after))
+
+
+def test_a_package_may_have_a_module_of_the_name_of_one_beside_the_package(
+    base: Encoder, tmp_path: Path
+) -> None:
+    folder = write(
+        tmp_path,
+        study_kit__inner="from study_twin import VALUE\n",
+        study_kit__study_twin="VALUE = 'not imported'\n",
+        study_twin="VALUE = 0.5\n",
+    )
+    plain = digest(base, folder)
+    (folder / "study_kit" / "study_twin.py").write_text("VALUE = 'another'\n")
+    assert digest(base, folder) == plain
+    (folder / "study_twin.py").write_text("VALUE = 0.25\n")
+    assert digest(base, folder) != plain
 
 
 def test_what_runs_must_be_what_is_there(base: Encoder, tmp_path: Path) -> None:
