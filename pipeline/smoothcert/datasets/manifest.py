@@ -230,7 +230,8 @@ def _pair(identity: str, record: Record, uri: str, data: DataSection) -> Pair:
                 remedy="give the path of the image file",
             )
         image = read_image_file(path, folder_of(uri))
-        return Pair(identity, uri, image, captions, label, None, kept, image_name=path)
+        name = path if data.columns.id is None else None
+        return Pair(identity, uri, image, captions, label, None, kept, image_name=name)
     except PairError as exc:
         return broken_pair(identity, uri, exc, captions=captions, label=label, kept=kept)
 

@@ -87,7 +87,8 @@ class ParquetSource(FileSource):
             kept = kept_of(row, columns, self.data)
             captions, label = captions_and_label(row, columns)
             image, path = _image(row, unit, columns.image)
-            return Pair(identity, unit.source_uri, image, captions, label, None, kept, image_name=path)
+            name = path if columns.id is None else None
+            return Pair(identity, unit.source_uri, image, captions, label, None, kept, image_name=name)
         except PairError as exc:
             return broken_pair(identity, unit.source_uri, exc, captions=captions, label=label, kept=kept)
 

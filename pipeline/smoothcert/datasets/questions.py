@@ -19,9 +19,10 @@ _NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
 class QuestionSet:
     """All questions of a file, by pair.
 
-    A pair is found by its ``pair_id``, by the path that its row has of the image, or by its key (what follows
-    ``#``); of both by the whole, by the last two parts or the last one, with or without a suffix, or by the number that
-    this ends in: ``val2014/COCO_val2014_000000000042.jpg`` is image 42, also in row 7 of a manifest.
+    A pair is found by its ``pair_id``, or by its key (what follows ``#``); where that is a row number and the row has a
+    path of the image, by this path instead. Of either by the whole, by the last two parts or the last one, with or
+    without a suffix, or by the number that this ends in: ``val2014/COCO_val2014_000000000042.jpg`` is image 42, also in
+    row 7 of a manifest, which is never taken for image 7.
 
     Args:
         by_pair: questions by what the file calls the image.
@@ -63,7 +64,7 @@ class QuestionSet:
 
         Args:
             pair_id: of the pair.
-            image_name: what the data calls its image, where that is known.
+            image_name: what its row calls the image, where the key is only a row number (``Pair.image_name``).
         """
         for name in _names(pair_id, image_name):
             if name in self._by_pair:
@@ -126,12 +127,13 @@ def _refuse_unasked(question: ImageQuestion, seen: set[str], uri: str) -> None:
 
 
 def _names(pair_id: str, image_name: str | None) -> Iterator[str]:
-    """What a file may call a pair; its image's own names come before its row number, which may be another's number."""
+    """What a file may call a pair. Its row number is no name beside a path: it may be another image's number."""
     name, _, key = pair_id.partition("#")
     yield pair_id
-    if image_name is not None:
+    if image_name is None:
+        yield from _names_of_path(key, f"{name}/{key}")
+    else:
         yield from _names_of_path(image_name, image_name)
-    yield from _names_of_path(key, f"{name}/{key}")
 
 
 def _names_of_path(path: str, whole: str) -> Iterator[str]:

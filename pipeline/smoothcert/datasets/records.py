@@ -104,7 +104,7 @@ class Pair:
         error: ``ReadError`` or ``CaptionError``; such a pair becomes a quarantined row.
         kept: own columns of the data, in the order of ``data.keep``; empty where there are none or they are not known.
         image_digest: hex SHA-256 of ``image`` as it was read, once that is dropped; ``None`` before, and without one.
-        image_name: path of the image as the row names it; ``None`` where it has no name beside the key.
+        image_name: path of the image as the row names it, where the key is no name but a row number; else ``None``.
     """
 
     pair_id: str

@@ -68,7 +68,9 @@ def test_ids_only_captions(listed, source, kind):
     manifest = source("manifest", listed(kind, 20), columns={"id": "key"})
     (unit,) = manifest.units(100)
     wanted = [f"m.{kind}#k4", f"m.{kind}#k17"]
-    assert [pair.pair_id for pair in manifest.read(unit, wanted)] == wanted
+    assert [(pair.pair_id, pair.image_name) for pair in manifest.read(unit, wanted)] == [
+        (w, None) for w in wanted
+    ]
     assert [identity for identity, _ in manifest.captions()] == [f"m.{kind}#k{i}" for i in range(20)]
     assert [pair.pair_id for pair in manifest.read(unit.part(17, 19))] == [f"m.{kind}#k17", f"m.{kind}#k18"]
 

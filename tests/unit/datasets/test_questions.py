@@ -58,6 +58,7 @@ def test_an_image_in_a_manifest_is_found_by_its_own_name(tmp_path: Path) -> None
     # row 42 shows image 99: what is asked about image 42 is asked about another one
     (question,) = asked("42", "99").of("m.csv#42", "val/COCO_val_000099.jpg")
     assert question.question == "99"
+    assert asked("42").of("m.csv#42", "val/COCO_val_000099.jpg") == ()
     (question,) = asked("42", "99").of("m.csv#42")
     assert question.question == "42"
 
