@@ -48,7 +48,7 @@ class Certificate:
         bound: the quantity's lower bound at a radius: a list column, one element for each radius of the job.
         radius_at: the radius up to which the quantity is at least a cosine: a list column, one for each cosine.
         radius: the radius up to which the quantity is above 0: a plain column.
-        switch: field of the job's section ``certify`` that must be true for it; empty where every job has it.
+        switch: field of the job's section ``certify`` without which there is none; empty where every job has it.
         beside: the certificate that has a part of its alpha, ``evidence.BESIDE``: a row has the better of both, so
             that it is never worse than that one at this part of alpha; empty for none.
         anywhere: whether a row's own numbers stand at ``share_of_alpha``, so that it can be had at any radius later.
@@ -70,7 +70,7 @@ class Certificate:
     bound: Form | None = None
     radius_at: Form | None = None
     radius: Form | None = None
-    switch: Literal["", "second_moment"] = ""
+    switch: Literal["", "second_moment", "percentile"] = ""
     beside: str = ""
     anywhere: bool = False
     target: bool = False

@@ -40,6 +40,7 @@ def _of_cosine(name: str, quantity: Quantity, quantiles: Evidence, direction: st
         source=_PERCENTILE_SOURCE,
         basis=(quantiles,),
         share_of_alpha=_WHOLE,
+        switch="percentile",
         bound=Form(
             name,
             functions.percentile_cosine,
@@ -67,6 +68,7 @@ def _of_projection(name: str, quantity: Quantity, quantiles: Evidence, of: str) 
         source=_PERCENTILE_SOURCE,
         basis=(quantiles,),
         share_of_alpha=_WHOLE,
+        switch="percentile",
         bound=Form(
             name,
             functions.percentile,

@@ -87,7 +87,7 @@ def _refuse_changed(name: str, file: Path) -> bytes:
     module, now = sys.modules.get(name), hashlib.sha256(content).hexdigest()
     if module is not None and _SEEN.setdefault(module, now) != now:
         raise EncoderError(
-            f"'{file}' has changed since it was imported; this process computes with what it was",
+            f"'{file}' has changed since it was imported; this process still runs what it was",
             remedy="start again in a new process",
         )
     return content

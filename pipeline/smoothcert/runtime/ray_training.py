@@ -237,7 +237,7 @@ class _Group:
                 if not self._begun and time.monotonic() > say_after:
                     say_after += 10 * _SAY_S
                     log.warning(
-                        "%d workers do not work yet: %s",
+                        "the %d workers have not begun yet: %s",
                         self._training.section.workers,
                         self._share.unplaced(),
                     )

@@ -258,6 +258,20 @@ def test_the_resolved_job_reads_back_as_itself():
     assert Job.model_validate(job.model_dump(mode="json")) == job
 
 
+def test_only_certificates_that_a_job_asks_for_can_be_in_its_rows():
+    def names(*overrides):
+        return {each.name for each in parse_job(TINY, list(overrides)).certificates}
+
+    plain = names("zero_shot=null", "retrieval=null")
+    assert {"fcsb", "angular", "clean_percentile", "pilot_percentile"} <= plain
+    assert plain.isdisjoint({"second_moment", "class", "class_percentile", "retrieval", "vote"})
+    assert names("zero_shot=null", "retrieval=null", "certify.percentile=null") == {
+        each for each in plain if not each.endswith("_percentile")
+    }
+    more = names("zero_shot={labels: [cat, dog]}", "certify.second_moment=true")
+    assert {"second_moment", "class", "class_percentile", "vote"} <= more
+
+
 def test_default_radii_follow_sigma_in_every_way_it_can_be_written():
     for sigma in ("0.5", "'0.5'", "5e-1"):
         assert parse_job(TINY, [f"certify.sigma={sigma}"]).certify.radii == (0.125, 0.25, 0.5, 0.75)
