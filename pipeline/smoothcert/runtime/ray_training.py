@@ -80,7 +80,12 @@ def train_together(training: Training, watcher: Watcher) -> Trained:
 
 
 def _refuse_no_room(share: WorkerShare, workers: int) -> None:
-    room = share.room() if share.cpus or share.gpus else 0
+    if not (share.cpus or share.gpus):
+        raise ExecutorError(
+            "executor.cpus_per_worker=0 without a GPU: Ray Train places no worker that asks for nothing",
+            remedy="set executor.cpus_per_worker, say to 1",
+        )
+    room = share.room()
     if room < workers:
         raise ExecutorError(
             f"train.workers={workers} work at the same time with {share.needs} each, and the cluster has room for "

@@ -131,6 +131,16 @@ def agree(place: Place, heard: Any, trained: Any, out: str) -> None:
         torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-3)
 
 
+def test_workers_that_ask_for_nothing_are_refused_by_the_field_that_says_so() -> None:
+    from smoothcert.errors import ExecutorError
+    from smoothcert.runtime.ray_cluster import WorkerShare
+    from smoothcert.runtime.ray_training import _refuse_no_room
+
+    with pytest.raises(ExecutorError, match=r"executor\.cpus_per_worker=0 ") as caught:
+        _refuse_no_room(WorkerShare(0.0, 0.0, None), 2)
+    assert "executor.cpus_per_worker" in str(caught.value.remedy)
+
+
 def test_two_workers_train_what_one_does_though_one_is_killed(place: Place, tools: Any) -> None:
     """Also: more workers than the cluster holds are refused before one is started."""
     from smoothcert.errors import ExecutorError
