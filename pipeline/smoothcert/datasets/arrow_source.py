@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from smoothcert.datasets.columns import ParquetColumns, choose_columns
+from smoothcert.datasets.columns import ParquetColumns
 from smoothcert.datasets.files import ListedFile, local_path, open_binary, store_trouble
 from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.labels import LabelTally
@@ -97,9 +97,6 @@ class ArrowSource(ParquetSource):
             else:
                 values = pa.chunked_array([batch.column(columns.label).slice(low, high - low)])
                 count_values(values, columns.label, columns.class_names, tally)
-
-    def _columns_of(self, schema: pa.Schema, uri: str) -> ParquetColumns:
-        return choose_columns(schema, self.data, uri, self.image_complaint)
 
     def _rows(self, unit: UnitSpec) -> Iterator[tuple[ParquetColumns, Row]]:
         position = unit.start

@@ -15,6 +15,7 @@ from smoothcert.datasets.identity import sampled_digest
 from smoothcert.datasets.image_paths import read_image_file
 from smoothcert.datasets.labels import LabelTally
 from smoothcert.datasets.layout import RowGroups
+from smoothcert.datasets.nanoseconds import read_as_pandas_does
 from smoothcert.datasets.parquet_cells import captions_and_label, captions_of, cell, kept_of
 from smoothcert.datasets.parquet_labels import count_column, count_fixed
 from smoothcert.datasets.parquet_rows import Row, check_keys, group_rows, open_parquet
@@ -74,7 +75,12 @@ class ParquetSource(FileSource):
                 count_column(reader, unit, columns.label, columns.class_names, tally)
 
     def _columns(self, reader: pq.ParquetFile, uri: str) -> ParquetColumns:
-        return choose_columns(reader.schema_arrow, self.data, uri, self.image_complaint)
+        return self._columns_of(reader.schema_arrow, uri)
+
+    def _columns_of(self, schema: pa.Schema, uri: str) -> ParquetColumns:
+        columns = choose_columns(schema, self.data, uri, self.image_complaint)
+        read_as_pandas_does(schema, columns.everything)
+        return columns
 
     def _pair(self, row: Row, unit: UnitSpec, columns: ParquetColumns) -> Pair:
         identity = pair_id(unit.name, row.key)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from smoothcert.datasets.files import folder_of, list_files, open_binary, store_trouble
 from smoothcert.datasets.image_folder import ImageFolderSource
 from smoothcert.datasets.image_question import ImageQuestion, as_multiple_choice
+from smoothcert.datasets.nanoseconds import read_as_pandas_does
 from smoothcert.datasets.parquet_source import ParquetSource
 from smoothcert.datasets.question_files import CLASS_PROMPT, Found, QuestionFiles, reason, text_of
 from smoothcert.datasets.question_json import right_option
@@ -36,6 +37,7 @@ def read_parquet(files: QuestionFiles) -> Iterator[Found]:
         with store_trouble(file.uri, "read the questions"), open_binary(file.uri) as stream:
             reader = pq.ParquetFile(stream)
             names = _columns(files, reader.schema_arrow.names, file.uri)
+            read_as_pandas_does(reader.schema_arrow, names.values())
             number = 0
             for batch in reader.iter_batches(batch_size=_ROWS, columns=list(names.values())):
                 for row in batch.to_pylist():

@@ -12,7 +12,8 @@ def leave_pandas_out() -> None:
     With the first array that it makes, pyarrow imports pandas, only to be able to tell whether it was given something
     of pandas: a third of a second in every process that never gives it any. From then on pandas can be imported, and
     tables turned into its frames, as always; until pyarrow made such a frame, it reads a series of pandas like any
-    other sequence. So this is for processes of the package's own, not for those of users who import it.
+    other sequence. So this is for processes of the package's own, not for those of users who import it. Sources whose
+    columns hold nanoseconds bring pandas back (``datasets.nanoseconds``).
     """
     if "pandas" in sys.modules:
         return
