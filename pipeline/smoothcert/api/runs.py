@@ -119,17 +119,19 @@ def run(job: Job, encoder: Encoder | None = None) -> Run:
     """
     from smoothcert.runtime.driver import Driver
     from smoothcert.runtime.executor import Monitor
+    from smoothcert.runtime.ray_stay import keep_cluster
 
     driver = Driver(job, encoder)
     driver.check()
-    for phase in driver.phases:
-        report = driver.work(phase.name, Monitor(lambda result: None))
-        if report.missing:
-            first = next(iter(report.failed.values()), "they were not done")
-            raise ExecutorError(
-                f"{report.missing:,} pairs of the {phase.name} have no row: {first}",
-                remedy="mend that and call run again: it goes on from what is committed",
-            )
+    with keep_cluster():
+        for phase in driver.phases:
+            report = driver.work(phase.name, Monitor(lambda result: None))
+            if report.missing:
+                first = next(iter(report.failed.values()), "they were not done")
+                raise ExecutorError(
+                    f"{report.missing:,} pairs of the {phase.name} have no row: {first}",
+                    remedy="mend that and call run again: it goes on from what is committed",
+                )
     summary = keep_summary(driver.run)
     if job.tracking.enabled:
         _track(driver.run.url, summary, driver.job)

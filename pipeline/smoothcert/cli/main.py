@@ -37,6 +37,7 @@ from smoothcert.cli.train import train
 from smoothcert.cli.tune import tune
 from smoothcert.errors import SmoothcertError
 from smoothcert.redaction import without_secrets
+from smoothcert.runtime.ray_stay import keep_cluster
 from smoothcert.version import VERSION
 
 app = typer.Typer(
@@ -111,7 +112,8 @@ def main() -> None:
     """Entry point of the console script."""
     prepare_streams()
     try:
-        app()
+        with keep_cluster():
+            app()
     except SmoothcertError as exc:
         _explain(exc)
         sys.exit(exc.exit_code)

@@ -22,6 +22,7 @@ from smoothcert.job import ExecutorSection
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.redaction import without_secrets, without_secrets_of
 from smoothcert.runtime.ray_address import REACH_S, asking_once, wait_for_listener
+from smoothcert.runtime.ray_stay import STAY
 from smoothcert.storage.waiting import waiting_aloud
 
 log = logging.getLogger(__name__)
@@ -134,8 +135,17 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def join_cluster(section: ExecutorSection) -> contextlib.AbstractContextManager[None]:
+    """Be in the cluster of a job, as ``connect`` says; what was joined is left at the end, unless it is kept.
+
+    Raises:
+        ExecutorError: as ``connect``.
+    """
+    return STAY.used(address_of(section), lambda: connect(section), ray.shutdown)
+
+
 def connect(section: ExecutorSection) -> bool:
-    """Join a cluster, or start one on this machine; True when it was started (or joined) by this call.
+    """Join a cluster, or start one on this machine; True where this process was in none before.
 
     Workers of a cluster that was named get this package through the runtime environment, so that they need only
     its dependencies.

@@ -34,7 +34,7 @@ from smoothcert.job import ExecutorSection
 from smoothcert.runtime.executor import STORE_FAILURES, DriverDuties, ExecutorReport, Monitor
 from smoothcert.runtime.ledger import Errand, Ledger, Loss, Split
 from smoothcert.runtime.progress import Progress
-from smoothcert.runtime.ray_cluster import WorkerShare, connect, end_process
+from smoothcert.runtime.ray_cluster import WorkerShare, end_process, join_cluster
 from smoothcert.runtime.ray_worker import RayWorker, SessionBrokenError
 from smoothcert.runtime.results import UnitResult
 from smoothcert.runtime.session import Session
@@ -135,7 +135,6 @@ class RayExecutor:
 
     def run(self, units: Iterable[UnitSpec], monitor: Monitor) -> ExecutorReport:
         """See ``Executor.run``."""
-        started_here = connect(self._section)
         ledger = Ledger(
             units,
             poison_budget=self._section.poison_budget,
@@ -144,17 +143,16 @@ class RayExecutor:
             lease_s=self._section.lease_s,
         )
         report = ExecutorReport()
-        try:
-            self._loop(ledger, monitor, report)
-        except RayError as exc:
-            raise ExecutorError(
-                f"the Ray cluster failed: {type(exc).__name__}: {exc}",
-                remedy="check `ray status`; run the same command again to resume",
-            ) from exc
-        finally:
-            self._dismiss(all_idle=not report.stopped and ledger.finished())
-            if started_here:
-                ray.shutdown()
+        with join_cluster(self._section):
+            try:
+                self._loop(ledger, monitor, report)
+            except RayError as exc:
+                raise ExecutorError(
+                    f"the Ray cluster failed: {type(exc).__name__}: {exc}",
+                    remedy="check `ray status`; run the same command again to resume",
+                ) from exc
+            finally:
+                self._dismiss(all_idle=not report.stopped and ledger.finished())
         report.failed, report.losses = ledger.failed, ledger.losses
         return report
 

@@ -30,7 +30,7 @@ from smoothcert.encoders.carried_code import CarriedFolder, carry_code
 from smoothcert.errors import EncoderError, ExecutorError, JobError, SmoothcertError
 from smoothcert.job import Job
 from smoothcert.job.encoder import EncoderSection
-from smoothcert.runtime.ray_cluster import WorkerShare, connect, uses_gpu
+from smoothcert.runtime.ray_cluster import WorkerShare, join_cluster, uses_gpu
 from smoothcert.runtime.relay import Relay, RelayedWatcher, Word, pass_on
 from smoothcert.training.examples import Corpus, Examples
 from smoothcert.training.team import PeerFailedError, ProcessTeam
@@ -58,7 +58,7 @@ def driver_training(job: Job) -> Training:
 
 
 def train_together(training: Training, watcher: Watcher) -> Trained:
-    """Run a training on as many workers as its job says; a cluster that this call joins or starts it leaves again.
+    """Run a training on as many workers as its job says, in a cluster that is left afterwards, unless it is kept.
 
     Args:
         training: as the driver has it; it is not run here.
@@ -69,14 +69,10 @@ def train_together(training: Training, watcher: Watcher) -> Trained:
         SmoothcertError: what ends a training anywhere ends it here.
     """
     job = training.job
-    joined = connect(job.executor)
-    try:
+    with join_cluster(job.executor):
         share = WorkerShare.of(job.executor, uses_gpu=uses_gpu(job.encoder))
         _refuse_no_room(share, training.section.workers)
         return _Group(training, share).run(watcher)
-    finally:
-        if joined:
-            ray.shutdown()
 
 
 def _refuse_no_room(share: WorkerShare, workers: int) -> None:

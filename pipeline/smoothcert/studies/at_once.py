@@ -25,16 +25,10 @@ def shared_cluster(job: Job) -> Iterator[int]:
     Raises:
         ExecutorError: it cannot be joined.
     """
-    import ray
+    from smoothcert.runtime.ray_cluster import WorkerShare, join_cluster, uses_gpu
 
-    from smoothcert.runtime.ray_cluster import WorkerShare, connect, uses_gpu
-
-    joined = connect(job.executor)
-    try:
+    with join_cluster(job.executor):
         yield WorkerShare.of(job.executor, uses_gpu=uses_gpu(job.encoder)).workers()
-    finally:
-        if joined:
-            ray.shutdown()
 
 
 class Lanes:

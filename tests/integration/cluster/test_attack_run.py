@@ -115,11 +115,15 @@ def living(pid: int) -> bool:
 def test_the_workers_and_then_the_driver_are_killed(
     started: subprocess.Popen[str], data: Path, tmp_path: Path
 ) -> None:
+    from ray._private.state import jobs
+
     run, log = tmp_path / "runs" / "r", tmp_path / "log"
     until(lambda: attack_commits(run), started, log)
     # all of them: one left alone could finish the job while the other's successor is still loading
     first = workers(run)
     assert first
+    joined = [each for each in jobs() if each["DriverPid"] == started.pid]
+    assert len(joined) == 1, "the attacks use the cluster that was joined for certification"
     for pid in first:
         os.kill(pid, signal.SIGKILL)
     # others take their places: the work goes on with processes that were not there
