@@ -16,19 +16,49 @@ from smoothcert.runtime.status import read_status
 here = Path(__file__).parent
 cli = SimpleNamespace(**runpy.run_path(str(here / "test_certify_cli.py")))
 local = cli.local
+TOGETHER = """
+import os
+import time
+from pathlib import Path
+
+from smoothcert.encoders import load_encoder
+from smoothcert.job.encoder import EncoderSection
+
+
+def make():
+    \"""The bundled encoder; batches of the engine, which checks have not, wait until two processes have one.\"""
+    encoder = load_encoder(EncoderSection(model="bundled:digits-clip"))
+    features, waiting = encoder._image_features, Path({waiting!r})
+
+    def wait_and_encode(pixels):
+        if len(pixels) > 8:
+            (waiting / str(os.getpid())).touch()
+            while len(list(waiting.iterdir())) < 2:
+                time.sleep(0.02)
+        return features(pixels)
+
+    encoder._image_features = wait_and_encode
+    return encoder
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_same_job_through_ray_on_two_workers_of_half_a_cpu(tmp_path):
+def test_the_same_job_through_ray_on_two_workers_of_half_a_cpu(tmp_path, monkeypatch):
     cli.write_demo_data(tmp_path / "digits", "parquet")
+    monkeypatch.setenv("SMOOTHCERT_CACHE", str(tmp_path / "cache"))
+    # else one worker could do all of it while the other is still loading
+    (tmp_path / "waiting").mkdir()
+    (tmp_path / "together.py").write_text(TOGETHER.format(waiting=str(tmp_path / "waiting")))
     path = tmp_path / "job.yaml"
-    path.write_text(cli.JOB.format(data=tmp_path / "digits", runs=tmp_path / "ray", draws=40))
+    text = cli.JOB.format(data=tmp_path / "digits", runs=tmp_path / "ray", draws=40)
+    path.write_text(text.replace("bundled:digits-clip", "together.py:make"))
     workers = ["--set", "executor.workers=2", "--set", "executor.cpus_per_worker=0.5"]
     process = cli.start("certify", path, "--executor", "ray", *workers)
     code, out, err = cli.finish(process)
     assert code == 0, err
     assert "24 of 24 pairs certified" in out and "executor ray" in err
+    assert len(list((tmp_path / "waiting").iterdir())) == 2, "nobody but the two workers computed"
 
     alone = Driver(load_job(path, [f"output.runs={tmp_path / 'local'}"])).work(
         "certification", Monitor(lambda result: None)
