@@ -32,7 +32,7 @@ from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
 from smoothcert.job.attacks import EOT_DRAWS, EVALUATE_DRAWS
 from smoothcert.runtime.plan import DATA_FILE
 from smoothcert.runtime.retry import stale_pairs
-from smoothcert.sql import Query
+from smoothcert.sql import Query, asking
 from smoothcert.sql.literals import quote
 from smoothcert.store import ATTACKS, CERTIFICATES, TABLES, RunDirectory, RunInfo
 from smoothcert.store.tables.attacked_answers import ATTACKED_ANSWERS
@@ -167,13 +167,14 @@ class _Book:
         return tuple(self._found.values())
 
 
-def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudit:
+def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = (), query: Query | None = None) -> RunAudit:
     """Check every committed row of a run.
 
     Args:
         run: the run.
         others: further runs, whose attacks on the same encoder are held against this run's certificates where the
             pairs are the same.
+        query: an open query with the run, where there is one.
 
     Raises:
         StoreError: one cannot be read.
@@ -182,8 +183,8 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = ()) -> RunAudi
     here = f"WHERE run_id = {quote(info.run_id)}"
     asked = asked_attacks(run)
     book = _Book()
-    with Query([run], many=True) as query:
-        stale = stale_pairs(run, run.commits.load(), ATTACKS, CERTIFICATES)
+    with asking([run], query) as query:
+        stale = stale_pairs(run, query.committed(run.run_id), ATTACKS, CERTIFICATES)
         for table in TABLES.values():
             book.hold(query, table_rules(info, table))
         book.hold(query, certificate_rules(info))

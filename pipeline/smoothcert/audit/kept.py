@@ -17,8 +17,10 @@ import pyarrow
 import scipy
 
 from smoothcert.audit.audit import Finding, RunAudit, audit_run
+from smoothcert.sql import Query, asking
 from smoothcert.store import RunDirectory
 from smoothcert.store.asked import asked_tasks
+from smoothcert.store.manifest import Committed
 from smoothcert.version import VERSION
 
 AUDIT_FILE = "audit.json"
@@ -26,14 +28,19 @@ _LIBRARIES = (duckdb, numpy, pyarrow, scipy)
 """What an audit counts with."""
 
 
-def keep_audit(run: RunDirectory) -> RunAudit:
+def keep_audit(run: RunDirectory, query: Query | None = None) -> RunAudit:
     """Audit a run by its own attacks, and keep the result with what it rests on in ``audit.json``.
+
+    Args:
+        run: the run.
+        query: an open query with the run, where there is one.
 
     Raises:
         StoreError: reading or writing failed.
     """
-    basis = rests_on(run)
-    result = audit_run(run)
+    with asking([run], query) as query:
+        basis = rests_on(run, query.committed(run.run_id))
+        result = audit_run(run, query=query)
     kept = json.loads(result.to_json()) | {"rests_on": basis}
     run.write_document(AUDIT_FILE, (json.dumps(kept, indent=2, allow_nan=False) + "\n").encode())
     return result
@@ -62,17 +69,20 @@ def kept_audit(run: RunDirectory) -> RunAudit | None:
         return None
 
 
-def rests_on(run: RunDirectory) -> str:
+def rests_on(run: RunDirectory, committed: Committed | None = None) -> str:
     """Hex digest of what a run's figures rest on: its identity, commits with their parts, what it was asked for, code.
+
+    Args:
+        run: the run.
+        committed: the commits that the figures were counted over; default those of now.
 
     Raises:
         StoreError: reading failed.
     """
     digest = hashlib.sha256(f"{run.url}\0{_code()}\0".encode())
     digest.update(run.read_document("run.json") or b"")
-    rows = sorted(
-        json.dumps(row, sort_keys=True, default=str) for row in run.commits.load().table.to_pylist()
-    )
+    commits = run.commits.load() if committed is None else committed
+    rows = sorted(json.dumps(row, sort_keys=True, default=str) for row in commits.table.to_pylist())
     asked = [[task.task_id, task.name, task.section] for task in asked_tasks(run)]
     digest.update(json.dumps([rows, asked], sort_keys=True, default=str).encode())
     return digest.hexdigest()

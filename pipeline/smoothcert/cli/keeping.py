@@ -13,6 +13,7 @@ from smoothcert.errors import TrackingError
 if TYPE_CHECKING:
     from smoothcert.job import Job
     from smoothcert.runtime.driver import Driver, PhaseReport
+    from smoothcert.sql import Query
     from smoothcert.store import RunDirectory
     from smoothcert.summary.summary import Summary
 
@@ -51,7 +52,11 @@ def track(
 
 
 def pages(
-    runs: Sequence[RunDirectory], job: Job, terminal: Terminal, names: Sequence[str] | None = None
+    runs: Sequence[RunDirectory],
+    job: Job,
+    terminal: Terminal,
+    names: Sequence[str] | None = None,
+    query: Query | None = None,
 ) -> dict[str, str]:
     """The report of some runs as an artifact, unless the job turns it off. One that fails is said, and fails no run.
 
@@ -60,13 +65,14 @@ def pages(
         job: whose section ``tracking`` counts.
         terminal: where to say why there is none.
         names: what the page calls them.
+        query: an open query with all of them, where there is one.
     """
     from smoothcert.report import make_report
 
     if not job.tracking.report:
         return {}
     try:
-        return {"report.html": make_report(runs, names=names)}
+        return {"report.html": make_report(runs, names=names, query=query)}
     except Exception as exc:  # whatever it is: the results are complete without a page
         logging.getLogger(__name__).debug("the report failed", exc_info=True)
         terminal.say(("no report: ", "yellow"), f"{type(exc).__name__}: {exc}")

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from smoothcert.cli import exit_codes
-from smoothcert.cli.keeping import write_summary
 from smoothcert.cli.options import ExecutorKind, JobFile, Overrides, overrides, shorten_url
 from smoothcert.cli.running import StopSignals, run_phases
 from smoothcert.cli.study_tracking import StudyTracking
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from smoothcert.job import Combination, Job
     from smoothcert.runtime.driver import Driver, PhaseReport
+    from smoothcert.sql import Query
     from smoothcert.studies.driving import StudyDriver, StudyReport
     from smoothcert.work.tasks import Phase
 
@@ -82,7 +82,7 @@ def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
     def tell(combination: Combination, error: SmoothcertError) -> None:
         terminal.say((f"{combination.label} failed: ", "bold red"), str(error))
 
-    report = driver.run(perform, lambda: stopped_by.signal is not None, tell)
+    report = driver.run(perform, lambda: stopped_by.signal is not None, tell, tracking.look)
     return _finish(driver, report, stopped_by, tracking)
 
 
@@ -103,13 +103,23 @@ class _Shown:
         Returns:
             The exit code that the rows deserve.
         """
-        from smoothcert.audit.kept import keep_audit, kept_audit
+        from smoothcert.sql import Query
 
         self._left -= 1
         whole = not (report.stopped or report.missing)
         if whole and self._left:
             return 0  # what the last phase shows is about all of them
-        summary = write_summary(driver)
+        with Query(
+            [driver.run], many=True
+        ) as query:  # one for all that is counted: opening it takes the longest
+            return self._keep(driver, query, whole=whole)
+
+    def _keep(self, driver: Driver, query: Query, *, whole: bool) -> int:
+        """Keep the figures, and of a whole run the audit; the exit code that the rows deserve."""
+        from smoothcert.audit.kept import keep_audit, kept_audit
+        from smoothcert.summary.summary import keep_summary
+
+        summary = keep_summary(driver.run, query)
         if not whole:
             return 0
         budget, code = driver.job.output.quarantine_budget, 0
@@ -125,12 +135,12 @@ class _Shown:
                     f"output.quarantine_budget={budget:g} allows",
                 )
                 code = exit_codes.OVER_QUARANTINE_BUDGET
-        result = kept_audit(driver.run) or keep_audit(driver.run)
+        result = kept_audit(driver.run) or keep_audit(driver.run, query)
         if not result.sound:
             for line in result.lines():
                 self._terminal.say(line)
             code = exit_codes.NOT_SOUND
-        self._tracking.keep_run(driver.run, driver.job, self._label, summary)
+        self._tracking.keep_run(driver.run, driver.job, self._label, summary, query)
         return code
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from smoothcert.job import Job
+    from smoothcert.sql import Query
     from smoothcert.store import RunDirectory
     from smoothcert.studies.driving import StudyDriver, StudyReport
     from smoothcert.summary.summary import Summary
@@ -37,17 +38,39 @@ class StudyTracking:
         self._untracked: TrackingError | None = None
         self._summaries: dict[str, tuple[str, Summary]] = {}
         """Figures of the runs that ended in this session, by label, with what they rest on."""
+        self._page: tuple[str, dict[str, str]] = ("", {})
+        """The page of all runs, with the basis of their leaderboard."""
 
-    def keep_run(self, run: RunDirectory, job: Job, label: str, summary: Summary) -> None:
-        """Log one run that ended, unless MLflow was away before."""
+    def keep_run(self, run: RunDirectory, job: Job, label: str, summary: Summary, query: Query) -> None:
+        """Log one run that ended, unless MLflow was away before.
+
+        Args:
+            run: the run.
+            job: its job.
+            label: what the study calls it.
+            summary: its figures.
+            query: the open query that these are of.
+        """
         with self._lock:
             if not self._wanted or self._untracked is not None:
                 return
-            self._summaries[label] = (self._rests_on(run, label), summary)
+            self._summaries[label] = (self._rests_on(run, label, query), summary)
             try:
-                self._log(run, job, label)
+                self._log(run, job, label, query)
             except TrackingError as exc:
                 self._give_up(exc)
+
+    def look(self, runs: Mapping[str, RunDirectory], basis: str, query: Query) -> None:
+        """Make the page of all runs while their rows are open.
+
+        Args:
+            runs: by label.
+            basis: digest of what their leaderboard rests on.
+            query: an open query with all of them.
+        """
+        if self._wanted and self._untracked is None:
+            made = pages(list(runs.values()), self._job, self._terminal, names=list(runs), query=query)
+            self._page = (basis, made)
 
     def keep_study(self, report: StudyReport) -> None:
         """Log what MLflow does not have yet, of the runs that are complete and of the study, and say where it is."""
@@ -76,19 +99,22 @@ class StudyTracking:
         for label, run in runs.items():
             complete = report.record.of(label).state == COMPLETE
             if complete and there.runs.get(run.run_id) != self._rests_on(run, label):
-                self._log(run, run.info.job, label)
-        shown = f"{board_basis(runs, report.board.baseline)} {self._job.tracking.report}"
+                self._log(run, run.info.job, label, None)
+        basis = board_basis(runs, report.board.baseline)
+        shown = f"{basis} {self._job.tracking.report}"
         rests_on = hashlib.sha256(shown.encode()).hexdigest()
         if there.rests_on == rests_on:
             return there.parent.how_to_look
-        documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
+        made, documents = self._page
+        if made != basis:
+            documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
         summaries = {label: self._summary(run, label) for label, run in runs.items()}
         return track(self._driver.url, self._job, summaries, report.board, documents, rests_on).how_to_look
 
-    def _log(self, run: RunDirectory, job: Job, label: str) -> None:
+    def _log(self, run: RunDirectory, job: Job, label: str, query: Query | None) -> None:
         from smoothcert.tracking import track_run
 
-        documents = pages([run], self._job, self._terminal)
+        documents = pages([run], self._job, self._terminal, query=query)
         summary = self._summary(run, label)
         rests_on = self._summaries[label][0]
         track_run(run.url, summary, job, self._job.tracking, label, documents, rests_on=rests_on)
@@ -103,11 +129,12 @@ class StudyTracking:
             kept = self._summaries[label] = (basis, summarise(run.url))
         return kept[1]
 
-    def _rests_on(self, run: RunDirectory, label: str) -> str:
-        """Digest of what MLflow shows of a run."""
+    def _rests_on(self, run: RunDirectory, label: str, query: Query | None = None) -> str:
+        """Digest of what MLflow shows of a run, as of now or of an open query with it."""
         from smoothcert.audit.kept import rests_on
 
-        facts = [rests_on(run), label, self._job.tracking.report, list(run.notes())]
+        committed = None if query is None else query.committed(run.run_id)
+        facts = [rests_on(run, committed), label, self._job.tracking.report, list(run.notes())]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _give_up(self, error: TrackingError) -> None:

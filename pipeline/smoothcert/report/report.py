@@ -16,7 +16,7 @@ from smoothcert.report.figure import ReportFigure
 from smoothcert.report.headline import headlines
 from smoothcert.report.page import make_page
 from smoothcert.report.pairs import shown_pairs
-from smoothcert.sql import Query
+from smoothcert.sql import Query, asking
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunDirectory, RunInfo
 
@@ -40,6 +40,7 @@ def make_report(
     names: Sequence[str] | None = None,
     pairs: int = SHOWN_PAIRS,
     price: float | None = None,
+    query: Query | None = None,
 ) -> str:
     """One HTML page about some runs, as of now.
 
@@ -49,6 +50,7 @@ def make_report(
         pairs: how many of the least robust, of the most robust and of the quarantined pairs are shown.
         price: what a worker costs an hour, in any currency; default the job's ``executor.price_per_worker_hour``, and
             without one nothing is said of money.
+        query: an open query with all of the runs, where there is one.
 
     Raises:
         QueryError: no run, or one twice.
@@ -56,7 +58,7 @@ def make_report(
     """
     infos = [run.info for run in runs]
     called = list(names) if names is not None else _names(infos)
-    with Query(runs, many=True) as query:
+    with asking(runs, query) as query:
         said = [headlines(query, info) for info in infos]
         questions = [
             *curve_questions(infos),

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smoothcert.sql.export import write_result
-    from smoothcert.sql.query import Query, open_query
+    from smoothcert.sql.query import Query, asking, open_query
 
-__all__ = ["Query", "open_query", "write_result"]
+__all__ = ["Query", "asking", "open_query", "write_result"]
 
-_HOME = {"Query": "query", "open_query": "query", "write_result": "export"}
+_HOME = {"Query": "query", "asking": "query", "open_query": "query", "write_result": "export"}
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ from smoothcert.errors import QueryError
 from smoothcert.sql.failed_reading import explain_failed_reading
 from smoothcert.sql.functions import register_functions
 from smoothcert.sql.query_errors import explain, read_only
-from smoothcert.sql.views import OpenedRun, add_leaderboard, create_views
+from smoothcert.sql.views import OpenedRun, add_leaderboard, add_shares, create_views
+from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.runs import open_runs
 
@@ -68,7 +70,9 @@ class Query:
                 )
             opened[run.run_id] = OpenedRun.load(run)
         self._runs = tuple(opened.values())
-        self._has_leaderboard = False
+        self._late = {"leaderboard": add_leaderboard}
+        if many:
+            self._late["certified_share"] = add_shares
         # a large sort may spill; the directory goes when the connection is closed
         self._spill = tempfile.TemporaryDirectory(prefix="smoothcert-query-")
         self._connection = duckdb.connect(":memory:", config={"temp_directory": self._spill.name})
@@ -107,15 +111,14 @@ class Query:
 
     def _ask(self, text: str, fetch: Callable[[duckdb.Statement], _Result]) -> _Result:
         """What ``fetch`` makes of the statement, with errors that say what to do."""
-        if not self._has_leaderboard and "leaderboard" in text.lower():
-            add_leaderboard(self._connection, self._runs, self._certified)
-            self._has_leaderboard = True
-        statement = read_only(self._connection, text)
         for run in self._runs:
             run.failures.clear()
         try:
             with self._explained():
-                return fetch(statement)
+                for name in [name for name in self._late if name in text.lower()]:
+                    self._late[name](self._connection, self._runs, self._certified)
+                    del self._late[name]
+                return fetch(read_only(self._connection, text))
         except duckdb.Error as exc:
             raise explain(exc, text, self._connection) from exc
 
@@ -130,6 +133,14 @@ class Query:
                     raise explain_failed_reading(run.directory, run.committed, failure) from exc
             raise
 
+    def committed(self, run_id: str) -> Committed:
+        """The commits of one of the runs, as of the moment at which this was opened.
+
+        Raises:
+            KeyError: it is none of them.
+        """
+        return {run.directory.run_id: run.committed for run in self._runs}[run_id]
+
     def close(self) -> None:
         """Release the connection and what it spilled."""
         self._connection.close()
@@ -142,6 +153,19 @@ class Query:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def asking(runs: Sequence[RunDirectory], query: Query | None = None) -> AbstractContextManager[Query]:
+    """A query for dozens of statements: the open one, which stays open, or else one that is closed at the end.
+
+    Args:
+        runs: what they are about; all of them are in the open query too.
+        query: the open one, where whoever calls has one.
+
+    Raises:
+        QueryError, StoreError: as ``Query``, where one is opened.
+    """
+    return Query(runs, many=True) if query is None else contextlib.nullcontext(query)
 
 
 def open_query(run_urls: Sequence[str | os.PathLike[str]]) -> Query:

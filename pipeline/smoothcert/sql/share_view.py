@@ -21,7 +21,11 @@ from smoothcert.store.run_info import RunInfo
 
 
 def create_share_view(
-    connection: duckdb.DuckDBPyConnection, schema: str, runs: list[tuple[RunInfo, str, bool]]
+    connection: duckdb.DuckDBPyConnection,
+    schema: str,
+    runs: list[tuple[RunInfo, str, bool]],
+    *,
+    counted_once: bool = False,
 ) -> None:
     """Create ``certified_share``.
 
@@ -29,6 +33,7 @@ def create_share_view(
         connection: with the functions share_low and share_high.
         schema: where tables that users need not see go.
         runs: for each run what it is about, the relation of its visible rows, and whether it is finished.
+        counted_once: whether it is counted here, and not anew in each statement that names it.
     """
     rows = []
     counted = []
@@ -58,11 +63,11 @@ def create_share_view(
             f"[{right}]::BIGINT[] AS both_hold, {_count(label_is_known(info.job))} AS labelled FROM {relation}"
         )
     connection.register("_claims", pa.Table.from_pylist(rows, schema=_CLAIMS))
-    connection.execute(f"CREATE TABLE {schema}.claims AS SELECT * FROM _claims")
+    connection.execute(f"CREATE OR REPLACE TABLE {schema}.claims AS SELECT * FROM _claims")
     connection.unregister("_claims")
     connection.execute(
         f"""
-        CREATE VIEW certified_share AS
+        CREATE {"TABLE" if counted_once else "VIEW"} certified_share AS
         WITH counted AS ({" UNION ALL ".join(counted)})
         SELECT c.run_id, c.kind, c.claim, c.certificate, c.radius, c.cosine, n.pairs,
                n.counts[c.position] AS certified,

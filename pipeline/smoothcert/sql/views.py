@@ -87,6 +87,8 @@ def create_views(
 ) -> list[str]:
     """Create all views over these runs; with ``copy_small`` on copies of the rows of small tables.
 
+    Two are made when they are asked for: the leaderboard, and with ``copy_small`` the certified shares.
+
     Returns:
         The relation of each run's visible rows of certification.
     """
@@ -107,7 +109,8 @@ def create_views(
     create_attack_views(connection)
     create_attack_rules_view(connection)
     create_answer_views(connection)
-    create_share_view(connection, _INTERNAL, _about(runs, certified))
+    if not copy_small:
+        create_share_view(connection, _INTERNAL, _about(runs, certified))
     connection.execute(_EBH)
     return certified
 
@@ -123,6 +126,22 @@ def add_leaderboard(
         certified: what ``create_views`` returned.
     """
     create_leaderboard_view(connection, _INTERNAL, _about(runs, certified))
+
+
+def add_shares(
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[OpenedRun], certified: Sequence[str]
+) -> None:
+    """Count ``certified_share`` where ``create_views`` did not create it, once for all statements to come.
+
+    Args:
+        connection: as of ``create_views``, with ``copy_small``.
+        runs: the same ones.
+        certified: what ``create_views`` returned.
+
+    Raises:
+        duckdb.Error: reading rows failed.
+    """
+    create_share_view(connection, _INTERNAL, _about(runs, certified), counted_once=True)
 
 
 def _about(runs: Sequence[OpenedRun], certified: Sequence[str]) -> list[tuple[RunInfo, str, bool]]:

@@ -18,6 +18,7 @@ from smoothcert.encoders import Encoder, load_encoder
 from smoothcert.errors import JobError, SmoothcertError
 from smoothcert.job import Combination, EncoderSection, Study
 from smoothcert.runtime.driver import Driver
+from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 from smoothcert.studies.at_once import MOST_AT_ONCE, Lanes, shared_cluster
 from smoothcert.studies.leaderboard import Leaderboard, make_leaderboard
@@ -34,6 +35,8 @@ from smoothcert.work.inputs import load_checked, loadable_here
 
 FINISHED = (0, 1, 6)
 """Exit codes of a run whose every pair has its rows; 1 and 6 say that something is wrong with what they hold."""
+Look = Callable[[Mapping[str, RunDirectory], str, Query], None]
+"""Takes the runs by label, the digest of what their leaderboard rests on, and an open query with all of them."""
 _STATES = {1: "the audit found something", 6: "over its quarantine budget"}
 
 
@@ -138,6 +141,7 @@ class StudyDriver:
         perform: Callable[[Driver, Combination], int],
         stopped: Callable[[], bool],
         tell: Callable[[Combination, SmoothcertError], None],
+        look: Look | None = None,
     ) -> StudyReport:
         """Run every combination that is not complete; one that fails does not keep the others from running.
 
@@ -145,6 +149,7 @@ class StudyDriver:
             perform: runs a driver to its end and returns the exit code; called in several threads where ``several``.
             stopped: whether to begin no other run.
             tell: told of a run that failed.
+            look: shown the rows of all runs where the leaderboard is made anew.
         """
         waiting = [each for each in self.study.combinations if self.record.of(each.label).state != COMPLETE]
         todo, codes = iter(waiting), [0]
@@ -166,7 +171,7 @@ class StudyDriver:
                 return True
 
             lanes.run(work)
-        return StudyReport(self.record, self.keep_leaderboard(), max(codes), stopped())
+        return StudyReport(self.record, self.keep_leaderboard(look), max(codes), stopped())
 
     def _run_one(
         self,
@@ -198,8 +203,12 @@ class StudyDriver:
         with shared_cluster(job) as workers:
             yield Lanes(min(waiting, workers, self.study.at_once or MOST_AT_ONCE))
 
-    def keep_leaderboard(self) -> Leaderboard | None:
-        """The leaderboard of the runs that have rows, kept beside the record; None without any."""
+    def keep_leaderboard(self, look: Look | None = None) -> Leaderboard | None:
+        """The leaderboard of the runs that have rows, kept beside the record; None without any.
+
+        Args:
+            look: shown these rows where it is made anew.
+        """
         runs = {label: run for label, run in self.record.open_runs().items() if run.commits.unit_ids()}
         if not runs:
             return None
@@ -208,7 +217,10 @@ class StudyDriver:
         kept = self._storage.read_if_present(LEADERBOARD_FILE)
         if kept is not None and _with_content(basis, kept) == self.record.leaderboard:
             return from_csv(kept.decode(), baseline)
-        board = make_leaderboard(runs, baseline)
+        with Query(list(runs.values()), many=True) as query:
+            board = make_leaderboard(runs, baseline, query)
+            if look is not None:
+                look(runs, basis, query)
         text = to_csv(board).encode()
         self._storage.replace(LEADERBOARD_FILE, text)
         self.record = replace(self.record, leaderboard=_with_content(basis, text))

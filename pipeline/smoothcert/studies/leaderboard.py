@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from smoothcert.catalogue.certificates import CATALOGUE
-from smoothcert.sql import Query
+from smoothcert.sql import Query, asking
 from smoothcert.sql.leaderboard_view import QUESTION
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import measures
@@ -85,19 +85,22 @@ class Leaderboard:
     baseline: str
 
 
-def make_leaderboard(runs: Mapping[str, RunDirectory], baseline: str = "") -> Leaderboard:
+def make_leaderboard(
+    runs: Mapping[str, RunDirectory], baseline: str = "", query: Query | None = None
+) -> Leaderboard:
     """The leaderboard of some runs.
 
     Args:
         runs: by the label that each is to have; each run once.
         baseline: a label; the first one by default.
+        query: an open query with all of the runs, where there is one.
 
     Raises:
         StoreError: a run cannot be read.
     """
     baseline = baseline or next(iter(runs))
     labels = {run.run_id: label for label, run in runs.items()}
-    with Query(list(runs.values()), many=True) as query:
+    with asking(list(runs.values()), query) as query:
         of_run: dict[str, list[Line]] = {label: [] for label in runs}
         for row in query.rows("SELECT * EXCLUDE (name) FROM leaderboard"):
             line = Line(labels[row["run_id"]], **row)

@@ -8,12 +8,11 @@ Pairs are matched by ``pair_id``, so both runs must be of the same data. Every p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from smoothcert.errors import QueryError, did_you_mean
-from smoothcert.sql import Query
+from smoothcert.sql import Query, asking
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import Measure, measures
 from smoothcert.sql.paired import paired_figures
@@ -108,8 +107,7 @@ def compare_runs(first: RunDirectory, second: RunDirectory, query: Query | None 
         StoreError: reading failed.
     """
     common = _common(first.info, second.info)
-    opened = Query([first, second], many=True) if query is None else nullcontext(query)
-    with opened as query:
+    with asking([first, second], query) as query:
         counts = _matching(query, first.run_id, second.run_id)
         if not counts["both"]:
             raise QueryError(

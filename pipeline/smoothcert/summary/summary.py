@@ -26,7 +26,7 @@ from typing import Any
 from smoothcert.catalogue.certificates import of_quantity
 from smoothcert.catalogue.quantities import CLASS_MARGIN, RANK_MARGIN, Quantity
 from smoothcert.job import Job, Target
-from smoothcert.sql import Query
+from smoothcert.sql import Query, asking
 from smoothcert.sql.literals import quote
 from smoothcert.sql.measures import metrics_of
 from smoothcert.store import CERTIFICATES, TABLES, RunDirectory, RunInfo
@@ -232,18 +232,26 @@ def summarise(run_url: str) -> Summary:
         RunDirectoryError: it is not a run directory.
         StoreError: it cannot be read.
     """
-    run = RunDirectory.open(run_url)
-    with Query([run], many=True) as query:
+    return summarise_run(RunDirectory.open(run_url))
+
+
+def summarise_run(run: RunDirectory, query: Query | None = None) -> Summary:
+    """The figures of a run, as of now or of an open query with it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    with asking([run], query) as query:
         return dataclasses.replace(aggregate(query, run.info), notes=run.notes())
 
 
-def keep_summary(run: RunDirectory) -> Summary:
-    """Write the figures of a run as they are now into its directory, and return them.
+def keep_summary(run: RunDirectory, query: Query | None = None) -> Summary:
+    """Write the figures of a run, as of now or of an open query with it, into its directory, and return them.
 
     Raises:
         StoreError: reading or writing failed.
     """
-    summary = summarise(run.url)
+    summary = summarise_run(run, query)
     run.write_document("summary.json", summary.to_json().encode())
     return summary
 

@@ -13,6 +13,12 @@ _ACROSS = 2
 """Panels beside each other; more cannot be read."""
 _SHADED = 2
 """Curves whose intervals are shaded; those of more are drawn as lines, which do not cover what is behind them."""
+_WIDE, _HIGH = 6.4, 4.4
+"""Inches of a panel, with what stands around it."""
+_TITLE, _LEGEND_LINE = 0.4, 0.25
+"""Inches of the title above all panels, and of a line of the legend below them."""
+_MOST_IN_LINE, _LETTER, _SAMPLE = 5, 0.09, 0.8
+"""Names in a line of the legend, and inches that it takes for a letter and for a piece of the curve."""
 _MARKERS, _DASHES = "osD^v", ("-", "--", "-.", ":")
 Points = Sequence[tuple[float, float, float | None, float | None]]
 """(radius, value, low, high) by growing radius."""
@@ -45,9 +51,17 @@ def picture(panels: Mapping[str, Mapping[str, Points]], title: str) -> Any:
 
     columns = min(len(panels), _ACROSS)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(6.4 * columns, 4.4 * rows), layout="constrained")
-    figure.suptitle(title)
+    shared = len({tuple(lines) for lines in panels.values()}) == 1
+    names = list(next(iter(panels.values()))) if shared else []
+    width = _WIDE * columns
+    in_line = int(width / (_LETTER * max(map(len, names), default=0) + _SAMPLE))
+    in_line = max(1, min(_MOST_IN_LINE, in_line))
+    below = 0.1 + _LEGEND_LINE * -(-len(names) // in_line)
+    height = _HIGH * rows + _TITLE + below
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, y=1.0 - 0.12 / height, verticalalignment="top")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    _place(figure, width, height, below)
     for panel in axes[len(panels) :]:
         panel.remove()
     for panel, (what, lines) in zip(axes[: len(panels)], panels.items(), strict=True):
@@ -57,12 +71,26 @@ def picture(panels: Mapping[str, Mapping[str, Points]], title: str) -> Any:
         panel.set_xlabel("l2 radius of the attack, [0,1] pixels")
         panel.set_ylabel(what)
         panel.grid(alpha=0.3)
-    if len({tuple(lines) for lines in panels.values()}) == 1:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    if shared:
+        known = axes[0].get_legend_handles_labels()
+        figure.legend(*known, loc="lower center", ncols=in_line)
     else:
         for panel in axes[: len(panels)]:
             panel.legend()
     return figure
+
+
+def _place(figure: Any, width: float, height: float, below: float) -> None:
+    """Set margins by hand, in inches: a layout that finds them draws everything twice."""
+    left, right, top, bottom = 0.75, 0.2, 0.1, 0.6
+    figure.subplots_adjust(
+        left=left / width,
+        right=1.0 - right / width,
+        bottom=(below + bottom) / height,
+        top=1.0 - (_TITLE + top) / height,
+        wspace=(left + right) / (_WIDE - left - right),
+        hspace=(top + bottom) / (_HIGH - top - bottom),
+    )
 
 
 def _draw(panel: Any, name: str, points: Points, number: int, *, shaded: bool) -> None:
