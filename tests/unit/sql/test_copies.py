@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from smoothcert.errors import QueryError, StoreError
-from smoothcert.sql import Query, views
+from smoothcert.sql import Query, asking, views
 from smoothcert.store import RunDirectory
 from smoothcert.store.tables.registry import TABLES
 
@@ -29,6 +29,7 @@ def test_every_view_has_the_same_rows_and_types(run: RunDirectory) -> None:
             "bounds",
             "quarantine",
             "units",
+            "certified_share",
         ):
             expected, found = (
                 each.sql(f"SELECT * FROM {view} ORDER BY ALL") for each in (on_files, on_copies)
@@ -81,3 +82,16 @@ def test_only_small_tables_are_copied(run: RunDirectory, monkeypatch: pytest.Mon
                     query.sql("SELECT count(DISTINCT draws) FROM certificates")
             for file, content in kept.items():
                 run.storage.replace(file, content)
+
+
+def test_an_open_query_is_asked_and_stays_open(run: RunDirectory) -> None:
+    with Query([run], many=True) as query:
+        with asking([run], query) as same:
+            assert same is query
+        assert query.committed(run.run_id).unit_ids == run.commits.load().unit_ids
+        with pytest.raises(KeyError):
+            query.committed("another")
+    with asking([run]) as opened:
+        assert opened.rows("SELECT count(*) AS n FROM certificates") == [{"n": 12}]
+    with pytest.raises(QueryError):
+        opened.rows("SELECT 1")

@@ -4,6 +4,7 @@ import io
 import json
 import re
 
+import pytest
 import yaml
 
 from smoothcert.job import Job
@@ -233,3 +234,21 @@ def test_curves_that_are_equal_are_all_seen() -> None:
     assert rows == {0, 1}
     (axes,) = picture({"share": {"a": points, "b": points}, "cosine": {"c": points}}, "run").axes[:1]
     assert axes.get_legend() is not None and len(axes.collections) == 2, "intervals of two are shaded"
+
+
+@pytest.mark.parametrize(("panels", "curves"), [(1, 1), (4, 3), (3, 10)])
+def test_nothing_of_a_picture_is_cut_or_covered(panels: int, curves: int) -> None:
+    """Where matplotlib draws things, with names as long as a study's."""
+    points = [(0.25, 0.8, 0.7, 0.9), (0.5, 0.4, 0.3, 0.5)]
+    names = [f"certify.sigma=0.{i}, purifier=digits-psm, mapper=digits-psm" for i in range(curves)]
+    titles = [f"mean certified cosine, to the smoothed feature {i}" for i in range(panels)]
+    made = picture({title: dict.fromkeys(names, points) for title in titles}, "a study")
+    width, height = made.get_size_inches()
+    whole = made.get_tightbbox()
+    assert whole.x0 >= 0 and whole.y0 >= 0 and whole.x1 <= width and whole.y1 <= height
+    (legend,) = made.legends
+    boxes = [
+        each.get_tightbbox().transformed(made.dpi_scale_trans.inverted()) for each in (*made.axes, legend)
+    ]
+    for number, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[:number])
