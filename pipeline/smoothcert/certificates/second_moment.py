@@ -9,6 +9,8 @@ How to bound lambda from draws, and the event G that spares the bound its worst 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,12 +26,21 @@ from smoothcert.certificates.second_moment_dual import (
     escaping_share,
     improve,
     joined_rows,
+    largest_inside,
     rows_of,
 )
+from smoothcert.certificates.second_moment_search import Crossing, largest_shift, smallest_angle
 
 _COARSE, _COARSE_FAR, _FINE = 112, 240, 600
+_QUICK = 400
+"""Cells of the grid that proves what the quick search found: few are as good but for the last digits."""
+_TRIES, _CAUTION, _CLOSE_ANGLE, _CLOSE_SHIFT, _ASTRAY = 5, 2e-5, 1e-4, 2e-4, 0.03
+"""Of proofs near what the quick search found: each try is a little on the safe side of where the last one puts the
+crossing, until it is so close to it; a crossing that turns out to be far from there was not found well."""
 _FAR = 3.0
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 512
+_QUICK_START, _QUICK_DEVIATION = 0.9, 2.0
+"""The quick search starts from multipliers of no larger shift: in parts of N / sqrt(lambda), and of sqrt(E(L-1)^2)."""
 _ANGLES, _AIM = 10, 3e-5
 # Where no angle was found, the search begins once more just short of 90 degrees, from multipliers of smaller shifts.
 _NEARLY_RIGHT, _LARGEST_DEVIATION = 1.5, (1.0, 10.0)
@@ -42,8 +53,6 @@ _LEAST_SPREAD = 1e-6
 """A smaller eigenvalue counts as this one: the cosine loses less than that."""
 # A proved angle is looked for this far beyond the approximate one.
 _BEYOND = (0.0, 1e-5, 1e-4, 5e-4, 2e-3, 1e-2, 5e-2)
-# The interval [N, 1] is covered from below in at most so many pieces, each the largest such share of what is left.
-_LINKS, _SHARES = 10, (1.0, 0.5, 0.2, 0.06)
 
 
 def second_moment_bound(
@@ -144,18 +153,45 @@ def _proved_shift(facts: Facts, psi: FloatArray, low: FloatArray, first: FloatAr
     """As ``_largest_shift``, of a few rows by their angles: nearly the largest shift, then a little less, proved."""
     near = bool(first.max() <= _FAR - 1.0)
     cells, limit = (_COARSE, _FAR) if near else (_COARSE_FAR, LARGEST_SHIFT)
-    shift, multipliers = _search_shift(facts, psi, low, np.clip(first, SMALLEST_SHIFT, limit), cells, limit)
+    first = np.clip(first, SMALLEST_SHIFT, limit)
+    found = _quick_shifts(facts, psi, low, np.minimum(first, 0.8 * _FAR))
+    rows = np.flatnonzero(np.isnan(found))
+    if rows.size:
+        found[rows] = _searched_shifts(facts.take(rows), psi[rows], low[rows], first[rows], cells, limit)
+    return found
+
+
+def _quick_shifts(facts: Facts, psi: FloatArray, low: FloatArray, first: FloatArray) -> FloatArray:
+    """As ``_proved_shift``; NaN where the quick search or its proof says nothing."""
+    _, start = _start(facts, first)
+    start[:, 1] = -1.0 - 2.0 * start[:, 2] * facts.norm * np.sin(psi)
+    crossing = largest_shift(facts, psi, first, start, _FAR)
+    result = np.full(low.shape, np.nan)
+    rows = np.flatnonzero(crossing.settled & (crossing.place < _FAR))
+
+    def right_side(some: NDArray[np.intp], rho: FloatArray) -> FloatArray:
+        part = facts.take(some), psi[some], crossing.multipliers[some]
+        return dual_value(_grids(rho, _QUICK, 8.5), *part, best_nu(rho, *part))
+
+    proved = _proved_places(rows, crossing, right_side, 1.0)
+    result[rows] = np.where(proved > low[rows], proved, np.nan)
+    return result
+
+
+def _searched_shifts(
+    facts: Facts, psi: FloatArray, low: FloatArray, first: FloatArray, cells: int, limit: float
+) -> FloatArray:
+    """As ``_proved_shift``, by steps in the shift with the best multipliers at each."""
+    shift, multipliers = _search_shift(facts, psi, low, first, cells, limit)
     found = low.copy()
     rows = np.flatnonzero(shift > low)
     for short in _SHORT:
         if not rows.size:
             break
         rho = np.maximum(shift[rows] * (1.0 - short), SMALLEST_SHIFT)
-        here, angle = facts.take(rows), psi[rows]
-        coarse = _grids(rho, cells, 7.0)
-        grids = coarse, escaping_share(coarse, here.rare), _grids(rho, _FINE, 8.5)
-        held = _excluded(grids, rho, here, angle, multipliers[rows])
-        held |= np.nan_to_num(_closed_form(here, rho)) >= np.cos(angle) + ROUNDING
+        part = facts.take(rows), psi[rows], multipliers[rows]
+        held = dual_value(_grids(rho, _FINE, 8.5), *part, best_nu(rho, *part)) < 0.0
+        held |= np.nan_to_num(_closed_form(part[0], rho)) >= np.cos(psi[rows]) + ROUNDING
         found[rows[held]] = np.maximum(rho[held], low[rows[held]])
         rows = rows[~held]
     return found
@@ -227,7 +263,64 @@ def _grids(rho: FloatArray, cells: int, reach: float) -> LikelihoodRatio:
 
 
 def _some_rows(facts: Facts, rho: FloatArray) -> FloatArray:
-    """Cosines of a few rows: angles and multipliers on a coarse grid, then the first angle that is proved."""
+    """Cosines of a few rows, NaN where there is none: by the quick search, or where it says nothing by the slow one."""
+    result, rows = np.full(rho.size, np.nan), np.arange(rho.size)
+    if rho.max() <= _FAR:
+        result, rows = _quick_cosines(facts, rho)
+    if rows.size:
+        result[rows] = _searched_cosines(facts.take(rows), rho[rows])
+    return result
+
+
+def _quick_cosines(facts: Facts, rho: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Cosines, and the rows of which neither one nor that there is none was found."""
+    deviation = np.minimum(_QUICK_START * facts.norm / np.sqrt(facts.spread), _QUICK_DEVIATION)
+    crossing = smallest_angle(facts, rho, *_start(facts, np.minimum(rho, np.sqrt(np.log1p(deviation**2)))))
+    result, unknown = np.full(rho.size, np.nan), ~crossing.vacuous
+    rows = np.flatnonzero(crossing.settled)
+    if not rows.size:
+        return result, np.flatnonzero(unknown)
+    fine = _grids(rho, _QUICK, 8.5)
+    inside = largest_inside(fine, crossing.multipliers)
+
+    def right_side(some: NDArray[np.intp], psi: FloatArray) -> FloatArray:
+        part = facts.take(some), psi, crossing.multipliers[some]
+        return dual_value(rows_of(fine, some), *part, best_nu(rho[some], *part), inside[some])
+
+    result[rows] = np.maximum(np.cos(_proved_places(rows, crossing, right_side, -1.0)) - ROUNDING, 0.0)
+    return result, np.flatnonzero(unknown & np.isnan(result))
+
+
+def _proved_places(
+    rows: NDArray[np.intp],
+    crossing: Crossing,
+    right_side: Callable[[NDArray[np.intp], FloatArray], FloatArray],
+    sign: float,
+) -> FloatArray:
+    """Angles (sign -1) or shifts (1) close to the crossings where the right side is proved negative, or NaN.
+
+    ``right_side(rows, places)`` is a proved bound of it at the known N, for the multipliers that the search ended with.
+    """
+    proved = np.full(rows.size, np.nan)
+    most, close_to = (np.pi / 2, _CLOSE_ANGLE) if sign < 0.0 else (_FAR, _CLOSE_SHIFT)
+    place = np.minimum(crossing.place[rows] * (1.0 - sign * _CAUTION), most)
+    rest = np.arange(rows.size)
+    for _ in range(_TRIES):
+        if not rest.size:
+            break
+        some, tried = rows[rest], place[rest]
+        value = right_side(some, tried)
+        step = -value / crossing.slope[some]
+        close = (value < 0.0) & (np.abs(step) <= close_to * tried)
+        proved[rest[close]] = tried[close]
+        place[rest] = np.minimum(tried + step - sign * _CAUTION * tried, most)
+        astray = ~(np.abs(place[rest] / crossing.place[some] - 1.0) <= _ASTRAY)
+        rest = rest[~(close | astray)]
+    return proved
+
+
+def _searched_cosines(facts: Facts, rho: FloatArray) -> FloatArray:
+    """Angles and multipliers on a coarse grid, then the first angle that is proved."""
     coarse = _grids(rho, _COARSE if rho.max() <= _FAR else _COARSE_FAR, 7.0)
     escaping = escaping_share(coarse, facts.rare)
     psi, multipliers, slope = _search(coarse, escaping, facts, rho)
@@ -246,8 +339,8 @@ def _some_rows(facts: Facts, rho: FloatArray) -> FloatArray:
         if not rows.size:
             break
         angle = np.minimum(psi[rows] * (1.0 + beyond), np.pi / 2)
-        grids = rows_of(coarse, rows), escaping[rows], rows_of(fine, rows)
-        held = _excluded(grids, rho[rows], facts.take(rows), angle, multipliers[rows])
+        part = facts.take(rows), angle, multipliers[rows]
+        held = dual_value(rows_of(fine, rows), *part, best_nu(rho[rows], *part)) < 0.0
         result[rows[held]] = np.maximum(np.cos(angle[held]) - ROUNDING, 0.0)
         rows = rows[~held]
     return result
@@ -304,56 +397,13 @@ def _search(
     return high, best, steepness
 
 
-def _excluded(
-    grids: tuple[LikelihoodRatio, FloatArray, LikelihoodRatio],
-    rho: FloatArray,
-    facts: Facts,
-    angle: FloatArray,
-    multipliers: FloatArray,
-) -> NDArray[np.bool_]:
-    """Whether the angles are excluded for every N from the known one to 1.
-
-    Fixed multipliers that exclude it at both ends of an interval of N exclude it between; where they do not reach 1,
-    better ones for the end go on from there.
-    """
-    coarse, escaping, fine = grids
-    start, chosen, covered = facts.norm.copy(), multipliers.copy(), np.zeros(angle.size, dtype=bool)
-    rows = np.arange(angle.size)
-    for link in range(_LINKS):
-        here = Facts(start[rows], _spread_at(start[rows], facts.spread[rows]), facts.rare[rows])
-        if link:
-            grid = rows_of(coarse, rows), escaping[rows]
-            chosen[rows] = improve(*grid, here, angle[rows], chosen[rows], 30, _NEXT_BARRIER)[0]
-        nu = best_nu(rho[rows], here, angle[rows], chosen[rows])
-        own, own_nu = rows, nu
-        low = dual_value(rows_of(fine, own), here, angle[own], chosen[own], own_nu) < 0.0
-        moved = np.zeros(own.size, dtype=bool)
-        for share in _SHARES:
-            ask = np.flatnonzero(low & ~moved)
-            if not ask.size:
-                break
-            end = np.minimum(here.norm[ask] + share * (1.0 - here.norm[ask]), 1.0)
-            high = Facts(end, here.spread[ask], here.rare[ask])
-            each = own[ask]
-            held = dual_value(rows_of(fine, each), high, angle[each], chosen[each], own_nu[ask]) < 0.0
-            start[each[held]], moved[ask[held]] = end[held], True
-        covered[own] = moved & (start[own] >= 1.0)
-        rows = own[moved & (start[own] < 1.0)]
-        if not rows.size:
-            break
-    return covered
-
-
 def _spread_at(norm: FloatArray, spread: FloatArray) -> FloatArray:
     """The eigenvalue never exceeds the trace 1 - N^2."""
     return np.maximum(np.minimum(spread, (1.0 - norm) * (1.0 + norm) * (1 + ROUNDING)), _LEAST_SPREAD)
 
 
 def _closed_form(facts: Facts, rho: FloatArray) -> FloatArray:
-    """Cosine of sin psi = sqrt((exp(rho^2) - 1) lambda) / N, from the chi-square distance; NaN where there is none.
-
-    Unlike one choice of multipliers it holds at every larger N as well, however small lambda.
-    """
+    """Cosine of sin psi = sqrt((exp(rho^2) - 1) lambda) / N, from the chi-square distance; NaN where there is none."""
     square = np.expm1(rho**2) * facts.spread / facts.norm**2 * (1 + ROUNDING) + ROUNDING
     usable = (square < 1.0) & (facts.rare == 0.0)
     return np.where(usable, np.sqrt(1.0 - np.where(usable, square, 0.0)) * (1 - ROUNDING), np.nan)

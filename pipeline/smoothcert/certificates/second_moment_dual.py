@@ -8,9 +8,8 @@ mu, nu >= 0 and b
                        - N (a cos psi - b sin psi) + mu (spread + beta^2) + nu rare
 
 and an angle of psi or more is excluded where the right side is negative. It is the dual of docs/theory.md, the square
-multiplied out, b standing for its b + 2 mu beta: so written it is *convex* in N for fixed multipliers (maxima of linear
-functions of N, and squares), and negative on an interval if it is negative at both ends. With the square left as (y -
-beta)^2 and b fixed it is concave in N, and the ends would prove nothing about what lies between.
+multiplied out, b standing for its kappa_2 + 2 mu beta. That it is negative at a lower bound of N is enough: an encoder
+with a larger one, shortened to that N, satisfies the same facts (the proof there).
 
 Both maxima are maxima of linear functions of L with slopes y in [-1, 1]: convex, so that the grid of
 ``LikelihoodRatio`` bounds their expectation from above.
@@ -20,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Facts:
     """What is known of the rows: all (rows,).
 
     Attributes:
-        norm: N, or the end of its interval that is looked at.
+        norm: N, or a lower bound of it.
         spread: bound of E 1_G (y - beta)^2 for every unit w.
         rare: bound of P(not G); 0 where G is certain.
     """
@@ -55,17 +55,32 @@ class Facts:
         return Facts(self.norm[rows], self.spread[rows], self.rare[rows])
 
 
+def largest_inside(ratio: LikelihoodRatio, multipliers: FloatArray) -> FloatArray:
+    """(rows, nodes) upper bounds of the first maximum, in which neither N nor psi occurs."""
+    a, b, mu = (column[:, None] for column in multipliers.T)
+    slope = ratio.nodes + b
+    return largest_value(slope, a, mu, summit(slope, a, mu, _SUMMIT_STEPS))
+
+
 def dual_value(
-    ratio: LikelihoodRatio, facts: Facts, psi: FloatArray, multipliers: FloatArray, nu: FloatArray
+    ratio: LikelihoodRatio,
+    facts: Facts,
+    psi: FloatArray,
+    multipliers: FloatArray,
+    nu: FloatArray,
+    inside: FloatArray | None = None,
 ) -> FloatArray:
-    """The right side, rounded up: (rows,) for multipliers (rows, 3) = (a, b, mu) and nu (rows,)."""
+    """The right side, rounded up: (rows,) for multipliers (rows, 3) = (a, b, mu) and nu (rows,).
+
+    ``inside`` is ``largest_inside`` of the same grid and multipliers, where it is known already.
+    """
     a, b, mu = (column[:, None] for column in multipliers.T)
     sine, cosine = np.sin(psi), np.cos(psi)
     beta = (-facts.norm * sine)[:, None]
-    slope = ratio.nodes + b
-    most = largest_value(slope, a, mu, summit(slope, a, mu, _SUMMIT_STEPS))
-    escape = np.hypot(slope - 2.0 * mu * beta, a) + mu * beta**2 - nu[:, None]
-    most = np.where(facts.rare[:, None] > 0.0, np.maximum(most, escape), most)
+    most = largest_inside(ratio, multipliers) if inside is None else inside
+    if facts.rare.any():
+        escape = np.hypot(ratio.nodes + b - 2.0 * mu * beta, a) + mu * beta**2 - nu[:, None]
+        most = np.where(facts.rare[:, None] > 0.0, np.maximum(most, escape), most)
     expected = _expect(ratio, most) + ratio.tail
     a, b, mu, beta = a[:, 0], b[:, 0], mu[:, 0], beta[:, 0]
     known = facts.norm * (a * cosine - b * sine)
@@ -101,7 +116,7 @@ def improve(
         (multipliers, value, slope): the value is approximate, the slope its derivative in psi.
     """
     here = multipliers.copy()
-    value, gradient, hessian, slope = _derivatives(ratio, escaping, facts, psi, here)
+    value, gradient, hessian, slope, _ = expansion(ratio, escaping, facts, psi, here)
     damping = np.full(value.shape, 1e-4)
     scale = facts.norm * np.sin(psi)
     height = barrier * scale
@@ -110,12 +125,12 @@ def improve(
         now, tall = here[rows], height[rows]
         trial = now + _step(gradient[rows], hessian[rows], damping[rows], now, tall)
         trial[:, ::2] = np.maximum(trial[:, ::2], 0.1 * now[:, ::2])
-        found = _derivatives(rows_of(ratio, rows), escaping[rows], facts.take(rows), psi[rows], trial)
+        found = expansion(rows_of(ratio, rows), escaping[rows], facts.take(rows), psi[rows], trial)
         gain = value[rows] - found[0] + tall * np.sum(np.log(trial[:, ::2] / now[:, ::2]), axis=1)
         better = gain > 0.0
         taken = rows[better]
         here[taken] = trial[better]
-        for state, new in zip((value, gradient, hessian, slope), found, strict=True):
+        for state, new in zip((value, gradient, hessian, slope), found[:4], strict=True):
             state[taken] = new[better]
         low = tall <= _LEAST_BARRIER * scale[rows] * 1.001
         height[taken] = np.maximum(_RECEDE * height[taken], _LEAST_BARRIER * scale[taken])
@@ -176,44 +191,112 @@ def escaping_share(ratio: LikelihoodRatio, rare: FloatArray) -> FloatArray:
     )
 
 
-def _derivatives(
-    ratio: LikelihoodRatio, escaping: FloatArray, facts: Facts, psi: FloatArray, multipliers: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Value, gradient (rows, 3), Hessian (rows, 3, 3) in (a, b, mu), and the derivative in psi.
+class Expansion(NamedTuple):
+    """The right side, approximately, near some multipliers and a psi or rho.
+
+    Attributes:
+        value: (rows,).
+        gradient: (rows, 3) in (a, b, mu).
+        hessian: (rows, 3, 3) likewise.
+        slope: (rows,) the derivative in psi, or in rho.
+        cross: (rows, 3) the gradient's derivative in psi, or in rho.
+    """
+
+    value: FloatArray
+    gradient: FloatArray
+    hessian: FloatArray
+    slope: FloatArray
+    cross: FloatArray
+
+
+def expansion(
+    ratio: LikelihoodRatio,
+    escaping: FloatArray,
+    facts: Facts,
+    psi: FloatArray,
+    multipliers: FloatArray,
+    drift: FloatArray | None = None,
+    steps: int = _SUMMIT_STEPS,
+) -> Expansion:
+    """The right side at the best nu, a and mu being positive: in psi, or with ``drift`` = dL/drho of the nodes in rho.
 
     At the best nu the escape takes exactly the mass ``rare`` where L is largest, and nu itself cancels.
     """
-    a, b, mu = (column[:, None] for column in multipliers.T)
+    a, b, mu = multipliers.T
     sine, cosine, norm = np.sin(psi), np.cos(psi), facts.norm
-    beta = (-norm * sine)[:, None]
-    slope = ratio.nodes + b
-    y = summit(slope, a, mu, _SUMMIT_STEPS)
-    x = np.sqrt(np.maximum(1.0 - y**2, 1e-24))
+    beta = -norm * sine
+    slope = ratio.nodes + b[:, None]
+    turn = _turn(slope, a[:, None], 2.0 * mu[:, None], steps)
+    x = 1.0 / np.sqrt(1.0 + turn * turn)
+    y = turn * x
     inside = ratio.weights * (1.0 - escaping)
-    value = np.einsum("ij,ij->i", largest_value(slope, a, mu, y), inside)
-    # derivatives of the maximum by the multipliers, and how its place moves with them
-    first, move = np.stack([x, y, -(y**2)]), np.stack([-y / x, np.ones_like(y), -2.0 * y])
-    mean = np.einsum("kij,ij->ik", first, inside)
-    bend = inside / ((a + 1e-12) / (x * x * x) + 2.0 * mu)
-    hessian = np.einsum("kij,lij,ij->ikl", move, move, bend)
-    by_beta = np.zeros(norm.shape)
+    along = inside * y
+    mean_x, mean_y, mean_square = _sum(inside, x), along.sum(axis=1), _sum(along, y)
+    value = a * mean_x + _sum(along, slope) - mu * mean_square
+    bend = inside / (a[:, None] / (x * x * x) + 2.0 * mu[:, None])
+    hessian, cross = _bending(bend, turn, -2.0 * y, drift)
+    by_shift = np.zeros(norm.shape) if drift is None else _sum(along, drift)
+    by_beta, mixed = 2.0 * mu * beta, np.stack([0.0 * beta, 0.0 * beta, 2.0 * beta], axis=1)
+    gradient = np.stack([mean_x, mean_y, -mean_square], axis=1)
     if escaping.any():
         out = ratio.weights * escaping
-        free = slope - 2.0 * mu * beta
-        length = np.maximum(np.hypot(free, a), 1e-300)
-        y, x = free / length, a / length
-        value += np.einsum("ij,ij->i", length + mu * beta**2, out)
-        first, move = np.stack([x, y, beta**2 - 2.0 * beta * y]), np.stack([-y, x, -2.0 * beta * x])
-        mean += np.einsum("kij,ij->ik", first, out)
-        hessian += np.einsum("kij,lij,ij->ikl", move, move, out / length)
-        by_beta = np.einsum("ij,ij->i", 2.0 * mu * (beta - y), out)
-    a, b, mu, beta = a[:, 0], b[:, 0], mu[:, 0], beta[:, 0]
+        free = slope - (2.0 * mu * beta)[:, None]
+        length = np.sqrt(free * free + (a * a)[:, None])
+        along = out * free / length
+        share, mean_y = out.sum(axis=1), along.sum(axis=1)
+        value += _sum(out, length) + mu * beta**2 * share
+        mean_x = a * _sum(out, 1.0 / length)
+        gradient += np.stack([mean_x, mean_y, beta**2 * share - 2.0 * beta * mean_y], axis=1)
+        bend = out * (a * a)[:, None] / (length * length * length)
+        more = _bending(bend, free / a[:, None], (-2.0 * beta)[:, None], drift)
+        hessian, cross = hessian + more[0], cross + more[1]
+        by_shift = by_shift if drift is None else by_shift + _sum(along, drift)
+        by_beta += 2.0 * mu * (beta * share - mean_y)
+        mixed -= 2.0 * mu[:, None] * more[0][:, 1]
+        mixed[:, 2] += 2.0 * (beta * share - mean_y)
     value += ratio.tail - norm * (a * cosine - b * sine) + mu * (facts.spread + beta**2)
-    gradient = mean + np.stack([-norm * cosine, norm * sine, facts.spread + beta**2], axis=1)
-    gradient[:, 1] += ratio.tail
-    by_psi = norm * (a * sine + b * cosine) - norm * cosine * (2.0 * mu * beta + by_beta)
-    return value, gradient, hessian, by_psi
+    gradient += np.stack([-norm * cosine, norm * sine + ratio.tail, facts.spread + beta**2], axis=1)
+    if drift is not None:
+        return Expansion(value, gradient, hessian, by_shift, cross)
+    cross = np.stack([norm * sine, norm * cosine, 0.0 * norm], axis=1) - (norm * cosine)[:, None] * mixed
+    by_psi = norm * (a * sine + b * cosine) - norm * cosine * by_beta
+    return Expansion(value, gradient, hessian, by_psi, cross)
+
+
+def _turn(slope: FloatArray, across: FloatArray, twice: FloatArray, steps: int) -> FloatArray:
+    """The tangent y / sqrt(1-y^2) of the place of the first maximum: ``parabola.summit`` for a, mu > 0."""
+    size = np.abs(slope)
+    turn = np.maximum(size / (across + twice), (size - twice) / across)
+    for _ in range(steps):
+        square = 1.0 / (1.0 + turn * turn)
+        bend = twice * np.sqrt(square)
+        turn += (size - turn * (across + bend)) / (across + bend * square)
+        np.maximum(turn, 0.0, out=turn)
+    return np.copysign(turn, slope)
+
+
+def _bending(
+    bend: FloatArray, turn: FloatArray, third: FloatArray, drift: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Sums of bend k k' (rows, 3, 3) and of bend drift k (rows, 3), for k = (-turn, 1, third) at each node."""
+    turned, times = bend * turn, bend * third
+    hessian = np.empty((len(bend), 3, 3))
+    hessian[:, 0, 0], hessian[:, 1, 1], hessian[:, 2, 2] = (
+        _sum(turned, turn),
+        bend.sum(axis=1),
+        _sum(times, np.broadcast_to(third, times.shape)),
+    )
+    hessian[:, 0, 1] = hessian[:, 1, 0] = -turned.sum(axis=1)
+    hessian[:, 0, 2] = hessian[:, 2, 0] = -_sum(times, turn)
+    hessian[:, 1, 2] = hessian[:, 2, 1] = times.sum(axis=1)
+    if drift is None:
+        return hessian, np.zeros((len(bend), 3))
+    return hessian, np.stack([-_sum(turned, drift), _sum(bend, drift), _sum(times, drift)], axis=1)
+
+
+def _sum(first: FloatArray, second: FloatArray) -> FloatArray:
+    return np.asarray(np.einsum("ij,ij->i", first, second))
 
 
 def _expect(ratio: LikelihoodRatio, values: FloatArray) -> FloatArray:
-    return np.asarray(np.einsum("ij,ij->i", values, ratio.weights))
+    return _sum(values, ratio.weights)

@@ -150,30 +150,39 @@ def test_encoders_that_reach_it() -> None:
     assert bound - 1e-6 <= found.fun <= bound + 5e-3
 
 
-def test_the_square_must_be_multiplied_out() -> None:
-    """With -mu (y - beta)^2 as it stands and fixed multipliers, ends below zero prove nothing of the norms between.
-
-    That right side is concave in N; the one used is convex. Both are computed here by a plain sum over the noise.
-    """
-    z = np.linspace(-8, 10, 4001)
+def test_what_is_excluded_at_a_norm_is_excluded_at_every_larger_one() -> None:
+    """So the right side is asked at the lower bound of N alone. It is computed here by a plain sum over the noise."""
+    z = np.linspace(-6, 8, 301)
     mass = np.exp(-(z**2) / 2)
     mass /= mass.sum()
-    ratio, y = np.exp(z - 0.5), np.linspace(-1, 1, 2001)
-
-    def right_side(norm: float, b: float, centred: bool) -> float:
-        a, mu, psi, spread = 0.5, 4.0, 0.6, 0.05
-        beta = -norm * np.sin(psi)
-        square = (y - beta) ** 2 if centred else y**2
-        values = y * (ratio[:, None] + b) + a * np.sqrt(1 - y**2) - mu * square
-        paid = mu * spread if centred else mu * (spread + beta**2)
-        return float(mass @ values.max(axis=1) - norm * (a * np.cos(psi) - b * np.sin(psi)) + paid)
-
-    norms = np.array([0.3, 0.65, 1.0])
-    centred = [right_side(n, -1.0, True) for n in norms]
-    expanded = [right_side(n, -1.0 - 2 * 4.0 * 0.65 * np.sin(0.6), False) for n in norms]
-    assert centred[1] > (centred[0] + centred[2]) / 2 + 1e-3
-    assert expanded[1] < (expanded[0] + expanded[2]) / 2 - 1e-3
-    assert centred[1] == pytest.approx(expanded[1], abs=1e-5)  # at one N they are the same statement
+    y = np.linspace(-1, 1, 301)
+    generator = np.random.default_rng(0)
+    excluded = 0
+    for _ in range(40):
+        rho, norm, factor = (
+            generator.uniform(0.2, 1.4),
+            generator.uniform(0.3, 0.9),
+            generator.uniform(1.02, 1.6),
+        )
+        spread = generator.uniform(0.02, 0.5) * (1 - norm**2)
+        deviation = np.sqrt(np.expm1(rho**2))
+        psi = factor * np.arcsin(min(deviation * np.sqrt(spread) / norm, 0.6))
+        a, kappa, mu = 0.3 * deviation, -1.0, generator.uniform(0.5, 1.2) * deviation / (2 * np.sqrt(spread))
+        free = (np.exp(rho * z - rho**2 / 2)[:, None] + kappa) * y + a * np.sqrt(1 - y**2)
+        sides = []
+        for larger in np.linspace(norm, 1.0, 6):
+            beta = -larger * np.sin(psi)
+            expected = mass @ (free - mu * (y - beta) ** 2).max(axis=1)
+            sides.append(expected - larger * (a * np.cos(psi) - kappa * np.sin(psi)) + mu * spread)
+        if sides[0] < 0:
+            excluded += 1
+            assert max(sides) < 0
+        facts = Facts(np.array([norm]), np.array([spread]), np.zeros(1))
+        multipliers = np.array([[a, kappa - 2 * mu * norm * np.sin(psi), mu]])
+        ratio = LikelihoodRatio(np.array([rho]), cells=700, reach=8.5)
+        found = dual_value(ratio, facts, np.array([psi]), multipliers, np.zeros(1))[0]
+        assert sides[0] - 1e-9 <= found + 1e-4 and found == pytest.approx(sides[0], abs=1e-3)
+    assert excluded > 10
 
 
 def test_radius_and_bound_agree() -> None:
