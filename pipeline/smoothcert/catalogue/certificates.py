@@ -184,7 +184,6 @@ CATALOGUE: Sequence[Certificate] = (
         target=True,
         figure="certified_prediction",
         right_figure="certified_accuracy",
-        leading=True,
     ),
     Certificate(
         name="class_distribution",
@@ -204,6 +203,7 @@ CATALOGUE: Sequence[Certificate] = (
         ),
         figure="certified_prediction_by_distribution",
         right_figure="certified_accuracy_by_distribution",
+        leading=True,
     ),
     Certificate(
         name="caption",
@@ -254,7 +254,6 @@ CATALOGUE: Sequence[Certificate] = (
         ),
         target=True,
         figure="certified_retrieval",
-        leading=True,
     ),
     Certificate(
         name="retrieval_distribution",
@@ -273,6 +272,7 @@ CATALOGUE: Sequence[Certificate] = (
             "k there. Element NULL where that is not certified, and where there are fewer than k rivals.",
         ),
         figure="certified_retrieval_by_distribution",
+        leading=True,
     ),
     *OTHER_RULES,
 )

@@ -82,7 +82,13 @@ def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
     def tell(combination: Combination, error: SmoothcertError) -> None:
         terminal.say((f"{combination.label} failed: ", "bold red"), str(error))
 
-    report = driver.run(perform, lambda: stopped_by.signal is not None, tell, tracking.look)
+    if len(complete) < count:
+        tracking.begin()
+    try:
+        report = driver.run(perform, lambda: stopped_by.signal is not None, tell, tracking.look)
+    except BaseException:
+        tracking.cut_short()
+        raise
     return _finish(driver, report, stopped_by, tracking)
 
 

@@ -41,6 +41,24 @@ class StudyTracking:
         self._page: tuple[str, dict[str, str]] = ("", {})
         """The page of all runs, with the basis of their leaderboard."""
 
+    def begin(self) -> None:
+        """Say that the study goes on, before its first run."""
+        if self._wanted:
+            self._mark("RUNNING")
+
+    def cut_short(self) -> None:
+        """Say that an error ended it, or a second signal."""
+        if self._wanted and self._untracked is None:
+            self._mark("FAILED")
+
+    def _mark(self, status: str) -> None:
+        from smoothcert.tracking.study import mark_study
+
+        try:
+            mark_study(self._driver.url, self._job, status)
+        except TrackingError as exc:
+            self._give_up(exc)
+
     def keep_run(self, run: RunDirectory, job: Job, label: str, summary: Summary, query: Query) -> None:
         """Log one run that ended, unless MLflow was away before.
 
@@ -74,9 +92,11 @@ class StudyTracking:
 
     def keep_study(self, report: StudyReport) -> None:
         """Log what MLflow does not have yet, of the runs that are complete and of the study, and say where it is."""
-        if not self._wanted or report.board is None:
+        if not self._wanted:
             return
-        if self._untracked is None:
+        if self._untracked is None and report.board is None:
+            self._mark(_status(report))
+        elif self._untracked is None:
             try:
                 self._terminal.say(f"MLflow: {self._bring_up_to_date(report)}")
             except TrackingError as exc:
@@ -91,7 +111,7 @@ class StudyTracking:
         from smoothcert.studies.driving import board_basis
         from smoothcert.studies.record import COMPLETE
         from smoothcert.studies.tracked import track
-        from smoothcert.tracking.study import read_tracked
+        from smoothcert.tracking.study import mark_study, read_tracked
 
         assert report.board is not None
         there = read_tracked(self._driver.url, self._job)
@@ -103,13 +123,17 @@ class StudyTracking:
         basis = board_basis(runs, report.board.baseline)
         shown = f"{basis} {self._job.tracking.report}"
         rests_on = hashlib.sha256(shown.encode()).hexdigest()
+        status = _status(report)
         if there.rests_on == rests_on:
+            if there.status != status:
+                mark_study(self._driver.url, self._job, status)
             return there.parent.how_to_look
         made, documents = self._page
         if made != basis:
             documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
         summaries = {label: self._summary(run, label) for label, run in runs.items()}
-        return track(self._driver.url, self._job, summaries, report.board, documents, rests_on).how_to_look
+        url = self._driver.url
+        return track(url, self._job, summaries, report.board, documents, rests_on, status).how_to_look
 
     def _log(self, run: RunDirectory, job: Job, label: str, query: Query | None) -> None:
         from smoothcert.tracking import track_run
@@ -140,3 +164,12 @@ class StudyTracking:
     def _give_up(self, error: TrackingError) -> None:
         self._untracked = error
         self._terminal.say(("not tracked: ", "yellow"), error.message)
+
+
+def _status(report: StudyReport) -> str:
+    """How a study stands at the end of a session, in MLflow's words."""
+    from smoothcert.studies.record import COMPLETE
+
+    if all(run.state == COMPLETE for run in report.record.runs):
+        return "FINISHED"
+    return "KILLED" if report.stopped else "FAILED"

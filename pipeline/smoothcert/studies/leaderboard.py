@@ -65,8 +65,8 @@ class Line:
 
     @property
     def leading(self) -> bool:
-        """Whether it does not rest on a certificate, or on a leading one."""
-        return self.certificate is None or self.certificate in _LEADING
+        """Whether it does not rest on a certificate, or on a leading one, or is what the job asked to be decided."""
+        return self.certificate is None or self.certificate in _LEADING or self.figure == "target_certified"
 
 
 _LEADING = {each.name for each in CATALOGUE if each.leading}

@@ -17,7 +17,7 @@ _FIGURES = {
     "accuracy": "accuracy",
     "certified_accuracy": "certified",
     "certified_share": "certified",
-    "target_certified": "certified",
+    "target_certified": "target",
     "certified_cosine": "cosine",
     "robust_accuracy": "robust",
     "attack_success": "attack success",
@@ -38,11 +38,11 @@ class BoardColumn:
 
 
 def columns(board: Leaderboard) -> list[BoardColumn]:
-    """What the table shows: few radii, spread over those that runs share, and every budget of the attacks."""
+    """What the table shows: ``shown_radii``, every target, and every budget of the attacks."""
     found = entries(board.lines)
     labelled = any(line.figure == "certified_accuracy" and line.pairs for line in board.lines)
     shown: dict[tuple[object, ...], str] = {}
-    radii = _few([line.radius for line in board.lines if line.radius is not None])
+    radii = shown_radii(board)
     for line in board.lines:
         if not line.leading or line.figure not in _FIGURES or line.value is None or line.entry not in found:
             continue
@@ -55,6 +55,18 @@ def columns(board: Leaderboard) -> list[BoardColumn]:
         BoardColumn(title, key)
         for key, title in sorted(shown.items(), key=lambda each: order.index(str(each[0][0])))
     ]
+
+
+def shown_radii(board: Leaderboard) -> list[float]:
+    """At most ``_MOST_RADII``, evenly spread up to the largest at which a leading certificate holds for any pair."""
+    lines = [line for line in board.lines if line.leading and line.figure != "target_certified"]
+    radii = sorted({line.radius for line in lines if line.radius is not None})
+    largest = max((line.radius for line in lines if line.radius is not None and line.value), default=None)
+    known = [radius for radius in radii if largest is None or radius <= largest]
+    if len(known) <= _MOST_RADII:
+        return known
+    step = (len(known) - 1) / (_MOST_RADII - 1)
+    return [known[round(i * step)] for i in range(_MOST_RADII)]
 
 
 def table(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
@@ -132,20 +144,14 @@ def _line(row: Mapping[str, str]) -> Line:
     return Line(**(missing | fields | {"pairs": int(row["pairs"]), "difference": to}))
 
 
-def _few(radii: Sequence[float]) -> set[float]:
-    """At most ``_MOST_RADII`` of them, evenly spread, the largest that certifies anything among them."""
-    known = sorted(set(radii))
-    if len(known) <= _MOST_RADII:
-        return set(known)
-    step = (len(known) - 1) / (_MOST_RADII - 1)
-    return {known[round(i * step)] for i in range(_MOST_RADII)}
-
-
 def _title(line: Line) -> str:
     words = [_FIGURES[line.figure]]
     if line.figure == "certified_cosine":
         words = [f"cosine to {_TO.get(line.certificate or '', line.certificate)}"]
-    elif line.certificate is not None and line.certificate != "class":
+    elif line.certificate is not None and line.figure != "target_certified":
+        what, _, way = line.certificate.rpartition("_")
+        words += [what, "by", way] if what not in ("", "class") else ["by", way]
+    elif line.certificate is not None:
         words.append(line.certificate if line.cosine is None else f"{line.certificate} >= {line.cosine:g}")
     if line.radius is not None:
         words.append(f"r {line.radius:g}")

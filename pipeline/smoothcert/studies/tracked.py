@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smoothcert.job import Job
-from smoothcert.studies.leaderboard import Leaderboard, entries
+from smoothcert.studies.leaderboard import SMOOTHED, Leaderboard, entries
 from smoothcert.studies.record import LEADERBOARD_FILE
-from smoothcert.studies.tables import columns, difference_table, markdown, table, to_csv
+from smoothcert.studies.tables import columns, difference_table, markdown, shown_radii, table, to_csv
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking.study import track_study
+from smoothcert.tracking.study_metrics import metric_of
 from smoothcert.tracking.track import TrackingResult
 
 
@@ -20,6 +21,7 @@ def track(
     board: Leaderboard,
     more: Mapping[str, str],
     rests_on: str,
+    status: str,
 ) -> TrackingResult:
     """Bring the parent of a study's runs up to date.
 
@@ -30,27 +32,29 @@ def track(
         board: their figures.
         more: other artifacts by name, e.g. the report.
         rests_on: digest of what they rest on.
+        status: how the study stands, in MLflow's words.
 
     Raises:
         TrackingError: MLflow is away, or refused.
     """
     documents = {"leaderboard.md": page(board), LEADERBOARD_FILE: to_csv(board), **more}
-    return track_study(url, job, leading_figures(board), documents, summaries, rests_on)
+    return track_study(url, job, leading_figures(board), documents, summaries, rests_on, status)
 
 
 def leading_figures(board: Leaderboard) -> dict[str, float]:
-    """What the table shows, ``<figure>/<run>``, at one radius: more would be too many to read as metrics."""
+    """What the table shows, by metric, at one radius: more would be too many to read as metrics."""
     found = {}
     shown = columns(board)
-    radii = sorted({line.radius for line in board.lines if line.leading and line.radius is not None})
+    radii = shown_radii(board)
     middle = radii[(len(radii) - 1) // 2] if radii else None
-    for entry, lines in entries(board.lines).items():
+    for lines in entries(board.lines).values():
         for column in shown:
             line = lines.get(column.key)
             if line is None or line.value is None:
                 continue
             if line.radius in (None, middle) or line.figure == "target_certified":
-                found[f"{column.title}/{entry}"] = line.value
+                subject = "" if line.subject == SMOOTHED else line.subject
+                found[metric_of(column.title, line.label, subject)] = line.value
     return found
 
 
@@ -77,6 +81,8 @@ def _what_it_is(board: Leaderboard) -> str:
 
 _MEANING = (
     "Behind a name, `(bare)` is its encoder without noise. *certified*: right, and proven to stay so under every "
-    "change of l2 size r at most (in [0,1] pixels); *cosine*: mean certified cosine at r; *robust* and *attack "
-    "success*: against the worst attack of that size."
+    "change of l2 size r at most (in [0,1] pixels), for the class of the smoothed feature *by distribution* of the "
+    "draws' margins, for the class that most draws vote for *by vote*; *target*: pairs that a target of the job "
+    "certifies; *cosine*: mean certified cosine at r; *robust* and *attack success*: against the worst attack of that "
+    "size."
 )

@@ -31,7 +31,7 @@ def curves(summary: Summary) -> dict[str, dict[str, Points]]:
     for each in CATALOGUE:
         if not each.leading:
             continue
-        if each.radius is not None:
+        if each.figure:
             for name in (each.right_figure, each.figure):
                 points = _points(summary.radii, lambda at, name=name: at.unchanged.get(name))
                 if points:

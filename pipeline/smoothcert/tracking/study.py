@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,11 +40,13 @@ class TrackedStudy:
     Attributes:
         parent: where it is; its ``run_id`` is empty where there is none yet.
         rests_on: digest of what the parent shows.
+        status: of the parent; empty where there is none.
         runs: the same of each run, by run id; as ``track_run`` was told.
     """
 
     parent: TrackingResult
     rests_on: str
+    status: str
     runs: Mapping[str, str]
 
 
@@ -71,10 +72,36 @@ def read_tracked(url: str, job: Job) -> TrackedStudy:
         if "smoothcert.run_id" in each.data.tags
     }
     if not parents:
-        return TrackedStudy(_result(to, experiment, ""), "", runs)
-    return TrackedStudy(
-        _result(to, experiment, parents[0].info.run_id), parents[0].data.tags.get(RESTS_ON, ""), runs
-    )
+        return TrackedStudy(_result(to, experiment, ""), "", "", runs)
+    (parent, *_) = parents
+    rests_on = parent.data.tags.get(RESTS_ON, "")
+    return TrackedStudy(_result(to, experiment, parent.info.run_id), rests_on, parent.info.status, runs)
+
+
+def mark_study(url: str, job: Job, status: str) -> None:
+    """Say how a study stands: its parent is made where there is none.
+
+    Args:
+        url: directory of the study.
+        job: of one of its runs.
+        status: ``RUNNING``, ``FINISHED``, ``FAILED``, or ``KILLED`` where it was told to stop.
+
+    Raises:
+        TrackingError: MLflow is away, or refused.
+    """
+    to = destination(url, job.tracking)
+    with opened(to) as client:
+        experiment = find_experiment(client, job.tracking.experiment, to)
+        _mark(client, find_parent(client, experiment, job.name, int(time.time() * 1000)), status)
+
+
+def _mark(client: Any, parent: Any, status: str) -> None:
+    if parent.info.status == status:
+        return
+    if status == "RUNNING":
+        client.update_run(parent.info.run_id, status=status)
+    else:
+        client.set_terminated(parent.info.run_id, status)
 
 
 def track_study(
@@ -84,16 +111,18 @@ def track_study(
     documents: Mapping[str, str],
     summaries: Mapping[str, Summary],
     rests_on: str = "",
+    status: str = "FINISHED",
 ) -> TrackingResult:
     """Write what ranks the runs of a study to their parent, or bring it up to date; the runs are tracked already.
 
     Args:
         url: directory of the study.
         job: of one of its runs: its name is the study's, its section says where to.
-        figures: leading figures of every run, ``<figure>/<run>``.
+        figures: leading figures of every run, by metric (study_metrics.py).
         documents: artifacts by name; ``leaderboard.md`` is also what the parent's page says.
         summaries: of the runs, by label, for curves.
         rests_on: digest of what all this rests on, noted at the end.
+        status: as of ``mark_study``.
 
     Raises:
         TrackingError: MLflow is away, or refused.
@@ -107,7 +136,7 @@ def track_study(
         run_id = parent.info.run_id
         children = _sort_children(client, experiment, run_id, list(summaries.values()))
         note = f"{_side_by_side(experiment, children)}\n\n{documents.get('leaderboard.md', '')}"
-        metrics = new_metrics(parent, {metric_of(name): value for name, value in figures.items()})
+        metrics = new_metrics(parent, figures)
         tags = [
             RunTag("mlflow.note.content", _cut(note)),
             RunTag("smoothcert.study_url", without_secrets(url)),
@@ -118,6 +147,7 @@ def track_study(
         panels = study_curves(summaries)
         if panels:
             client.log_figure(run_id, picture(panels, job.name), "curves.png")
+        _mark(client, parent, status)
         client.set_tag(run_id, RESTS_ON, rests_on)
     return _result(to, experiment, run_id)
 
@@ -163,11 +193,6 @@ def _cut(note: str) -> str:
         return note
     end = "\n\nThe rest is in leaderboard.md."
     return note[: NOTE_LIMIT - len(end)].rpartition("\n")[0] + end
-
-
-def metric_of(name: str) -> str:
-    """A figure's name in letters that MLflow takes."""
-    return " ".join(re.sub(r"[^\w./ -]+", " ", name).split())
 
 
 def study_curves(summaries: Mapping[str, Summary]) -> dict[str, dict[str, Points]]:

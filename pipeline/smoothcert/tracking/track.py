@@ -1,7 +1,7 @@
 """One run into MLflow: by the driver at the end, or by ``smoothcert track`` later; twice changes nothing.
 
     experiment (tracking.experiment)
-    └── parent: the job, by name; of a study its leaderboard, see study.py. All runs of one job meet under it
+    └── parent: the job, by name; of a study its leaderboard and state, see study.py. All runs of one job meet under it
         └── child: one run directory, found again by the tag smoothcert.run_id, named by what varies
 
 Per-pair data stays in Parquet; MLflow gets the leading figures as metrics, every figure with its interval in
@@ -121,7 +121,8 @@ def track_run(
         for name, text in documents.items():
             client.log_text(child.info.run_id, text, name)
         ended = _last_commit(run)
-        for mlflow_run in (child, parent):
+        of_study = bool(label or child.data.tags.get("smoothcert.variant"))
+        for mlflow_run in (child,) if of_study else (child, parent):  # how a study stands, it says itself
             if summary.finished:
                 client.set_terminated(mlflow_run.info.run_id, "FINISHED", end_time=ended)
             else:

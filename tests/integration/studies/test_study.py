@@ -24,15 +24,16 @@ from smoothcert.audit.audit import audit_run
 from smoothcert.audit.kept import keep_audit, kept_audit
 from smoothcert.cli.main import app
 from smoothcert.cli.study_tracking import StudyTracking
+from smoothcert.cli.terminal import Terminal
 from smoothcert.datasets import write_demo_data
 from smoothcert.errors import JobError
 from smoothcert.job import load_study
 from smoothcert.runtime.driver import Driver
 from smoothcert.sql import open_query
 from smoothcert.store import RunDirectory
-from smoothcert.studies.driving import Encoders, StudyDriver
+from smoothcert.studies.driving import Encoders, StudyDriver, StudyReport
 from smoothcert.studies.leaderboard import make_leaderboard
-from smoothcert.studies.record import read_record
+from smoothcert.studies.record import StudyRecord, StudyRun, read_record
 from smoothcert.tracking.quiet import quiet_mlflow
 
 PAIRS = 6
@@ -101,7 +102,8 @@ def done(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[P
         assert run("study", file) == 0, "nothing that was computed is lost"
     holders[0].close()
     (here / "first.log").write_text(first.getvalue())
-    (here / "first.runs").write_text("\n".join(each.info.run_name for each in mlflow_runs(here)))
+    found = [f"{each.info.run_name} {each.info.status}" for each in mlflow_runs(here)]
+    (here / "first.runs").write_text("\n".join(sorted(found)))
     with contextlib.redirect_stderr(io.StringIO()) as second:
         assert run("study", file) == 0
     (here / "second.log").write_text(second.getvalue())
@@ -123,7 +125,9 @@ def mlflow_runs(here: Path) -> list[Any]:
 def test_a_store_that_goes_away_is_said_once_and_gets_the_rest_later(done: Path) -> None:
     first, second = ((done / f"{name}.log").read_text() for name in ("first", "second"))
     assert first.count("not tracked: ") == 1 and "to log it later: run the same command again" in first
-    assert set((done / "first.runs").read_text().split()) == {"mini", "smoothing"}
+    assert (done / "first.runs").read_text() == "mini RUNNING\nsmoothing FINISHED", (
+        "one run does not end a study"
+    )
     assert "2 of 2 runs are complete already" in second and "not tracked" not in second
     # what is there at last: test_mlflow_reads_as_an_experiment
 
@@ -209,18 +213,21 @@ def test_mlflow_reads_as_an_experiment(done: Path) -> None:
     runs = {each.info.run_name: each for each in mlflow_runs(done)}
     assert set(runs) == {"mini", "smoothing", "dimmed"}
     parent = runs["mini"]
+    assert {each.info.status for each in runs.values()} == {"FINISHED"}
     for label, defence in (("smoothing", "no defence"), ("dimmed", "purifier dim")):
         child = runs[label]
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.tags["smoothcert.defence"] == defence
         assert 0 <= child.data.metrics["robust_accuracy/classification_smoothed_l2_1"] <= 1
         assert parent.data.metrics[f"accuracy/{label}"] == child.data.metrics["class_accuracy"]
-    assert "certified r 0.02/dimmed" in parent.data.metrics
-    assert "certified r 0.0625/dimmed" not in parent.data.metrics, "one radius: more cannot be read"
-    assert "accuracy/dimmed bare" in parent.data.metrics and len(parent.data.metrics) <= 26
+    assert {f"certified by {way} r 0.02/dimmed" for way in ("distribution", "vote")} <= set(
+        parent.data.metrics
+    )
+    assert "certified by vote r 0.0625/dimmed" not in parent.data.metrics, "one radius: more cannot be read"
+    assert "accuracy/dimmed -- bare" in parent.data.metrics and len(parent.data.metrics) <= 26
     note = parent.data.tags["mlflow.note.content"]
     assert f"2 runs of {PAIRS} pairs each, a column for each, against `smoothing`" in note
-    assert "| certified r 0.02 |" in note
+    assert "| certified by distribution r 0.02 |" in note and "certified r 0.02" not in note
     link = unquote(note.partition("](#/compare-runs?runs=")[2].partition("&")[0])
     assert json.loads(link) == [runs[label].info.run_id for label in ("smoothing", "dimmed")]
     kept = {
@@ -293,6 +300,20 @@ def test_a_complete_study_is_logged_where_mlflow_does_not_have_it(
     with quiet_mlflow():
         assert client.get_run(old.info.run_id).info.run_name == "smoothing (earlier, abcdef)"
         assert client.get_run(found["smoothing"].info.run_id).info.run_name == "smoothing"
+
+    driver = StudyDriver(load_study(done / "study.yaml", there[1::2]))
+    session = StudyTracking(driver, Terminal(stderr=True))
+    cut = StudyRecord("mini", "smoothing", (StudyRun("smoothing", "", "complete"), StudyRun("dimmed", "")))
+    for end, status in (
+        (session.begin, "RUNNING"),
+        (lambda: session.keep_study(StudyReport(cut, None, 143, stopped=True)), "KILLED"),
+        (session.begin, "RUNNING"),
+        (lambda: session.keep_study(StudyReport(cut, None, 4, stopped=False)), "FAILED"),
+        (lambda: run("study", done / "study.yaml", *there), "FINISHED"),
+    ):
+        end()
+        with quiet_mlflow():
+            assert client.get_run(found["mini"].info.run_id).info.status == status
 
 
 def test_what_is_no_longer_as_it_was_is_looked_at_again(done: Path) -> None:

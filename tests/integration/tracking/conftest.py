@@ -59,6 +59,8 @@ def row(unit: str, number: int, **changes: object) -> dict[str, object]:
         "clean_label": "one",
         "predicted_label": "one",
         "certified_radius": 0.4,
+        "class_distribution": (0.2, None),
+        "vote_label": "one",
         "target_decision": ("certified",),
         "log_e_value": (9.0,),
         "encoder_digest": "e" * 64,
@@ -86,7 +88,7 @@ def make_run(tmp_path: Path) -> RunMaker:
             if unit.unit_id in run.commits.unit_ids():
                 continue
             attempt = new_attempt()
-            rows = [row(unit.unit_id, i, certified_radius=radius) for i in range(3)]
+            rows = [row(unit.unit_id, i, certified_radius=radius, vote_radius=radius) for i in range(3)]
             rows.append(
                 row(unit.unit_id, 3, status="quarantined", error_stage="decode", error_class="DecodeError")
             )

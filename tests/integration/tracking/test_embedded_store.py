@@ -55,8 +55,8 @@ def test_a_run_is_shown_whole(make_run: RunMaker, beside: str, tmp_path: Path) -
     assert len(child.data.tags["smoothcert.fingerprint"]) == 64
     assert child.data.params["certify.sigma"] == "0.5"
     assert child.data.params["data.uri"] == "s3://bucket/digits"
-    assert child.data.metrics["certified_accuracy/r0.25"] == 1.0
-    assert child.data.metrics["certified_accuracy/r1"] == 0.0
+    assert child.data.metrics["certified_accuracy_by_distribution/r0.25"] == 1.0
+    assert child.data.metrics["certified_accuracy_by_distribution/r1"] == 0.0
     assert len(child.data.metrics) < 25 and not any(name.endswith("_high") for name in child.data.metrics)
     assert child.data.tags["smoothcert.defence"] == "no defence"
     assert child.data.metrics["pairs"] == 8 and child.data.metrics["quarantined"] == 0.25
@@ -190,7 +190,7 @@ def test_what_summary_and_metrics_say_is_what_the_rows_say(make_run: RunMaker, b
     result = track_run(url, summary, job, job.tracking)
     with quiet_mlflow():
         metrics = client(beside).get_run(result.run_id).data.metrics
-    assert metrics["certified_accuracy/r1"] == 1.0, "a radius of exactly 1.0 holds at 1.0"
+    assert metrics["certified_vote_accuracy/r1"] == 1.0, "a radius of exactly 1.0 holds at 1.0"
     assert metrics["certified_share_angular_0.8/r0.25"] == 1.0
     assert metrics["certified_share_angular_0.8/r1"] == 0.0
     assert metrics["certified_share_angular_0.5/r1"] == 1.0

@@ -35,7 +35,7 @@ def test_a_server_by_uri_and_by_environment(
         client = MlflowClient(tracking_uri=address)
         run = client.get_run(result.run_id)
         files = {file.path for file in client.list_artifacts(result.run_id)}
-    assert run.data.metrics["certified_accuracy/r0.25"] == 1.0
+    assert run.data.metrics["certified_accuracy_by_distribution/r0.25"] == 1.0
     assert run.data.params["certify.sigma"] == "0.5"
     assert run.data.tags["mlflow.parentRunId"] == result.parent_run_id
     assert len(run.inputs.dataset_inputs) == 1

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from smoothcert.store import RunDirectory
-from smoothcert.studies.leaderboard import make_leaderboard
+from smoothcert.studies.leaderboard import Leaderboard, Line, make_leaderboard
 from smoothcert.studies.tables import difference_table, from_csv, table, to_csv
+from smoothcert.studies.tracked import leading_figures
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 
@@ -49,3 +50,42 @@ def test_a_leaderboard_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         for line in board.lines
     ]
     assert list(read.lines) == without_counts
+
+
+def certified(label: str, certificate: str, radius: float, value: float, figure: str = "") -> Line:
+    at = (certificate, "mean", radius, None, None, None, None)
+    return Line(label, "run", "smoothed", figure or "certified_accuracy", *at, value, 0.0, 1.0, 10)
+
+
+@pytest.mark.parametrize(
+    ("radii", "holding", "shown", "middle"),
+    [
+        ((0.1, 0.2, 0.3, 0.4), 0.4, ("0.1", "0.3", "0.4"), "0.3"),
+        ((0.1, 0.2, 0.3, 0.4, 0.5), 0.3, ("0.1", "0.2", "0.3"), "0.2"),
+        ((0.1, 0.2), 0.0, ("0.1", "0.2"), "0.1"),
+    ],
+)
+def test_few_radii_are_shown_up_to_where_anything_is_certified(
+    radii: tuple[float, ...], holding: float, shown: tuple[str, ...], middle: str
+) -> None:
+    ways = {"class": None, "class_distribution": "by distribution", "vote": "by vote"}
+    lines = [
+        certified(label, certificate, radius, float(radius <= holding))
+        for label in ("FS", "FS + PSM")
+        for certificate in ways
+        for radius in radii
+    ]
+    lines.append(certified("FS", "class", 9.0, 0.5, figure="target_certified"))
+    board = Leaderboard(tuple(lines), "FS")
+    names = [row[0] for row in table(board)[1]]
+    told = [f"certified {way} r {radius}" for way in ways.values() if way for radius in shown]
+    assert names == [*told, "target class r 9"]
+    assert set(leading_figures(board)) == {
+        *(
+            f"certified {way} r {middle}/{run}"
+            for way in ways.values()
+            if way
+            for run in ("FS", "FS plus PSM")
+        ),
+        "target class r 9/FS",
+    }

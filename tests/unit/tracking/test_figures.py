@@ -55,8 +55,10 @@ def at(radius: float, *, labelled: bool = True, vacuous: bool = False) -> AtRadi
             "large_radius": cosine(nothing, 10, 0),
         },
         unchanged={
-            "certified_prediction": share(6),
-            "certified_accuracy": share(5) if labelled else NONE,
+            "certified_prediction": share(5),
+            "certified_accuracy": share(4) if labelled else NONE,
+            "certified_prediction_by_distribution": share(6),
+            "certified_accuracy_by_distribution": share(5) if labelled else NONE,
         },
     )
 
@@ -113,7 +115,8 @@ def attacked(attack: str, attack_id: str | None) -> UnderAttack:
 
 def test_metrics_are_the_leading_figures_and_the_table_has_all_with_intervals() -> None:
     found = figures.metrics(summary())
-    assert found["certified_share_angular_0.8/r0.25"] == 0.7 and found["certified_accuracy/r0.25"] == 0.5
+    assert found["certified_share_angular_0.8/r0.25"] == 0.7
+    assert found["certified_accuracy_by_distribution/r0.25"] == 0.5
     assert found["certified_cosine_fcsb/r0.25"] == 0.5 and found["certified_cosine_angular/r1"] == 0.9
     assert found["target_certified/angular_0.8_r0.25"] == 0.7 and found["quarantined"] == 1 / 11
     assert found["robust_accuracy/classification_smoothed_l2_0.5"] == 0.6
@@ -126,7 +129,8 @@ def test_metrics_are_the_leading_figures_and_the_table_has_all_with_intervals() 
         "certified_cosine_clean_reference/r0.25": 0.6,
         "vacuous_clean_reference/r0.25": 0.2,
         "vacuous_large_radius/r1": 1.0,
-        "certified_prediction/r0.25": 0.6,
+        "certified_prediction_by_distribution/r0.25": 0.6,
+        "certified_accuracy/r0.25": 0.4,
         "target_refuted/class_r1": 0.4,
         "clean_accuracy/classification_smoothed_l2_0.5": 0.8,
         "success_among_right/classification_smoothed_l2_0.5/pgd_with_BPDA_1234abcd": 0.2,
@@ -135,7 +139,7 @@ def test_metrics_are_the_leading_figures_and_the_table_has_all_with_intervals() 
     assert {name: float(table[name]["value"]) for name in beside} == beside
     assert not set(beside) & set(found), "metrics are few"
     assert set(found) < set(table) and len(found) < len(table) / 2
-    row = table["certified_accuracy/r0.25"]
+    row = table["certified_accuracy_by_distribution/r0.25"]
     assert (row["low"], row["high"]) == (repr(0.5 - 0.01), repr(0.5 + 0.01)) and table["ok"]["low"] == ""
 
 
@@ -146,7 +150,7 @@ def test_a_figure_without_value_is_left_out_and_not_zero() -> None:
         name.startswith(("class_accuracy", "clean_accuracy/r", "certified_accuracy")) for name in names
     )
     assert not any(name.startswith("certified_retrieval") for name in names)
-    assert found["certified_prediction/r0.25"] == 0.6, "without labels it leads"
+    assert found["certified_prediction_by_distribution/r0.25"] == 0.6, "without labels it leads"
     assert "certified_cosine_fcsb/r0.25" in found and "certified_cosine_fcsb/r1" not in names, (
         "a mean over nothing"
     )
@@ -211,13 +215,13 @@ def test_description_is_a_markdown_table() -> None:
     assert text.startswith("10 of 11 pairs have certificates, at sigma 0.5 and alpha 0.001.")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
-    assert rows[2].startswith("| 0.25 | 50.0% | - | - | 70.0% |")
+    assert rows[2].startswith("| 0.25 | 40.0% | 50.0% | - | 70.0% |")
 
 
 def test_mlflow_has_first_what_runs_are_compared_by() -> None:
     """Its comparison draws the first metric, and the number of pairs is the same in all runs."""
     first = next(iter(figures.metrics(summary())))
-    assert first == "certified_accuracy/r0.25"
+    assert first == "certified_accuracy_by_distribution/r0.25"
 
 
 def test_curves_that_are_equal_are_all_seen() -> None:
