@@ -5,9 +5,13 @@ and each on one cluster; the rest goes file by file to whichever has time.
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +102,95 @@ def smoothcert(
     ours.setLevel(level)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+class Forked:
+    """``smoothcert ARGUMENTS`` in a fork of this process, to be killed or sent signals.
+
+    It has all that was imported here, so it begins at once: a new process imports for seconds.
+
+    Args:
+        arguments: of the command.
+        first: what the fork does before it.
+    """
+
+    def __init__(self, arguments: tuple[object, ...], first: Callable[[], None]) -> None:
+        pipes = [os.pipe(), os.pipe()]
+        self._process = multiprocessing.get_context("fork").Process(
+            target=_become_command, args=([str(each) for each in arguments], first, [end for _, end in pipes])
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: those of tests wait
+            self._process.start()
+        for _, end in pipes:
+            os.close(end)
+        self.stdout, self.stderr = (os.fdopen(end, encoding="utf-8") for end, _ in pipes)
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def finish(self, seconds: float = 240) -> Outcome:
+        """Wait for its end. Of each stream that is no more than a pipe holds, 64 KB."""
+        self._process.join(seconds)
+        code = self.poll()
+        assert code is not None, f"it has not ended in {seconds:g} s"
+        outcome = Outcome(code, self.stdout.read(), self.stderr.read())
+        assert "Traceback" not in outcome.out + outcome.err, outcome.err
+        return outcome
+
+    def wait_for(self, there: Callable[[], bool]) -> None:
+        """Until something is there that it makes."""
+        while not there():
+            assert self.poll() is None or there(), (self.poll(), self.stderr.read())
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """Kill it if it still runs."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self.stdout.close()
+        self.stderr.close()
+
+
+def _become_command(arguments: list[str], first: Callable[[], None], streams: list[int]) -> None:
+    from smoothcert.cli.main import main
+
+    for number, end in enumerate(streams, start=1):
+        os.dup2(end, number)
+        os.close(end)
+    # what pytest put in their place would keep what is said
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
+    logging.getLogger().handlers.clear()
+    os.environ["COLUMNS"] = "200"
+    sys.argv = ["smoothcert", *arguments]
+    first()
+    main()
+
+
+@pytest.fixture
+def forked() -> Iterator[Callable[..., Forked]]:
+    """Starts ``smoothcert ARGUMENTS`` in a fork of this process."""
+    from smoothcert.encoders import load_encoder
+    from smoothcert.job import EncoderSection
+
+    load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu"))  # and with it all imports
+    started: list[Forked] = []
+
+    def start(*arguments: object, first: Callable[[], None] = lambda: None) -> Forked:
+        started.append(Forked(arguments, first))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

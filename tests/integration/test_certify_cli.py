@@ -8,14 +8,11 @@ import resource
 import runpy
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -24,7 +21,6 @@ from smoothcert.job import load_job
 from smoothcert.runtime.driver import Driver
 from smoothcert.runtime.executor import Monitor
 
-SMOOTHCERT = str(Path(sys.executable).parent / "smoothcert")
 local = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "test_certify_local.py")))
 JOB = """
 name: mini
@@ -38,7 +34,6 @@ executor: {{pairs_per_unit: 3}}
 output: {{runs: "{runs}", run: mine}}
 tracking: {{enabled: false}}
 """
-Outcome = tuple[int, str, str]
 
 
 @pytest.fixture(scope="module")
@@ -58,36 +53,8 @@ def job_file(digits: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def start(*arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        [SMOOTHCERT, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **settings,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> Outcome:
-    try:
-        out, err = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert "Traceback" not in out + err
-    return process.returncode, out, err
-
-
-def wait_for_commits(run: Path, count: int, alive: Callable[[], bool]) -> int:
-    """Until so many units are committed; the number that there are."""
-    while True:
-        running = alive()
-        found = len(list((run / "commits").glob("*.json")))
-        if found >= count:
-            return found
-        assert running, "it ended before"
-        time.sleep(0.005)
+def commits(run: Path) -> int:
+    return len(list((run / "commits").glob("*.json")))
 
 
 def files_of(directory: Path) -> list[tuple[Path, int]]:
@@ -96,7 +63,9 @@ def files_of(directory: Path) -> list[tuple[Path, int]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(smoothcert, job_file, tmp_path):
+def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(
+    smoothcert, forked, job_file, tmp_path
+):
     path, run = job_file(), tmp_path / "runs" / "mine"
 
     def no_room() -> None:
@@ -104,22 +73,24 @@ def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(sm
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
-    code, out, err = finish(start("certify", path, "--set", "executor.units_in_flight=1", preexec_fn=no_room))
+    one_unit = ("--set", "executor.units_in_flight=1")
+    code, out, err = forked("certify", path, *one_unit, first=no_room).finish()
     assert code == 3, (out, err)
     assert "remedy" in err and "File too large" in err
     assert not list((run / "commits").glob("*.json"))
 
-    process = start("certify", path)
-    wait_for_commits(run, 1, lambda: process.poll() is None)
-    process.send_signal(signal.SIGKILL)
-    assert finish(process)[0] == -signal.SIGKILL
+    process = forked("certify", path)
+    process.wait_for(lambda: commits(run) >= 1)
+    process.send(signal.SIGKILL)
+    assert process.finish().code == -signal.SIGKILL
     left = len(local.rows(str(run)))
     assert 3 <= left < 24
 
-    process = start("certify", path)
-    found = wait_for_commits(run, left // 3 + 1, lambda: process.poll() is None)
-    process.send_signal(signal.SIGINT)
-    code, out, err = finish(process)
+    process = forked("certify", path)
+    process.wait_for(lambda: commits(run) > left // 3)
+    found = commits(run)
+    process.send(signal.SIGINT)
+    code, out, err = process.finish()
     assert f"certification: resuming, {left} of 24 pairs are done" in err
     assert code == 130 and "run the same command again to resume" in err
     stopped_at = len(local.rows(str(run)))
@@ -173,18 +144,15 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
     assert smoothcert("status", run)[0] == 0
 
 
-def test_a_second_signal_leaves_at_once_with_its_own_code(job_file, tmp_path):
-    with start("certify", job_file(draws=2000)) as process:
-        try:
-            wait_for_commits(tmp_path / "runs" / "mine", 1, lambda: process.poll() is None)
-            process.send_signal(signal.SIGTERM)
-            while "stopping" not in (line := process.stderr.readline()):
-                assert line, "it ended before"
-            process.send_signal(signal.SIGTERM)
-            out, err = process.stdout.read(), process.stderr.read()
-            assert process.wait(60) == 143 and "quitting now" in err and "certified" not in out, (out, err)
-        finally:
-            process.kill()
+def test_a_second_signal_leaves_at_once_with_its_own_code(forked, job_file, tmp_path):
+    process = forked("certify", job_file(draws=2000))
+    process.wait_for(lambda: commits(tmp_path / "runs" / "mine") >= 1)
+    process.send(signal.SIGTERM)
+    while "stopping" not in (line := process.stderr.readline()):
+        assert line, "it ended before"
+    process.send(signal.SIGTERM)
+    code, out, err = process.finish(60)
+    assert code == 143 and "quitting now" in err and "certified" not in out, (out, err)
 
 
 def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digits, job_file):
@@ -194,7 +162,8 @@ def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digit
     path, run = job_file(draws=100, data=data), tmp_path / "runs" / "mine"
 
     def take_away() -> None:
-        wait_for_commits(run, 1, lambda: True)
+        while not commits(run):
+            time.sleep(0.005)
         os.rename(sorted(data.glob("*.parquet"))[1], tmp_path / "away")
 
     thief = threading.Thread(target=take_away)

@@ -7,9 +7,11 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -35,28 +37,22 @@ output: {{runs: {runs}}}
 tracking: {{enabled: false}}
 """
 CLAIM = "angular>=0.5@0.0625"
-KILLING = """
-import json, os, signal, sys
-import smoothcert.runtime.driver
-from smoothcert.cli.main import main
-from smoothcert.encoders import load_encoder
-from smoothcert.job import EncoderSection
 
-load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu"))  # all imports, once for all that are killed
-for at, number in json.loads(sys.argv.pop(1)):
-    if (child := os.fork()) == 0:
-        seen = 0
-        def hook(event, arguments):
-            global seen
-            if event in ("open", "os.link", "os.rename") and any(isinstance(a, str) and at in a for a in arguments):
-                seen += 1
-                if seen == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(hook)
-        main()
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+
+def die_at(at: str, number: int) -> None:
+    """Have this process killed before the n-th time that it opens, links or renames a file there."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event in ("open", "os.link", "os.rename") and any(
+            isinstance(a, str) and at in a for a in arguments
+        ):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
 
 
 @pytest.fixture(scope="module")
@@ -150,25 +146,22 @@ def test_a_worse_encoder_raises_the_alarm_which_stands(place: Path) -> None:
     assert isinstance(refused.exception, JobError) and "watches alpha=0.01, not 0.2" in str(refused.exception)
 
 
-def test_sigkill_in_the_middle_loses_nothing(place: Path) -> None:
+def test_sigkill_in_the_middle_loses_nothing(place: Path, forked: Callable[..., Any]) -> None:
     """Killed at a commit and again when its row is made, a night has the row of one that was left alone."""
     (place / "alone").mkdir()
     settings = place / "killed" / "monitor.json"
-    moments = json.dumps([("/commits/", 9), ("killed/nights/", 1)])
-    killed_twice = subprocess.run(
-        [sys.executable, "-c", KILLING, moments, *arguments(place, "k1", directory="killed")],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250,
-    )  # fmt: skip
-    assert killed_twice.stdout.split() == [str(-signal.SIGKILL)] * 2, killed_twice
+    for at, number in (("/commits/", 9), ("killed/nights/", 1)):
+        killed = forked(*arguments(place, "k1", directory="killed"), first=partial(die_at, at, number))
+        assert killed.finish().code == -signal.SIGKILL
     assert not list((place / "killed").glob("nights/*.parquet"))
     assert run(place, "k1", directory="killed").exit_code == 0
     (place / "alone" / "monitor.json").write_text(settings.read_text())
     assert run(place, "k1", "--set=output.runs=" + str(place / "others"), directory="alone").exit_code == 0
-    (killed,), (alone,) = nights(place, "killed"), nights(place, "alone")
-    assert killed.pop("run_url") != alone.pop("run_url")
-    ids = [str(row.pop("run_id")).rpartition("-")[0] for row in (killed, alone)]
+    (restarted,), (alone,) = nights(place, "killed"), nights(place, "alone")
+    assert restarted.pop("run_url") != alone.pop("run_url")
+    ids = [str(row.pop("run_id")).rpartition("-")[0] for row in (restarted, alone)]
     assert ids[0] == ids[1], "what follows is of the directory"
-    assert killed == alone
+    assert restarted == alone
 
 
 def test_what_is_refused_before_work(place: Path) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,28 +111,13 @@ def test_training_again_after_the_end_trains_nothing(job: Path, run: Run, tmp_pa
 
 
 def test_a_signal_stops_after_a_step_and_the_same_command_goes_on(
-    job: Path, run: Run, tmp_path: Path, digits: Path
+    job: Path, forked: Callable[..., Any], tmp_path: Path
 ) -> None:
-    job.write_text(JOB.format(data=digits, runs=tmp_path / "runs", out=tmp_path / "psm", steps=10_000))
-    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "train", str(job)]
-    process = subprocess.Popen(
-        [*command, "--set", "tracking.enabled=false"], stderr=subprocess.PIPE, text=True, env=os.environ
-    )
-    checkpoint = tmp_path / "psm" / "checkpoint-purifier.safetensors"
-    try:
-        for _ in range(600):
-            if checkpoint.exists() or process.poll() is not None:
-                break
-            try:
-                process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143, said
-    assert "run the same command again to resume" in said
+    process = forked("train", job, "--set", "train.steps=10000", "--set", "tracking.enabled=false")
+    process.wait_for((tmp_path / "psm" / "checkpoint-purifier.safetensors").exists)
+    process.send(signal.SIGTERM)
+    code, _, said = process.finish(60)
+    assert code == 143 and "run the same command again to resume" in said, said
 
 
 def test_a_tracking_server_that_is_away_costs_nothing_but_a_line(job: Path, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -152,8 +153,17 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
-            self.terminal.say("quitting now; committed results are kept")
+            _say_unbuffered("quitting now; committed results are kept")
             raise SystemExit(128 + number)
         self.signal = number
         self.event.set()
-        self.terminal.say(f"stopping: waiting for {self._work}; press Ctrl-C again to quit now")
+        said = f"stopping: waiting for {self._work}; press Ctrl-C again to quit now"
+        try:
+            self.terminal.say(said)
+        except RuntimeError:  # the signal came while a line was being written
+            _say_unbuffered(said)
+
+
+def _say_unbuffered(text: str) -> None:
+    """A line on standard error, past Python's streams: these refuse to be written to inside a write of their own."""
+    os.write(2, f"{text}\n".encode())

@@ -10,10 +10,7 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -356,7 +353,7 @@ train: {{method: noise, out: "{here}/tuned", sigma: 0.25, steps: 2, batch: 8, va
 
 
 def test_a_study_trains_what_its_combinations_name_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, forked: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Killed between the training and the first run, and with MLflow away from the start."""
     text = STUDY.split("attacks:")[0] + "tracking: {{uri: 'http://127.0.0.1:9', report: false}}\n"
@@ -365,11 +362,12 @@ def test_a_study_trains_what_its_combinations_name_once(
     text += "  variants: {{as it is: , tuned: {{encoder.model: '{here}/tuned/model'}}}}\n"
     file = write_study(tmp_path, text, pairs=2)
     (tmp_path / "tuning.yaml").write_text(TUNING.format(here=tmp_path))
-    killed = "import os; from smoothcert.studies.driving import StudyDriver; "
-    killed += "StudyDriver.check = lambda study: os.kill(os.getpid(), 9); from smoothcert.cli.main import main; main()"
-    command = [sys.executable, "-c", killed, "study", str(file)]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert first.returncode == -signal.SIGKILL and "noise: 3 steps" in first.stderr, first.stderr
+
+    def die_before_the_runs() -> None:
+        StudyDriver.check = lambda study: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+
+    first = forked("study", file, first=die_before_the_runs).finish()
+    assert first.code == -signal.SIGKILL and "noise: 3 steps" in first.err, first.err
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
     assert trained and not (tmp_path / "runs").exists()
 
@@ -450,22 +448,18 @@ def test_runs_of_other_grids_are_ranked_where_they_share_figures(done: Path) -> 
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, forked: Callable[..., Any]) -> None:
     file = write_study(
         tmp_path,
         STUDY.replace("attacks:", "tracking: {{enabled: false}}\nattacks:").replace(
             "max_draws: 24", "max_draws: 400"
         ),
     )
-    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "study", str(file)]
-    for parts in (5,):  # in the second run; on Ray, in both: cluster/test_study.py
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 200
-        while len(list((tmp_path / "runs").glob("*/commits/*"))) < parts and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.kill()
-        process.wait()
+    process = forked("study", file)
+    # the fifth is in the second run; on Ray, in both: cluster/test_study.py
+    process.wait_for(lambda: len(list((tmp_path / "runs").glob("*/commits/*"))) >= 5)
+    process.send(signal.SIGKILL)
+    assert process.finish().code == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/commits/*.json")}
     assert kept
     assert run("study", file) == 0
