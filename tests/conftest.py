@@ -104,6 +104,21 @@ def smoothcert(
         signal.signal(number, handler)
 
 
+def start_fork(work: Callable[..., None], *given: Any) -> Any:
+    """A process that does some work with all that was imported here."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: those of tests wait
+        process.start()
+    return process
+
+
+@pytest.fixture(scope="session")
+def fork() -> Callable[..., Any]:
+    """``start_fork``."""
+    return start_fork
+
+
 class Forked:
     """``smoothcert ARGUMENTS`` in a fork of this process, to be killed or sent signals.
 
@@ -116,12 +131,8 @@ class Forked:
 
     def __init__(self, arguments: tuple[object, ...], first: Callable[[], None]) -> None:
         pipes = [os.pipe(), os.pipe()]
-        self._process = multiprocessing.get_context("fork").Process(
-            target=_become_command, args=([str(each) for each in arguments], first, [end for _, end in pipes])
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: those of tests wait
-            self._process.start()
+        told = ([str(each) for each in arguments], first, [end for _, end in pipes])
+        self._process = start_fork(_become_command, *told)
         for _, end in pipes:
             os.close(end)
         self.stdout, self.stderr = (os.fdopen(end, encoding="utf-8") for end, _ in pipes)

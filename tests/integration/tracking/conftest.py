@@ -2,15 +2,15 @@
 
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +18,7 @@ import yaml
 from smoothcert.job import Job
 from smoothcert.store import CERTIFICATES, Commit, RunDirectory, RunIdentity, new_attempt
 from smoothcert.summary.summary import Summary, summarise
+from smoothcert.tracking.quiet import quiet_mlflow
 
 JOB = """
 name: sample
@@ -111,43 +112,51 @@ def beside(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> s
     return f"sqlite:///{tmp_path}/runs/mlflow.db"
 
 
+def serve(home: Path, port: int) -> None:
+    """What ``mlflow server`` makes of its options, in this process: it would import everything twice."""
+    with (home / "log").open("wb") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    warnings.simplefilter("ignore")
+    import uvicorn
+    from mlflow.server import constants
+
+    os.environ |= {
+        constants.BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{home}/server.db",
+        constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(home / "artifacts"),
+        constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=port, log_level="warning")
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[tuple[str, Path]]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, migrated: Path, fork: Callable[..., Any]
+) -> Iterator[tuple[str, Path]]:
     """A real server on a free port of the loopback; its address, and the directory of all its files."""
     home = tmp_path_factory.mktemp("server")
     shutil.copy(migrated, home / "server.db")
-    with socket.socket() as free:
+    with quiet_mlflow(), socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{home}/server.db"]
-    command += ["--artifacts-destination", str(home / "artifacts")]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            cwd=home,
-            env={
-                **os.environ,
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            },
-            start_new_session=True,
-        )
+    process = fork(serve, home, port)
     try:
         _wait_until_it_answers(f"http://127.0.0.1:{port}/health", process, home / "log")
         yield f"http://127.0.0.1:{port}", home
     finally:
-        # the server starts workers of its own: all of its session, and nothing else
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_it_answers(url: str, process: Any, log: Path) -> None:
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+        assert process.is_alive(), log.read_text()
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 if answer.status == 200:
