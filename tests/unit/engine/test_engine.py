@@ -110,6 +110,28 @@ def test_every_pair_comes_out_exactly_once(make):
         assert sorted(o.pair.pair_id for o in outcomes) == sorted(ids)
 
 
+def test_each_lane_has_one_core_and_who_comes_after_has_what_there_was_before(make):
+    """One core each is for the lanes alone: attacks and later runs of the process begin threads of their own."""
+    cores_of = {}
+
+    class Noting(KnownEncoder):
+        def _image_features(self, pixels):
+            cores_of[threading.current_thread().name] = torch.get_num_threads()
+            return super()._image_features(pixels)
+
+    torch.set_num_threads(3)
+    make.run(Noting.staircase(), make.section(max_draws=9), make.pairs(make.pixels(6)), slots=6, lanes=2)
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [3] and torch.get_num_threads() == 3
+    assert {name: cores for name, cores in cores_of.items() if name.startswith("lane")} == {
+        "lane_0": 1,
+        "lane_1": 1,
+    }
+
+
 def test_nothing_in_nothing_out(make):
     assert make.run(ROTATING, make.section(), []) == []
 
