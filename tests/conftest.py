@@ -17,10 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 # Ray starts workers at niceness 15: beside tests that compute, these would get a thirtieth of a core
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# An example may take any time: what is slow on a busy machine is not wrong
+settings.register_profile("any-time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-time")
 
 DRIVERS_ON_RAY = tuple(
     f"tests/integration/cluster/test_{name}.py"

@@ -56,7 +56,7 @@ def test_structures_are_cleaned_at_every_depth() -> None:
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=8, max_size=20)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     user=WORDS, password=WORDS, value=WORDS, scheme=st.sampled_from(["https", "s3", "abfs", "mysql+pymysql"])
 )
@@ -75,7 +75,7 @@ def test_a_message_keeps_no_part_of_its_urls_credentials() -> None:
     assert without_secrets_of("plain", "http://[broken") == "plain"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @example("://?a=b,c@")
 @given(st.text())
 def test_twice_is_once(text: str) -> None:

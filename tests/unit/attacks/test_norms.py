@@ -15,7 +15,7 @@ def ball_of(images: torch.Tensor, budget: float, norm: Norm) -> Ball:
     return Ball(images, torch.full((len(images),), budget, dtype=torch.float64), norm)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     exponent=st.floats(-7, 1),

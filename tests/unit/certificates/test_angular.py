@@ -66,7 +66,6 @@ def test_against_a_direct_solver_of_the_dual(norm: float, rho: float) -> None:
     assert best_of_dual(float(np.arccos(certified + 2e-5))) > 0
 
 
-@settings(deadline=None)
 @given(NORMS, SHIFTS)
 def test_at_least_as_good_as_the_older_forms(norm: float, rho: float) -> None:
     found = float(np.nan_to_num(angular_bound(norm, rho, 1.0), nan=0.0))
@@ -76,7 +75,6 @@ def test_at_least_as_good_as_the_older_forms(norm: float, rho: float) -> None:
     assert found >= float(np.nan_to_num(fcsb((1 + norm) / 2, rho, 1.0), nan=0.0)) - GRAIN
 
 
-@settings(deadline=None)
 @given(NORMS, NORMS, SHIFTS, SHIFTS)
 def test_monotone_in_norm_radius_and_sigma(n1: float, n2: float, r1: float, r2: float) -> None:
     (n1, n2), (r1, r2) = sorted((n1, n2)), sorted((r1, r2))
@@ -88,7 +86,7 @@ def test_monotone_in_norm_radius_and_sigma(n1: float, n2: float, r1: float, r2: 
     np.testing.assert_allclose(scaled, grid[:, 0], atol=GRAIN)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(NORMS, st.floats(0.0, 0.995))
 def test_radius_and_bound_are_inverse(norm: float, cosine: float) -> None:
     radius = float(angular_radius(norm, cosine, 0.5))

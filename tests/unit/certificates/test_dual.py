@@ -140,7 +140,7 @@ def test_numbers_that_are_no_problem_are_errors(gram: object, lower: object, mes
 ANGLES = st.floats(0.05, 1.5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.floats(0.3, 0.99),
     ANGLES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm as normal
 
@@ -61,7 +61,6 @@ def test_direction_alone_is_where_its_dual_bound_changes_sign() -> None:
             assert float(dual_bound(gram, [norm[row]], radius[row] * 1.002, 1.0)) > -1e-6
 
 
-@settings(deadline=None)
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1))
 def test_never_below_t1_nor_the_direction_alone(margin: float, norm: float, alignment: float) -> None:
     both = float(np.nan_to_num(margin_radius(margin, norm, alignment, 1.0)))
@@ -71,7 +70,6 @@ def test_never_below_t1_nor_the_direction_alone(margin: float, norm: float, alig
     assert both >= alone * (1 - 1e-4) - 1e-6
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.0, 0.1))
 def test_grows_with_margin_norm_and_sigma(seed: int, more: float) -> None:
     margin, norm, alignment = (x[0] for x in random_rows(1, seed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
@@ -30,7 +30,6 @@ def test_clean_reference_adds_angles() -> None:
     assert loose == pytest.approx(float(np.cos(np.arccos(clean) + psi)), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.floats(-1, 1), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5, 1.3]))
 def test_clean_reference_is_never_below_t2(clean: float, norm: float, rho: float) -> None:
     found = float(np.nan_to_num(clean_reference_bound(clean, norm, rho, 1.0), nan=-1))

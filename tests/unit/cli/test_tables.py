@@ -48,7 +48,7 @@ words = st.text(string.ascii_lowercase, min_size=1, max_size=12)
 cells = st.lists(words, max_size=4).map(" ".join)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 9).flatmap(lambda n: st.lists(st.tuples(*[cells] * n), min_size=1, max_size=4)))
 def test_no_word_is_cut_whatever_the_cells(table):
     header, *rows = table

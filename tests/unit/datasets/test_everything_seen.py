@@ -98,7 +98,7 @@ def named(entries: tuple[LeftOut, ...], kind: str) -> set[str]:
     return set(found)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(folders, st.sampled_from(("0.parquet", "1.pq", *ODD)), st.integers(0, 5)), max_size=8)
 )
@@ -118,7 +118,7 @@ def test_tables_and_files(entries):
         assert len(pairs) == sum(pq.read_metadata(path).num_rows for path in read)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(members)
 def test_members_of_archives(samples):
     """Each member's name is in a pair's sample, or told; nothing is in both."""
@@ -146,7 +146,7 @@ def test_members_of_archives(samples):
                 assert f"0.tar#{key}" in {pair.pair_id for pair in pairs}
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(texts, max_size=10), st.booleans())
 def test_lines_of_manifests(lines, newline_at_end):
     with Tree() as tree:
@@ -172,7 +172,7 @@ def _offsets(content):
         at += len(line.encode())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from(["", " ", '{"image": "i.png", "caption": "c"}', "{", "[1]", "{}"]), max_size=10)
 )
@@ -188,7 +188,7 @@ def test_lines_of_json(lines):
         assert len(pairs) + len(named(left, "line")) == len(lines)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(folders, st.sampled_from(("zero/", "one/", "label=zero/", "")), st.sampled_from(IMAGES)),

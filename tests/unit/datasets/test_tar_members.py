@@ -36,7 +36,7 @@ names = st.text("abz0./-é猫 ", min_size=1, max_size=200).filter(
 files = st.lists(st.tuples(names, st.binary(max_size=1500)), max_size=6)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(files, st.sampled_from(FORMATS))
 def test_members_are_those_of_tarfile(files, format):
     try:
@@ -118,7 +118,6 @@ def test_damage_is_not_skipped(data, said):
         members(data)
 
 
-@settings(deadline=None)
 @given(files, st.data())
 def test_flipped_bytes_never_raise_anything_else(files, draw):
     data = bytearray(packed(files))

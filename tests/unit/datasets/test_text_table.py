@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smoothcert.datasets import text_table
@@ -29,7 +29,6 @@ cell = st.text("ab,\"'\n\r\t é猫", max_size=8)
 rows = st.lists(st.tuples(cell.filter(bool), cell, cell), max_size=8)
 
 
-@settings(deadline=None)
 @given(rows, st.sampled_from(["\n", "\r\n"]), st.sampled_from([",", "\t"]), st.integers(1, 20))
 def test_csv_is_what_the_csv_module_wrote(rows, end, delimiter, chunk):
     stream = io.StringIO()
@@ -46,7 +45,6 @@ def test_csv_is_what_the_csv_module_wrote(rows, end, delimiter, chunk):
             assert fields(got, record.offset) == expected[number:]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9), min_size=1), max_size=6),
     st.integers(1, 20),

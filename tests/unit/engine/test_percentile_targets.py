@@ -21,7 +21,7 @@ CONSTANT = KnownEncoder.staircase((-1e3,), (0.2, 0.3), text_angles=ANGLES | {"a 
 """Whatever the image: cosine 1 to itself, 0.5 to the caption, (cos 0.3 - sin 0.3) / sqrt 2 over the other class."""
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.floats(0.01, 0.99), st.floats(0.0, 3.0))
 def test_the_share_that_is_needed_is_the_closed_form_rounded_up(q, rho):
     found = percentile_threshold(q, 0.4 * rho, 0.4)
@@ -33,7 +33,7 @@ def test_what_no_share_shows_is_impossible():
     assert percentile_threshold(0.5, 40.0, 1.0) == IMPOSSIBLE
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.floats(-1.0, 1.0, exclude_max=True))
 def test_a_draw_counts_where_its_column_would_show_the_level(level):
     cut = percentile_cut(level)

@@ -24,7 +24,7 @@ cosines = st.floats(0.0, 0.99)
 shifts = st.floats(0.01, 3.0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(cosines, shifts, st.floats(0.05, 3.0))
 def test_fcsb_threshold_is_the_closed_form_and_reaching_it_certifies(cosine, rho, sigma):
     threshold = certified_threshold(FCSB, cosine, rho * sigma, sigma)
@@ -36,7 +36,7 @@ def test_fcsb_threshold_is_the_closed_form_and_reaching_it_certifies(cosine, rho
     assert threshold == pytest.approx(exact, abs=1e-11)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(0.0, 0.98), st.floats(0.05, 2.5))
 def test_reaching_the_angular_threshold_certifies_and_less_does_not(cosine, rho):
     threshold = certified_threshold(ANGULAR, cosine, rho, 1.0)

@@ -342,7 +342,7 @@ def test_a_unit_beyond_its_deadline_gets_a_copy_though_others_wait():
 # --- random stories -----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.randoms(use_true_random=False),
     st.lists(st.integers(1, 30), min_size=1, max_size=12),

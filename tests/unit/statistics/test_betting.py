@@ -61,7 +61,7 @@ def test_bound_lies_between_the_formula_at_the_last_draw_and_its_largest_so_far(
         assert bound <= reference.lower_bound(values, alpha, peek=True) + 1e-8
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     draws=arrays(np.float64, st.integers(1, 40), elements=st.floats(0.0, 1.0)),
     alpha=st.floats(1e-12, 0.5),
@@ -73,7 +73,7 @@ def test_the_bound_itself_has_reached_the_capital(reference, draws, alpha):
         assert max(reference.log_capitals(draws.tolist(), alpha, bound)) >= math.log(1 / alpha)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     draws=arrays(np.float64, (5, 30), elements=st.floats(0.0, 1.0)),
     counts=st.lists(st.integers(1, 30), min_size=5, max_size=5),

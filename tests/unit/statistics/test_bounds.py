@@ -101,7 +101,7 @@ def test_one_draw_has_no_variance_to_speak_of():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(hits=arrays(np.bool_, (4, 25)), counts=st.lists(st.integers(1, 25), min_size=4, max_size=4))
 def test_counts_choose_the_first_draws_and_ignore_what_follows(method, hits, counts):
     draws = hits.astype(float)

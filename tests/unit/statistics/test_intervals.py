@@ -74,7 +74,7 @@ def test_anytime_ends_are_where_the_evidence_reaches_the_level(hits, pairs, conf
         assert log_evidence(hits, pairs - hits, end + inwards) < limit
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.booleans())
 def test_intervals_mirror_nest_and_hold_the_share(counted, anytime):
     hits, pairs = counted

@@ -26,7 +26,7 @@ def largest_consistent_subset(logs, q):
     return set()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(logs=st.lists(LOGS, min_size=1, max_size=9), q=st.floats(0.01, 0.9))
 def test_selects_the_largest_consistent_subset(logs, q):
     assert set(np.flatnonzero(ebh(logs, q)).tolist()) == largest_consistent_subset(logs, q)

@@ -59,7 +59,7 @@ def test_every_slot_decides_as_the_formula_does(reference):
     assert {*test.decisions.ravel().tolist()} == {CERTIFIED, UNDECIDED, REFUTED}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     inner=st.sets(st.integers(1, 59), max_size=12),
@@ -210,7 +210,7 @@ def test_every_test_has_its_own_level(reference):
         assert test.log_e_values[0, number] == pytest.approx(capital[first], abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     draws=arrays(np.float64, st.integers(1, 60), elements=st.floats(0.0, 1.0)),
     threshold=st.floats(0.01, 0.99),
