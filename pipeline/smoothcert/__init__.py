@@ -15,9 +15,9 @@ Importing this package imports nothing of weight: names are resolved when they a
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from smoothcert.late_names import resolve_late
 from smoothcert.version import VERSION
 
 if TYPE_CHECKING:
@@ -61,12 +61,4 @@ _HOME = {
     "run": "api.runs",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+__getattr__, __dir__ = resolve_late(__name__, _HOME, [*__all__, "__version__"])

@@ -10,6 +10,7 @@ import smoothcert
 
 PACKAGE = Path(smoothcert.__file__).parent
 ORDER = (
+    "late_names",
     "errors",
     "redaction",
     "printable",

@@ -8,10 +8,10 @@ Names are resolved on first use, so that importing this package does not import 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from smoothcert.catalogue.attacks import ATTACKS, NORMS, AttackEntry, Norm
+from smoothcert.late_names import resolve_late
 
 if TYPE_CHECKING:
     from smoothcert.attacks.base import Attack, AttackSettings
@@ -95,12 +95,4 @@ _HOME = {
     "score": "scoring",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = resolve_late(__name__, _HOME, __all__)

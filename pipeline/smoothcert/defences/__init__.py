@@ -6,8 +6,9 @@ conditioned ones.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from smoothcert.late_names import resolve_late
 
 if TYPE_CHECKING:
     from smoothcert.defences.defended import DefendedEncoder
@@ -48,12 +49,4 @@ _HOME = {
     "save_part": "saved",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = resolve_late(__name__, _HOME, __all__)

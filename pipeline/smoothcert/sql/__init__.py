@@ -1,7 +1,8 @@
 """SQL over committed rows: views and functions on DuckDB, and results as files."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from smoothcert.late_names import resolve_late
 
 if TYPE_CHECKING:
     from smoothcert.sql.export import write_result
@@ -11,13 +12,5 @@ __all__ = ["Query", "asking", "open_query", "write_result"]
 
 _HOME = {"Query": "query", "asking": "query", "open_query": "query", "write_result": "export"}
 
-
-def __getattr__(name: str) -> object:
-    # DuckDB is loaded when a query is asked for: workers write rows without it
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+# DuckDB is loaded when a query is asked for: workers write rows without it
+__getattr__, __dir__ = resolve_late(__name__, _HOME, __all__)

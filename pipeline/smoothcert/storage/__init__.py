@@ -1,7 +1,8 @@
 """Bytes on any URL: file systems, reads that are tried again, and foreign exceptions in our words."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from smoothcert.late_names import resolve_late
 
 if TYPE_CHECKING:
     from smoothcert.storage.filesystem import Entry, Storage, join
@@ -16,13 +17,5 @@ _HOME = {
     "translate": "foreign_errors",
 }
 
-
-def __getattr__(name: str) -> object:
-    # readers of data take ``steady`` from here, and should not wait for Arrow
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+# readers of data take ``steady`` from here, and should not wait for Arrow
+__getattr__, __dir__ = resolve_late(__name__, _HOME, __all__)
