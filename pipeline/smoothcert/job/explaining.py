@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -25,7 +26,9 @@ def explain(error: ValidationError, origin: str, model: type[Section] = Job) -> 
             for other in items
         ):
             continue  # entries that are wrong themselves do not count for pydantic, so this says nothing more
-        where = ".".join(str(part) for part in _place(item["loc"], model)) or "job"
+        where = ".".join(str(part) for part in _place(item["loc"], model)) or (
+            "job" if model is Job else "section"
+        )
         message = _in_words_of_yaml(item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
             known = _known_fields(item["loc"][:-1], model)
@@ -72,8 +75,9 @@ def _place(location: Sequence[str | int], root: type[Section]) -> Iterator[str |
         if isinstance(part, str):
             field = model.model_fields.get(part) if model is not None else None
             model = _section_in(field.annotation) if field is not None else None
-            kinds = set(get_args(field.annotation)) - {type(None)} if field is not None else set()
-            several = model is None and len(kinds) > 1
+            annotation = field.annotation if field is not None else None
+            union = get_origin(annotation) in (Union, UnionType)
+            several = model is None and union and len(set(get_args(annotation)) - {type(None)}) > 1
 
 
 def _places(key: str, model: type[Section], above: str = "") -> Iterator[str]:

@@ -13,6 +13,7 @@ from smoothcert.errors import JobError
 from smoothcert.job.explaining import explain
 from smoothcert.job.job import Job
 from smoothcert.job.paths import Places, resolve_answer, resolve_attack, resolve_defence, resolve_encoder
+from smoothcert.job.repeated_keys import OneOfEachKey, RepeatedKeyError
 from smoothcert.redaction import refuse_secrets
 
 
@@ -91,7 +92,9 @@ def parse_job(text: str, overrides: Sequence[str] = (), *, origin: str = "job") 
 
 def _mapping(text: str, origin: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=OneOfEachKey)
+    except RepeatedKeyError as exc:
+        raise JobError(f"{origin}: {exc}", remedy="keep one of them, or give them different names") from exc
     except yaml.YAMLError as exc:
         raise JobError(f"{origin} is not valid YAML: {exc}", remedy="compare with a file in jobs/") from exc
     if not isinstance(data, dict):
@@ -127,7 +130,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             f"--set {override!r} must have the form a.b=value", remedy="e.g. --set certify.sigma=0.5"
         )
     try:
-        read = yaml.safe_load(value)
+        read = yaml.load(value, Loader=OneOfEachKey)
     except yaml.YAMLError as exc:
         raise JobError(f"--set {override!r}: the value is not valid YAML: {exc}", remedy="quote it") from exc
     set_field(data, key.strip(), read, f"--set {override!r}")

@@ -113,7 +113,10 @@ def _trainings(steps: Sequence[TrainStep], folder: Path) -> tuple[Job, ...]:
     jobs: list[Job] = []
     for number, step in enumerate(steps):
         said, file = f"study.train.{number}", folder / step.job
-        data = read_mapping(file)
+        try:
+            data = read_mapping(file)
+        except JobError as exc:
+            raise JobError(f"{said}: {exc.message}", remedy=exc.remedy) from exc
         for field, value in step.settings.items():
             set_field(data, field, copy.deepcopy(value), f"{said}: {field}")
         job = make_job(data, origin=f"{said}, {file},", places=Places(file.parent, _written(jobs)))

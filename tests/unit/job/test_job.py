@@ -207,6 +207,12 @@ def test_a_broken_override_is_quoted(override):
     assert repr(override) in refusal(override)
 
 
+def test_a_merge_may_be_overridden():
+    text = TINY + "zero_shot: {labels: [cat, dog]}\nattacks:\n"
+    text += "  - &pgd {attack: pgd, norm: l2, budgets: [0.5], steps: 5}\n  - {<<: *pgd, steps: 7}\n"
+    assert [each.steps for each in parse_job(text).attacks] == [5, 7]
+
+
 def test_an_override_may_fill_a_section_that_is_null_or_absent():
     assert parse_job(TINY + "executor:\n", ["executor.workers=3"]).executor.workers == 3
     assert parse_job(TINY, ["retrieval.candidates=7"]).retrieval.candidates == 7
@@ -218,6 +224,8 @@ def test_an_override_may_fill_a_section_that_is_null_or_absent():
 def test_files_that_cannot_be_jobs(tmp_path):
     for content, words in [
         (b"name: [", "not valid YAML"),
+        (b"name: a\ncertify: {sigma: 1, sigma: 2}", "'sigma' stands twice in one mapping, in line 2"),
+        (b"name: a\n\nname: b", "'name' stands twice in one mapping, in lines 1 and 3"),
         (b"- a list", "not a mapping"),
         (b"", "not a mapping"),
         (b"name: \xff\xfe", "UTF-8"),

@@ -95,6 +95,8 @@ study:
         ("study:", "varies nothing"),
         ("study: {grid: {certify.sigma: []}}", "certify.sigma: [] is empty"),
         ("study: {grid: {certify.sigma: [0.5, 0.5]}}", "0.5 is listed twice"),
+        ("study: {grid: {certify.sigma: 0.5}}", "grid.certify.sigma=0.5: Input should be a valid list"),
+        ("study: {variants: {a: {}, b: {certify.sigma: 1}, b: {certify.sigma: 2}}}", "'b' stands twice"),
         ("study: {grid: {certify.sigm: [0.5]}}", "unknown key (did you mean 'sigma'?)"),
         ("study: {grid: {certfy.sigma: [0.5]}}", "no field of a job (did you mean 'certify'?)"),
         ("study: {grid: {certify.sigma: [0.5, -1]}}", "with sigma -1"),
@@ -191,7 +193,7 @@ study:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ("[{job: gone.yaml}]", "cannot read the job file '.*gone.yaml'"),
+        ("[{job: gone.yaml}]", "study.train.0: cannot read the job file '.*gone.yaml'"),
         ("[{job: train.yaml, settings: {train.methud: psm}}]", "study.train.0(.|\n)*did you mean 'method'"),
         ("[{job: train.yaml, settings: {train: null}}]", "has no section 'train'"),
         ("[{job: train.yaml}, {job: train.yaml}]", "study.train.1: train.out='made/fare' is that of"),
