@@ -4,13 +4,16 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,7 +85,37 @@ def plug() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def cluster(plug: Any) -> Iterator[Any]:
+def ready(plug: Any) -> Iterator[dict[str, str]]:
+    """A process that has imported what drivers and workers need: they are forked from it, which costs them no seconds.
+
+    Yields:
+        What makes a node of Ray start its workers so.
+    """
+    import ray
+    import smoothcert_asking
+
+    directory = tempfile.mkdtemp(prefix="sc")  # the path of a socket must be short
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(smoothcert_asking.READY, f"{directory}/ready")
+        patch.setenv(
+            "SMOOTHCERT_TESTS_WORKER", f"{Path(ray.__file__).parent}/_private/workers/default_worker.py"
+        )
+        process = subprocess.Popen(
+            [sys.executable, PLUG / "smoothcert_ready.py", f"{directory}/ready"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        with process:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            yield dict.fromkeys(("worker_path", "setup_worker_path"), str(PLUG / "setup_worker.py"))
+            process.communicate()  # it ends with its standard input
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def cluster(ready: dict[str, str]) -> Iterator[Any]:
     """A cluster of one node; tests may add nodes, and take away what they added.
 
     Without Ray's autoscaler and what copies logs to drivers; on ports of its own, beside those of other processes.
@@ -92,7 +125,7 @@ def cluster(plug: Any) -> Iterator[Any]:
 
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 2**27}
     bare = {"no_monitor": True, "include_log_monitor": False, "dashboard_agent_listen_port": None}
-    started = Cluster(initialize_head=True, head_node_args=head | bare)
+    started = Cluster(initialize_head=True, head_node_args=head | bare | ready)
     ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
     try:
         yield started
@@ -279,28 +312,49 @@ def commits_of(url: str) -> int:
     return len(list(Path(url, "commits").glob("u*.json")))
 
 
+@pytest.fixture
+def python(ready: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Runs ``python ARGUMENTS`` in a process forked from the one that stands ready; all end with the test."""
+    from smoothcert_asking import Forked
+
+    started: list[Forked] = []
+
+    def begin(*arguments: object, **environment: str) -> Forked:
+        log = tmp_path / f"process-{len(started)}.log"
+        started.append(Forked([str(each) for each in arguments], {**os.environ, **environment}, log))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+def smoothcert_process(python: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs ``smoothcert ARGUMENTS`` so."""
+    return partial(python, "-c", "from smoothcert.cli.main import main; main()")
+
+
 @dataclass
 class DriverProcess:
     """``smoothcert certify`` in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: Any
     url: str
 
     def end(self, timeout: float = 200.0) -> int:
-        try:
-            self.text, _ = self.process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise AssertionError(f"the driver hangs:\n{self.process.communicate()[0]}") from None
-        return self.process.returncode
+        return int(self.process.wait(timeout))
+
+    @property
+    def text(self) -> str:
+        return str(self.process.text)
 
 
 @pytest.fixture
 def driver_process(
-    plug: Any, cluster: Any, job_text: Callable[..., str], tmp_path: Path
-) -> Iterator[Callable[..., DriverProcess]]:
+    python: Callable[..., Any], cluster: Any, job_text: Callable[..., str], tmp_path: Path
+) -> Callable[..., DriverProcess]:
     """Starts drivers as processes that join the cluster, or start a Ray of their own; all are gone after the test."""
-    started: list[subprocess.Popen[str]] = []
 
     def begin(
         faults: str = "pace_s=0.03",
@@ -313,22 +367,10 @@ def driver_process(
             "import sys, smoothcert_faulty_driver as f, logging; logging.basicConfig(level='WARNING')\n"
             f"sys.exit(f.guarded(lambda: f.certify({job_text(**changes)!r}, f.Faults({faults}))))"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **there, **(environment or {})},
-        )
-        started.append(process)
         runs = str(changes.get("runs", tmp_path / "runs"))
-        return DriverProcess(process, f"{runs}/r")
+        return DriverProcess(python("-c", code, **there, **(environment or {})), f"{runs}/r")
 
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return begin
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ PGD = {
 }
 UNITS = 2 * PAIRS // 2
 """Two attacks, two pairs a unit."""
-SMOOTHCERT = Path(sys.executable).with_name("smoothcert")
 
 
 def job(folder: Path, data: Path, kind: str) -> str:
@@ -58,33 +55,22 @@ def job(folder: Path, data: Path, kind: str) -> str:
 
 
 @pytest.fixture
-def started(cluster: Any, data: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def started(cluster: Any, data: Path, smoothcert_process: Any, tmp_path: Path) -> Any:
     """``smoothcert attack`` on the cluster, in a process of its own."""
     (tmp_path / "job.yaml").write_text(job(tmp_path, data, "ray"))
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        [SMOOTHCERT, "attack", tmp_path / "job.yaml"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "RAY_ADDRESS": cluster.address},
-    )
-    yield process
-    process.kill()
-    process.wait()
-    log.close()
+    return smoothcert_process("attack", tmp_path / "job.yaml", RAY_ADDRESS=cluster.address)
 
 
-def until(what: Callable[[], Any], process: subprocess.Popen[str], log: Path) -> Any:
+def until(what: Callable[[], Any], process: Any) -> Any:
     """The first true value, while the process lives and for at most four minutes."""
     end = time.monotonic() + 240
     while time.monotonic() < end:
         found = what()
         if found:
             return found
-        assert process.poll() is None, log.read_text()
+        assert process.poll() is None, process.text
         time.sleep(0.02)
-    raise AssertionError(f"nothing happened:\n{log.read_text()}")
+    raise AssertionError(f"nothing happened:\n{process.text}")
 
 
 def attack_commits(run: Path) -> dict[str, int]:
@@ -112,13 +98,11 @@ def living(pid: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_the_workers_and_then_the_driver_are_killed(
-    started: subprocess.Popen[str], data: Path, tmp_path: Path
-) -> None:
+def test_the_workers_and_then_the_driver_are_killed(started: Any, data: Path, tmp_path: Path) -> None:
     from ray._private.state import jobs
 
-    run, log = tmp_path / "runs" / "r", tmp_path / "log"
-    until(lambda: attack_commits(run), started, log)
+    run = tmp_path / "runs" / "r"
+    until(lambda: attack_commits(run), started)
     # all of them: one left alone could finish the job while the other's successor is still loading
     first = workers(run)
     assert first
@@ -127,9 +111,9 @@ def test_the_workers_and_then_the_driver_are_killed(
     for pid in first:
         os.kill(pid, signal.SIGKILL)
     # others take their places: the work goes on with processes that were not there
-    until(lambda: set(attack_commits(run).values()) - first, started, log)
+    until(lambda: set(attack_commits(run).values()) - first, started)
     started.kill()
-    assert started.wait() == -signal.SIGKILL
+    assert started.wait(60) == -signal.SIGKILL
     # what a worker holds when its driver dies it may still commit: count when all are gone
     end = time.monotonic() + 60
     while workers(run):

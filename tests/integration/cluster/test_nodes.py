@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.timeout(250)
 
 
-def test_a_raylet_killed_with_all_its_workers(start, plug, check, tools, cluster, seed, monkeypatch):
+def test_a_raylet_killed_with_all_its_workers(start, plug, check, tools, cluster, ready, seed, monkeypatch):
     from smoothcert.runtime import ledger as module
 
     losses = []
@@ -24,7 +24,7 @@ def test_a_raylet_killed_with_all_its_workers(start, plug, check, tools, cluster
     monkeypatch.setattr(module.Ledger, "lose", note)
     import ray
 
-    spot = cluster.add_node(num_cpus=1, resources={"spot": 1}, object_store_memory=2**27)
+    spot = cluster.add_node(num_cpus=1, resources={"spot": 1}, object_store_memory=2**27, **ready)
     blocker = ray.remote(num_cpus=2)(_Blocker).remote()  # the head is full: workers go to the other node
     ray.get(blocker.ready.remote())
     # the run outlives the wait below by far, and the seconds that workers outlive their raylet

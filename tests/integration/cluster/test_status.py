@@ -1,31 +1,24 @@
 """``smoothcert status --watch`` from another process, while a run goes on: it reads the run directory alone."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 pytestmark = pytest.mark.timeout(200)
 
 
-def watch(url, *arguments):
-    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "status", url, "--watch"]
-    return subprocess.Popen(
-        [*command, "--interval", "0.2", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def watch(smoothcert_process):
+    """``smoothcert status --watch`` of a run."""
+    return lambda url, *more: smoothcert_process("status", url, "--watch", "--interval", "0.2", *more)
 
 
-def test_it_follows_a_run_to_its_end(start, check, plug, tools):
+def test_it_follows_a_run_to_its_end(start, check, plug, tools, watch):
     run = start(plug.Faults(pace_s=0.05, on_bright="oom"), workers=1)
     watcher = watch(run.url, "--json")
     assert run.report().missing == 0
-    out, err = watcher.communicate(timeout=100)
-    assert watcher.returncode == 0, err
-    seen = [json.loads(line) for line in out.splitlines()]
+    assert watcher.wait(100) == 0, watcher.text
+    seen = [json.loads(line) for line in watcher.text.splitlines()]
     assert len(seen) > 1 and not seen[0]["complete"] and seen[-1]["complete"]
     counts = [status["committed"] for status in seen]
     assert counts == sorted(counts) and counts[-1] == tools.pairs
@@ -35,8 +28,7 @@ def test_it_follows_a_run_to_its_end(start, check, plug, tools):
     assert working and last["draws"] >= (tools.pairs - 1) * 48
     # a watcher of a run that is complete has nothing to wait for
     plain = watch(run.url)
-    out, err = plain.communicate(timeout=60)
-    assert plain.returncode == 0 and "48 of 48 committed (100.0%), 1 quarantined" in out
+    assert plain.wait(60) == 0 and "48 of 48 committed (100.0%), 1 quarantined" in plain.text
     check(run.url, {tools.bright_id: "OutOfMemoryError"})
 
 

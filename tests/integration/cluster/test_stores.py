@@ -1,8 +1,6 @@
 """Stores that fail now and then, for good, or hand out half of what was asked; they have one committer, the driver."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,20 +70,17 @@ with RunDirectory.open(sys.argv[1]).committing():
 
 
 def test_one_driver_at_a_time_and_a_killed_one_is_outlived(
-    driver_process, check, tmp_path, plug, job_text, monkeypatch
+    driver_process, python, check, tools, tmp_path, plug, job_text, monkeypatch
 ):
     monkeypatch.setenv("SMOOTHCERT_BEAT_S", "1")
     runs = f"flaky://{tmp_path}/runs"
     url = plug.FaultyDriver(parse_job(job_text(runs=runs, kind="local")), plug.Faults()).run.url
-    first = subprocess.Popen([sys.executable, "-c", HOLD, url], stdout=subprocess.PIPE, text=True)
-    try:
-        assert first.stdout.readline() == "mine\n"
-        second = driver_process("", runs=runs, kind="local")
-        assert second.end() == 2, second.text
-        assert f"process {first.pid}" in second.text and "is in use by" in second.text
-    finally:
-        first.kill()
-        first.communicate()
+    first = python("-c", HOLD, url)
+    tools.until(lambda: first.text == "mine\n")
+    second = driver_process("", runs=runs, kind="local")
+    assert second.end() == 2, second.text
+    assert f"process {first.pid}" in second.text and "is in use by" in second.text
+    first.close()
     lease = Path(tmp_path, "runs/r/driver.json")
     assert lease.exists()
     third = driver_process("", runs=runs, kind="local")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,7 +34,7 @@ def dim(encoder):
 
 @pytest.mark.timeout(900)
 def test_runs_share_the_workers_and_go_on_after_a_kill(
-    cluster: Any, data: Path, tools: Any, tmp_path: Path
+    cluster: Any, data: Path, tools: Any, smoothcert_process: Any, tmp_path: Path
 ) -> None:
     from smoothcert.job import load_study
     from smoothcert.runtime.executor import Monitor
@@ -53,21 +50,11 @@ def test_runs_share_the_workers_and_go_on_after_a_kill(
     def committed() -> dict[str, list[Path]]:
         return {run.name: list(run.glob("commits/u*.json")) for run in runs.glob("mini-*")}
 
-    command = "from smoothcert.cli.main import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, "study", str(tmp_path / "study.yaml")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "RAY_ADDRESS": cluster.address, "SMOOTHCERT_CACHE": str(tmp_path / "cache")},
-    )
-    try:
-        tools.until(
-            lambda: process.poll() is not None or sum(map(bool, committed().values())) == 2, timeout=300
-        )
-        assert process.poll() is None, "it was over before it could be killed"
-    finally:
-        process.kill()
-        process.wait()
+    variables = {"RAY_ADDRESS": cluster.address, "SMOOTHCERT_CACHE": str(tmp_path / "cache")}
+    process = smoothcert_process("study", tmp_path / "study.yaml", **variables)
+    tools.until(lambda: process.poll() is not None or sum(map(bool, committed().values())) == 2, timeout=300)
+    assert process.poll() is None, f"it was over before it could be killed:\n{process.text}"
+    process.close()
     before = {path: path.stat().st_mtime_ns for files in committed().values() for path in files}
     assert len(committed()) == 2 and 2 <= len(before) < 2 * PAIRS
 

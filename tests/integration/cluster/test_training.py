@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,23 +163,22 @@ def test_two_workers_train_what_one_does_though_one_is_killed(place: Place, tool
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_or_stopped_goes_on(place: Place, cluster: Any, tools: Any) -> None:
+def test_a_driver_that_is_killed_or_stopped_goes_on(
+    place: Place, cluster: Any, tools: Any, smoothcert_process: Any
+) -> None:
     from smoothcert.job import load_job
     from smoothcert.runtime.ray_training import driver_training, train_together
 
     job = place.job_file("parted")
-    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", "train", str(job)]
 
-    def driver() -> subprocess.Popen[str]:
-        environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    def driver() -> Any:
+        return smoothcert_process("train", job, RAY_ADDRESS=cluster.address)
 
     place.flag.touch()
     first = driver()
     tools.until(lambda: place.checkpoint("parted").exists() or first.poll() is not None, timeout=300)
     first.kill()
-    first.communicate()
-    assert first.returncode == -signal.SIGKILL
+    assert first.wait(60) == -signal.SIGKILL
     written = place.checkpoint("parted").stat().st_mtime_ns
 
     second = driver()
@@ -191,9 +187,8 @@ def test_a_driver_that_is_killed_or_stopped_goes_on(place: Place, cluster: Any, 
         timeout=300,
     )
     second.send_signal(signal.SIGTERM)
-    _, said = second.communicate(timeout=120)
-    assert second.returncode == 143 and "run the same command again to resume" in said, said
-    assert "goes on at step" in said
+    assert second.wait(120) == 143, second.text
+    assert "run the same command again to resume" in second.text and "goes on at step" in second.text
 
     place.flag.unlink()
     heard = listener()

@@ -1,7 +1,5 @@
 """``smoothcert compact`` and ``smoothcert gc`` on a run that workers made, while a reader goes on reading."""
 
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -10,14 +8,19 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 
-def smoothcert(*arguments):
-    command = [sys.executable, "-c", "from smoothcert.cli.main import main; main()", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def smoothcert(smoothcert_process):
+    """Runs a command to its end, in a process of its own: what it says."""
+
+    def run(*arguments):
+        process = smoothcert_process(*arguments)
+        assert process.wait(60) == 0, process.text
+        return process.text
+
+    return run
 
 
-def test_readers_see_every_row_once(plug, job_text, check, tools):
+def test_readers_see_every_row_once(plug, job_text, check, tools, smoothcert):
     from smoothcert.job import parse_job
     from smoothcert.runtime.executor import Monitor
     from smoothcert.store import RunDirectory
