@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -106,13 +107,9 @@ def run_phase(
     )
     expected = phase.draws_per_pair(driver.inputs)
     with ProgressLine(terminal, pairs=pairs, done=done, draws_per_pair=expected, name=name) as line:
-        report = work(
-            Monitor(
-                on_result=lambda result: None,
-                on_progress=line.update,
-                stop=stopped_by.event,
-            )
-        )
+        monitor = Monitor(on_result=lambda result: None, on_progress=line.update, stop=stopped_by.event)
+        with stopped_by.quitting():
+            report = work(monitor)
     for note in report.notes:
         terminal.say(begin + note)
     stopped = report.stopped and stopped_by.signal is not None
@@ -148,13 +145,25 @@ class StopSignals:
         self.signal: int | None = None
         self.terminal = terminal
         self._work = work
+        self._code: int | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
+
+    @contextlib.contextmanager
+    def quitting(self) -> Iterator[None]:
+        """Around work: the second signal leaves it with its own exit code, also where Ray puts a 1 in its place."""
+        try:
+            yield
+        except SystemExit:
+            if self._code is None:
+                raise
+            raise SystemExit(self._code) from None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
             _say_unbuffered("quitting now; committed results are kept")
-            raise SystemExit(128 + number)
+            self._code = 128 + number
+            raise SystemExit(self._code)
         self.signal = number
         self.event.set()
         said = f"stopping: waiting for {self._work}; press Ctrl-C again to quit now"

@@ -57,7 +57,7 @@ def run_training(training: Training, signals: StopSignals) -> int:
 
     terminal = signals.terminal
     _introduce(terminal, training)
-    with TrainingProgress(terminal, training, signals.event) as progress:
+    with TrainingProgress(terminal, training, signals.event) as progress, signals.quitting():
         if training.section.workers > 1:
             from smoothcert.runtime.ray_training import train_together
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smoothcert.encoders.cache import cache_folder
-from smoothcert.errors import JobError
+from smoothcert.encoders.cache import CACHE_VARIABLE, cache_folder
+from smoothcert.errors import EncoderError, JobError
 from smoothcert.job.encoder import names_code
 from smoothcert.job.job import Job
 
@@ -76,6 +76,22 @@ def carry_code(job: Job) -> tuple[CarriedFolder, ...]:
     """
     named = {Path(value.rpartition(":")[0]).resolve() for value in _texts(job.model_dump(mode="json"))}
     return tuple(_read(folder) for folder in sorted({file.parent for file in named if file.is_file()}))
+
+
+def unpack_code(folders: Sequence[CarriedFolder]) -> None:
+    """Use the copies of all folders in this process, a worker's.
+
+    Raises:
+        EncoderError: one cannot be written.
+    """
+    try:
+        for folder in folders:
+            folder.unpack()
+    except OSError as exc:
+        raise EncoderError(
+            f"the code of the job cannot be written on this worker: {exc}",
+            remedy=f"name a writable directory in {CACHE_VARIABLE}",
+        ) from exc
 
 
 def place_of(file: Path) -> Path:

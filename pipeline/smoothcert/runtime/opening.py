@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 from smoothcert.datasets import open_source
 from smoothcert.encoders import Encoder
-from smoothcert.encoders.cache import CACHE_VARIABLE
-from smoothcert.encoders.carried_code import CarriedFolder
+from smoothcert.encoders.carried_code import CarriedFolder, unpack_code
 from smoothcert.engine.noise import generator_name
-from smoothcert.errors import EncoderError, RunDirectoryError
+from smoothcert.errors import RunDirectoryError
 from smoothcert.job import Job
 from smoothcert.runtime.results import UnitWriter, worker_name
 from smoothcert.runtime.session import Session
@@ -49,14 +48,7 @@ class Opening:
         Raises:
             EncoderError: it cannot be loaded, or breaks the contract.
         """
-        try:
-            for folder in self.code:
-                folder.unpack()
-        except OSError as exc:
-            raise EncoderError(
-                f"the code of the job cannot be written on this worker: {exc}",
-                remedy=f"name a writable directory in {CACHE_VARIABLE}",
-            ) from exc
+        unpack_code(self.code)
         return load_checked(self.job)
 
     def with_encoder(self, encoder: Encoder) -> Session:

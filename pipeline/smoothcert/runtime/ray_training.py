@@ -25,9 +25,8 @@ import torch
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from smoothcert.encoders.cache import CACHE_VARIABLE
-from smoothcert.encoders.carried_code import CarriedFolder, carry_code
-from smoothcert.errors import EncoderError, ExecutorError, JobError, SmoothcertError
+from smoothcert.encoders.carried_code import CarriedFolder, carry_code, unpack_code
+from smoothcert.errors import ExecutorError, JobError, SmoothcertError
 from smoothcert.job import Job
 from smoothcert.job.encoder import EncoderSection
 from smoothcert.runtime.ray_cluster import WorkerShare, join_cluster, uses_gpu
@@ -126,14 +125,7 @@ class _TrainingOpening:
             ray.get(self.relay.conclude.remote(trained))
 
     def _training(self, device: torch.device, team: ProcessTeam) -> Training:
-        try:
-            for folder in self.code:
-                folder.unpack()
-        except OSError as exc:
-            raise EncoderError(
-                f"the code of the job cannot be written on this worker: {exc}",
-                remedy=f"name a writable directory in {CACHE_VARIABLE}",
-            ) from exc
+        unpack_code(self.code)
         fitted, held_out = (_on(device, part) for part in ray.get(self.images))
         corpus = Corpus(fitted, held_out, self.data_digest)
         training = Training(self.job, _computing_on(device, self.job.encoder), corpus, team)

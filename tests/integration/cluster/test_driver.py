@@ -32,6 +32,13 @@ def test_a_signal_ends_gracefully(driver_process, check, tools, number):
     assert first.end() == 128 + number, first.text
     assert 0 < tools.commits_of(first.url) < 8, "units in flight were finished, no other was begun"
     if number == signal.SIGTERM:
+        tools.until(lambda: not tools.workers_of(first.url))
+        hasty = driver_process("pace_s=1.0", workers=1, grace_s=60)
+        tools.until(lambda: tools.workers_of(first.url) or hasty.process.poll() is not None)
+        hasty.process.send_signal(signal.SIGINT)
+        tools.until(lambda: "stopping: waiting for units" in hasty.text)
+        hasty.process.send_signal(signal.SIGINT)
+        assert hasty.end() == 130 and "quitting now" in hasty.text, hasty.text
         second = driver_process("pace_s=0.0", kind="local")
         assert second.end() == 0, second.text
         check(first.url)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from smoothcert.encoders import carried_code
-from smoothcert.encoders.carried_code import carry_code, place_of
+from smoothcert.encoders.carried_code import carry_code, place_of, unpack_code
 from smoothcert.encoders.factories import import_callable
-from smoothcert.errors import JobError
+from smoothcert.errors import EncoderError, JobError
 from smoothcert.job import parse_job
 
 JOB = """
@@ -50,9 +50,8 @@ def test_the_copy_is_used_in_place_of_the_folder(job_folder: Path) -> None:
         ["carried_package/__init__.py", "carried_package/part.py", "nets.py"],
         ["nets.py"],
     ]
-    for each in carried:
-        each.unpack()
-        each.unpack()  # by another worker of this machine
+    unpack_code(carried)
+    unpack_code(carried)  # by another worker of this machine
     # what is at the path now is not what the job was planned with
     (job_folder / "nets.py").write_text("def make(encoder): return 3\n")
     (job_folder / "carried_package" / "part.py").unlink()
@@ -67,6 +66,16 @@ def test_a_copy_that_was_changed_is_not_used(job_folder: Path) -> None:
     copy.write_text("def make(encoder): return 4\n")
     carried.unpack()
     assert place_of(job_folder / "nets.py").read_bytes() == dict(carried.files)["nets.py"]
+
+
+def test_a_worker_that_cannot_write_says_where_it_could(
+    job_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SMOOTHCERT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(EncoderError, match="cannot be written on this worker") as caught:
+        unpack_code(carry_code(parse_job(JOB.format(here=job_folder))))
+    assert "SMOOTHCERT_CACHE" in str(caught.value.remedy)
 
 
 def test_a_folder_of_too_much_code_is_refused(job_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
