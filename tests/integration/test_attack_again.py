@@ -180,10 +180,8 @@ def test_quarantined_attacks_are_made_again_on_request(
     assert {pair: third[pair] for pair in third.keys() - bright} == {
         pair: first[pair] for pair in first.keys() - bright
     }
-    known = run.commits.unit_ids()
-    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
+    assert choose_again(faulty(only), NAN) == {}
     assert "attacking 0 quarantined pairs again" in capsys.readouterr().err
-    assert run.commits.unit_ids() == known
     # with all attacks made again the audit has nothing to object, but says what was there before
     assert attack_again(faulty([PGD, other]), NAN) == 0
     assert "because the encoder gave NaN" in " ".join(audit_run(run).notes)

@@ -20,6 +20,7 @@ from PIL import Image
 from smoothcert.attacks.campaign import Campaign
 from smoothcert.attacks.pgd import PGD as ProjectedGradientDescent
 from smoothcert.audit.audit import audit_run
+from smoothcert.audit.kept import kept_audit
 from smoothcert.certificates import angular_bound, angular_radius
 from smoothcert.cli import exit_codes
 from smoothcert.cli.attack import choose_again
@@ -142,9 +143,6 @@ def test_a_retry_that_fails_does_not_end_green_and_leaves_the_rows_as_they_were(
     def made() -> Driver:
         return driver([BARE], "output.quarantine_budget=1.0", images=[png(number) for number in range(4)])
 
-    def again() -> int:
-        return run_job(made(), choose_again(made(), "true"))
-
     shown = "SELECT pair_id, status, error_class, unit_id FROM attacks ORDER BY ALL"
     fails(monkeypatch, FloatingPointError)  # no number: quarantined, however many pairs have it
     attack(made())
@@ -152,7 +150,7 @@ def test_a_retry_that_fails_does_not_end_green_and_leaves_the_rows_as_they_were(
     assert [row["status"] for row in first] == ["quarantined"] * 4
     fails(monkeypatch)
     capsys.readouterr()
-    assert again() == exit_codes.MISSING_ROWS
+    assert run_job(made(), choose_again(made(), "true")) == exit_codes.MISSING_ROWS
     said = capsys.readouterr().err
     assert "attacking 4 quarantined pairs again" in said and "a bug" in said
     assert rows(made().run, shown) == first
@@ -160,7 +158,7 @@ def test_a_retry_that_fails_does_not_end_green_and_leaves_the_rows_as_they_were(
     # a unit of retries for each of the two units of two pairs
     assert (report.pairs, report.missing, report.units_missing, len(report.failed)) == (4, 4, 2, 2)
     monkeypatch.undo()
-    assert again() == 0
+    assert made().work("attacks", quiet(), choose_again(made(), "true")).missing == 0
     assert {row["status"] for row in rows(made().run, shown)} == {"ok"}
 
 
@@ -276,7 +274,8 @@ def test_a_number_that_the_certified_encoder_lacks_on_crops_is_a_finding(
     assert run_job(made) == exit_codes.NOT_SOUND
     bad = rows(made.run, "SELECT * FROM attacks WHERE status = 'quarantined'")
     assert bad and {row["error_class"] for row in bad} == {"NonFiniteError"}
-    assert [finding.rule for finding in audit_run(made.run).findings] == ["not-a-number"]
+    audited = kept_audit(made.run)
+    assert audited is not None and [finding.rule for finding in audited.findings] == ["not-a-number"]
 
 
 class Early(logging.Handler):
@@ -349,8 +348,7 @@ def test_a_signal_between_certifying_and_attacking_is_heeded(
 
 def test_examples_that_were_not_kept_are_said(driver: Made, capsys: pytest.CaptureFixture[str]) -> None:
     attack(driver([BARE]))
-    assert run_job(driver([BARE | {"keep": 2}])) == 0
-    said = capsys.readouterr().err
+    (said,) = driver([BARE | {"keep": 2}]).work("attacks", quiet()).notes
     assert "0 strongest examples are stored under" in said and "keep asks for 2" in said
     assert run_job(driver([BARE | {"keep": 9, "seed": 1}])) == 0
     said = capsys.readouterr().err
@@ -409,7 +407,8 @@ def test_only_an_attack_reveals_bounds_that_were_raised_with_all_that_follows_fr
         "evaluate_draws": 1000,
     }
     # it turns by 1.6 * 0.5 at this budget, to a cosine of 0.7, where a smooth norm of 0.997 would promise more
-    made = driver([strong], "certify.max_draws=5000", encoder=KnownEncoder.rotating(1.6, input_size=(8, 8)))
+    turning = KnownEncoder.rotating(1.6, input_size=(8, 8))
+    made = driver([strong], "certify.max_draws=5000", encoder=turning, images=[png(0), png(1)])
     made.work("certification", quiet())
     run = made.run
     assert audit_run(run).sound
@@ -417,7 +416,8 @@ def test_only_an_attack_reveals_bounds_that_were_raised_with_all_that_follows_fr
         raise_norms(Path(run.url) / file, run.info.job.certify.radii, run.info.job.certify.cosines)
     assert audit_run(run).findings == (), "as far as arithmetic goes"
     assert run_job(made) == exit_codes.NOT_SOUND
-    assert {finding.rule for finding in audit_run(run).findings} == {"violation"}
+    audited = kept_audit(run)
+    assert audited is not None and {finding.rule for finding in audited.findings} == {"violation"}
 
 
 def raise_norms(path: Path, radii: tuple[float, ...], cosines: tuple[float, ...]) -> None:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -102,11 +103,16 @@ def held_of(run_url: str) -> dict[str, bool]:
     }
 
 
-def test_nights_count_their_pairs_once(place: Path) -> None:
+@pytest.fixture(scope="module")
+def two_nights(place: Path) -> Path:
+    """The directory of a watch of two nights."""
     first = run(place, "2026-01-01")
     assert first.exit_code == 0 and "no drop of more than 2.0% shown" in first.output, first.output
     assert run(place, "2026-01-02").exit_code == 0
+    return place / "watch"
 
+
+def test_nights_count_their_pairs_once(place: Path, two_nights: Path) -> None:
     def kept() -> dict[Path, bytes]:
         """All but the page, which says when it was made."""
         files = [
@@ -164,7 +170,7 @@ def test_sigkill_in_the_middle_loses_nothing(place: Path, forked: Callable[..., 
     assert restarted == alone
 
 
-def test_what_is_refused_before_work(place: Path) -> None:
+def test_what_is_refused_before_work(place: Path, two_nights: Path) -> None:
     runs = sorted((place / "runs").iterdir())
     for more, error, words in (
         (["--claim=angular>=0.55@0.0625"], QueryError, "did you mean 'angular>=0.5@0.0625'"),
@@ -206,15 +212,15 @@ def test_of_two_who_finish_a_night_the_first_counts(tmp_path: Path) -> None:
     assert directory.trend().nights == (first,)
 
 
-def test_a_reference_that_was_moved_is_read_where_it_is_now(place: Path) -> None:
-    assert run(place, "m1", directory="moving").exit_code == 0
+def test_a_reference_that_was_moved_is_read_where_it_is_now(place: Path, two_nights: Path) -> None:
+    shutil.copytree(two_nights, place / "moving")
     (place / "runs" / "reference").rename(place / "elsewhere")
     try:
-        found = run(place, "m2", f"--against={place / 'elsewhere'}", directory="moving")
+        found = run(place, "2026-01-03", f"--against={place / 'elsewhere'}", directory="moving")
     finally:
         (place / "elsewhere").rename(place / "runs" / "reference")
     assert found.exit_code == 0, found.output
-    assert [row["night"] for row in nights(place, "moving")] == ["m1", "m2"]
+    assert [row["night"] for row in nights(place, "moving")] == ["2026-01-01", "2026-01-02", "2026-01-03"]
 
 
 def test_a_night_that_ends_after_a_later_one_is_not_put_before_it(

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from smoothcert.job import Job, TrackingSection
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking import track_run
 from smoothcert.tracking.database import ensure_database
+from smoothcert.tracking.destination import sqlite_uri
 from smoothcert.tracking.quiet import quiet_mlflow
 
 from .conftest import JOB, RunMaker
@@ -164,22 +166,28 @@ def test_a_database_that_is_none_is_an_error_and_left_alone(
     assert (tmp_path / "runs/mlflow.db").read_text() == "not a database"
 
 
-def _ensure(database: Path) -> None:
+def test_two_drivers_that_start_together_make_one_whole_database(
+    tmp_path: Path, fork: Callable[..., Any]
+) -> None:
+    """New, in a folder whose name a URI would cut."""
+    database = tmp_path / "a?b%20#c" / "mlflow.db"
+    ready = multiprocessing.get_context("fork").Barrier(2)
+
+    def ensure() -> None:
+        with quiet_mlflow():
+            ready.wait(60)
+            ensure_database(database, "file:///nowhere")
+
     with quiet_mlflow():
-        ensure_database(database, "file:///nowhere")
-
-
-def test_two_drivers_that_start_together_make_one_whole_database(tmp_path: Path) -> None:
-    database = tmp_path / "new" / "mlflow.db"
-    processes = [
-        multiprocessing.get_context("spawn").Process(target=_ensure, args=(database,)) for _ in range(2)
-    ]
-    for process in processes:
-        process.start()
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # once for both
+    processes = [fork(ensure) for _ in range(2)]
     for process in processes:
         process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a?b%20#c"]
     assert [path.name for path in database.parent.iterdir()] == ["mlflow.db"]
+    with quiet_mlflow():
+        assert client(sqlite_uri(database)).get_experiment("0").name == "Default"
     assert count(f"sqlite:///{database}", "alembic_version") == 1
     assert count(f"sqlite:///{database}", "runs") == 0
 
