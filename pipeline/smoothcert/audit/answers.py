@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smoothcert.audit.expressions import SLACK, computed, number
-from smoothcert.audit.rules import LAST_DIGIT, Check, Rule, select_failing
+from smoothcert.audit.rules import LAST_DIGIT, Check, Failing, Rule
 from smoothcert.catalogue.answers import ANSWER_CERTIFICATES, ANSWER_QUANTILES, ANSWER_SHARE
 from smoothcert.certificates import PERCENTILE_SHIFTS, percentile_share
 from smoothcert.sql.literals import quote
@@ -54,13 +54,13 @@ def answer_rules(info: RunInfo, asked_for: Sections) -> Iterator[Rule]:
         "rounded-up",
         "T1, T9",
         "a certified answer, or a bound of its score, is larger than what it rests on allows",
-        select_failing([*_claimed(info), *_recounted(info)], asked, "answer_id, question_id, subject"),
+        Failing([*_claimed(info), *_recounted(info)], asked, "answer_id, question_id, subject"),
     )
     yield Rule(
         "above-estimate",
         "3",
         "a lower bound of votes or scores of answers is above their mean",
-        select_failing(
+        Failing(
             [
                 _not_above("vote_share_lcb", "votes / nullif(draws, 0)"),
                 _not_above("score_lcb", "score"),

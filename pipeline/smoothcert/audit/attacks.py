@@ -14,7 +14,7 @@ from smoothcert.audit.claims import (
     same_encoder,
 )
 from smoothcert.audit.expressions import SLACK, computed, number
-from smoothcert.audit.rules import Check, Rule, select_failing
+from smoothcert.audit.rules import Check, Failing, Rule
 from smoothcert.catalogue.certificates import of_quantity, quantities
 from smoothcert.catalogue.quantities import Quantity
 from smoothcert.sql.literals import quote
@@ -31,25 +31,28 @@ WORTH_SHOWING = 1e-3
 """A certified cosine this far above 0 is certified in whatever order the arithmetic is done."""
 
 
-def attack_rules(
-    info: RunInfo, asked: Sequence[AskedAttack], stale: Mapping[str, Sequence[str]]
-) -> Iterator[Rule]:
-    """What attacks show, for one run.
+def attack_rules(info: RunInfo, stale: Mapping[str, Sequence[str]]) -> Iterator[Rule]:
+    """What rows of attacks show, for one run.
 
     Args:
         info: the run.
-        asked: attacks that every pair of it is owed.
         stale: pairs by attack unit whose rows are older than their certificate, and will be replaced: they know
             nothing of it.
     """
     here = f"FROM attacks WHERE run_id = {quote(info.run_id)}"
-    yield from _row_rules(info, asked, here, WHICH)
+    yield from _row_rules(info, here, WHICH)
     yield from _certificate_rules(info, stale, here, WHICH)
 
 
-def _row_rules(info: RunInfo, asked: Sequence[AskedAttack], here: str, which: str) -> Iterator[Rule]:
-    """What attack rows show by themselves."""
-    yield Rule(
+def missing_attacks(info: RunInfo, asked: Sequence[AskedAttack]) -> Rule:
+    """That every pair has a row of every attack.
+
+    Args:
+        info: the run.
+        asked: attacks that every pair of it is owed.
+    """
+    here = f"FROM attacks WHERE run_id = {quote(info.run_id)}"
+    return Rule(
         "missing-attack",
         "5",
         "a pair lacks a row for one of the attacks",
@@ -59,6 +62,10 @@ def _row_rules(info: RunInfo, asked: Sequence[AskedAttack], here: str, which: st
         "p.pair_id AND a.attack_id = "
         "k.attack_id AND a.subject = k.subject AND a.budget = k.budget",
     )
+
+
+def _row_rules(info: RunInfo, here: str, which: str) -> Iterator[Rule]:
+    """What attack rows show by themselves."""
     yield Rule(
         "over-budget",
         "5",
@@ -110,7 +117,7 @@ def _certificate_rules(
         "5",
         "a certificate speaks of the perturbation, and the outcome has no margin or similarity to hold against it, or "
         "one of another class",
-        select_failing(
+        Failing(
             [
                 Check(
                     f"{claim.speaks} AND {claim.reached} IS NULL AND NOT {claim.excused}",
@@ -164,7 +171,7 @@ def _beaten(held: Iterable[tuple[Comparison, str]], source: str, which: str) -> 
         "violation",
         "5",
         "an attack pushed a quantity below its certified bound",
-        select_failing(checks, source, f"{which} AS which"),
+        Failing(checks, source, f"{which} AS which"),
         pairs=True,
     )
 
@@ -198,7 +205,7 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
         "rounded-up",
         "4.2",
         "an attack row repeats a certificate as higher than it is",
-        select_failing(
+        Failing(
             [
                 Check(
                     f"a.{column}",
@@ -213,7 +220,7 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
             f"{WHICH} AS which",
         ),
     )
-    left_out = select_failing(
+    left_out = Failing(
         [
             Check(
                 f"a.{column}",
@@ -230,7 +237,7 @@ def _copies(info: RunInfo, here: str, held: str, current: str) -> Iterator[Rule]
         "other-certificate",
         "5",
         "an attack row shows something else as certified than its certificate says, or nothing",
-        f"{left_out} UNION ALL SELECT pair_id, {WHICH} || ': certified_cosine is ' || "
+        f"{left_out.rows} UNION ALL SELECT pair_id, {WHICH} || ': certified_cosine is ' || "
         f"coalesce(certified_cosine::VARCHAR, 'missing') AS detail {here} AND certified_cosine IS DISTINCT FROM "
         f"greatest({', '.join(copies)})",
     )

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from scipy.special import bdtrc
 
 from smoothcert.audit.answers import answer_rules, asked_answers
-from smoothcert.audit.attacks import WHICH, attack_rules, other_run_rules
+from smoothcert.audit.attacks import WHICH, attack_rules, missing_attacks, other_run_rules
 from smoothcert.audit.claims import EVER, Others, covered, tested_pairs
 from smoothcert.audit.expressions import computed, number
 from smoothcert.audit.outcomes import asked_sections, outcome_rules, outside_their_bounds
@@ -130,17 +130,19 @@ class _Book:
     def hold(self, query: Query, rules: Iterable[Rule]) -> None:
         """Hold rows against rules."""
         for rule in rules:
+            if rule.screen and not query.rows(rule.screen):
+                continue
             rows = query.rows(
-                f"SELECT pair_id, detail FROM ({rule.sql}) ORDER BY pair_id, detail LIMIT {LISTED}"
+                f"SELECT pair_id, detail FROM ({rule.rows}) ORDER BY pair_id, detail LIMIT {LISTED}"
             )
             if not rows:
                 continue
             count = len(rows)
             if count == LISTED:
-                count = _one(query, f"SELECT count(*) FROM ({rule.sql})")
+                count = _one(query, f"SELECT count(*) FROM ({rule.rows})")
             if rule.pairs:
                 self.violated.update(
-                    row["pair_id"] for row in query.rows(f"SELECT DISTINCT pair_id FROM ({rule.sql})")
+                    row["pair_id"] for row in query.rows(f"SELECT DISTINCT pair_id FROM ({rule.rows})")
                 )
             self.add(
                 Finding(
@@ -184,30 +186,34 @@ def audit_run(run: RunDirectory, others: Sequence[RunDirectory] = (), query: Que
     asked = asked_attacks(run)
     book = _Book()
     with asking([run], query) as query:
-        stale = stale_pairs(run, query.committed(run.run_id), ATTACKS, CERTIFICATES)
+        rows = _row_counts(query, here)
         for table in TABLES.values():
-            book.hold(query, table_rules(info, table))
+            if rows[table.name]:  # of no rows nothing is wrong, and no statement has to say so
+                book.hold(query, table_rules(info, table))
         book.hold(query, certificate_rules(info))
         book.hold(query, published_rules(info))
         book.hold(query, textual_rules(info, pool_of(run)))
-        if _one(query, f"SELECT count(*) FROM answers {here}") or _one(
-            query, f"SELECT count(*) FROM attacked_answers {here}"
-        ):
+        if any(rows[name] for name in ("answers", "attacked_answers", "replaced_attacked_answers")):
             book.hold(query, answer_rules(info, asked_answers(run)))
-        book.hold(query, attack_rules(info, asked, stale))
-        book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
         pairs = _one(query, f"SELECT count(DISTINCT pair_id) FROM certificates {here}")
-        attacks = sum(_one(query, f"SELECT count(*) FROM {name} {here}") for name in _ATTACK_TABLES)
-        tested = {row["pair_id"] for row in query.rows(tested_pairs(info))}
-        statements, alpha = _statements(query, covered(info))
-        outside, outside_note = outside_their_bounds(query, info, WHICH)
-        book.hold(query, outside)
-        notes = [
-            *_changed_classes(query, info),
-            *_few_draws(query, here),
-            *outside_note,
+        attacks = sum(rows[name] for name in _ATTACK_TABLES)
+        tested: set[str] = set()
+        statements, alpha = 0, 0.0
+        notes = []
+        if asked or rows["attacks"]:
+            book.hold(query, [missing_attacks(info, asked)])
+        if rows["attacks"] or rows["replaced_attacks"]:
+            stale = stale_pairs(run, query.committed(run.run_id), ATTACKS, CERTIFICATES)
+            book.hold(query, attack_rules(info, stale))
+            book.hold(query, outcome_rules(info, asked_sections(run, query), WHICH))
+            tested = {row["pair_id"] for row in query.rows(tested_pairs(info))}
+            statements, alpha = _statements(query, covered(info))
+            outside, outside_note = outside_their_bounds(query, info, WHICH)
+            book.hold(query, outside)
+            notes += [*_changed_classes(query, info), *_few_draws(query, here), *outside_note]
+        notes += [
             *_above_their_row(query, info),
-            *_replaced(query, here),
+            *_replaced(query, here, rows["replaced_attacks"]),
             *_never_made(info, asked),
             *published_notes(query, info),
         ]
@@ -253,6 +259,13 @@ def audit_runs(run_urls: Sequence[str]) -> list[RunAudit]:
     """
     runs = [RunDirectory.open(url) for url in run_urls]
     return [audit_run(run, runs) for run in runs]
+
+
+def _row_counts(query: Query, here: str) -> dict[str, int]:
+    """Rows of each table and of what was replaced in it."""
+    names = [name for table in TABLES for name in (table, f"replaced_{table}")]
+    counts = (f"SELECT {quote(name)} AS name, count(*) AS n FROM {name} {here}" for name in names)
+    return {row["name"]: row["n"] for row in query.rows(" UNION ALL ".join(counts))}
 
 
 def _related(run: RunDirectory, others: Sequence[RunDirectory]) -> list[RunDirectory]:
@@ -383,12 +396,11 @@ def _few_draws(query: Query, here: str) -> list[str]:
     ]
 
 
-def _replaced(query: Query, here: str) -> list[str]:
+def _replaced(query: Query, here: str, replaced: int) -> list[str]:
     """A fault of a machine may be mended and its attacks made again; an encoder that breaks now and then is broken."""
-    replaced = _one(query, f"SELECT count(*) FROM replaced_attacks {here}")
-    broken = _one(query, f"SELECT count(*) FROM replaced_attacks {here} AND error_class = 'NonFiniteError'")
     if not replaced:
         return []
+    broken = _one(query, f"SELECT count(*) FROM replaced_attacks {here} AND error_class = 'NonFiniteError'")
     return [
         f"{replaced:,} outcomes were replaced by a later attack, {broken:,} of them because the encoder gave NaN or "
         "infinity: view replaced_attacks"

@@ -7,6 +7,8 @@ computed is a cap.
 
 from __future__ import annotations
 
+from math import isfinite
+
 from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.evidence import Evidence
 
@@ -16,7 +18,12 @@ SLACK = 1e-9
 
 def number(value: float) -> str:
     """A number as an SQL literal, every digit of it."""
-    return f"'{value!r}'::DOUBLE"
+    text = repr(float(value))
+    if not isfinite(value):
+        return f"'{text}'::DOUBLE"
+    # with an exponent it is a DOUBLE, and nothing that DuckDB has to cast
+    text = text if "e" in text else f"{text}e0"
+    return f"({text})" if text.startswith("-") else text
 
 
 def argument(evidence: Evidence, table: str = "", position: int = 1) -> str:

@@ -10,7 +10,7 @@ from scipy.special import bdtrc
 
 from smoothcert.audit.claims import quote_all
 from smoothcert.audit.expressions import SLACK, number
-from smoothcert.audit.rules import Check, Rule, select_failing
+from smoothcert.audit.rules import Check, Failing, Rule
 from smoothcert.catalogue.certificates import quantities
 from smoothcert.sql import Query
 from smoothcert.sql.literals import quote
@@ -64,7 +64,7 @@ def outcome_rules(info: RunInfo, asked: Sections, which: str) -> Iterator[Rule]:
         "impossible-value",
         "5",
         "a cosine, margin or norm of an outcome is outside its range, or a lower bound above its upper bound",
-        select_failing([*_ranges(), *_norms()], ok, f"{which} AS which, sigma = 0 AS known"),
+        Failing([*_ranges(), *_norms()], ok, f"{which} AS which, sigma = 0 AS known"),
     )
     yield Rule(
         "success-without-margin",
@@ -113,7 +113,7 @@ def outside_their_bounds(query: Query, info: RunInfo, which: str) -> tuple[list[
         ]
         source = f"{ok} AND alpha IN ({', '.join(number(alpha) for alpha in too_many)})"
         means = "more estimates lie outside their own confidence bounds than alpha explains"
-        return [Rule("outside-bounds", "5", means, select_failing(checks, source, f"{which} AS which"))], []
+        return [Rule("outside-bounds", "5", means, Failing(checks, source, f"{which} AS which"))], []
     if count:
         return [], [
             f"{count:,} estimates of outcomes are outside their own confidence bounds, as alpha allows"

@@ -34,20 +34,30 @@ class Rule:
         name: short and stable.
         theory: item of docs/theory.md that it guards.
         means: what an offending row says.
-        sql: selects the offending rows of one run.
+        sql: selects the offending rows of one run, or says which they are.
         pairs: whether the rule is about certificates that attacks have beaten: these are counted against alpha.
     """
 
     name: str
     theory: str
     means: str
-    sql: str
+    sql: str | Failing
     pairs: bool = False
+
+    @property
+    def rows(self) -> str:
+        """SQL that selects the offending rows."""
+        return self.sql if isinstance(self.sql, str) else self.sql.rows
+
+    @property
+    def screen(self) -> str:
+        """SQL that gives a row where there is an offending one, and is cheaper; empty where there is no such SQL."""
+        return "" if isinstance(self.sql, str) else self.sql.screen
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One comparison of a row's own numbers; many of them share a scan (``checked``).
+    """One comparison of a row's own numbers; many of them share a scan (``Failing``).
 
     ``condition`` and ``detail`` are SQL in which ``{stored}`` and ``{computed}`` stand for the two values, so that
     each is computed once.
@@ -64,31 +74,61 @@ class Check:
     detail: str
     computed: str = "NULL"
 
-
-def select_failing(checks: Sequence[Check], source: str, keep: str = "") -> str:
-    """SQL that selects an offending row once for each check that it fails.
-
-    Args:
-        checks: at least one.
-        source: ``FROM ...``; it has pair_id.
-        keep: further columns that details speak of, as a select list.
-    """
-    values, details = [], []
-    for i, check in enumerate(checks):
-        names = {"{stored}": f"stored_{i}", "{computed}": f"computed_{i}"}
-        values.append(f"{check.stored} AS stored_{i}, {check.computed} AS computed_{i}")
-        condition, detail = check.condition, check.detail
+    def of_columns(self, number: int) -> tuple[str, str]:
+        """Condition and detail over columns ``stored_<number>`` and ``computed_<number>``."""
+        names = {"{stored}": f"stored_{number}", "{computed}": f"computed_{number}"}
+        condition, detail = self.condition, self.detail
         for name, column in names.items():
             condition, detail = condition.replace(name, column), detail.replace(name, column)
-        # a detail that cannot be told hides no row
-        details.append(f"CASE WHEN {condition} THEN coalesce({detail}, 'see the row') END AS detail_{i}")
-    all_details = ", ".join(f"detail_{i}" for i in range(len(checks)))
-    kept = f", {keep}" if keep else ""
-    return (
-        f"SELECT pair_id, detail FROM (SELECT pair_id, unnest([{all_details}]) AS detail FROM (SELECT pair_id, "
-        f"{', '.join(details)} FROM (SELECT pair_id{kept}, {', '.join(values)} {source})) "
-        f"WHERE coalesce({all_details}) IS NOT NULL) WHERE detail IS NOT NULL"
-    )
+        return condition, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """The rows that fail checks.
+
+    Attributes:
+        checks: at least one.
+        source: ``FROM ...``; it has pair_id.
+        keep: further columns that conditions and details speak of, as a select list.
+    """
+
+    checks: Sequence[Check]
+    source: str
+    keep: str = ""
+
+    @property
+    def rows(self) -> str:
+        """SQL that selects an offending row once for each check that it fails, with what to tell of it."""
+        details = []
+        for i, check in enumerate(self.checks):
+            condition, detail = check.of_columns(i)
+            # a detail that cannot be told hides no row
+            details.append(f"CASE WHEN {condition} THEN coalesce({detail}, 'see the row') END AS detail_{i}")
+        all_details = ", ".join(f"detail_{i}" for i in range(len(self.checks)))
+        return (
+            f"SELECT pair_id, detail FROM (SELECT pair_id, unnest([{all_details}]) AS detail FROM (SELECT pair_id, "
+            f"{', '.join(details)} FROM ({self._values})) WHERE coalesce({all_details}) IS NOT NULL) "
+            "WHERE detail IS NOT NULL"
+        )
+
+    @property
+    def screen(self) -> str:
+        """SQL that gives a row where ``rows`` gives one: the same conditions, and nothing to tell.
+
+        Most of what DuckDB spends on few rows grows with the text, and most of the text is what is told.
+        """
+        conditions = " OR ".join(f"({check.of_columns(i)[0]})" for i, check in enumerate(self.checks))
+        return f"SELECT 1 AS found FROM ({self._values}) WHERE {conditions} LIMIT 1"
+
+    @property
+    def _values(self) -> str:
+        values = [
+            f"{check.stored} AS stored_{i}, {check.computed} AS computed_{i}"
+            for i, check in enumerate(self.checks)
+        ]
+        kept = f", {self.keep}" if self.keep else ""
+        return f"SELECT pair_id{kept}, {', '.join(values)} {self.source}"
 
 
 CLAIMING = (
@@ -166,7 +206,7 @@ def certificate_rules(info: RunInfo) -> Iterator[Rule]:
         "beyond-draws",
         "3",
         "a confidence bound is higher than this number of draws can prove, even if every draw were perfect",
-        select_failing(_beyond_draws(info), ok, keep="draws"),
+        Failing(_beyond_draws(info), ok, keep="draws"),
     )
     yield from _rounded_up(info, ok)
     if not certify.targets:
@@ -203,7 +243,7 @@ def _recounted_votes(ok: str) -> Rule:
         "rounded-up",
         "4.2",
         "a stored bound or radius is larger than its confidence bound allows",
-        select_failing(checks, ok),
+        Failing(checks, ok),
     )
 
 
@@ -253,7 +293,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
         "rounded-up",
         "4.2",
         "a stored bound or radius is larger than its confidence bound allows",
-        select_failing(checks, ok),
+        Failing(checks, ok),
     )
     for name in (each.bound.column for each in CATALOGUE if each.bound is not None and _falls(each)):
         rising = [f"{name}[{i + 1}] > {name}[{i}] + {number(SLACK)}" for i in range(1, len(certify.radii))]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from smoothcert.audit.expressions import SLACK, argument, computed, number
-from smoothcert.audit.rules import LAST_DIGIT, Rule
+from smoothcert.audit.rules import LAST_DIGIT, Check, Failing, Rule
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE
 from smoothcert.catalogue.evidence import CLASS_RIVAL_ALIGNMENT, CLASS_RIVAL_MARGIN, NORM, Evidence
@@ -67,18 +67,24 @@ def textual_rules(info: RunInfo, pool: Sequence[str] | None) -> Iterator[Rule]:
     turned = f"acos({argument(NORM)}) + acos(-({argument(CLASS_RIVAL_ALIGNMENT)}))"
     measured = f"CASE WHEN {CLASS_RIVAL_MARGIN.column} IS NOT NULL THEN {argument(CLASS_RIVAL_MARGIN)} END"
     smallest = f"coalesce({measured}, cos(least(pi(), {turned})))"
-    yield _bound("class_margin_lcb", smallest, CLASS_RIVAL_ALIGNMENT, ok)
+    checks = [_bound("class_margin_lcb", smallest, CLASS_RIVAL_ALIGNMENT)]
     for certificate in _TEXTUAL:
         needed = _needed(certificate)
         if certificate.radius is not None:
             follows = computed(certificate, certificate.radius, sigma)
             if certificate.quantity == RANK_MARGIN:
                 follows = _or_no_rival(certificate.radius.column, follows, needed, info, pool)
-            yield _radius(certificate.radius.column, follows, needed, ok)
+            checks.append(_radius(certificate.radius.column, follows, needed))
         if certificate.bound is not None:
             for i, radius in enumerate(info.job.certify.radii, start=1):
                 follows = computed(certificate, certificate.bound, sigma, number(radius), position=i)
-                yield _bound(f"{certificate.bound.column}[{i}]", follows, needed, ok)
+                checks.append(_bound(f"{certificate.bound.column}[{i}]", follows, needed))
+    yield Rule(
+        "rounded-up",
+        "4.2",
+        "a stored bound or radius is larger than its confidence bound allows",
+        Failing(checks, ok, ", ".join(dict.fromkeys(_needed(each).column for each in _TEXTUAL))),
+    )
 
 
 def _needed(certificate: Certificate) -> Evidence:
@@ -119,24 +125,23 @@ def _beyond_the_norm(margin: Evidence, alignment: Evidence, ok: str) -> Rule:
     )
 
 
-def _radius(name: str, follows: str, needed: Evidence, ok: str) -> Rule:
+def _radius(name: str, follows: str, needed: Evidence) -> Check:
+    condition = f"{{stored}} * (1 - {number(PLANE_SEARCH)}) > coalesce({{computed}}, -1)"
+    return _rounded_up(name, follows, needed, condition)
+
+
+def _bound(name: str, follows: str, needed: Evidence) -> Check:
     return _rounded_up(
-        name, follows, needed, f"stored * (1 - {number(PLANE_SEARCH)}) > coalesce(computed, -1)", ok
+        name, follows, needed, f"{{stored}} > coalesce({{computed}}, -2) + {number(LAST_DIGIT)}"
     )
 
 
-def _bound(name: str, follows: str, needed: Evidence, ok: str) -> Rule:
-    return _rounded_up(name, follows, needed, f"stored > coalesce(computed, -2) + {number(LAST_DIGIT)}", ok)
-
-
-def _rounded_up(name: str, follows: str, needed: Evidence, where: str, ok: str) -> Rule:
+def _rounded_up(name: str, follows: str, needed: Evidence, condition: str) -> Check:
     """A stored number that does not follow from its row; ``needed`` is there whenever the rest of its basis is."""
-    return Rule(
-        "rounded-up",
-        "4.2",
-        "a stored bound or radius is larger than its confidence bound allows",
-        f"SELECT pair_id, '{name} is ' || stored || CASE WHEN lacking THEN ', and the row lacks what it rests on' ELSE "
-        "', at most ' || coalesce(computed::VARCHAR, 'nothing') || ' follows' END AS detail FROM "
-        f"(SELECT pair_id, {name} AS stored, {follows} AS computed, {needed.column} IS NULL AS lacking {ok}) "
-        f"WHERE {where}",
+    return Check(
+        name,
+        condition,
+        f"'{name} is ' || {{stored}} || CASE WHEN {needed.column} IS NULL THEN ', and the row lacks what it rests on' "
+        "ELSE ', at most ' || coalesce({computed}::VARCHAR, 'nothing') || ' follows' END",
+        follows,
     )

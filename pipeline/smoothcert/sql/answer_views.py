@@ -18,15 +18,16 @@ not certified.
 
 from __future__ import annotations
 
-import duckdb
-
 from smoothcert.catalogue.answer_metrics import BY_ROW
+from smoothcert.sql.definitions import Definitions
 
 
-def create_answer_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the views above; ``answers`` and ``attacked_answers`` must exist."""
-    for sql in (_ACCURACY, _CERTIFIED, _SCORES, _ATTACKED):
-        connection.execute(sql)
+def define_answer_views(definitions: Definitions) -> None:
+    """Define the views above; ``answers`` and ``attacked_answers`` are defined elsewhere."""
+    definitions.add_sql("answer_accuracy", _ACCURACY)
+    definitions.add_sql("certified_answers", _CERTIFIED)
+    definitions.add_sql("certified_scores", _SCORES)
+    definitions.add_sql("attacked_answer_accuracy", _ATTACKED)
 
 
 _MEANS = ",\n".join(f"       avg({each.sql}) AS {name}" for name, each in BY_ROW.items())

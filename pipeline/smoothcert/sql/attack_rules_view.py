@@ -12,12 +12,12 @@ certificates is the audit's.
 
 from __future__ import annotations
 
-import duckdb
+from smoothcert.sql.definitions import Definitions
 
 
-def create_attack_rules_view(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the view above; ``attacks`` and ``certificates`` must exist."""
-    connection.execute(_RULES)
+def define_attack_rules_view(definitions: Definitions) -> None:
+    """Define the view above; ``attacks`` and ``certificates`` are defined elsewhere."""
+    definitions.add_sql("attack_rules", _RULES)
 
 
 _RULES = """

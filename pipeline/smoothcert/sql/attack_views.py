@@ -26,16 +26,16 @@ need it.
 
 from __future__ import annotations
 
-import duckdb
+from smoothcert.sql.definitions import Definitions
 
 WORST_CASE = "worst case"
 """Name of the summary over attacks in ``attack_success``."""
 
 
-def create_attack_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the views above; ``attacks`` must exist."""
-    for sql in (_SUCCESS, _GAP, _WORST):
-        connection.execute(sql)
+def define_attack_views(definitions: Definitions) -> None:
+    """Define the views above; ``attacks`` is defined elsewhere."""
+    for name, sql in (("attack_success", _SUCCESS), ("robustness_gap", _GAP), ("worst_pairs", _WORST)):
+        definitions.add_sql(name, sql)
 
 
 REFERENCE_SQL = (

@@ -1,4 +1,4 @@
-"""The committed files of a run as a dataset that DuckDB scans, with filters and projections pushed into the reader."""
+"""The committed files of a run: a dataset that DuckDB scans, filters and projections pushed into it, or read whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from smoothcert.storage.filesystem import Storage
 from smoothcert.store.tables.columns import TableSchema
@@ -65,3 +66,36 @@ def committed_files(
     dataset = CommittedFiles(fragments, schema.arrow.remove_metadata(), parquet, filesystem)
     dataset.failures = failures
     return dataset
+
+
+def read_files(storage: Storage, schema: TableSchema, files: list[str]) -> pa.Table:
+    """All rows of these files, which are small: a file takes a third of what it takes as part of a dataset.
+
+    Args:
+        storage: the run directory.
+        schema: of their table; a nullable column that an older file lacks reads as NULL.
+        files: paths below the run directory.
+
+    Raises:
+        StoreError: one is missing or cannot be read.
+        pyarrow.ArrowException, OSError: one is cut or damaged.
+    """
+    wanted = schema.arrow.remove_metadata()
+    tables = [_as_declared(_read(data), wanted) for _, data in storage.read_many(files)]
+    return pa.concat_tables(tables).combine_chunks() if tables else wanted.empty_table()
+
+
+def _read(data: bytes) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+
+
+def _as_declared(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    if table.schema.equals(wanted):
+        return table
+    columns = [
+        table[column.name].cast(column.type)
+        if column.name in table.column_names
+        else pa.nulls(table.num_rows, column.type)
+        for column in wanted
+    ]
+    return pa.Table.from_arrays(columns, schema=wanted)

@@ -13,17 +13,19 @@ None contains what comes before the first unit and after the last one (start-up,
 
 from __future__ import annotations
 
-import duckdb
+from smoothcert.sql.definitions import Definitions
 
 
-def create_cost_view(connection: duckdb.DuckDBPyConnection, spans: str) -> None:
-    """Create both views.
+def define_cost_views(definitions: Definitions, spans: str) -> None:
+    """Define both views.
 
     Args:
-        connection: where to.
+        definitions: where to.
         spans: a table of one row a commit: run_id, table_name, worker, draws, began, ended (seconds since 1970).
     """
-    connection.execute(f"""
+    definitions.add_sql(
+        "task_time",
+        f"""
 CREATE VIEW task_time AS
 WITH before AS (
     SELECT *, max(ended) OVER (PARTITION BY run_id, table_name, worker ORDER BY began, ended
@@ -34,7 +36,9 @@ SELECT run_id, table_name, worker, count(*) AS units, sum(draws)::BIGINT AS draw
        sum(greatest(0, ended - greatest(began, coalesce(reached, began)))) AS seconds,
        max(ended) - min(began) AS wall_seconds
 FROM before GROUP BY run_id, table_name, worker ORDER BY run_id, table_name, worker
-""")
-    connection.execute(
-        "CREATE VIEW worker_time AS SELECT * EXCLUDE (table_name) FROM task_time WHERE table_name = 'certificates'"
+""",
+    )
+    definitions.add_sql(
+        "worker_time",
+        "CREATE VIEW worker_time AS SELECT * EXCLUDE (table_name) FROM task_time WHERE table_name = 'certificates'",
     )

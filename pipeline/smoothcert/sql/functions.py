@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from smoothcert.catalogue.certificate import Certificate, Form
 from smoothcert.catalogue.certificates import sql_functions
 from smoothcert.catalogue.evidence import Evidence
-from smoothcert.sql.intervals import register_intervals
+from smoothcert.sql.definitions import Definitions
+from smoothcert.sql.intervals import define_intervals
 
 Array = NDArray[np.float64]
 
@@ -38,24 +39,26 @@ SHARE_CONFIDENCE = 0.95
 _SHARE = ("certified", "pairs", "final")
 
 
-def register_functions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Register all functions on a connection."""
+def define_functions(definitions: Definitions) -> None:
+    """Define all functions."""
+    define = partial(_define, definitions)
     for name, (certificate, form) in sql_functions().items():
         arguments = certificate.arguments(form)
         lists = {each.name for each in certificate.basis if each.size}
         types = ["DOUBLE[]" if each in lists else "DOUBLE" for each in arguments]
-        _register(connection, name, _of_columns(certificate, form), arguments, types)
+        define(name, _of_columns(certificate, form), arguments, types)
     for name, function in (("share_low", _share_low), ("share_high", _share_high)):
-        _register(connection, f"{name}_at", function, (*_SHARE, "confidence"), ["DOUBLE"] * 4)
-        connection.execute(
+        define(f"{name}_at", function, (*_SHARE, "confidence"), ["DOUBLE"] * 4)
+        definitions.add_sql(
+            name,
             f"CREATE MACRO {name}({', '.join(_SHARE)}, confidence := {SHARE_CONFIDENCE}) AS "
-            f"{name}_at({', '.join(_SHARE)}, confidence)"
+            f"{name}_at({', '.join(_SHARE)}, confidence)",
         )
-    _register(connection, "vote_share_bound", _vote_share_bound, ("share", "draws", "alpha"), ["DOUBLE"] * 3)
-    _register(connection, "score_mean_bound", _score_mean_bound, ("scores", "alpha"), ["DOUBLE[]", "DOUBLE"])
+    define("vote_share_bound", _vote_share_bound, ("share", "draws", "alpha"), ["DOUBLE"] * 3)
+    define("score_mean_bound", _score_mean_bound, ("scores", "alpha"), ["DOUBLE[]", "DOUBLE"])
     ranked = ("draws", "share", "alpha", "anytime")
-    _register(connection, "quantile_rank", _quantile_rank, ranked, ["DOUBLE"] * 4)
-    register_intervals(connection)
+    define("quantile_rank", _quantile_rank, ranked, ["DOUBLE"] * 4)
+    define_intervals(definitions)
 
 
 def _of_columns(certificate: Certificate, form: Form) -> Callable[..., Array]:
@@ -80,8 +83,8 @@ def _stack(evidence: Evidence, column: NDArray[Any]) -> Array:
     return np.stack(list(column))
 
 
-def _register(
-    connection: duckdb.DuckDBPyConnection,
+def _define(
+    definitions: Definitions,
     name: str,
     function: Callable[..., Array],
     arguments: Sequence[str],
@@ -95,7 +98,12 @@ def _register(
         [inspect.Parameter(each, inspect.Parameter.POSITIONAL_ONLY) for each in arguments]
     )
     # "special": NULLs arrive here, as the default handling refuses NULL for an input that is not
-    connection.create_function(name, over_columns, types, "DOUBLE", type="arrow", null_handling="special")
+    definitions.add(
+        name,
+        lambda: definitions.connection.create_function(
+            name, over_columns, types, "DOUBLE", type="arrow", null_handling="special"
+        ),
+    )
 
 
 def _over_columns(function: Callable[..., Array], *columns: pa.ChunkedArray) -> pa.Array:

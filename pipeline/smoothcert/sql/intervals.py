@@ -15,10 +15,13 @@ moment of a run. None contains the failures that alpha allows.
 
 from __future__ import annotations
 
+from functools import partial
 from math import log
 
 import duckdb
 import pyarrow as pa
+
+from smoothcert.sql.definitions import Definitions
 
 CONFIDENCE = 0.95
 """Coverage of the intervals."""
@@ -38,15 +41,16 @@ _CHECK = """
                 || '; name its range, e.g. mean_interval(x, least := -1, most := 1)')"""
 _SORTED = "list_sort(list(x) FILTER (x IS NOT NULL))"
 
-_MACROS = (
-    """CREATE MACRO share_interval(holds, finished := true) AS {
+_MACROS = {
+    "share_interval": """CREATE MACRO share_interval(holds, finished := true) AS {
         'n': count(*),
         'share': coalesce(count_if(holds), 0) / nullif(count(*), 0),
         'low': share_low(coalesce(count_if(holds), 0), count(*), (finished)::INTEGER),
         'high': share_high(coalesce(count_if(holds), 0), count(*), (finished)::INTEGER)
     }""",
     # empirical Bernstein (Maurer and Pontil 2009, theorem 4), from moments, each side at half of the failures
-    f"""CREATE MACRO interval_of_mean(n, mean, variance, smallest, largest, least := 0, most := 1) AS {{
+    "interval_of_mean": f"""
+    CREATE MACRO interval_of_mean(n, mean, variance, smallest, largest, least := 0, most := 1) AS {{
         'n': n,
         'mean': CASE {_CHECK} ELSE mean END::DOUBLE,
         'low': CASE {_CHECK}
@@ -58,32 +62,36 @@ _MACROS = (
             WHEN n = 1 THEN most
             ELSE least(most, mean + {_HALF}) END::DOUBLE
     }}""",
-    """CREATE MACRO mean_interval(x, least := 0, most := 1) AS interval_of_mean(
+    "mean_interval": """CREATE MACRO mean_interval(x, least := 0, most := 1) AS interval_of_mean(
         count(x), avg(x), var_samp((x - least) / (most - least)), min(x), max(x), least := least, most := most
     )""",
-    f"""CREATE MACRO quantile_interval(x, q) AS {{
+    "quantile_interval": f"""CREATE MACRO quantile_interval(x, q) AS {{
         'n': count(x),
         'quantile': {_SORTED}[greatest(1, ceil(q * count(x)))::BIGINT],
         'low': {_SORTED}[quantile_rank_low(count(x), q)::BIGINT],
         'high': {_SORTED}[quantile_rank_high(count(x), q)::BIGINT]
     }}""",
-    f"""CREATE MACRO median_interval(x) AS {{
+    "median_interval": f"""CREATE MACRO median_interval(x) AS {{
         'n': count(x),
         'median': median(x),
         'low': {_SORTED}[quantile_rank_low(count(x), 0.5)::BIGINT],
         'high': {_SORTED}[quantile_rank_high(count(x), 0.5)::BIGINT]
     }}""",
-)
+}
 
 
-def register_intervals(connection: duckdb.DuckDBPyConnection) -> None:
-    """Register the aggregates on a connection that has ``share_low`` and ``share_high``."""
+def define_intervals(definitions: Definitions) -> None:
+    """Define the aggregates; ``share_low`` and ``share_high`` are defined elsewhere."""
     for name, side in (("quantile_rank_low", 0), ("quantile_rank_high", 1)):
-        connection.create_function(
-            name, _rank(side), ["BIGINT", "DOUBLE"], "BIGINT", type="arrow", null_handling="special"
-        )
-    for macro in _MACROS:
-        connection.execute(macro)
+        definitions.add(name, partial(_register_rank, definitions.connection, name, side))
+    for name, macro in _MACROS.items():
+        definitions.add_sql(name, macro)
+
+
+def _register_rank(connection: duckdb.DuckDBPyConnection, name: str, side: int) -> None:
+    connection.create_function(
+        name, _rank(side), ["BIGINT", "DOUBLE"], "BIGINT", type="arrow", null_handling="special"
+    )
 
 
 def _rank(side: int) -> object:

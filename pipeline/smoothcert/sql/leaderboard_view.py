@@ -16,21 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import duckdb
 import pyarrow as pa
 
 from smoothcert.sql.attack_views import WORST_CASE
+from smoothcert.sql.definitions import Definitions
 from smoothcert.sql.measures import Measure, measures
 from smoothcert.store.run_info import RunInfo
 
 
 def create_leaderboard_view(
-    connection: duckdb.DuckDBPyConnection, schema: str, runs: list[tuple[RunInfo, str, bool]]
+    definitions: Definitions, schema: str, runs: list[tuple[RunInfo, str, bool]]
 ) -> None:
-    """Create ``leaderboard``; the views of attacks, ``runs`` and ``worker_time`` must exist.
+    """Create ``leaderboard``.
 
     Args:
-        connection: with the functions of intervals.
+        definitions: of the connection: the views of attacks, ``runs``, ``worker_time``, the functions of intervals.
         schema: where tables that users need not see go.
         runs: for each run what it is about, the relation of its visible rows, and whether it is finished.
     """
@@ -39,10 +39,11 @@ def create_leaderboard_view(
         listed = measures(info)
         rows += [_row(info, position, each, finished) for position, each in enumerate(listed, start=1)]
         counted.append(_counted(info, relation, listed))
+    connection = definitions.connection
     connection.register("_measures", pa.Table.from_pylist(rows, schema=_MEASURES))
-    connection.execute(f"CREATE TABLE {schema}.measures AS SELECT * FROM _measures")
+    connection.execute(f"CREATE OR REPLACE TABLE {schema}.measures AS SELECT * FROM _measures")
     connection.unregister("_measures")
-    connection.execute(_VIEW.format(schema=schema, counted=" UNION ALL ".join(counted), worst=WORST_CASE))
+    definitions.execute(_VIEW.format(schema=schema, counted=" UNION ALL ".join(counted), worst=WORST_CASE))
 
 
 def _row(info: RunInfo, position: int, each: Measure, finished: bool) -> dict[str, object]:

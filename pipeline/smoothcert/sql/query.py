@@ -20,10 +20,12 @@ import duckdb
 import pyarrow as pa
 
 from smoothcert.errors import QueryError
+from smoothcert.sql.definitions import Definitions
 from smoothcert.sql.failed_reading import explain_failed_reading
-from smoothcert.sql.functions import register_functions
+from smoothcert.sql.functions import define_functions
 from smoothcert.sql.query_errors import explain, read_only
-from smoothcert.sql.views import OpenedRun, add_leaderboard, add_shares, create_views
+from smoothcert.sql.run_tables import OpenedRun
+from smoothcert.sql.views import define_views
 from smoothcert.store.manifest import Committed
 from smoothcert.store.run_directory import RunDirectory
 from smoothcert.store.runs import open_runs
@@ -44,7 +46,7 @@ _LOCKDOWN = (
 class Query:
     """An open connection over one or more runs, as of the moment it was opened. Close it, or use ``with``.
 
-    Views and functions are described in ``views.py`` and ``functions.py``.
+    Views and functions are described in ``views.py`` and ``functions.py``. Each is made when a statement names it.
 
     Args:
         runs: open run directories.
@@ -70,16 +72,13 @@ class Query:
                 )
             opened[run.run_id] = OpenedRun.load(run)
         self._runs = tuple(opened.values())
-        self._late = {"leaderboard": add_leaderboard}
-        if many:
-            self._late["certified_share"] = add_shares
         # a large sort may spill; the directory goes when the connection is closed
         self._spill = tempfile.TemporaryDirectory(prefix="smoothcert-query-")
         self._connection = duckdb.connect(":memory:", config={"temp_directory": self._spill.name})
+        self._definitions = Definitions(self._connection)
         try:
-            register_functions(self._connection)
-            with self._explained():
-                self._certified = create_views(self._connection, self._runs, copy_small=many)
+            define_functions(self._definitions)
+            define_views(self._definitions, self._runs, copy_small=many)
             for statement in _LOCKDOWN:
                 self._connection.execute(statement)
         except BaseException:
@@ -115,11 +114,16 @@ class Query:
             run.failures.clear()
         try:
             with self._explained():
-                for name in [name for name in self._late if name in text.lower()]:
-                    self._late[name](self._connection, self._runs, self._certified)
-                    del self._late[name]
-                return fetch(read_only(self._connection, text))
+                statement = read_only(self._connection, text)
+                self._definitions.provide(text)
+                try:
+                    return fetch(statement)
+                except duckdb.CatalogException:
+                    # it names what we do not have, or in a way that we do not see
+                    self._definitions.provide_all()
+                    return fetch(statement)
         except duckdb.Error as exc:
+            self._definitions.provide_all()
             raise explain(exc, text, self._connection) from exc
 
     @contextlib.contextmanager
@@ -143,6 +147,7 @@ class Query:
 
     def close(self) -> None:
         """Release the connection and what it spilled."""
+        self._definitions.forget()
         self._connection.close()
         self._spill.cleanup()
 

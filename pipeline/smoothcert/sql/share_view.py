@@ -12,16 +12,16 @@ also their label, and ``certified_accuracy`` is their share of the pairs whose l
 
 from __future__ import annotations
 
-import duckdb
 import pyarrow as pa
 
 from smoothcert.sql.claims import claims
+from smoothcert.sql.definitions import Definitions
 from smoothcert.sql.measures import label_is_known
 from smoothcert.store.run_info import RunInfo
 
 
 def create_share_view(
-    connection: duckdb.DuckDBPyConnection,
+    definitions: Definitions,
     schema: str,
     runs: list[tuple[RunInfo, str, bool]],
     *,
@@ -30,7 +30,7 @@ def create_share_view(
     """Create ``certified_share``.
 
     Args:
-        connection: with the functions share_low and share_high.
+        definitions: of the connection, with the functions share_low and share_high.
         schema: where tables that users need not see go.
         runs: for each run what it is about, the relation of its visible rows, and whether it is finished.
         counted_once: whether it is counted here, and not anew in each statement that names it.
@@ -62,10 +62,11 @@ def create_share_view(
             f"SELECT '{info.run_id}' AS run_id, count(*) AS pairs, [{counts}] AS counts, "
             f"[{right}]::BIGINT[] AS both_hold, {_count(label_is_known(info.job))} AS labelled FROM {relation}"
         )
+    connection = definitions.connection
     connection.register("_claims", pa.Table.from_pylist(rows, schema=_CLAIMS))
     connection.execute(f"CREATE OR REPLACE TABLE {schema}.claims AS SELECT * FROM _claims")
     connection.unregister("_claims")
-    connection.execute(
+    definitions.execute(
         f"""
         CREATE {"TABLE" if counted_once else "VIEW"} certified_share AS
         WITH counted AS ({" UNION ALL ".join(counted)})

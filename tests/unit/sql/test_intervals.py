@@ -11,14 +11,17 @@ from scipy.stats import binom
 from smoothcert import statistics
 from smoothcert.errors import QueryError
 from smoothcert.sql import open_query
-from smoothcert.sql.functions import register_functions
+from smoothcert.sql.definitions import Definitions
+from smoothcert.sql.functions import define_functions
 from smoothcert.store import RunDirectory
 
 
 @pytest.fixture
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as made:
-        register_functions(made)
+        definitions = Definitions(made)
+        define_functions(definitions)
+        definitions.provide_all()
         yield made
 
 
