@@ -12,10 +12,6 @@ from typing import Any
 
 import pytest
 
-boto3 = pytest.importorskip("boto3")
-moto_server = pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
-
 SECRET = "CANARYsecret/xyz+abcdefghijklmnopqrstuv"
 """What must be found nowhere. The access key's name is no secret, but is looked for too."""
 ACCESS = "CANARYACCESSKEY00001"
@@ -24,6 +20,8 @@ ACCESS = "CANARYACCESSKEY00001"
 @pytest.fixture(scope="session")
 def environment() -> Iterator[dict[str, str]]:
     """Of processes that use the server; Ray's session directory is a short one of its own, to be searched."""
+    moto_server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -45,7 +43,7 @@ def environment() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def bucket(environment: dict[str, str]) -> Iterator[Any]:
     """A client, and one empty bucket called demo."""
-    client = boto3.client(
+    client = pytest.importorskip("boto3").client(
         "s3",
         endpoint_url=environment["AWS_ENDPOINT_URL"],
         aws_access_key_id=ACCESS,

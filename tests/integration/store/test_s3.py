@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore.exceptions
 import fsspec
 import pytest
 
@@ -126,6 +125,8 @@ def test_a_put_whose_answer_was_lost_counts(s3: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_put_that_met_another_is_tried_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
     storage = Storage(s3)
     monkeypatch.setattr(steady, "WAITS_S", (0.0, 0.0))
     real = storage.fs.pipe_file
@@ -135,7 +136,7 @@ def test_a_put_that_met_another_is_tried_again(s3: str, monkeypatch: pytest.Monk
         calls.append(path)
         if len(calls) == 1:
             response = {"Error": {"Code": "ConditionalRequestConflict", "Message": "x"}}
-            raise OSError(5, "x") from botocore.exceptions.ClientError(response, "PutObject")
+            raise OSError(5, "x") from ClientError(response, "PutObject")
         real(path, data, **options)
 
     monkeypatch.setattr(storage.fs, "pipe_file", conflicting)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import foolbox
 import numpy as np
 import pytest
 import torch
@@ -25,6 +24,8 @@ class Logits(torch.nn.Module):
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_at_least_as_strong_as_foolbox(linear: Any, norm: Any) -> None:
+    import foolbox
+
     pixels = torch.rand(32, 3, 6, 6, generator=torch.Generator().manual_seed(2)) * 0.4 + 0.3
     labels = linear.encode_images(pixels).argmax(1)
     objective = ClassificationMargin(torch.eye(5), labels)

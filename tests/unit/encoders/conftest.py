@@ -37,8 +37,15 @@ def sentencepiece_siglip(tmp_path_factory):
 
 @pytest.fixture
 def own_kernels(tmp_path_factory, monkeypatch):
-    """A cache of compiled kernels of this test run's own: the shared one may hold those for other instructions."""
+    """A cache of compiled kernels of this test run's own: the shared one may hold those for other instructions.
+
+    Kernels without vector instructions: what the processor has of these would be found out by compiling for each.
+    """
     own = tmp_path_factory.getbasetemp()
     # that of all processes of the run, so that the compiler's headers are made once
     folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "simdlen", 1)
+    monkeypatch.setattr(config.cpp, "vec_isa_ok", True)

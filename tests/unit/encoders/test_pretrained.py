@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -200,8 +202,9 @@ def test_switching_the_model_to_training_is_noticed(clip_directory):
         encoder.encode_images(torch.rand(1, 3, 24, 24))
 
 
-@pytest.mark.slow
-def test_a_compiled_tower_gives_the_same_features(tmp_path, own_kernels):
+def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch):
+    """Traced and taken apart as for any compiler; test_module_encoder.py has kernels made too."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     directory = tiny_models.build_clip(tmp_path / "model", layers=1)
     plain, compiled = load(directory), load(directory, compile=True, slots=2, chunk=3)
     pixels = torch.rand(6, 3, 24, 24)
