@@ -114,10 +114,8 @@ def draw_clean(
         references = [
             subject.encoder.encode_images(image[None])[0].double().cpu().numpy() for image in images
         ]
-    features = [
-        _features(subject, image, NoiseKey(seed, pair_id, "evaluate", ("clean",)), draws)
-        for image, pair_id in zip(images, pair_ids, strict=True)
-    ]
+    keys = [NoiseKey(seed, pair_id, "evaluate", ("clean",)) for pair_id in pair_ids]
+    features = (drawn.cpu().numpy() for drawn in subject.draws_of_each(images, keys, draws))
     return CleanDraws(subject.name, tuple(pair_ids), tuple(references), tuple(features))
 
 
@@ -163,9 +161,9 @@ def score(
     attacked = attacked.to(subject.encoder.device)
     check_batch(subject, objective, attacked, clean.pair_ids)
     scores = []
-    for row, pair_id in enumerate(clean.pair_ids):
-        key = NoiseKey(seed, pair_id, "evaluate", ("attacked", attack))
-        features = _features(subject, attacked[row], key, draws)
+    keys = [NoiseKey(seed, pair_id, "evaluate", ("attacked", attack)) for pair_id in clean.pair_ids]
+    for row, drawn in enumerate(subject.draws_of_each(attacked, keys, draws)):
+        features = drawn.cpu().numpy()
         goal = objective.select(torch.tensor([row], device=attacked.device))
         compared = (texts or TextReferences()).of(row)
         scores.append(_judge(subject, goal, clean.of(row), features, compared, alpha, seed))
@@ -218,10 +216,6 @@ def _judge(
 def _margin(goal: Objective, features: NDArray[np.float32], subject: Subject) -> float:
     mean = torch.from_numpy(features.mean(axis=0, dtype=np.float64).astype(np.float32))[None]
     return float(goal.margin(mean.to(subject.encoder.device))[0])
-
-
-def _features(subject: Subject, image: torch.Tensor, key: NoiseKey, draws: int) -> NDArray[np.float32]:
-    return np.concatenate([part.cpu().numpy() for part in subject.draws(image, key, draws)])
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float64]) -> float:

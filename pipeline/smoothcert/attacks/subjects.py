@@ -67,6 +67,13 @@ class Subject(ABC):
     def draws(self, image: torch.Tensor, key: NoiseKey, count: int) -> Iterator[torch.Tensor]:
         """Unit features of single draws of one image (3, H, W), a chunk (<= chunk, d) at a time."""
 
+    def draws_of_each(
+        self, images: torch.Tensor, keys: Sequence[NoiseKey], count: int
+    ) -> Iterator[torch.Tensor]:
+        """``draws`` of several images (B, 3, H, W), an image's in one: B times (n, d), each when it is asked for."""
+        for image, key in zip(images, keys, strict=True):
+            yield torch.cat(list(self.draws(image, key, count)))
+
     def note_images(self, count: int) -> None:  # noqa: B027  # to be overridden where somebody counts
         """Hear of images that a search put through an encoder beside this subject, on its behalf."""
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from threading import Barrier
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from smoothcert.encoders import Encoder
 from smoothcert.engine.busy import BusyTime
+from smoothcert.engine.cores import start_threads
 from smoothcert.engine.decoding import DecodedPair, Feed
 from smoothcert.engine.draw_scores import DrawScores
 from smoothcert.engine.layout import Layout, plan_layout
@@ -151,7 +151,7 @@ class Engine:
         self._lanes = [self._new_lane(size) for size in sizes]
         self._pool: ThreadPoolExecutor | None = None
         if not self._static:
-            self._pool = _threads_of_one_core(lane_count)
+            self._pool = start_threads(lane_count, "lane")
 
     def _new_lane(self, size: int) -> Lane:
         height, width = self.encoder.input_size
@@ -441,26 +441,6 @@ class Engine:
         assert slot is not None
         lane.slots[index] = None
         return Failure(slot.pair.token, slot.pair.pair, error)
-
-
-def _threads_of_one_core(count: int) -> ThreadPoolExecutor:
-    """Threads whose operations take one core each.
-
-    What a thread asks of torch also holds for all that begin later. So these begin at once, and what this thread has
-    is asked for again: or whatever comes after them in this process (attacks, another run's lanes) had one core too.
-    """
-    cores = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "lane", initializer=_take_one_core)
-    begun = Barrier(count)
-    for waiting in [pool.submit(begun.wait) for _ in range(count)]:
-        waiting.result()
-    torch.set_num_threads(cores)
-    return pool
-
-
-def _take_one_core() -> None:
-    torch.set_num_threads(1)
-    torch.get_num_threads()  # a thread takes the number up when it first needs it: now
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 
 from smoothcert.attacks import BareSubject, FeatureMatching, SmoothedSubject, Subject, make_attack
+from smoothcert.attacks.noise import NoiseKey
 from smoothcert.encoders import KnownEncoder
+from smoothcert.engine.cores import Crew
 from smoothcert.errors import ExecutorError
 from smoothcert.work.attack.metered import Meter, MeteredSubject
 
@@ -73,3 +76,59 @@ def test_a_stop_ends_the_search_before_its_next_step(name: str) -> None:
     with pytest.raises(ExecutorError, match="asked to stop"):
         search(name, meter)
     assert 3 * PAIRS <= meter.images < 3 * PAIRS + CHUNK
+
+
+class Recorded(Patchy):
+    """Notes which threads encode, and fails on images that are dark."""
+
+    threads: set[str]
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.threads.add(threading.current_thread().name)
+        if float(pixels.detach().mean()) < 0.1:
+            raise RuntimeError("too dark")
+        return super()._image_features(pixels)
+
+
+def asked(crew: Crew | None, images: torch.Tensor, meter: Meter) -> tuple[list[torch.Tensor], set[str]]:
+    """Features, features again with gradients, and single draws of some images; and the threads that computed them."""
+    encoder = Recorded.rotating(input_size=(4, 4))
+    encoder.threads = set()
+    subject = MeteredSubject(SmoothedSubject(encoder, 0.1, eot_draws=3, chunk=CHUNK), meter, crew)
+    keys = [NoiseKey(0, str(number), "attack") for number in range(len(images))]
+    weights = torch.arange(1.0, len(images) + 1)
+    features = subject.features(images, keys)
+    found = subject.gradient(images, lambda feature, rows: feature[:, 0] * weights[rows], keys)
+    drawn = list(subject.draws_of_each(images, keys, 5))
+    assert [len(each) for each in drawn] == [5] * len(images)
+    return [features, *found, *drawn], encoder.threads
+
+
+def test_groups_beside_each_other_give_what_they_give_one_after_the_other() -> None:
+    images = torch.rand(PAIRS, 3, 4, 4, generator=torch.Generator().manual_seed(2)) * 0.4 + 0.3
+    crew, alone, together = Crew(), Meter(torch.device("cpu")), Meter(torch.device("cpu"))
+    torch.set_num_threads(2)
+    expected, one = asked(None, images, alone)
+    found, several = asked(crew, images, together)
+    crew.close()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert one == {"MainThread"} and several <= {"crew_0", "crew_1"}
+    assert together.images == alone.images == (3 + 3 + 5) * PAIRS
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_one_group_is_raised_when_none_is_at_work() -> None:
+    images = torch.full((PAIRS, 3, 4, 4), 0.5)
+    images[3] = 0.0
+    crew, meter = Crew(), Meter(torch.device("cpu"))
+    torch.set_num_threads(2)
+    with pytest.raises(RuntimeError, match="too dark"):
+        asked(crew, images, meter)
+    counted = meter.images
+    assert counted <= 3 * (PAIRS - 1)
+    meter.stop()
+    with pytest.raises(ExecutorError, match="asked to stop"):
+        asked(crew, images[:3], meter)
+    assert meter.images == counted
+    crew.close()

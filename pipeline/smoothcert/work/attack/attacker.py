@@ -26,6 +26,7 @@ from smoothcert.attacks.base import check_norm
 from smoothcert.datasets import Pair, decode_image
 from smoothcert.defences import DefendedEncoder
 from smoothcert.encoders import Encoder
+from smoothcert.engine.cores import Crew
 from smoothcert.errors import CaptionError, DecodeError, JobError, LabelError, PairError
 from smoothcert.job import Job
 from smoothcert.job.attacks import ENSEMBLES, AttackSection
@@ -96,6 +97,7 @@ class Attacker:
         self._pool = frozenset(texts.pool_captions)
         self._rank = texts.retrieval_k
         self._meter = meter
+        self._crew = Crew() if inputs.certified.device.type == "cpu" else None
         settings: dict[str, Any] = dict(section.settings)
         for name in ("steps", "restarts"):
             value = getattr(section, name)
@@ -254,6 +256,11 @@ class Attacker:
             return judged, wanted, [True] * len(pairs)
         return judged, wanted, [bool(torch.isfinite(each).all()) for each in reference]
 
+    def close(self) -> None:
+        """Let go of the threads that computed."""
+        if self._crew is not None:
+            self._crew.close()
+
     def class_name(self, number: int | None) -> str | None:
         """The label of a class number."""
         return None if number is None else self._labels[number]
@@ -270,7 +277,7 @@ class Attacker:
         else:
             sigma, draws = self._job.certify.sigma, self.section.eot_draws
             subject = SmoothedSubject(encoder, sigma, eot_draws=draws, chunk=chunk, name=name)
-        return MeteredSubject(subject, self._meter)
+        return MeteredSubject(subject, self._meter, self._crew)
 
 
 def _straight_through(subject: str, encoder: Encoder) -> Encoder:

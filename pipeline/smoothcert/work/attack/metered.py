@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -11,7 +12,10 @@ from smoothcert.attacks import Subject
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.attacks.subjects import RowLoss
 from smoothcert.engine.busy import BusyTime
+from smoothcert.engine.cores import Crew
 from smoothcert.errors import ExecutorError
+
+Answer = TypeVar("Answer")
 
 
 class Meter:
@@ -29,6 +33,7 @@ class Meter:
         self.images = 0
         self.busy = BusyTime(device)
         self._stopped = threading.Event()
+        self._lock = threading.Lock()
 
     def stop(self) -> None:
         """End the work at its next query."""
@@ -42,7 +47,8 @@ class Meter:
         """
         if self._stopped.is_set():
             raise ExecutorError("the worker was asked to stop")
-        self.images += images
+        with self._lock:
+            self.images += images
 
 
 class MeteredSubject(Subject):
@@ -51,24 +57,28 @@ class MeteredSubject(Subject):
     Args:
         inner: the subject.
         meter: what counts.
+        crew: where groups are asked beside each other; None: one after the other.
     """
 
-    def __init__(self, inner: Subject, meter: Meter) -> None:
+    def __init__(self, inner: Subject, meter: Meter, crew: Crew | None = None) -> None:
         super().__init__(
             inner.encoder, name=inner.name, eot_draws=inner.eot_draws, sigma=inner.sigma, chunk=inner.chunk
         )
         self._inner = inner
         self._meter = meter
+        self._crew = crew
 
     def features(self, images: torch.Tensor, keys: Sequence[NoiseKey]) -> torch.Tensor:
         """See ``Subject.features``."""
-        parts = [self._inner.features(images[:0], keys[:0])] if not len(images) else []
-        for start in range(0, len(images), self._group):
-            group = slice(start, start + self._group)
-            with self._meter.busy.measure():
-                parts.append(self._inner.features(images[group], keys[group]))
-            self._meter.count(len(parts[-1]) * self.eot_draws)
-        return torch.cat(parts)
+        if not len(images):
+            return self._inner.features(images, keys)
+
+        def ask(group: slice) -> torch.Tensor:
+            part = self._inner.features(images[group], keys[group])
+            self._meter.count(len(part) * self.eot_draws)
+            return part
+
+        return torch.cat(self._each(ask, len(images)))
 
     def gradient(
         self, images: torch.Tensor, loss: RowLoss, keys: Sequence[NoiseKey]
@@ -76,18 +86,16 @@ class MeteredSubject(Subject):
         """See ``Subject.gradient``."""
         if not len(images):
             return self._inner.gradient(images, loss, keys)
-        features, gradients = [], []
-        for start in range(0, len(images), self._group):
-            group = slice(start, start + self._group)
 
-            def shifted(feature: torch.Tensor, rows: torch.Tensor, first: int = start) -> torch.Tensor:
-                return loss(feature, rows + first)
+        def ask(group: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            def shifted(feature: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+                return loss(feature, rows + group.start)
 
-            with self._meter.busy.measure():
-                feature, gradient = self._inner.gradient(images[group], shifted, keys[group])
-            features.append(feature)
-            gradients.append(gradient)
+            feature, gradient = self._inner.gradient(images[group], shifted, keys[group])
             self._meter.count(len(feature) * self.eot_draws)
+            return feature, gradient
+
+        features, gradients = zip(*self._each(ask, len(images)), strict=True)
         return torch.cat(features), torch.cat(gradients)
 
     def draws(self, image: torch.Tensor, key: NoiseKey, count: int) -> Iterator[torch.Tensor]:
@@ -101,10 +109,42 @@ class MeteredSubject(Subject):
             self._meter.count(len(part))
             yield part
 
+    def draws_of_each(
+        self, images: torch.Tensor, keys: Sequence[NoiseKey], count: int
+    ) -> Iterator[torch.Tensor]:
+        """See ``Subject.draws_of_each``; as many images at once as the crew has threads."""
+        if self._crew is None:
+            yield from super().draws_of_each(images, keys, count)
+            return
+
+        def ask(row: int) -> torch.Tensor:
+            parts = []
+            for part in self._inner.draws(images[row], keys[row], count):
+                self._meter.count(len(part))
+                parts.append(part)
+            return torch.cat(parts)
+
+        size = self._crew.size
+        for start in range(0, len(images), size):
+            with self._meter.busy.measure():
+                found = self._crew.work(ask, range(len(images))[start : start + size])
+            yield from found
+
     def note_images(self, count: int) -> None:
         """See ``Subject.note_images``."""
         self._meter.count(count)
 
-    @property
-    def _group(self) -> int:
-        return max(1, self.chunk // self.eot_draws)
+    def _each(self, ask: Callable[[slice], Answer], pairs: int) -> list[Answer]:
+        """Ask for each group of pairs."""
+        size = max(1, self.chunk // self.eot_draws)
+        if self._crew is not None:
+            size = min(size, -(-pairs // self._crew.size))
+        groups = [slice(start, start + size) for start in range(0, pairs, size)]
+        if self._crew is not None:
+            with self._meter.busy.measure():
+                return self._crew.work(ask, groups)
+        answers = []
+        for group in groups:
+            with self._meter.busy.measure():
+                answers.append(ask(group))
+        return answers

@@ -111,6 +111,7 @@ class AttackWorker:
 
     def close(self) -> list[str]:
         """See ``Worker.close``."""
+        self._attacker.close()
         return []
 
     def _attack(self, assignment: Assignment, pairs: Sequence[Pair]) -> list[AttackedPair]:
