@@ -56,7 +56,7 @@ def bucket(environment: dict[str, str]) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def smoothcert(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def start(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Starts the command line in a directory of its own; everything it prints is kept in a file there."""
     directory = tmp_path_factory.mktemp("s3")
     started: list[subprocess.Popen[str]] = []
