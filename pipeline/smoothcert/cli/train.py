@@ -25,8 +25,8 @@ def train(job_file: JobFile, set_: Overrides = None) -> None:
 
     With train.workers above 1 it runs on Ray.
 
-    Exit codes: 0 done; 2 bad input; 3 the store failed; 5 a loss is no longer finite, or workers failed; 130, 143
-    stopped by SIGINT, SIGTERM.
+    Exit codes: 0 done; 2 bad input; 3 the store failed; 5 a loss is no longer finite, a checkpoint is damaged, or
+    workers failed; 130, 143 stopped by SIGINT, SIGTERM.
     """
     job = load_job(job_file, overrides(set_))
     sys.exit(

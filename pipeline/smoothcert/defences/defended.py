@@ -40,7 +40,7 @@ class DefendedEncoder(Encoder):
         token_mapper: of patch tokens, or None.
 
     Raises:
-        EncoderError: the mapper changes the size of features.
+        EncoderError: the mapper changes the size of features, or the purifier that of images.
     """
 
     def __init__(
@@ -68,13 +68,22 @@ class DefendedEncoder(Encoder):
         maps_tokens = mapper is not None and any(getattr(part, "tokens", False) for part in mapper.modules())
         self.mapper = None if maps_tokens else mapper
         self.token_mapper = mapper if maps_tokens else None
-        if self.mapper is not None:
+        self._refuse_other_sizes(name)
+
+    def _refuse_other_sizes(self, name: str) -> None:
+        given = {
+            "purifier": (self.purifier, (1, 3, *self.input_size)),
+            "mapper": (self.mapper, (1, self.feature_dim)),
+        }
+        for part, (module, wanted) in given.items():
+            if module is None:
+                continue
             with torch.no_grad():
-                shape = tuple(self.mapper(torch.ones((1, base.feature_dim), device=base.device)).shape)
-            if shape != (1, base.feature_dim):
+                shape = tuple(module(torch.ones(wanted, device=self.device)).shape)
+            if shape != wanted:
                 raise EncoderError(
-                    f"defence '{name}': its mapper makes {shape} of (1, {base.feature_dim})",
-                    remedy="use a mapper whose output has the size of its input",
+                    f"defence '{name}': its {part} makes {shape} of {wanted}",
+                    remedy=f"use a {part} whose output has the size of its input",
                 )
 
     def straight_through(self) -> DefendedEncoder:

@@ -12,7 +12,7 @@ import torch
 from smoothcert.defences.defended import DefendedEncoder
 from smoothcert.defences.diffusion import is_diffusion, read_diffusion
 from smoothcert.defences.noise_level import AtSigma, TrainedFor
-from smoothcert.defences.saved import read_part
+from smoothcert.defences.saved import DamagedPartError, read_part
 from smoothcert.encoders import Encoder, check_encoder, load_encoder
 from smoothcert.encoders.factories import digest_of, import_callable
 from smoothcert.errors import EncoderError, SmoothcertError
@@ -104,7 +104,12 @@ def _load(base: Encoder, name: str, field: str, where: str, sigma: float | None)
         saved = read_part(where, field)
     except (SmoothcertError, torch.OutOfMemoryError):
         raise
-    except Exception as exc:  # a damaged file, or whatever the named code raises
+    except DamagedPartError as exc:
+        raise EncoderError(
+            f"defence '{name}': {field}='{where}' cannot be loaded: {exc}",
+            remedy="name what smoothcert train or smoothcert.defences wrote; where it was cut short, make it anew",
+        ) from exc
+    except Exception as exc:  # a file that cannot be read, or whatever the named code raises
         raise EncoderError(
             f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
             remedy="give a directory that smoothcert train wrote, a .safetensors file that smoothcert.defences wrote, "

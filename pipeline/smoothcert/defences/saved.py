@@ -42,6 +42,10 @@ PARTS: Mapping[str, Mapping[str, Any]] = {"purifier": PURIFIERS, "mapper": MAPPE
 """Classes that a file may hold, by field of a job and by kind."""
 
 
+class DamagedPartError(ValueError):
+    """A file does not hold what it should; the message completes a sentence about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SavedPart:
     """A part as a file holds it.
@@ -105,7 +109,7 @@ def read_part(where: str, part: str) -> SavedPart:
     Raises:
         EncoderError: there is no such bundled defence.
         OSError: the file cannot be read.
-        ValueError: it holds something else, or is damaged.
+        DamagedPartError: it holds something else, or is damaged.
     """
     kinds = PARTS[part]
     file = file_of(where, part)
@@ -113,16 +117,18 @@ def read_part(where: str, part: str) -> SavedPart:
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as exc:
-        raise ValueError(f"it is damaged or cut short ({len(data):,} bytes: {exc})") from exc
+        raise DamagedPartError(f"it is damaged or cut short ({len(data):,} bytes: {exc})") from exc
     metadata = _metadata(data)
     kind = metadata.get(KIND)
     if kind is None or kind not in kinds:
-        raise ValueError(f"its metadata has {KIND}={kind!r}; expected {' or '.join(kinds)}")
+        other = next((each for each, known in PARTS.items() if kind in known), None)
+        what = f"a {other}" if other else f"{KIND}={kind!r} in its metadata"
+        raise DamagedPartError(f"it holds {what}; a {part} ({' or '.join(kinds)}) is needed")
     try:
         module = kinds[kind].restore(tensors, json.loads(metadata.get(_SETTINGS, "{}")))
         trained = _trained(metadata.get(_TRAINED))
     except (RuntimeError, TypeError, KeyError) as exc:  # tensors or settings that are not this module's
-        raise ValueError(f"its content is not that of a {kind}: {exc}") from exc
+        raise DamagedPartError(f"its content is not that of a {kind}: {exc}") from exc
     module.eval().requires_grad_(False)
     return SavedPart(module, _digest(data), trained)
 

@@ -46,11 +46,12 @@ TABLE: tuple[Translation, ...] = (
     Translation(
         _errno("ENOSPC", "EDQUOT"),
         "the disk or quota is full",
-        "free some space or move the run to a larger disk, then run the same command again: committed units are "
-        "kept",
+        "free some space or use a larger disk, then run the same command again: what was kept before is still there",
     ),
     Translation(
-        _errno("EROFS"), "the file system is read-only", "choose a writable directory in output.runs"
+        _errno("EROFS"),
+        "the file system is read-only",
+        "choose a writable directory in output.runs, or train.out",
     ),
     Translation(
         _named(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from smoothcert.errors import TrainingError
+from smoothcert.errors import StoreError, TrainingError
 from smoothcert.job import TrainSection
 from smoothcert.storage import Storage
 from smoothcert.training.batches import Batch, training_batch, validation_batch
@@ -88,9 +88,10 @@ class Fit:
         self._device = data.training.pixels.device.type
         self._best = _weights(stage.module)
         self.progress = FitState(data.recipe)
+        self._kept_step: int | None = None
         kept = load_checkpoint(place, stage.name, data.recipe)
         if kept is not None:
-            self.progress, self._best = kept.progress, kept.best
+            self.progress, self._best, self._kept_step = kept.progress, kept.best, kept.progress.step
             stage.module.load_state_dict(kept.module)
             restore_optimizer(self._optimizer, kept.optimizer)
 
@@ -184,23 +185,30 @@ class Fit:
         def write() -> None:
             moments = optimizer_tensors(self._optimizer)
             kept = Checkpoint(self.progress, _weights(self._stage.module), self._best, moments)
-            save_checkpoint(self._place, self._stage.name, kept)
+            try:
+                save_checkpoint(self._place, self._stage.name, kept)
+            except StoreError as exc:
+                raise type(exc)(f"{exc.message}; {self._tell_checkpoint()}", remedy=exc.remedy) from exc
 
         self._team.do_once(write)
+        self._kept_step = self.progress.step
+
+    def _tell_checkpoint(self) -> str:
+        """What there is to go on from."""
+        if self._kept_step is None:
+            return "there is no checkpoint yet"
+        return f"'{self._place.full_url(file_name(self._stage.name))}' holds step {self._kept_step:,}"
 
     def _refuse_not_finite(self, values: Mapping[str, float], step: int) -> None:
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if not broken:
             return
-        name = self._stage.name
-        where = self._place.full_url(file_name(name))
-        kept = load_checkpoint(self._place, name, self._data.recipe)
-        held = (
-            "there is no checkpoint yet" if kept is None else f"'{where}' holds step {kept.progress.step:,}"
-        )
+        verb = "is" if len(broken) == 1 else "are"
         raise TrainingError(
-            f"training of the {name} stopped: {', '.join(broken)} is {values[broken[0]]} at step {step:,}; {held}",
-            remedy=f"lower train.learning_rate={self._section.learning_rate:g}, and train into another train.out",
+            f"training of the {self._stage.name} stopped: {', '.join(broken)} {verb} {values[broken[0]]} at step "
+            f"{step:,}; {self._tell_checkpoint()}",
+            remedy=f"lower train.learning_rate={self._section.learning_rate:g}"
+            + (", and train into another train.out" if self._kept_step is not None else ""),
         )
 
 

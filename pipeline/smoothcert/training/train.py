@@ -160,6 +160,7 @@ class Training:
             StoreError: something cannot be written.
             PeerFailedError: the first member of the team failed to write it.
         """
+        self._team.do_once(self.place.make_directory)
         stage = self.first
         if not self._fit(stage, watcher):
             return Trained(self.place.url, False, {})

@@ -41,6 +41,10 @@ def widening(encoder: Encoder) -> torch.nn.Module:
     return torch.nn.Linear(encoder.feature_dim, encoder.feature_dim + 1)
 
 
+def shrinking(encoder: Encoder) -> torch.nn.Module:
+    return torch.nn.AvgPool2d(2)
+
+
 def no_module(encoder: Encoder) -> object:
     return "module"
 
@@ -167,12 +171,13 @@ def test_a_defence_in_training_mode_is_refused(base: Encoder) -> None:
     ("section", "said"),
     [
         ({"purifier": "nowhere.safetensors"}, "purifier='nowhere.safetensors' cannot be loaded"),
-        ({"purifier": "{turn}"}, "expected unet_purifier or convolutional_purifier"),
-        ({"mapper": "{blur}"}, "expected residual_mapper or linear_mapper"),
+        ({"purifier": "{turn}"}, "it holds a mapper; a purifier"),
+        ({"mapper": "{blur}"}, "it holds a purifier; a mapper (residual_mapper or linear_mapper) is needed"),
         ({"mapper": "{plain}"}, "smoothcert=None"),
         ({"mapper": "{large}"}, "defence 'bad' does not fit encoder"),
         ({"mapper": "{broken}"}, "cannot be loaded"),
         ({"mapper": "{name}:widening"}, "has the size of its input"),
+        ({"purifier": "{name}:shrinking"}, "defence 'bad': its purifier makes (1, 3, 2, 2) of (1, 3, 4, 4)"),
         ({"mapper": "{name}:no_module"}, "returned str, not a torch.nn.Module"),
         ({"mapper": "{name}:nothing"}, "has no attribute 'nothing'"),
         ({"purifier": "no_such_module_at_all:f"}, "No module named"),
