@@ -116,8 +116,9 @@ def test_defences_surrogates_and_several_targets_in_one_job(
             MATCH | {"attack": "foa", "target_image": targets[0], "surrogates": [plain, blur]},
         ]
     )
-    assert run_job(made) == 0
+    attack(made)
     run = made.run
+    assert audit_run(run).sound
     found = rows(run, "SELECT * FROM attacks")
     assert len(found) == PAIRS * 7 and {row["status"] for row in found} == {"ok"}
     assert all(
@@ -197,7 +198,7 @@ def test_a_defended_encoder_is_certified_and_attacked_as_a_whole(
     driver: Callable[..., Driver], folder: Path, encoder: Encoder
 ) -> None:
     made = driver([PGD], f"encoder.purifier={folder / 'blur.safetensors'}", base=None)
-    assert run_job(made) == 0
+    attack(made)
     blurred = defend(encoder, DefenceSection(purifier=str(folder / "blur.safetensors")), "any name")
     found = rows(made.run, "SELECT * FROM attacks WHERE subject = 'smoothed'")
     assert {row["encoder_digest"] for row in found} == {blurred.digest}

@@ -71,8 +71,9 @@ def job(data: Path, runs: Path, k: int, targets: list[dict[str, Any]], **more: A
 
 @pytest.mark.parametrize(
     ("k", "targets"),
-    [(1, []), (2, []), (2, [{"certificate": "class", "radius": 0.25}])],
-    ids=["nearest", "first two", "adaptive"],
+    # of the first two with all draws: the second run below
+    [(1, []), (2, [{"certificate": "class", "radius": 0.25}])],
+    ids=["nearest", "first two, adaptive"],
 )
 def test_an_honest_run_is_sound(
     data: Path,
@@ -143,6 +144,7 @@ TARGETS = [
     {"certificate": "retrieval", "radius": 0.03},
 ]
 FEW = {"steps": 3, "eot_draws": 4, "evaluate_draws": 64}
+SMOOTHED = FEW | {"subjects": "smoothed"}
 
 
 def test_honest_attacks_of_any_norm_and_run_beat_nothing(
@@ -152,9 +154,9 @@ def test_honest_attacks_of_any_norm_and_run_beat_nothing(
     attacks = [
         {"attack": "pgd", "norm": "l2", "budgets": [0.03, 0.0625], "objective": "divergence", **FEW},
         # at most 0.053 in l2
-        {"attack": "pgd", "norm": "linf", "budgets": [0.001], "objective": "divergence", **FEW},
+        {"attack": "pgd", "norm": "linf", "budgets": [0.001], "objective": "divergence", **SMOOTHED},
         {"attack": "pgd", "norm": "l2", "budgets": [0.25], "objective": "classification"}
-        | FEW
+        | SMOOTHED
         | {"reference": "predicted"},
     ]
     first = Driver(parse_job(job(data, tmp_path, 2, TARGETS, name="first", attacks=attacks)), encoder)
@@ -162,8 +164,6 @@ def test_honest_attacks_of_any_norm_and_run_beat_nothing(
     first.work("attacks", Monitor(on_result=lambda result: None))
     second = Driver(parse_job(job(data, tmp_path, 2, [], name="second")), encoder)
     second.work("certification", Monitor(on_result=lambda result: None))
-    alone = audit.audit_run(second.run)
-    assert alone.sound and alone.audited_pairs == 0
     results = audit.audit_runs([str(tmp_path / name) for name in ("first", "second")])
     assert all(result.sound for result in results), [result.lines() for result in results]
     assert [result.audited_pairs for result in results] == [PAIRS, PAIRS]

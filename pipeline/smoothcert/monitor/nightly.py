@@ -10,7 +10,7 @@ from smoothcert.errors import JobError, QueryError, did_you_mean
 from smoothcert.job import Job
 from smoothcert.job.data import SampleSection
 from smoothcert.monitor.history import Night, Watched
-from smoothcert.sql import Query
+from smoothcert.sql import Query, asking
 from smoothcert.sql.claims import Claim, claims
 from smoothcert.sql.literals import quote
 from smoothcert.store import RunDirectory, RunInfo
@@ -121,16 +121,22 @@ def same_claims(watched: Watched, ours: RunInfo, theirs: RunInfo) -> tuple[Claim
     return found
 
 
-def count_certified(run: RunDirectory, claim: Claim) -> tuple[int, int]:
+def count_certified(run: RunDirectory, claim: Claim, query: Query | None = None) -> tuple[int, int]:
     """How many pairs of a run are certified, and how many it has.
+
+    Args:
+        run: the run.
+        claim: what is certified.
+        query: an open query with the run, where there is one.
 
     Raises:
         QueryError: it has not all of its rows.
         StoreError: reading failed.
     """
-    with Query([run]) as query:
+    with asking([run], query) as query:
         (row,) = query.rows(
-            f"SELECT count_if(coalesce({claim.condition}, false)) AS certified, count(*) AS pairs FROM certificates"
+            f"SELECT count_if(coalesce({claim.condition}, false)) AS certified, count(*) AS pairs FROM certificates "
+            f"WHERE run_id = {quote(run.run_id)}"
         )
     if row["pairs"] < run.info.pairs or not row["pairs"]:
         raise QueryError(
@@ -148,11 +154,10 @@ def measure(watched: Watched, night: str, run: RunDirectory, reference: RunDirec
         StoreError: reading failed.
     """
     ours, theirs = same_claims(watched, run.info, reference.info)
-    certified, pairs = count_certified(run, ours)
     info = run.info
-    plain = Night(night, run.run_id, run.url, info.encoder_digest, info.data_digest, pairs, certified)
     if not watched.paired:
-        return plain
+        certified, pairs = count_certified(run, ours)
+        return Night(night, run.run_id, run.url, info.encoder_digest, info.data_digest, pairs, certified)
     both = [run, reference] if run.run_id != reference.run_id else [run]
     a, b = (
         f"(SELECT pair_id, coalesce({claim.condition}, false) AS held FROM certificates WHERE run_id = "
@@ -160,6 +165,7 @@ def measure(watched: Watched, night: str, run: RunDirectory, reference: RunDirec
         for claim, each in ((ours, run), (theirs, reference))
     )
     with Query(both) as query:
+        certified, pairs = count_certified(run, ours, query)
         (row,) = query.rows(
             "SELECT count(*) AS pairs, count_if(b.held) AS certified, count_if(a.held AND NOT b.held) AS gained, "
             f"count_if(b.held AND NOT a.held) AS lost FROM {a} a JOIN {b} b USING (pair_id)"

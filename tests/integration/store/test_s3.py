@@ -1,11 +1,9 @@
 """The store on an S3-compatible server: the same promises as on a local disk."""
 
-import os
-import subprocess
-import sys
+import multiprocessing
 import threading
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -73,23 +71,21 @@ def test_creation_is_exclusive_among_threads(s3: str) -> None:
         assert Storage(s3).read(f"commits/{i}") == winner
 
 
-RACE = """
-import sys, runpy
-from types import SimpleNamespace
-from smoothcert.store import RunDirectory
-make = SimpleNamespace(**runpy.run_path(sys.argv[2]))
-run = RunDirectory.open(sys.argv[1])
-print(sum(make.commit_unit(run, unit) for unit in run.plan()))
-"""
-
-
-def test_of_several_processes_each_unit_is_committed_by_one(s3: str, make: Any) -> None:
+def test_of_several_processes_each_unit_is_committed_by_one(
+    s3: str, make: Any, fork: Callable[..., Any]
+) -> None:
     run = RunDirectory.create_or_open(f"{s3}/race", make.identity(), make.units(8))
-    builders = Path(__file__).parents[2] / "unit" / "store" / "builders.py"
-    command = [sys.executable, "-c", RACE, run.url, str(builders)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(3)]
-    won = [int(worker.communicate(timeout=120)[0]) for worker in workers]
-    assert sum(won) == 8
+    won = multiprocessing.get_context("fork").SimpleQueue()
+
+    def race() -> None:
+        mine = RunDirectory.open(run.url)
+        won.put(sum(make.commit_unit(mine, unit) for unit in mine.plan()))
+
+    workers = [fork(race) for _ in range(3)]
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0] * 3
+    assert sum(won.get() for _ in workers) == 8
     assert count(run) == (32, 32)
 
 

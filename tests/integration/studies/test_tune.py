@@ -83,7 +83,8 @@ def test_limits_that_nothing_keeps_to_certify_nothing(
 ) -> None:
     file = write(tmp_path, "draws_per_pair: 5")
     with pytest.raises(JobError, match="no combination keeps to the limits") as caught:
-        app(["tune", str(file), "--set", "certify.max_draws=8"], standalone_mode=False)
+        few = ("--set", "certify.max_draws=8", "--set", "study={grid: {certify.sigma: [0.1, 5.0]}}")
+        app(["tune", str(file), *few], standalone_mode=False)
     assert "tune.limits" in caught.value.remedy
     assert not (tmp_path / "runs/tuned-tuned.study").exists()
 
