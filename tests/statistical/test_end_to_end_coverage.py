@@ -7,6 +7,7 @@ of the assertions below (about 130 of them).
 
 from __future__ import annotations
 
+import functools
 import runpy
 from collections import Counter
 from pathlib import Path
@@ -102,6 +103,10 @@ class Truth:
         self.draws = DRAWS[id(encoder)]
         self.place = float(encoder.position(pixels))
         self.mass: dict[float, np.ndarray] = {}
+        # several statements of a row are about the same radius
+        self.angular, self.to_clean, self.reached = (
+            functools.cache(exact) for exact in (self._angular, self._to_clean, self._reached)
+        )
 
     def least(self, event: np.ndarray, radius: float) -> float:
         """The smallest probability of an event, given on the grid of t, over 9 shifts within a radius."""
@@ -117,13 +122,13 @@ class Truth:
     def feature(self, text: str) -> np.ndarray:
         return FEATURES[id(self.encoder), text]
 
-    def angular(self, radius: float) -> float:
+    def _angular(self, radius: float) -> float:
         return float(self.encoder.worst_cosine(self.pixels, radius, SIGMA))
 
-    def to_clean(self, radius: float) -> float:
+    def _to_clean(self, radius: float) -> float:
         return float(self.encoder.worst_cosine(self.pixels, radius, SIGMA, self.clean))
 
-    def reached(self, radius: float) -> np.ndarray:
+    def _reached(self, radius: float) -> np.ndarray:
         """(401, d) means m(x + delta): only the part of delta along the encoder's direction matters."""
         shifts = np.linspace(-radius, radius, 401)[:, None, None, None] * self.encoder.direction
         return self.encoder.smoothed_feature(self.pixels / 255 + shifts, SIGMA)

@@ -111,6 +111,7 @@ EACH = min(int(os.environ.get("SMOOTHCERT_TEST_SCALE", "1")), len(ODD))
 """How many odd values each field gets, each field others than the one before: all of them at a scale of 5."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
 def test_no_setting_of_any_kind_ends_in_a_foreign_error(digits, file):
     """Every field there is, each with an odd value; what loads must also encode."""

@@ -202,6 +202,7 @@ def test_switching_the_model_to_training_is_noticed(clip_directory):
         encoder.encode_images(torch.rand(1, 3, 24, 24))
 
 
+@pytest.mark.slow
 def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch):
     """Traced and taken apart as for any compiler; test_module_encoder.py has kernels made too."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

@@ -74,11 +74,6 @@ def test_a_psm_is_trained_written_and_loaded_by_another_job(make_job: MakeJob, t
     assert not list(out.glob("*.pt")) and not list(out.glob("*.bin"))
     section = EncoderSection(model=job.encoder.model, device="cpu", purifier=str(out), mapper=str(out))
     assert load_defended(section, 0.2).notes == ()
-    again = Training(make_job(sigma=[0.1, 0.25], out=str(tmp_path / "again"))).run(Silent())
-    for sigma, (_, after) in trained.scores.items():
-        repeated = again.scores[sigma][1]
-        assert repeated.robustness_score == pytest.approx(after.robustness_score, abs=1e-3)
-        assert repeated.smooth_norm == pytest.approx(after.smooth_norm, abs=1e-3)
 
 
 def test_training_lowers_the_held_out_loss(make_job: MakeJob) -> None:

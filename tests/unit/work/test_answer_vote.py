@@ -80,6 +80,7 @@ def test_what_the_budget_leaves_open_keeps_its_bound() -> None:
     assert (result.decision, result.draws, result.votes) == ("budget", 12, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [None, 0.1])
 def test_bounds_fail_as_seldom_as_they_promise(radius: float | None) -> None:
     """Of 400 votes with a known share a bound is above it at most 5% of the time; more than 42 failures in 400 has
@@ -107,6 +108,7 @@ def test_the_score_is_the_mean_of_the_metric_over_the_counted_draws() -> None:
     assert run(section, ["cat"], fresh).score is None, "without references there is no score"
 
 
+@pytest.mark.slow
 def test_the_certified_score_under_attack_fails_as_rarely_as_it_says() -> None:
     """A model that is right in a half-space: attacked by r its mean is Phi(q - r/sigma), which no bound may exceed.
 
@@ -136,6 +138,7 @@ def test_the_bound_of_a_score_is_that_of_its_worst_case() -> None:
         score_bound(1.2, 0.1, SIGMA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("percentile", "radius"), [(0.5, None), (0.3, None), (0.5, 0.05)])
 def test_the_certified_percentile_fails_as_rarely_as_it_says(percentile: float, radius: float | None) -> None:
     """Answers get worse in two steps along one direction of the noise z; pushed back by r / sigma, the percentile of
@@ -154,7 +157,7 @@ def test_the_certified_percentile_fails_as_rarely_as_it_says(percentile: float, 
         fresh = [texts[int((each > steps).sum())] for each in rng.standard_normal(draws)]
         section = VoteSection(max_draws=draws, radius=radius, score="rouge_l")
         result = run(
-            section, ["a red cat"], fresh, sizes=16, references=("a red cat",), percentile=percentile
+            section, ["a red cat"], fresh, sizes=draws, references=("a red cat",), percentile=percentile
         )
         assert result.score_quantiles is not None and len(result.score_quantiles) == 25
         truth = scores[int((place > steps).sum())]
