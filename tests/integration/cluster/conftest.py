@@ -368,7 +368,7 @@ def driver_process(
             f"sys.exit(f.guarded(lambda: f.certify({job_text(**changes)!r}, f.Faults({faults}))))"
         )
         runs = str(changes.get("runs", tmp_path / "runs"))
-        return DriverProcess(python("-c", code, **there, **(environment or {})), f"{runs}/r")
+        return DriverProcess(python("-c", code, **(there | (environment or {}))), f"{runs}/r")
 
     return begin
 
