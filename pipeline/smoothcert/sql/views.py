@@ -94,16 +94,14 @@ def _define_table(
     kind = "TABLE" if small else "VIEW"
     relations = []
     for number, run in enumerate(runs):
-        rows = _define_rows(
-            definitions, table, number, run, copy=copy_small and run.rows(table) <= SMALL_TABLE
-        )
+        copy = copy_small and run.rows(table) <= SMALL_TABLE
+        rows = _define_rows(definitions, table, number, run, copy=copy)
         if small and len(runs) == 1:
             relations = [f"({rows})"]
             break
-        definitions.add_sql(
-            f"{table.name}_{number}", f"CREATE VIEW {_INTERNAL}.{table.name}_{number} AS {rows}"
-        )
-        relations.append(f"{_INTERNAL}.{table.name}_{number}")
+        name, one = f"{table.name}_{number}", "TABLE" if copy else "VIEW"
+        definitions.add_sql(name, f"CREATE {one} {_INTERNAL}.{name} AS {rows}")
+        relations.append(f"{_INTERNAL}.{name}")
     selection = _SELECTIONS.get(table.name, "SELECT *")
     rows = " UNION ALL BY NAME ".join(f"{selection} FROM {name}" for name in relations)
     definitions.add_sql(table.name, f"CREATE {kind} {table.name} AS {rows}")
