@@ -34,11 +34,13 @@ def create_leaderboard_view(
         schema: where tables that users need not see go.
         runs: for each run what it is about, the relation of its visible rows, and whether it is finished.
     """
-    rows, counted = [], []
+    rows = []
+    alike: dict[tuple[Measure, ...], list[tuple[str, str]]] = {}
     for info, relation, finished in runs:
-        listed = measures(info)
+        listed = tuple(measures(info))
         rows += [_row(info, position, each, finished) for position, each in enumerate(listed, start=1)]
-        counted.append(_counted(info, relation, listed))
+        alike.setdefault(listed, []).append((info.run_id, relation))
+    counted = [_counted(relations, listed) for listed, relations in alike.items()]
     connection = definitions.connection
     connection.register("_measures", pa.Table.from_pylist(rows, schema=_MEASURES))
     connection.execute(f"CREATE OR REPLACE TABLE {schema}.measures AS SELECT * FROM _measures")
@@ -61,17 +63,27 @@ def _row(info: RunInfo, position: int, each: Measure, finished: bool) -> dict[st
     }
 
 
-def _counted(info: RunInfo, relation: str, listed: Sequence[Measure]) -> str:
-    """Every figure of a run out of one pass over its rows, as lists that follow the measures.
+def _counted(relations: Sequence[tuple[str, str]], listed: Sequence[Measure]) -> str:
+    """Every figure of runs with the same measures out of one pass over their rows, as lists that follow the measures.
 
-    Intervals are computed once, over these lists: written out for every figure, DuckDB would take seconds to bind them.
+    Intervals are computed once, over these lists: written out for every figure, DuckDB would take seconds to bind them;
+    and what it takes for hundreds of aggregates it takes once for all runs of a grid.
     """
     values = "".join(f", {each.value} AS v{i}" for i, each in enumerate(listed))
     lists = ", ".join(
         f"[{', '.join(_moment(each, f'v{i}', name) for i, each in enumerate(listed))}]::{kind}[] AS {name}"
         for name, kind in _MOMENTS.items()
     )
-    return f"SELECT '{info.run_id}' AS run_id, {lists} FROM (SELECT pair_id{values} FROM {relation})"
+    if len(relations) == 1:
+        ((run_id, relation),) = relations
+        return f"SELECT '{run_id}' AS run_id, {lists} FROM (SELECT pair_id{values} FROM {relation})"
+    rows = " UNION ALL BY NAME ".join(
+        f"SELECT '{run_id}' AS _of_run, * FROM {name}" for run_id, name in relations
+    )
+    # a run without rows has figures over none, as it has alone
+    none = "".join(f" UNION ALL BY NAME SELECT '{run_id}' AS _of_run" for run_id, _ in relations)
+    measured = f"SELECT _of_run, pair_id{values} FROM ({rows}){none}"
+    return f"SELECT _of_run AS run_id, {lists} FROM ({measured}) GROUP BY _of_run"
 
 
 _MOMENTS = {

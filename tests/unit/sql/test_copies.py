@@ -49,6 +49,31 @@ def test_a_leaderboard_is_the_same_up_to_the_order_of_its_sums(run: RunDirectory
         assert after == before
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_runs_together_have_the_leaderboard_of_each_alone(
+    run: RunDirectory, tmp_path: Any, make: Any, many: bool
+) -> None:
+    """One with a retried row, one whole, and one without any row, whose figures are over none."""
+    runs = [run]
+    for name, units in (("whole", 2), ("none", 0)):
+        identity = make.identity(data=name[0] * 64)
+        runs.append(RunDirectory.create_or_open(str(tmp_path / name), identity, make.units(2)))
+        for unit in runs[-1].plan()[:units]:
+            make.commit_unit(runs[-1], unit)
+    alone = []
+    for each in runs:
+        with Query([each], many=many) as query:
+            alone += query.rows("SELECT * FROM leaderboard")
+    with Query(runs, many=many) as query:
+        together = query.rows("SELECT * FROM leaderboard")
+    alone.sort(key=lambda row: row["run_id"])
+    assert len({row["run_id"] for row in together}) == 3 and len(together) == len(alone)
+    for before, after in zip(alone, together, strict=True):
+        numbers = [name for name in ("value", "low", "high") if before[name] is not None]
+        assert [after.pop(name) for name in numbers] == pytest.approx([before.pop(name) for name in numbers])
+        assert after == before
+
+
 def test_rows_are_those_of_the_arrow_table(run: RunDirectory) -> None:
     with Query([run]) as query:
         for view in ("certificates", "certified_share", "units", "runs"):
