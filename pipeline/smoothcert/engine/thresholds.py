@@ -90,7 +90,10 @@ def _smallest(holds: Callable[[float], bool]) -> float:
             high = middle
         else:
             low = middle
-    return _up(high)
+    # by a step of rounding a function may fall where it should rise
+    while (high := _up(high)) != IMPOSSIBLE and not holds(high):
+        pass
+    return high
 
 
 def _up(value: float) -> float:

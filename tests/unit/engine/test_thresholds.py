@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -38,6 +38,9 @@ def test_fcsb_threshold_is_the_closed_form_and_reaching_it_certifies(cosine, rho
 
 @settings(max_examples=40)
 @given(st.floats(0.0, 0.98), st.floats(0.05, 2.5))
+@example(
+    0.9721437593924155, 0.40821073
+)  # the bound falls by a step of rounding just above where it first suffices
 def test_reaching_the_angular_threshold_certifies_and_less_does_not(cosine, rho):
     threshold = certified_threshold(ANGULAR, cosine, rho, 1.0)
     if threshold >= IMPOSSIBLE:
