@@ -19,9 +19,9 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 test: $(INSTALLED)
 	$(PYTEST) -n 4 --no-loadscope-reorder
 
-# Before every commit: no Ray, no servers, nothing slow
+# Before every commit: no Ray, no servers, nothing slow. Three processes for two cores: some tests wait for a moment
 test-fast: $(INSTALLED)
-	$(PYTEST) -n 2 --fast tests/unit
+	$(PYTEST) -n 3 --fast tests/unit
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
