@@ -25,6 +25,7 @@ from smoothcert.studies.leaderboard import Leaderboard, make_leaderboard
 from smoothcert.studies.record import (
     COMPLETE,
     LEADERBOARD_FILE,
+    STOPPED,
     StudyRecord,
     StudyRun,
     earlier_record,
@@ -162,13 +163,12 @@ class StudyDriver:
                 if each is None:
                     return False
                 code, state, basis = self._run_one(each, lanes, perform, tell)
-                if stopped() and code not in FINISHED:
-                    return False
+                cut_short = stopped() and code not in FINISHED
                 with self._lock:
-                    codes.append(code)
-                    self.record = self.record.with_state(each.label, state, basis)
+                    codes.append(0 if cut_short else code)
+                    self.record = self.record.with_state(each.label, STOPPED if cut_short else state, basis)
                     self.record.write(self._storage)
-                return True
+                return not cut_short
 
             lanes.run(work)
         return StudyReport(self.record, self.keep_leaderboard(look), max(codes), stopped())

@@ -17,7 +17,7 @@ STUDY_FILE = "study.json"
 LEADERBOARD_FILE = "leaderboard.csv"
 _FORMAT = 1
 
-WAITING, COMPLETE = "waiting", "complete"
+WAITING, STOPPED, COMPLETE = "waiting", "stopped", "complete"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class StudyRun:
     Attributes:
         label: what varies, short.
         url: its run directory.
-        state: ``waiting``, ``complete``, or in words what is wrong with it.
+        state: ``waiting``, ``stopped`` by a signal, ``complete``, or in words what is wrong with it.
         rests_on: of a complete one, digest of what makes it so: while it is that, nothing is left to do.
     """
 

@@ -137,14 +137,25 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether the directory holds the end of this very training.
+        """Whether the directory holds the end of this very training, and what came out of it.
 
         Raises:
             JobError: it holds another one.
             TrainingError: a checkpoint is damaged.
         """
         kept = load_checkpoint(self.place, self.section.stages[-1], self.recipe)
-        return kept is not None and kept.progress.done and self.place.exists(_SCORES_FILE)
+        if kept is None or not kept.progress.done:
+            return False
+        return all(self.place.exists(name) for name in (*self._results, _SCORES_FILE))
+
+    @property
+    def _results(self) -> tuple[str, ...]:
+        """Files that whoever uses it reads."""
+        if self.section.tunes_encoder:
+            return ("model/config.json",)
+        if self.section.method == "psm":
+            return ("purifier.safetensors", "mapper.safetensors")
+        return ("purifier.safetensors" if self.section.method == "purifier" else "mapper.safetensors",)
 
     @property
     def levels(self) -> tuple[float, ...]:

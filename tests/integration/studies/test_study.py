@@ -431,6 +431,25 @@ def test_a_run_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     assert report.board is not None and report.board.baseline == "dimmed", "the baseline has no run yet"
 
 
+def test_a_run_that_a_signal_stopped_is_told_from_one_that_has_not_begun(tmp_path: Path) -> None:
+    write_study(tmp_path, STUDY.replace("attacks:", "tracking: {{enabled: false}}\nattacks:"))
+    driver = StudyDriver(load_study(tmp_path / "study.yaml"))
+    driver.check()
+    signals: list[int] = []
+
+    def perform(run: Any, combination: Any) -> int:
+        signals.append(signal.SIGTERM)
+        return 128 + signal.SIGTERM
+
+    report = driver.run(perform, lambda: bool(signals), lambda combination, error: None)
+    assert report.stopped and report.code == 0
+    assert [each.state for each in report.record.runs] == ["stopped", "waiting"]
+    kept = read_record(str(tmp_path / "runs/mini.study"))
+    assert kept is not None and kept.runs == report.record.runs
+    driver.check()
+    assert {each.state for each in driver.record.runs} == {"waiting"}, "both are to be done"
+
+
 def test_what_cannot_be_done_is_known_before_anything_begins(tmp_path: Path) -> None:
     file = write_study(tmp_path, STUDY.replace('"parts:dim"', '"parts:nothing"'))
     with pytest.raises(Exception, match="with dimmed: .*nothing") as caught:

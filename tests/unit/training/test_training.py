@@ -51,6 +51,10 @@ def weights(place: Path, part: str) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(place / f"{part}.safetensors")
 
 
+def read_tensors(file: Path) -> dict[str, list[float]]:
+    return {name: tensor.tolist() for name, tensor in safetensors.torch.load_file(file).items()}
+
+
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -100,6 +104,26 @@ def test_a_stopped_training_goes_on_as_if_it_never_had(make_job: MakeJob, tmp_pa
         assert Training(parted).run(Silent()).finished
         for part in ("purifier", "mapper"):
             assert same(weights(tmp_path / "whole", part), weights(place, part)), (stop_after, part)
+
+
+@pytest.mark.parametrize(
+    ("method", "lost"),
+    [("psm", "purifier.safetensors"), ("psm", "mapper.safetensors"), ("noise", "model/config.json")],
+)
+def test_what_was_lost_of_a_finished_training_is_written_again(
+    make_job: MakeJob, tmp_path: Path, method: str, lost: str
+) -> None:
+    job = make_job(method)
+    Training(job).run(Silent())
+    file = tmp_path / "out" / lost
+    read = read_tensors if lost.endswith("safetensors") else Path.read_text  # their headers have no order
+    before = read(file)
+    assert Training(job).finished
+    file.unlink()
+    again, recorder = Training(job), Recorder()
+    assert not again.finished
+    assert again.run(recorder).finished and recorder.losses == [], "no step is taken again"
+    assert read(file) == before and again.finished
 
 
 KILLED = """
