@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from smoothcert.encoders.base import Encoder, ReadText
-from smoothcert.errors import EncoderError
+from smoothcert.errors import EncoderError, SmoothcertError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,9 +68,9 @@ class DefendedEncoder(Encoder):
         maps_tokens = mapper is not None and any(getattr(part, "tokens", False) for part in mapper.modules())
         self.mapper = None if maps_tokens else mapper
         self.token_mapper = mapper if maps_tokens else None
-        self._refuse_other_sizes(name)
+        self._try_parts(name)
 
-    def _refuse_other_sizes(self, name: str) -> None:
+    def _try_parts(self, name: str) -> None:
         given = {
             "purifier": (self.purifier, (1, 3, *self.input_size)),
             "mapper": (self.mapper, (1, self.feature_dim)),
@@ -78,12 +78,21 @@ class DefendedEncoder(Encoder):
         for part, (module, wanted) in given.items():
             if module is None:
                 continue
-            with torch.no_grad():
-                shape = tuple(module(torch.ones(wanted, device=self.device)).shape)
-            if shape != wanted:
+            try:
+                with torch.no_grad():
+                    made = module(torch.ones(wanted, device=self.device))
+            except (SmoothcertError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as exc:  # whatever its own code raises
                 raise EncoderError(
-                    f"defence '{name}': its {part} makes {shape} of {wanted}",
-                    remedy=f"use a {part} whose output has the size of its input",
+                    f"defence '{name}': its {part} fails on a tensor of {wanted}: {type(exc).__name__}: {exc}",
+                    remedy=f"check the shapes of its weights; a {part} takes one tensor and returns one of its shape",
+                ) from exc
+            if not isinstance(made, torch.Tensor) or tuple(made.shape) != wanted:
+                what = tuple(made.shape) if isinstance(made, torch.Tensor) else f"a {type(made).__name__}"
+                raise EncoderError(
+                    f"defence '{name}': its {part} makes {what} of a tensor of {wanted}",
+                    remedy=f"use a {part} that returns a tensor of the shape of its input",
                 )
 
     def straight_through(self) -> DefendedEncoder:

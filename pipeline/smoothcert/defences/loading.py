@@ -68,20 +68,14 @@ def defend(base: Encoder, section: DefenceSection, name: str, sigma: float | Non
         for note in (_range_note(name, field, part, sigma), _encoder_note(name, field, part, base))
         if note is not None
     )
-    try:
-        defended = DefendedEncoder(
-            base,
-            purifier=modules["purifier"],
-            mapper=modules["mapper"],
-            name=name,
-            parts_digest=" ".join(parts[f].digest if f in parts else "none" for f in modules),
-        )
-        check_encoder(defended)
-    except RuntimeError as exc:
-        raise EncoderError(
-            f"defence '{name}' does not fit encoder '{base.name}': {exc}",
-            remedy="check the shapes of its weights",
-        ) from exc
+    defended = DefendedEncoder(
+        base,
+        purifier=modules["purifier"],
+        mapper=modules["mapper"],
+        name=name,
+        parts_digest=" ".join(parts[f].digest if f in parts else "none" for f in modules),
+    )
+    check_encoder(defended)
     defended.notes = notes
     return defended
 

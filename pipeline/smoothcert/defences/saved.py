@@ -127,7 +127,7 @@ def read_part(where: str, part: str) -> SavedPart:
     try:
         module = kinds[kind].restore(tensors, json.loads(metadata.get(_SETTINGS, "{}")))
         trained = _trained(metadata.get(_TRAINED))
-    except (RuntimeError, TypeError, KeyError) as exc:  # tensors or settings that are not this module's
+    except (RuntimeError, TypeError, KeyError, ValueError) as exc:  # not this module's tensors or settings
         raise DamagedPartError(f"its content is not that of a {kind}: {exc}") from exc
     module.eval().requires_grad_(False)
     return SavedPart(module, _digest(data), trained)

@@ -131,6 +131,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         )
     try:
         read = yaml.load(value, Loader=OneOfEachKey)
+    except RepeatedKeyError as exc:
+        raise JobError(f"--set {override!r}: {exc}", remedy="keep one of them") from exc
     except yaml.YAMLError as exc:
         raise JobError(f"--set {override!r}: the value is not valid YAML: {exc}", remedy="quote it") from exc
     set_field(data, key.strip(), read, f"--set {override!r}")

@@ -133,7 +133,7 @@ def count_certified(run: RunDirectory, claim: Claim, query: Query | None = None)
         QueryError: it has not all of its rows.
         StoreError: reading failed.
     """
-    with asking([run], query) as query:
+    with asking([run], query, many=False) as query:
         (row,) = query.rows(
             f"SELECT count_if(coalesce({claim.condition}, false)) AS certified, count(*) AS pairs FROM certificates "
             f"WHERE run_id = {quote(run.run_id)}"

@@ -14,7 +14,8 @@ import duckdb
 _WORD = re.compile(r"\w+")
 _STRING = re.compile(r"'[^']*'")
 _LOOKS_AROUND = re.compile(
-    r"\b(show|desc|describe|summarize|pragma\w*|query\w*|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b"
+    r"\b(show|describe|summarize|pragma\w*|query\w*|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b"
+    r"|(^|[(\n]|\*/)\s*desc\b"  # elsewhere it is an order
 )
 """What asks for things that it does not name."""
 

@@ -123,7 +123,9 @@ class Query:
                     self._definitions.provide_all()
                     return fetch(statement)
         except duckdb.Error as exc:
-            self._definitions.provide_all()
+            if isinstance(exc, (duckdb.CatalogException, duckdb.BinderException)):
+                with contextlib.suppress(duckdb.Error):  # so that the remedy can say what there is
+                    self._definitions.provide_all()
             raise explain(exc, text, self._connection) from exc
 
     @contextlib.contextmanager
@@ -160,17 +162,20 @@ class Query:
         self.close()
 
 
-def asking(runs: Sequence[RunDirectory], query: Query | None = None) -> AbstractContextManager[Query]:
-    """A query for dozens of statements: the open one, which stays open, or else one that is closed at the end.
+def asking(
+    runs: Sequence[RunDirectory], query: Query | None = None, *, many: bool = True
+) -> AbstractContextManager[Query]:
+    """A query that is open already, and stays open, or else one that is closed at the end.
 
     Args:
         runs: what they are about; all of them are in the open query too.
         query: the open one, where whoever calls has one.
+        many: whether it is for dozens of statements, as of ``Query``.
 
     Raises:
         QueryError, StoreError: as ``Query``, where one is opened.
     """
-    return Query(runs, many=True) if query is None else contextlib.nullcontext(query)
+    return Query(runs, many=many) if query is None else contextlib.nullcontext(query)
 
 
 def open_query(run_urls: Sequence[str | os.PathLike[str]]) -> Query:

@@ -45,6 +45,28 @@ def shrinking(encoder: Encoder) -> torch.nn.Module:
     return torch.nn.AvgPool2d(2)
 
 
+class Timed(Halving):
+    """It wants a timestep too, as diffusion models do."""
+
+    def forward(self, pixels: torch.Tensor, timestep: int) -> torch.Tensor:  # type: ignore[override]
+        return pixels / timestep
+
+
+class Boxed(Halving):
+    """It returns a tuple, as diffusion models do."""
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        return (pixels / 2,)
+
+
+def timed(encoder: Encoder) -> torch.nn.Module:
+    return Timed()
+
+
+def tupled(encoder: Encoder) -> torch.nn.Module:
+    return Boxed()
+
+
 def no_module(encoder: Encoder) -> object:
     return "module"
 
@@ -174,10 +196,12 @@ def test_a_defence_in_training_mode_is_refused(base: Encoder) -> None:
         ({"purifier": "{turn}"}, "it holds a mapper; a purifier"),
         ({"mapper": "{blur}"}, "it holds a purifier; a mapper (residual_mapper or linear_mapper) is needed"),
         ({"mapper": "{plain}"}, "smoothcert=None"),
-        ({"mapper": "{large}"}, "defence 'bad' does not fit encoder"),
+        ({"mapper": "{large}"}, "defence 'bad': its mapper fails on a tensor of (1, 3): RuntimeError"),
         ({"mapper": "{broken}"}, "cannot be loaded"),
-        ({"mapper": "{name}:widening"}, "has the size of its input"),
-        ({"purifier": "{name}:shrinking"}, "defence 'bad': its purifier makes (1, 3, 2, 2) of (1, 3, 4, 4)"),
+        ({"mapper": "{name}:widening"}, "of the shape of its input"),
+        ({"purifier": "{name}:shrinking"}, "its purifier makes (1, 3, 2, 2) of a tensor of (1, 3, 4, 4)"),
+        ({"purifier": "{name}:timed"}, "its purifier fails on a tensor of (1, 3, 4, 4): TypeError"),
+        ({"purifier": "{name}:tupled"}, "its purifier makes a tuple of a tensor of (1, 3, 4, 4)"),
         ({"mapper": "{name}:no_module"}, "returned str, not a torch.nn.Module"),
         ({"mapper": "{name}:nothing"}, "has no attribute 'nothing'"),
         ({"purifier": "no_such_module_at_all:f"}, "No module named"),

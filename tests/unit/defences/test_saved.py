@@ -146,6 +146,12 @@ def strange(path: Path) -> None:
     )
 
 
+def no_json(path: Path) -> None:
+    safetensors.torch.save_file(
+        {"weight": torch.zeros(1)}, path, {"smoothcert": "unet_purifier", "settings": "{"}
+    )
+
+
 def other_size(path: Path) -> None:
     save_part(path, UNetPurifier((16, 16), (8,)), TRAINED)
 
@@ -155,6 +161,7 @@ def other_size(path: Path) -> None:
     [
         (cut, "is damaged or cut short"),
         (strange, "its content is not that of a unet_purifier"),
+        (no_json, "its content is not that of a unet_purifier"),
         (other_size, "was made for images of 16x16, encoder 'known' reads 8x8"),
         (Path.unlink, "No such file"),
     ],

@@ -218,6 +218,12 @@ def test_an_override_may_fill_a_section_that_is_null_or_absent():
     assert parse_job(TINY, ["retrieval.candidates=7"]).retrieval.candidates == 7
 
 
+def test_an_override_with_a_key_twice_is_told_so():
+    with pytest.raises(JobError, match="'sigma' stands twice in one mapping") as caught:
+        parse_job(TINY, ["certify={sigma: 1, sigma: 2}"])
+    assert "--set 'certify=" in caught.value.message and "quote" not in caught.value.remedy
+
+
 # --- reading ------------------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,38 @@ def test_what_a_statement_does_not_name_is_not_made() -> None:
         assert made == ["numbers", "other", "large"]
 
 
+@pytest.mark.parametrize(
+    ("text", "looks"),
+    [
+        ("FROM numbers ORDER BY x DESC", False),
+        ("SELECT row_number() OVER (ORDER BY x desc) FROM numbers", False),
+        ("DESC", True),
+        ("  desc numbers", True),
+        ("FROM ( DESC numbers)", True),
+        ("/* all */ desc", True),
+        ("-- all\ndesc", True),
+    ],
+)
+def test_an_order_is_not_taken_for_a_look_around(text: str, looks: bool) -> None:
+    made: list[str] = []
+    with duckdb.connect() as connection:
+        definitions = Definitions(connection)
+        definitions.add("other", lambda: made.append("other"))
+        definitions.provide(text)
+    assert made == (["other"] if looks else [])
+
+
+def test_an_error_is_explained_where_what_there_is_cannot_be_made(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(definitions: Definitions) -> None:
+        raise duckdb.InvalidInputException("a part file of another table is lost")
+
+    monkeypatch.setattr(Definitions, "provide_all", fail)
+    with Query([run]) as query, pytest.raises(QueryError, match='"unknown" not found'):
+        query.sql("SELECT unknown FROM runs")
+
+
 def test_what_could_not_be_made_is_tried_again() -> None:
     attempts: list[int] = []
 

@@ -82,9 +82,11 @@ class Recorded(Patchy):
     """Notes which threads encode, and fails on images that are dark."""
 
     threads: set[str]
+    largest = 0
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         self.threads.add(threading.current_thread().name)
+        self.largest = max(self.largest, len(pixels))
         if float(pixels.detach().mean()) < 0.1:
             raise RuntimeError("too dark")
         return super()._image_features(pixels)
@@ -116,6 +118,21 @@ def test_groups_beside_each_other_give_what_they_give_one_after_the_other() -> N
     assert one == {"MainThread"} and several <= {"crew_0", "crew_1"}
     assert together.images == alone.images == (3 + 3 + 5) * PAIRS
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("chunk", "group"), [(12, 6), (24, 9), (6, 3), (2, 2)])
+def test_groups_beside_each_other_hold_no_more_than_one_chunk(chunk: int, group: int) -> None:
+    """But for a pair's draws, or a chunk of them, that each thread needs at least."""
+    images = torch.full((PAIRS, 3, 4, 4), 0.5)
+    keys = [NoiseKey(0, str(number), "attack") for number in range(PAIRS)]
+    encoder = Recorded.rotating(input_size=(4, 4))
+    encoder.threads = set()
+    crew, meter = Crew(), Meter(torch.device("cpu"))
+    torch.set_num_threads(2)
+    subject = MeteredSubject(SmoothedSubject(encoder, 0.1, eot_draws=3, chunk=chunk), meter, crew)
+    subject.gradient(images, lambda feature, rows: feature[:, 0], keys)
+    crew.close()
+    assert encoder.largest == group
 
 
 def test_an_error_in_one_group_is_raised_when_none_is_at_work() -> None:

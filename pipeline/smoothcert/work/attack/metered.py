@@ -135,10 +135,9 @@ class MeteredSubject(Subject):
         self._meter.count(count)
 
     def _each(self, ask: Callable[[slice], Answer], pairs: int) -> list[Answer]:
-        """Ask for each group of pairs."""
-        size = max(1, self.chunk // self.eot_draws)
-        if self._crew is not None:
-            size = min(size, -(-pairs // self._crew.size))
+        """Ask for each group of pairs; what a crew has at once is no more than one group is without it."""
+        at_once = 1 if self._crew is None else min(self._crew.size, pairs)
+        size = max(1, min(self.chunk // self.eot_draws // at_once, -(-pairs // at_once)))
         groups = [slice(start, start + size) for start in range(0, pairs, size)]
         if self._crew is not None:
             with self._meter.busy.measure():
