@@ -89,40 +89,47 @@ class _LoadedPart:
 
 def _load(base: Encoder, name: str, field: str, where: str, sigma: float | None) -> _LoadedPart:
     try:
+        return _load_part(base, field, where, sigma)
+    except EncoderError as exc:
+        raise EncoderError(f"defence '{name}': {exc.message}", remedy=exc.remedy) from exc
+
+
+def _load_part(base: Encoder, field: str, where: str, sigma: float | None) -> _LoadedPart:
+    try:
         if names_code(where):
             return _from_factory(where, base, sigma)
         if field == "purifier" and is_diffusion(where):
-            purifier, digest = read_diffusion(where, _level(name, field, sigma))
-            _refuse_other_size(purifier, base, name, field, where)
+            purifier, digest = read_diffusion(where, _level(field, sigma))
+            _refuse_other_size(purifier, base, field, where)
             return _LoadedPart(purifier, f"{digest} at {sigma!r}")
         saved = read_part(where, field)
     except (SmoothcertError, torch.OutOfMemoryError):
         raise
     except DamagedPartError as exc:
         raise EncoderError(
-            f"defence '{name}': {field}='{where}' cannot be loaded: {exc}",
+            f"{field}='{where}' cannot be loaded: {exc}",
             remedy="name what smoothcert train or smoothcert.defences wrote; where it was cut short, make it anew",
         ) from exc
     except Exception as exc:  # a file that cannot be read, or whatever the named code raises
         raise EncoderError(
-            f"defence '{name}': {field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
+            f"{field}='{where}' cannot be loaded: {type(exc).__name__}: {exc}",
             remedy="give a directory that smoothcert train wrote, a .safetensors file that smoothcert.defences wrote, "
             "a model of diffusers as purifier, or an importable module:callable that makes a torch module of the "
             "encoder",
         ) from exc
-    _refuse_other_size(saved.module, base, name, field, where)
+    _refuse_other_size(saved.module, base, field, where)
     if not getattr(saved.module, "conditioned", False):
         return _LoadedPart(saved.module, saved.digest, saved.trained)
-    level = _level(name, field, sigma)
+    level = _level(field, sigma)
     return _LoadedPart(
         AtSigma(saved.module, level, saved.trained), f"{saved.digest} at {level!r}", saved.trained
     )
 
 
-def _level(name: str, field: str, sigma: float | None) -> float:
+def _level(field: str, sigma: float | None) -> float:
     if sigma is None:
         raise EncoderError(
-            f"defence '{name}': its {field} depends on the noise level, and none is given",
+            f"its {field} depends on the noise level, and none is given",
             remedy="give sigma, of the noise that is added to images",
         )
     return sigma
@@ -140,19 +147,19 @@ def _from_factory(where: str, base: Encoder, sigma: float | None) -> _LoadedPart
     return _LoadedPart(made, digest)
 
 
-def _refuse_other_size(module: Any, base: Encoder, name: str, field: str, where: str) -> None:
+def _refuse_other_size(module: Any, base: Encoder, field: str, where: str) -> None:
     """Raise ``EncoderError`` for a part that says what it was made for, which is something else."""
     size = getattr(module, "input_size", None)
     if size is not None and tuple(size) != base.input_size:
         raise EncoderError(
-            f"defence '{name}': {field}='{where}' was made for images of {size[0]}x{size[1]}, encoder "
+            f"{field}='{where}' was made for images of {size[0]}x{size[1]}, encoder "
             f"'{base.name}' reads {base.input_size[0]}x{base.input_size[1]}",
             remedy="take one of this size, or train one for this encoder with smoothcert train",
         )
     width = getattr(module, "feature_dim", None)
     if width is not None and not getattr(module, "tokens", False) and width != base.feature_dim:
         raise EncoderError(
-            f"defence '{name}': {field}='{where}' was made for features of size {width}, those of encoder "
+            f"{field}='{where}' was made for features of size {width}, those of encoder "
             f"'{base.name}' have {base.feature_dim}",
             remedy="train one for this encoder with smoothcert train",
         )

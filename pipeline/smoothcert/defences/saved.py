@@ -146,7 +146,7 @@ def file_of(where: str, part: str) -> str:
     known = bundled_defences()
     if where not in known:
         raise EncoderError(
-            f"encoder.{part}='{where}' is not bundled{did_you_mean(where, known)}",
+            f"{part}='{where}' is not bundled{did_you_mean(where, known)}",
             remedy=f"use one of the bundled defences: {', '.join(known)}",
         )
     return str(_bundled_root() / where.removeprefix(BUNDLED) / f"{part}.safetensors")

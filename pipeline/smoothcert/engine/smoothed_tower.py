@@ -84,8 +84,7 @@ class SmoothedFeatures(torch.nn.Module):
 class SmoothedTokens(torch.nn.Module):
     """Stands where LLaVA and its like have a vision tower: all its outputs are means over draws.
 
-    A mapper of tokens is applied to ``last_hidden_state``, which it was trained on; models that read another layer do
-    without it. Certificates are about features, not about what a language model makes of these tokens.
+    A mapper of tokens maps each draw's last layer, which it was trained on. Certificates are about features, not about what a language model makes of these tokens.
 
     Args:
         smoothing: noise, purifier, mapper of tokens and number of draws.
@@ -108,16 +107,21 @@ class SmoothedTokens(torch.nn.Module):
     def _mean_of(self, image: torch.Tensor, options: dict[str, Any]) -> Any:
         total: Any = None
         for noisy in self._noisy(image):
-            output = self.tower(pixel_values=self.smoothing.base.normalised(noisy), **options)
+            output = self._mapped(self.tower(pixel_values=self.smoothing.base.normalised(noisy), **options))
             shares = {name: _added(output[name], self.smoothing.draws) for name in output}
             total = shares if total is None else {name: _plus(total[name], shares[name]) for name in shares}
-        encoder = self.smoothing.encoder
-        if isinstance(encoder, DefendedEncoder) and encoder.token_mapper is not None:
-            held = total["last_hidden_state"]
-            first = self.smoothing.base.class_tokens
-            patches = encoder.token_mapper(held[:, first:].float()).to(held.dtype)
-            total["last_hidden_state"] = torch.cat((held[:, :first], patches), dim=1)
         return type(output)(**total)
+
+    def _mapped(self, output: Any) -> Any:
+        encoder = self.smoothing.encoder
+        if not isinstance(encoder, DefendedEncoder) or encoder.token_mapper is None:
+            return output
+        held, first = output.last_hidden_state, self.smoothing.base.class_tokens
+        patches = encoder.token_mapper(held[:, first:].float()).to(held.dtype)
+        output.last_hidden_state = torch.cat((held[:, :first], patches), dim=1)
+        if output.get("hidden_states") is not None:  # models read the last layer here or there
+            output.hidden_states = (*output.hidden_states[:-1], output.last_hidden_state)
+        return output
 
     def _noisy(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
         encoder = self.smoothing.encoder
@@ -131,7 +135,7 @@ def patch_model(model: Any, smoothing: Smoothing) -> Any:
     """See ``SmoothedEncoder.patch``.
 
     Raises:
-        EncoderError: the model has no vision tower that is known.
+        EncoderError: the model has no vision tower that is known, or does not read what a mapper maps.
     """
     base = smoothing.base
     kinds: tuple[tuple[str, Callable[[Smoothing, Any], torch.nn.Module]], ...] = (
@@ -144,6 +148,8 @@ def patch_model(model: Any, smoothing: Smoothing) -> Any:
             if tower is None:
                 continue
             _refuse_other_size(tower, base)
+            if kind is SmoothedTokens:
+                _refuse_idle_mapper(model, smoothing.encoder)
             setattr(holder, name, kind(smoothing, tower))
             if kind is SmoothedFeatures and getattr(holder, "visual_projection", None) is not None:
                 assert holder is not None
@@ -161,6 +167,24 @@ def _refuse_other_size(tower: Any, base: PretrainedEncoder) -> None:
         raise EncoderError(
             f"the model's tower reads images of {size} pixels, encoder '{base.name}' of {base.input_size}",
             remedy="smooth an encoder with the model's own image processor",
+        )
+
+
+def _refuse_idle_mapper(model: Any, encoder: Encoder) -> None:
+    """A mapper that does nothing would leave a model less defended than its owner thinks."""
+    if not isinstance(encoder, DefendedEncoder):
+        return
+    if encoder.mapper is not None:
+        raise EncoderError(
+            f"the mapper of '{encoder.name}' maps whole features, and {type(model).__name__} reads tokens",
+            remedy="leave the mapper out, or train one with method: token-mapper",
+        )
+    layer = getattr(model.config, "vision_feature_layer", -1)
+    if encoder.token_mapper is not None and layer != -1:
+        raise EncoderError(
+            f"the mapper of '{encoder.name}' was trained on the tower's last layer, and {type(model).__name__} reads layer "
+            f"{layer}",
+            remedy="leave the mapper out, or give a model with vision_feature_layer=-1",
         )
 
 

@@ -105,8 +105,9 @@ class Limits(Section):
 class TuneSection(Section):
     """The goal of ``smoothcert tune``: which combination of the study certifies the most pairs within the limits."""
 
-    goal: Target
-    """What most pairs shall be certified for, e.g. ``{certificate: angular, cosine: 0.8, radius: 0.25}``."""
+    goal: Target | Annotated[tuple[Target, ...], Field(min_length=1)]
+    """What most pairs shall be certified for, e.g. ``{certificate: angular, cosine: 0.8, radius: 0.25}``. Of several that
+    would do (``class`` or ``vote`` at one radius), each is tried with every combination, and the best is chosen."""
     limits: Limits = Limits()
     pairs: Annotated[int, Field(ge=8)] = 64
     """Pairs that are set aside to choose on, spread over the data; the others are certified with the choice."""
@@ -115,10 +116,22 @@ class TuneSection(Section):
     reduction: Annotated[int, Field(ge=2)] = 2
     """Of each round, one in so many goes on to the next."""
 
+    @property
+    def goals(self) -> tuple[Target, ...]:
+        """All that would do."""
+        return self.goal if isinstance(self.goal, tuple) else (self.goal,)
+
     @model_validator(mode="after")
     def _rounds(self) -> TuneSection:
         if self.first > self.pairs:
             raise ValueError(f"first={self.first} is more than pairs={self.pairs}; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _no_goal_twice(self) -> TuneSection:
+        for number, goal in enumerate(self.goals):
+            if goal in self.goals[:number]:
+                raise ValueError(f"goal: '{goal.name}' is listed twice; keep one")
         return self
 
 
@@ -128,6 +141,6 @@ def _check_field(field: str) -> None:
         raise ValueError(f"'{field}' is no field; write its dotted name, e.g. certify.sigma")
     if section in _OTHERS:
         raise ValueError(f"'{field}' changes no result, so it cannot be varied; set it in the job itself")
-    known = ("attacks", "certify", "data", "defences", "encoder", "retrieval", "zero_shot")
+    known = ("answer", "attacks", "certify", "data", "defences", "encoder", "retrieval", "zero_shot")
     if section not in known:
         raise ValueError(f"'{field}' is no field of a job{did_you_mean(section, known)}")

@@ -194,9 +194,10 @@ def _refuse_repeats(combinations: Sequence[Combination], origin: str) -> None:
                 f"{origin}: '{other.label}' and '{each.label}' are the same job", remedy="keep one of them"
             )
         raise JobError(
-            f"{origin}: '{other.label}' and '{each.label}' certify the same, and differ in attacks or defences alone: "
-            "they would be one run",
-            remedy="make one combination of them, with the attacks of both",
+            f"{origin}: '{other.label}' and '{each.label}' certify the same, and differ in attacks, defences or "
+            "answers alone: they would be one run",
+            remedy="make one combination of them, with the attacks of both; for other answers write a job of its own, with "
+            "another output.run",
         )
 
 

@@ -15,11 +15,13 @@ from math import inf
 from typing import Any
 
 from smoothcert.datasets import open_source
-from smoothcert.errors import JobError
+from smoothcert.errors import JobError, RunDirectoryError
 from smoothcert.job import Combination, Job, Study, TuneSection
+from smoothcert.job.certify import Target
 from smoothcert.job.data import PartSection
 from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
+from smoothcert.store.runs import find_runs
 
 Trial = Callable[[Combination], str]
 """Runs a combination to its end and returns the URL of its run directory."""
@@ -97,25 +99,42 @@ def tuning_section(study: Study) -> TuneSection:
                 f"with {each.label}: tune.limits.accuracy_drop needs classes",
                 remedy="add the section zero_shot",
             )
-        with_goal(each, tune)  # a goal that this combination cannot have is refused here
+    _candidates(study, tune)  # a goal that a combination cannot have is refused here
     return tune
 
 
-def with_goal(combination: Combination, tune: TuneSection) -> Combination:
-    """The combination with the goal as a target, unless it has it: then it is decided by the one test that counts."""
+def with_goal(combination: Combination, goal: Target, label: str) -> Combination:
+    """The combination with the goal as a target, unless it has it: then it is decided by the one test that counts.
+
+    Args:
+        combination: of the study.
+        goal: to be decided.
+        label: what it is called then.
+    """
     job = combination.job
-    if tune.goal in job.certify.targets:
-        return combination
+    if goal in job.certify.targets:
+        return Combination(label, combination.settings, job)
     data = job.model_dump(mode="json")
-    data["certify"]["targets"] = [*data["certify"]["targets"], tune.goal.model_dump(mode="json")]
+    data["certify"]["targets"] = [*data["certify"]["targets"], goal.model_dump(mode="json")]
     try:
-        return Combination(combination.label, combination.settings, Job.model_validate(data))
+        return Combination(label, combination.settings, Job.model_validate(data))
     except ValueError as exc:
         problem = str(exc).splitlines()[-2].strip() if len(str(exc).splitlines()) > 2 else str(exc)
         raise JobError(
-            f"with {combination.label}: tune.goal '{tune.goal.name}' cannot be a target: {problem}",
+            f"with {combination.label}: tune.goal '{goal.name}' cannot be a target: {problem}",
             remedy="choose another goal, or leave this combination out",
         ) from exc
+
+
+def _candidates(study: Study, tune: TuneSection) -> dict[str, tuple[Combination, Target]]:
+    """Each combination with each goal, by label, those of the baseline first: limits are held against it."""
+    base = study.of(study.baseline)
+    found = {}
+    for each in (base, *(each for each in study.combinations if each is not base)):
+        for goal in tune.goals:
+            label = each.label if len(tune.goals) == 1 else f"{each.label}, {goal.name}"
+            found[label] = with_goal(each, goal, label), goal
+    return found
 
 
 def on_part(combination: Combination, part: PartSection) -> Combination:
@@ -124,7 +143,7 @@ def on_part(combination: Combination, part: PartSection) -> Combination:
     changed: dict[str, Any] = {"data": job.data.model_copy(update={"part": part})}
     if part.use == "set_aside":
         changed["attacks"] = ()
-        changed["name"] = f"{job.name}-tuning"[:100]
+        changed["name"] = _trial_name(job)
     return Combination(combination.label, combination.settings, job.model_copy(update=changed))
 
 
@@ -147,13 +166,14 @@ def choose(study: Study, trial: Trial, stopped: Callable[[], bool] = lambda: Fal
         why = (
             f"no combination keeps to the limits ({best.label} comes nearest)"
             if not best.within
-            else f"no combination certifies '{tune.goal.name}' for any of {best.pairs} pairs"
+            else f"no combination certifies {' or '.join(repr(goal.name) for goal in tune.goals)} for any of {best.pairs} "
+            "pairs"
         )
         raise JobError(
             f"tune: {why}; nothing was certified", remedy="widen tune.limits, or ask for less in tune.goal"
         )
     part = PartSection(set_aside=tune.pairs, use="rest")
-    chosen = on_part(with_goal(study.of(best.label), tune), part)
+    chosen = on_part(_candidates(study, tune)[best.label][0], part)
     return Choice(chosen, tuple(tried), halving.bare_accuracy)
 
 
@@ -178,14 +198,14 @@ class _Halving:
             min_resource=1, reduction_factor=self._tune.reduction, min_early_stopping_rate=0
         )
         search = optuna.create_study(direction="maximize", pruner=pruner)
-        for number, combination in enumerate(self._order()):
+        for number, (combination, goal) in enumerate(_candidates(self._study, self._tune).values()):
             if stopped():
                 raise JobError(
                     "tune was stopped before it had chosen", remedy="run the same command again to resume"
                 )
             asked = search.ask({"run": optuna.distributions.IntDistribution(number, number)})
             for step, pairs in enumerate(self._rounds(), start=1):
-                found[combination.label] = tried = self._try(combination, pairs)
+                found[combination.label] = tried = self._try(combination, goal, pairs)
                 asked.report(self._value(tried), self._tune.reduction ** (step - 1))
                 if asked.should_prune():
                     search.tell(asked, state=optuna.trial.TrialState.PRUNED)
@@ -193,11 +213,6 @@ class _Halving:
             else:
                 search.tell(asked, self._value(found[combination.label]))
         return sorted(found.values(), key=lambda each: (not each.within, -each.pairs, -each.share))
-
-    def _order(self) -> list[Combination]:
-        """The baseline first: limits are held against it."""
-        base = self._study.of(self._study.baseline)
-        return [base, *(each for each in self._study.combinations if each is not base)]
 
     def _rounds(self) -> Iterator[int]:
         """Pairs of each round."""
@@ -210,11 +225,11 @@ class _Halving:
     def _value(self, tried: Tried) -> float:
         return tried.share if tried.within else tried.share - 1.0
 
-    def _try(self, combination: Combination, pairs: int) -> Tried:
+    def _try(self, combination: Combination, goal: Target, pairs: int) -> Tried:
         part = PartSection(set_aside=self._tune.pairs, use="set_aside", first=pairs)
-        run = RunDirectory.open(self._trial(on_part(with_goal(combination, self._tune), part)))
-        figures = _figures(run, self._tune)
-        if combination.label == self._study.baseline:
+        run = RunDirectory.open(self._trial(on_part(combination, part)))
+        figures = _figures(run, goal)
+        if combination.settings == self._study.of(self._study.baseline).settings:
             self._bare[pairs] = figures["bare"]
         accuracy, bare = figures["smoothed"], self._bare.get(pairs)
         limits = self._tune.limits
@@ -227,9 +242,8 @@ class _Halving:
         return Tried(combination.label, pairs, figures["goal"] or 0.0, accuracy, draws, within)
 
 
-def _figures(run: RunDirectory, tune: TuneSection) -> dict[str, float | None]:
+def _figures(run: RunDirectory, goal: Target) -> dict[str, float | None]:
     """Goal, accuracies and draws of a run, out of its leaderboard."""
-    goal = tune.goal
     cosine = "IS NULL" if goal.cosine is None else f"= {goal.cosine!r}::DOUBLE"
     wanted = {
         "goal": f"figure = 'target_certified' AND certificate = '{goal.certificate}' "
@@ -244,15 +258,16 @@ def _figures(run: RunDirectory, tune: TuneSection) -> dict[str, float | None]:
 
 
 def refuse_rows_chosen_on(chosen: Job, trials: list[str]) -> None:
-    """Refuse to certify any pair that a trial has seen.
+    """Refuse to certify any pair that a trial has seen, in this tuning or in one before it (of another ``tune.pairs``).
 
     Args:
         chosen: the job that is about to certify.
-        trials: run directories of the trials.
+        trials: run directories of the trials; those under the same name beside them are added.
 
     Raises:
         JobError: it has such pairs.
     """
+    trials = list(dict.fromkeys([*trials, *_earlier_trials(chosen)]))
     mine = {
         (unit.name, position)
         for unit in open_source(chosen.data).units(1 << 62)
@@ -269,5 +284,20 @@ def refuse_rows_chosen_on(chosen: Job, trials: list[str]) -> None:
         raise JobError(
             f"tune: {len(mine & seen)} pairs that the choice was made on would be certified, e.g. number {position} of "
             f"'{name}'",
-            remedy="keep data.part as 'smoothcert tune' wrote it, or choose on other pairs",
+            remedy="keep data.part as 'smoothcert tune' wrote it, and tune.pairs as it was or a multiple of that; or delete "
+            "the trials in output.runs, if nothing that they showed had a part in this choice",
         )
+
+
+def _earlier_trials(chosen: Job) -> list[str]:
+    """Run directories of all trials of this name, whatever a tuning set aside."""
+    try:
+        runs = find_runs(chosen.output.runs)
+    except RunDirectoryError:  # there are none
+        return []
+    name = _trial_name(chosen)
+    return [url for url in runs if RunDirectory.open(url).info.job.name == name]
+
+
+def _trial_name(job: Job) -> str:
+    return f"{job.name}-tuning"[:100]

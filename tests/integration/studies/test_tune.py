@@ -78,6 +78,29 @@ def test_the_best_is_certified_on_pairs_that_no_trial_has_seen(tmp_path: Path) -
     assert (len(seen), len(certified), len(seen & certified)) == (8, 16, 0)
 
 
+def test_rules_that_would_do_compete_and_rows_of_an_earlier_tuning_stay_refused(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    goals = "[{certificate: class, radius: 0.05}, {certificate: vote, radius: 0.05}]"
+    settings = ("--set", f"tune.goal={goals}", "--set", "study={grid: {certify.sigma: [0.1]}}")
+    with pytest.raises(SystemExit) as ended:
+        app(["tune", str(file), *settings])
+    assert not ended.value.code
+    told = json.loads((tmp_path / "runs/tuned-tuned.study/study.json").read_text())
+    tried = {each["label"]: each["share"] for each in told["tuning"]["tried"]}
+    assert len(tried) == 2 and {label.rpartition(", ")[2] for label in tried} == {"class@0.05", "vote@0.05"}
+    assert tried[told["tuning"]["chosen"]] == max(tried.values()) > 0
+    final = Path(told["runs"][0]["url"])
+    targets = json.loads((final / "run.json").read_text())["targets"]
+    assert targets == [told["tuning"]["chosen"].rpartition(", ")[2]], "the one rule that was chosen"
+
+    before = (tmp_path / "runs/tuned-tuned.study/study.json").read_bytes()
+    for path in sorted((tmp_path / "runs").glob("*tuning*")):  # none of them is a trial of the second tuning
+        assert json.loads((path / "run.json").read_text())["job"]["data"]["part"]["set_aside"] == 8
+    with pytest.raises(JobError, match="pairs that the choice was made on would be certified"):
+        app(["tune", str(file), *settings, "--set", "tune.pairs=9"], standalone_mode=False)
+    assert (tmp_path / "runs/tuned-tuned.study/study.json").read_bytes() == before
+
+
 def test_limits_that_nothing_keeps_to_certify_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

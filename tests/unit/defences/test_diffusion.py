@@ -121,7 +121,9 @@ def test_what_cannot_be_a_purifier_is_refused_by_name(folder: Path, tmp_path: Pa
 
 def test_without_diffusers_it_is_said_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(EncoderError, match="is a model of diffusers, which is not installed") as caught:
+    with pytest.raises(
+        EncoderError, match="^defence '.*': purifier='.*' is a model of diffusers, which is not installed"
+    ) as caught:
         load_defended(section(folder), 0.25)
     assert "smoothcert[diffusion]" in str(caught.value.remedy)
 

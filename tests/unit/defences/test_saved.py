@@ -185,5 +185,5 @@ def test_a_mapper_of_another_feature_size_is_an_error(base: Encoder, folder: Pat
 
 def test_an_unknown_bundled_defence_is_an_error_with_the_nearest(base: Encoder) -> None:
     assert bundled_defences() == sorted(bundled_defences())
-    with pytest.raises(EncoderError, match="is not bundled"):
+    with pytest.raises(EncoderError, match="defence 'mine': purifier='bundled:digits-pms' is not bundled"):
         defend(base, DefenceSection(purifier="bundled:digits-pms"), "mine", 0.25)

@@ -37,6 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {
         "purifier": UNetPurifier((24, 24), (8,), 4),
         "mapper": ResidualMapper(20, groups=4, width=8, heads=2, blocks=1),
+        "token-mapper": ResidualMapper(32, groups=4, width=8, heads=2, blocks=1, tokens=True),
     }
     (place / "psm").mkdir()
     for name, module in parts.items():
@@ -176,7 +177,8 @@ def test_a_patched_model_answers_with_smoothed_features(models: Path, family: st
     torch.testing.assert_close(output.image_embeds, wanted, atol=1e-5, rtol=0)
 
 
-def test_a_patched_llava_reads_means_of_noisy_tokens(models: Path) -> None:
+def llava(models: Path, **settings: Any) -> Any:
+    """A tiny one with the tower's shape of the CLIP."""
     vision = CLIPModel.from_pretrained(models / "clip").config.vision_config
     text = {
         "model_type": "llama",
@@ -187,10 +189,18 @@ def test_a_patched_llava_reads_means_of_noisy_tokens(models: Path) -> None:
         "num_attention_heads": 2,
     }
     torch.manual_seed(0)
-    config = LlavaConfig(vision_config=vision.to_dict(), text_config=text, image_token_index=39)
-    model = LlavaForConditionalGeneration(config).eval()
+    config = LlavaConfig(vision_config=vision.to_dict(), text_config=text, image_token_index=39, **settings)
+    return LlavaForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_patched_llava_reads_means_of_noisy_tokens(models: Path, mapped: bool) -> None:
+    """Each draw's tokens are mapped before the mean, as ``DefendedTower`` maps them."""
+    model = llava(models, vision_feature_layer=-1) if mapped else llava(models)
     tower = model.model.vision_tower
-    smoothed = SmoothedEncoder(defended(models), sigma=SIGMA, max_draws=40)
+    mapper = str(models / "psm" / "token-mapper.safetensors") if mapped else None
+    section = DefenceSection(purifier=str(models / "psm"), mapper=mapper)
+    smoothed = SmoothedEncoder(defend(load(models), section, "psm", SIGMA), sigma=SIGMA, max_draws=40)
     smoothed.patch(model)
     pixels = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(2))
     base, purifier = smoothed._smoothing.base, smoothed.encoder.purifier  # type: ignore[attr-defined]
@@ -200,11 +210,32 @@ def test_a_patched_llava_reads_means_of_noisy_tokens(models: Path) -> None:
         for number, image in enumerate(base.denormalised(normalised)):
             noise = torch.cat(list(smoothed._smoothing.noise_of(image)))
             wanted = tower(base.normalised(purifier(image + noise)), output_hidden_states=True)
-            for ours, theirs in zip(found.hidden_states, wanted.hidden_states, strict=True):
+            layers = list(wanted.hidden_states)
+            if mapped:
+                tokens = smoothed.encoder.token_mapper(layers[-1][:, 1:])  # type: ignore[attr-defined, operator]
+                assert float((tokens - layers[-1][:, 1:]).abs().max()) > 1e-3, (
+                    "a mapper that does nothing shows nothing"
+                )
+                layers[-1] = torch.cat((layers[-1][:, :1], tokens), dim=1)
+            for ours, theirs in zip(found.hidden_states, layers, strict=True):
                 torch.testing.assert_close(ours[number], theirs.mean(dim=0), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                found.last_hidden_state[number], layers[-1].mean(dim=0), atol=1e-4, rtol=1e-4
+            )
         ids = torch.full((2, 12), 39)
         ids[:, 9:] = 5
         assert bool(torch.isfinite(model(input_ids=ids, pixel_values=normalised).logits).all())
+
+
+def test_a_mapper_that_a_patched_model_would_not_read_is_refused(models: Path) -> None:
+    with pytest.raises(
+        EncoderError, match="maps whole features, and LlavaForConditionalGeneration reads tokens"
+    ):
+        SmoothedEncoder(defended(models), sigma=SIGMA).patch(llava(models))
+    section = DefenceSection(mapper=str(models / "psm" / "token-mapper.safetensors"))
+    smoothed = SmoothedEncoder(defend(load(models), section, "tokens", SIGMA), sigma=SIGMA)
+    with pytest.raises(EncoderError, match="last layer, and LlavaForConditionalGeneration reads layer -2"):
+        smoothed.patch(llava(models))
 
 
 def test_what_cannot_be_is_refused(models: Path, tmp_path: Path) -> None:
