@@ -84,7 +84,8 @@ class SmoothedFeatures(torch.nn.Module):
 class SmoothedTokens(torch.nn.Module):
     """Stands where LLaVA and its like have a vision tower: all its outputs are means over draws.
 
-    A mapper of tokens maps each draw's last layer, which it was trained on. Certificates are about features, not about what a language model makes of these tokens.
+    A mapper of tokens maps each draw's last layer, which it was trained on. Certificates are about features, not about
+    what a language model makes of these tokens.
 
     Args:
         smoothing: noise, purifier, mapper of tokens and number of draws.
@@ -182,8 +183,8 @@ def _refuse_idle_mapper(model: Any, encoder: Encoder) -> None:
     layer = getattr(model.config, "vision_feature_layer", -1)
     if encoder.token_mapper is not None and layer != -1:
         raise EncoderError(
-            f"the mapper of '{encoder.name}' was trained on the tower's last layer, and {type(model).__name__} reads layer "
-            f"{layer}",
+            f"the mapper of '{encoder.name}' was trained on the tower's last layer, and {type(model).__name__} reads "
+            f"layer {layer}",
             remedy="leave the mapper out, or give a model with vision_feature_layer=-1",
         )
 

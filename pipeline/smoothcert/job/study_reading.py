@@ -196,8 +196,8 @@ def _refuse_repeats(combinations: Sequence[Combination], origin: str) -> None:
         raise JobError(
             f"{origin}: '{other.label}' and '{each.label}' certify the same, and differ in attacks, defences or "
             "answers alone: they would be one run",
-            remedy="make one combination of them, with the attacks of both; for other answers write a job of its own, with "
-            "another output.run",
+            remedy="make one combination of them, with the attacks of both; for other answers write a job of its own, "
+            "with another output.run",
         )
 
 

@@ -166,8 +166,8 @@ def choose(study: Study, trial: Trial, stopped: Callable[[], bool] = lambda: Fal
         why = (
             f"no combination keeps to the limits ({best.label} comes nearest)"
             if not best.within
-            else f"no combination certifies {' or '.join(repr(goal.name) for goal in tune.goals)} for any of {best.pairs} "
-            "pairs"
+            else f"no combination certifies {' or '.join(repr(goal.name) for goal in tune.goals)} for any of "
+            f"{best.pairs} pairs"
         )
         raise JobError(
             f"tune: {why}; nothing was certified", remedy="widen tune.limits, or ask for less in tune.goal"
@@ -284,8 +284,8 @@ def refuse_rows_chosen_on(chosen: Job, trials: list[str]) -> None:
         raise JobError(
             f"tune: {len(mine & seen)} pairs that the choice was made on would be certified, e.g. number {position} of "
             f"'{name}'",
-            remedy="keep data.part as 'smoothcert tune' wrote it, and tune.pairs as it was or a multiple of that; or delete "
-            "the trials in output.runs, if nothing that they showed had a part in this choice",
+            remedy="keep data.part as 'smoothcert tune' wrote it, and tune.pairs as it was or a multiple of that; or "
+            "delete the trials in output.runs, if nothing that they showed had a part in this choice",
         )
 
 
