@@ -107,7 +107,7 @@ class TuneSection(Section):
 
     goal: Target | Annotated[tuple[Target, ...], Field(min_length=1)]
     """What most pairs shall be certified for, e.g. ``{certificate: angular, cosine: 0.8, radius: 0.25}``. Of several
-    that would do (``class`` or ``vote`` at one radius), each is tried with every combination, and the best is chosen."""
+    that would do (``class`` or ``vote`` at one radius) each is tried with every combination, and the best is chosen."""
     limits: Limits = Limits()
     pairs: Annotated[int, Field(ge=8)] = 64
     """Pairs that are set aside to choose on, spread over the data; the others are certified with the choice."""

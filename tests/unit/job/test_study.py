@@ -104,7 +104,7 @@ study:
         ("study: {grid: {output.runs: [a, b]}}", "changes no result"),
         ("study: {variants: {a: {}, b: {}}}", "'a' and 'b' are the same job"),
         ("study: {variants: {a: {}, b: {certify.max_draws: 100}}}", "'a' and 'b' are the same job"),
-        ("study: {variants: {a: {}, b: {attacks: []}}}", "differ in attacks or defences alone"),
+        ("study: {variants: {a: {}, b: {attacks: []}}}", "differ in attacks, defences or answers alone"),
         ("study: {variants: {a/b: {}}}", "no name of a variant"),
         ("study: {variants: {a: {certify.sigma: 1}}, grid: {certify.sigma: [0.5]}}", "which the grid varies"),
         ("study: {variants: {a: {}}, baseline: b}", "study.baseline='b' is none of its runs"),
