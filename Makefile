@@ -8,8 +8,8 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
-	$(BIN)/smoothcert certify jobs/digits.yaml
 	$(BIN)/smoothcert study jobs/digits-with-psm.yaml
+	$(BIN)/smoothcert certify jobs/digits.yaml
 
 # One thread each, and bytecode kept, whatever the environment says of it: tests start hundreds of processes
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
