@@ -133,7 +133,8 @@ class StudyTracking:
             documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
         summaries = {label: self._summary(run, label) for label, run in runs.items()}
         url = self._driver.url
-        return track(url, self._job, summaries, report.board, documents, rests_on, status).how_to_look
+        jobs = [each.job for each in self._driver.study.combinations]
+        return track(url, jobs, summaries, report.board, documents, rests_on, status).how_to_look
 
     def _log(self, run: RunDirectory, job: Job, label: str, query: Query | None) -> None:
         from smoothcert.tracking import track_run
