@@ -27,7 +27,7 @@ _QUIT_S = 3.0
 
 
 class StudyTracking:
-    """What MLflow is told of a study; once it is away, nothing more is sent in this session.
+    """What MLflow is told of a study; once it is away for a run, nothing more is sent in this session.
 
     Args:
         driver: of the study.
@@ -49,13 +49,13 @@ class StudyTracking:
         """The page of all runs, with the basis of their leaderboard."""
 
     def begin(self) -> None:
-        """Say that the study goes on, before its first run."""
+        """Say that the study goes on, before its first run; where MLflow is away, again when that has ended."""
         if not self._wanted:
             return
         try:
             self._tell("RUNNING")
         except TrackingError as exc:
-            self._give_up(exc)
+            self._terminal.say(("not tracked yet: ", "yellow"), f"{exc.message}; tried again when a run ends")
 
     def cut_short(self, error: BaseException) -> None:
         """Say that something ended it before MLflow was told its end: an error, or a second signal."""
@@ -148,7 +148,7 @@ class StudyTracking:
         rests_on = hashlib.sha256(shown.encode()).hexdigest()
         status = _status(report)
         if there.rests_on == rests_on:
-            if there.status != status:
+            if (self._told or there.status) != status:
                 self._tell(status)
             return there.parent.how_to_look
         made, documents = self._page
@@ -164,6 +164,8 @@ class StudyTracking:
     def _log(self, run: RunDirectory, job: Job, label: str, query: Query | None) -> None:
         from smoothcert.tracking import track_run
 
+        if not self._told:  # the parent is known as a study's before any of its runs is there
+            self._tell("RUNNING")
         documents = pages([run], self._job, self._terminal, query=query)
         summary = self._summary(run, label)
         rests_on = self._summaries[label][0]

@@ -27,7 +27,7 @@ from smoothcert.cli.study import run_study
 from smoothcert.cli.study_tracking import StudyTracking
 from smoothcert.cli.terminal import Terminal
 from smoothcert.datasets import write_demo_data
-from smoothcert.errors import JobError, StoreError
+from smoothcert.errors import JobError, StoreError, TrackingError
 from smoothcert.job import load_study
 from smoothcert.runtime.driver import Driver
 from smoothcert.sql import open_query
@@ -35,8 +35,11 @@ from smoothcert.store import RunDirectory
 from smoothcert.studies.driving import Encoders, StudyDriver, StudyReport
 from smoothcert.studies.leaderboard import Leaderboard, make_leaderboard
 from smoothcert.studies.record import StudyRecord, StudyRun, read_record
+from smoothcert.summary.summary import summarise
+from smoothcert.tracking.destination import Destination
 from smoothcert.tracking.quiet import quiet_mlflow
 from smoothcert.tracking.study import mark_study
+from smoothcert.tracking.track import translated
 
 PAIRS = 6
 STUDY = """
@@ -423,6 +426,36 @@ def test_who_quits_does_not_wait_for_mlflow(elsewhere: Elsewhere, monkeypatch: p
     assert asked == ["KILLED"] and took < 30
 
 
+def test_a_store_that_is_away_when_a_study_begins_has_its_runs_all_the_same(
+    done: Path,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    driver, runs = elsewhere
+    session = StudyTracking(driver, Terminal(stderr=True))
+
+    def be_away(*_: object) -> None:
+        raise TrackingError("MLflow is away", remedy="wait")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("smoothcert.tracking.study.mark_study", be_away)
+        session.begin()
+    assert "not tracked yet: MLflow is away" in capsys.readouterr().err
+    record = read_record(str(done / "runs/mini.study"))
+    assert record is not None
+    ended = record.open_runs()["smoothing"]
+    with open_query([ended.url]) as query:
+        session.keep_run(ended, driver.study.of("smoothing").job, "smoothing", summarise(ended.url), query)
+    found = runs()
+    assert {name: each.info.status for name, each in found.items()} == {
+        "mini": "RUNNING",
+        "smoothing": "FINISHED",
+    }
+    assert found["mini"].data.tags["smoothcert.study_url"] == driver.url
+    assert "not tracked" not in capsys.readouterr().err
+
+
 def test_what_is_no_longer_as_it_was_is_looked_at_again(done: Path) -> None:
     def complete(*overrides: str) -> list[bool]:
         driver = StudyDriver(load_study(done / "study.yaml", overrides))
@@ -466,6 +499,7 @@ def test_a_study_trains_what_its_combinations_name_once(
     tmp_path: Path,
     forked: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed between the training and the first run, and with MLflow away from the start."""
     text = STUDY.split("attacks:")[0] + "tracking: {{uri: 'http://127.0.0.1:9', report: false}}\n"
@@ -483,9 +517,17 @@ def test_a_study_trains_what_its_combinations_name_once(
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
     assert trained and not (tmp_path / "runs").exists()
 
+    asked: list[str] = []
+
+    def count(to: Destination, later: str) -> Any:
+        asked.append(to.uri)
+        return translated(to, later)
+
+    monkeypatch.setattr("smoothcert.tracking.track.translated", count)
     assert run("study", file) == 0
     told = capsys.readouterr().err
-    assert "noise" not in told and told.count("not tracked: ") == 1
+    assert "noise" not in told and told.count("not tracked: ") == told.count("not tracked yet: ") == 1
+    assert len(asked) == 2, "at the beginning and when the first run ended, but not for every run"
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "not trained again"
     record = read_record(str(tmp_path / "runs/mini.study"))
     assert record is not None and {each.state for each in record.runs} == {"complete"}
