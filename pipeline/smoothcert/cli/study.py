@@ -82,14 +82,14 @@ def run_study(driver: StudyDriver, stopped_by: StopSignals) -> int:
     def tell(combination: Combination, error: SmoothcertError) -> None:
         terminal.say((f"{combination.label} failed: ", "bold red"), str(error))
 
-    if len(complete) < count:
-        tracking.begin()
     try:
+        if len(complete) < count:
+            tracking.begin()
         report = driver.run(perform, lambda: stopped_by.signal is not None, tell, tracking.look)
-    except BaseException:
-        tracking.cut_short()
+        return _finish(driver, report, stopped_by, tracking)
+    except BaseException as exc:
+        tracking.cut_short(exc)
         raise
-    return _finish(driver, report, stopped_by, tracking)
 
 
 class _Shown:

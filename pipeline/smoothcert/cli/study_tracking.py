@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from smoothcert.summary.summary import Summary
 
 
+_QUIT_S = 3.0
+"""How long MLflow may take to hear of a second signal: whoever sends one wants to leave."""
+
+
 class StudyTracking:
-    """What MLflow is told of a study; once it is away, nothing more is sent in this session.
+    """What MLflow is told of a study; once it is away for a run, nothing more is sent in this session.
 
     Args:
         driver: of the study.
@@ -36,28 +41,46 @@ class StudyTracking:
         self._wanted = self._job.tracking.enabled
         self._lock = threading.Lock()
         self._untracked: TrackingError | None = None
+        self._told = ""
+        """How the study stands, as MLflow was told last in this session."""
         self._summaries: dict[str, tuple[str, Summary]] = {}
         """Figures of the runs that ended in this session, by label, with what they rest on."""
         self._page: tuple[str, dict[str, str]] = ("", {})
         """The page of all runs, with the basis of their leaderboard."""
 
     def begin(self) -> None:
-        """Say that the study goes on, before its first run."""
-        if self._wanted:
-            self._mark("RUNNING")
-
-    def cut_short(self) -> None:
-        """Say that an error ended it, or a second signal."""
-        if self._wanted and self._untracked is None:
-            self._mark("FAILED")
-
-    def _mark(self, status: str) -> None:
-        from smoothcert.tracking.study import mark_study
-
+        """Say that the study goes on, before its first run; where MLflow is away, again when that has ended."""
+        if not self._wanted:
+            return
         try:
-            mark_study(self._driver.url, self._job, status)
+            self._tell("RUNNING")
+        except TrackingError as exc:
+            self._terminal.say(("not tracked yet: ", "yellow"), f"{exc.message}; tried again when a run ends")
+
+    def cut_short(self, error: BaseException) -> None:
+        """Say that something ended it before MLflow was told its end: an error, or a second signal."""
+        if self._told != "RUNNING" or self._untracked is not None:
+            return
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            # in a thread, so that neither a server nor another thread's talk with it keeps anybody here
+            last_word = threading.Thread(target=self._tell_or_not, args=("KILLED",), daemon=True)
+            last_word.start()
+            last_word.join(_QUIT_S)
+            return
+        try:
+            self._tell("FAILED")
         except TrackingError as exc:
             self._give_up(exc)
+
+    def _tell(self, status: str) -> None:
+        from smoothcert.tracking.study import mark_study
+
+        mark_study(self._driver.url, self._job, status)
+        self._told = status
+
+    def _tell_or_not(self, status: str) -> None:
+        with contextlib.suppress(TrackingError):
+            self._tell(status)
 
     def keep_run(self, run: RunDirectory, job: Job, label: str, summary: Summary, query: Query) -> None:
         """Log one run that ended, unless MLflow was away before.
@@ -94,13 +117,13 @@ class StudyTracking:
         """Log what MLflow does not have yet, of the runs that are complete and of the study, and say where it is."""
         if not self._wanted:
             return
-        if self._untracked is None and report.board is None:
-            self._mark(_status(report))
-        elif self._untracked is None:
-            try:
+        try:
+            if self._untracked is None and report.board is None:
+                self._tell(_status(report))
+            elif self._untracked is None:
                 self._terminal.say(f"MLflow: {self._bring_up_to_date(report)}")
-            except TrackingError as exc:
-                self._give_up(exc)
+        except TrackingError as exc:
+            self._give_up(exc)
         if self._untracked is not None:
             self._terminal.say(
                 "  to log it later: run the same command again; what is done is not done again"
@@ -111,7 +134,7 @@ class StudyTracking:
         from smoothcert.studies.driving import board_basis
         from smoothcert.studies.record import COMPLETE
         from smoothcert.studies.tracked import track
-        from smoothcert.tracking.study import mark_study, read_tracked
+        from smoothcert.tracking.study import read_tracked
 
         assert report.board is not None
         there = read_tracked(self._driver.url, self._job)
@@ -125,19 +148,24 @@ class StudyTracking:
         rests_on = hashlib.sha256(shown.encode()).hexdigest()
         status = _status(report)
         if there.rests_on == rests_on:
-            if there.status != status:
-                mark_study(self._driver.url, self._job, status)
+            if (self._told or there.status) != status:
+                self._tell(status)
             return there.parent.how_to_look
         made, documents = self._page
         if made != basis:
             documents = pages(list(runs.values()), self._job, self._terminal, names=list(runs))
         summaries = {label: self._summary(run, label) for label, run in runs.items()}
         url = self._driver.url
-        return track(url, self._job, summaries, report.board, documents, rests_on, status).how_to_look
+        jobs = [each.job for each in self._driver.study.combinations]
+        tracked = track(url, jobs, summaries, report.board, documents, rests_on, status)
+        self._told = status
+        return tracked.how_to_look
 
     def _log(self, run: RunDirectory, job: Job, label: str, query: Query | None) -> None:
         from smoothcert.tracking import track_run
 
+        if not self._told:  # the parent is known as a study's before any of its runs is there
+            self._tell("RUNNING")
         documents = pages([run], self._job, self._terminal, query=query)
         summary = self._summary(run, label)
         rests_on = self._summaries[label][0]
@@ -168,8 +196,9 @@ class StudyTracking:
 
 def _status(report: StudyReport) -> str:
     """How a study stands at the end of a session, in MLflow's words."""
-    from smoothcert.studies.record import COMPLETE
+    from smoothcert.studies.record import COMPLETE, STOPPED, WAITING
 
-    if all(run.state == COMPLETE for run in report.record.runs):
+    states = {run.state for run in report.record.runs}
+    if states == {COMPLETE}:
         return "FINISHED"
-    return "KILLED" if report.stopped else "FAILED"
+    return "KILLED" if report.stopped and states & {STOPPED, WAITING} else "FAILED"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +37,11 @@ class BoardColumn:
     key: tuple[object, ...]
 
 
-def columns(board: Leaderboard) -> list[BoardColumn]:
-    """What the table shows: ``shown_radii``, every target, and every budget of the attacks."""
+def columns(board: Leaderboard, radii: Collection[float]) -> list[BoardColumn]:
+    """Every figure for people that has a value: certificates at these radii, every target, every budget of attacks."""
     found = entries(board.lines)
     labelled = any(line.figure == "certified_accuracy" and line.pairs for line in board.lines)
     shown: dict[tuple[object, ...], str] = {}
-    radii = shown_radii(board)
     for line in board.lines:
         if not line.leading or line.figure not in _FIGURES or line.value is None or line.entry not in found:
             continue
@@ -74,7 +73,7 @@ def table(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     found = entries(board.lines)
     rows = [
         [column.title, *(_cell(lines.get(column.key)) for lines in found.values())]
-        for column in columns(board)
+        for column in columns(board, shown_radii(board))
     ]
     return ["figure", *found], rows
 
@@ -88,7 +87,7 @@ def difference_table(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     }
     rows = [
         [column.title, *(_difference(lines.get(column.key)) for lines in found.values())]
-        for column in columns(board)
+        for column in columns(board, shown_radii(board))
     ]
     return ["figure", *found], [row for row in rows if any(cell != "-" for cell in row[1:])]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from smoothcert.job import Job
 from smoothcert.studies.leaderboard import SMOOTHED, Leaderboard, entries
 from smoothcert.studies.record import LEADERBOARD_FILE
-from smoothcert.studies.tables import columns, difference_table, markdown, shown_radii, table, to_csv
+from smoothcert.studies.tables import columns, difference_table, markdown, table, to_csv
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking.study import track_study
 from smoothcert.tracking.study_metrics import metric_of
@@ -16,7 +16,7 @@ from smoothcert.tracking.track import TrackingResult
 
 def track(
     url: str,
-    job: Job,
+    jobs: Sequence[Job],
     summaries: Mapping[str, Summary],
     board: Leaderboard,
     more: Mapping[str, str],
@@ -27,7 +27,7 @@ def track(
 
     Args:
         url: directory of the study.
-        job: of one of its runs.
+        jobs: of all of its runs, those to come too.
         summaries: the figures of the runs that there are, by label.
         board: their figures.
         more: other artifacts by name, e.g. the report.
@@ -38,21 +38,28 @@ def track(
         TrackingError: MLflow is away, or refused.
     """
     documents = {"leaderboard.md": page(board), LEADERBOARD_FILE: to_csv(board), **more}
-    return track_study(url, job, leading_figures(board), documents, summaries, rests_on, status)
+    figures = leading_figures(board, middle_radius(jobs))
+    return track_study(url, jobs[0], figures, documents, summaries, rests_on, status)
 
 
-def leading_figures(board: Leaderboard) -> dict[str, float]:
-    """What the table shows, by metric, at one radius: more would be too many to read as metrics."""
+def middle_radius(jobs: Sequence[Job]) -> float:
+    """The middle one of the radii that all jobs have; of all their radii where none is common.
+
+    No result moves it: MLflow keeps every metric, so that those of another radius would stay and be out of date.
+    """
+    each = [set(job.certify.radii) for job in jobs]
+    radii = sorted(set.intersection(*each) or set.union(*each))
+    return radii[(len(radii) - 1) // 2]
+
+
+def leading_figures(board: Leaderboard, radius: float) -> dict[str, float]:
+    """The figures for people, by metric, at one radius: more would be too many to read as metrics."""
     found = {}
-    shown = columns(board)
-    radii = shown_radii(board)
-    middle = radii[(len(radii) - 1) // 2] if radii else None
+    shown = columns(board, {radius})
     for lines in entries(board.lines).values():
         for column in shown:
             line = lines.get(column.key)
-            if line is None or line.value is None:
-                continue
-            if line.radius in (None, middle) or line.figure == "target_certified":
+            if line is not None and line.value is not None:
                 subject = "" if line.subject == SMOOTHED else line.subject
                 found[metric_of(column.title, line.label, subject)] = line.value
     return found

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 from smoothcert.job import Job
-from smoothcert.redaction import without_secrets
 from smoothcert.summary.summary import Summary
 from smoothcert.tracking.curves import Points, curves, picture
 from smoothcert.tracking.destination import Destination, destination
@@ -25,6 +24,7 @@ from smoothcert.tracking.track import (
     opened,
 )
 
+_LATER = "smoothcert study FILE, with the same study file again"
 _MOST_CURVES = 10
 """Runs in one picture; more cannot be told apart."""
 _MOST_COMPARED = 12
@@ -61,7 +61,7 @@ def read_tracked(url: str, job: Job) -> TrackedStudy:
         TrackingError: MLflow is away, or refused.
     """
     to = destination(url, job.tracking)
-    with opened(to) as client:
+    with opened(to, _LATER) as client:
         experiment = find_experiment(client, job.tracking.experiment, to)
         wanted = f"tags.`smoothcert.job` = '{job.name}'"
         found = client.search_runs([experiment], filter_string=wanted, max_results=_MOST_RUNS)
@@ -90,9 +90,9 @@ def mark_study(url: str, job: Job, status: str) -> None:
         TrackingError: MLflow is away, or refused.
     """
     to = destination(url, job.tracking)
-    with opened(to) as client:
+    with opened(to, _LATER) as client:
         experiment = find_experiment(client, job.tracking.experiment, to)
-        _mark(client, find_parent(client, experiment, job.name, int(time.time() * 1000)), status)
+        _mark(client, find_parent(client, experiment, job.name, int(time.time() * 1000), url), status)
 
 
 def _mark(client: Any, parent: Any, status: str) -> None:
@@ -128,20 +128,16 @@ def track_study(
         TrackingError: MLflow is away, or refused.
     """
     to = destination(url, job.tracking)
-    with opened(to) as client:
+    with opened(to, _LATER) as client:
         from mlflow.entities import RunTag
 
         experiment = find_experiment(client, job.tracking.experiment, to)
-        parent = find_parent(client, experiment, job.name, int(time.time() * 1000))
+        parent = find_parent(client, experiment, job.name, int(time.time() * 1000), url)
         run_id = parent.info.run_id
         children = _sort_children(client, experiment, run_id, list(summaries.values()))
         note = f"{_side_by_side(experiment, children)}\n\n{documents.get('leaderboard.md', '')}"
         metrics = new_metrics(parent, figures)
-        tags = [
-            RunTag("mlflow.note.content", _cut(note)),
-            RunTag("smoothcert.study_url", without_secrets(url)),
-        ]
-        log_batches(client, run_id, metrics, tags=tags)
+        log_batches(client, run_id, metrics, tags=[RunTag("mlflow.note.content", _cut(note))])
         for name, text in documents.items():
             client.log_text(run_id, text, name)
         panels = study_curves(summaries)

@@ -37,6 +37,9 @@ _LIMIT_S = 30.0
 """About how long a server that is not reached, or says nothing, is waited for (quiet.py)."""
 RESTS_ON = "smoothcert.rests_on"
 """Tag of a run in MLflow: digest of what it shows; empty where nobody said."""
+STUDY_URL = "smoothcert.study_url"
+"""Tag of a parent: directory of the study whose runs meet under it. How such a parent stands, its study says alone."""
+_LATER = "smoothcert track RUN"
 _PARAMS, _METRICS = 100, 800
 """In one call, of which MLflow takes 100 and 1,000 with all that comes along."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -121,7 +124,7 @@ def track_run(
         for name, text in documents.items():
             client.log_text(child.info.run_id, text, name)
         ended = _last_commit(run)
-        of_study = bool(label or child.data.tags.get("smoothcert.variant"))
+        of_study = label or child.data.tags.get("smoothcert.variant") or parent.data.tags.get(STUDY_URL)
         for mlflow_run in (child,) if of_study else (child, parent):  # how a study stands, it says itself
             if summary.finished:
                 client.set_terminated(mlflow_run.info.run_id, "FINISHED", end_time=ended)
@@ -140,14 +143,18 @@ def track_run(
 
 
 @contextmanager
-def opened(to: Destination) -> Iterator[Any]:
+def opened(to: Destination, later: str = _LATER) -> Iterator[Any]:
     """MLflow's client for a store, made first where it is embedded and new; what it raises is ours.
+
+    Args:
+        to: the store.
+        later: what logs later what is not logged now.
 
     Raises:
         TrackingError: MLflow is away, or refused.
     """
     aloud = waiting_aloud(f"for MLflow at '{to.shown}'", _LIMIT_S) if to.remote else nullcontext()
-    with quiet_mlflow(), translated(to), aloud:
+    with quiet_mlflow(), translated(to, later), aloud:
         if to.database is not None and to.artifacts is not None:
             ensure_database(to.database, to.artifacts)
         from mlflow import MlflowClient
@@ -155,14 +162,15 @@ def opened(to: Destination) -> Iterator[Any]:
         yield MlflowClient(tracking_uri=to.uri)
 
 
-def find_parent(client: Any, experiment: str, name: str, started: int) -> Any:
-    """The run under which all runs of a job meet, made where there is none."""
+def find_parent(client: Any, experiment: str, name: str, started: int, study_url: str = "") -> Any:
+    """The run under which all runs of a job, or of the study at ``study_url``, meet; made where there is none."""
     parent, _ = find_or_create(
         client,
         experiment,
         name=name,
         started=started,
         tags={"smoothcert.role": "job", "smoothcert.job": name},
+        more={STUDY_URL: without_secrets(study_url)} if study_url else None,
     )
     return parent
 
@@ -304,8 +312,13 @@ def _milliseconds(moment: str) -> int:
 
 
 @contextmanager
-def translated(to: Destination) -> Iterator[None]:
-    """MLflow's exceptions, and those of what it stands on, as one of ours with store and remedy."""
+def translated(to: Destination, later: str = _LATER) -> Iterator[None]:
+    """MLflow's exceptions, and those of what it stands on, as one of ours with store and remedy.
+
+    Args:
+        to: the store.
+        later: what logs later what is not logged now.
+    """
     try:
         yield
     except SmoothcertError:
@@ -315,11 +328,11 @@ def translated(to: Destination) -> Iterator[None]:
         if _is_away(exc):
             raise TrackingError(
                 f"MLflow at {to.shown} cannot be reached: {_reason(text)}",
-                remedy="the results are complete without it; when it is back, run: smoothcert track RUN",
+                remedy=f"the results are complete without it; when it is back, run: {later}",
             ) from exc
         raise TrackingError(
             f"MLflow at {to.shown} refused: {type(exc).__name__}: {text}",
-            remedy="the results are complete without it; fix the cause, then run: smoothcert track RUN",
+            remedy=f"the results are complete without it; fix the cause, then run: {later}",
         ) from exc
 
 

@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,24 @@ import pytest
 from smoothcert.audit.audit import audit_run
 from smoothcert.audit.kept import keep_audit, kept_audit
 from smoothcert.cli.main import app
+from smoothcert.cli.running import StopSignals
+from smoothcert.cli.study import run_study
 from smoothcert.cli.study_tracking import StudyTracking
 from smoothcert.cli.terminal import Terminal
 from smoothcert.datasets import write_demo_data
-from smoothcert.errors import JobError
+from smoothcert.errors import JobError, StoreError, TrackingError
 from smoothcert.job import load_study
 from smoothcert.runtime.driver import Driver
 from smoothcert.sql import open_query
 from smoothcert.store import RunDirectory
 from smoothcert.studies.driving import Encoders, StudyDriver, StudyReport
-from smoothcert.studies.leaderboard import make_leaderboard
+from smoothcert.studies.leaderboard import Leaderboard, make_leaderboard
 from smoothcert.studies.record import StudyRecord, StudyRun, read_record
+from smoothcert.summary.summary import summarise
+from smoothcert.tracking.destination import Destination
 from smoothcert.tracking.quiet import quiet_mlflow
+from smoothcert.tracking.study import mark_study
+from smoothcert.tracking.track import translated
 
 PAIRS = 6
 STUDY = """
@@ -313,6 +321,141 @@ def test_a_complete_study_is_logged_where_mlflow_does_not_have_it(
             assert client.get_run(found["mini"].info.run_id).info.status == status
 
 
+Elsewhere = tuple[StudyDriver, Callable[[], dict[str, Any]]]
+"""A study, and what its tracking store has, by name."""
+
+
+@pytest.fixture
+def elsewhere(done: Path, tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    """A study that has done nothing yet in this session, tracked into a store that knows nothing of it."""
+    shutil.copy(migrated, tmp_path / "other.db")
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts here
+    uri = f"sqlite:///{tmp_path}/other.db"
+    driver = StudyDriver(load_study(done / "study.yaml", [f"tracking.uri={uri}", "tracking.report=false"]))
+
+    def runs() -> dict[str, Any]:
+        with quiet_mlflow():
+            from mlflow import MlflowClient
+
+            client = MlflowClient(tracking_uri=uri)
+            experiments = [each.experiment_id for each in client.search_experiments()]
+            return {each.info.run_name: each for each in client.search_runs(experiments)}
+
+    return driver, runs
+
+
+FAULTY = "the audit found something"
+
+
+@pytest.mark.parametrize(
+    ("ends", "states", "status"),
+    [
+        (SystemExit(128 + signal.SIGINT), [], "KILLED"),  # what a second signal raises
+        (KeyboardInterrupt(), [], "KILLED"),
+        (StoreError("the disk is full", remedy="make room"), [], "FAILED"),
+        (None, ["complete", "stopped"], "KILLED"),
+        (None, ["complete", "waiting"], "KILLED"),
+        (None, [FAULTY, "waiting"], "KILLED"),
+        (None, ["complete", FAULTY], "FAILED"),  # the signal came when nothing was left to stop
+        (None, ["complete", "complete"], "FINISHED"),
+    ],
+)
+def test_mlflow_knows_how_a_study_ended(
+    ends: BaseException | None,
+    states: list[str],
+    status: str,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver, runs = elsewhere
+    stopped_by = StopSignals(Terminal(stderr=True))
+    record = StudyRecord("mini", "smoothing", tuple(StudyRun(f"r{i}", "", s) for i, s in enumerate(states)))
+
+    def end(*_: object) -> StudyReport:
+        assert runs()["mini"].info.status == "RUNNING"
+        stopped_by.signal = signal.SIGTERM
+        if ends is not None:
+            raise ends
+        return StudyReport(record, None, 0, stopped=True)
+
+    monkeypatch.setattr(driver, "run", end)
+    with contextlib.nullcontext() if ends is None else pytest.raises(type(ends)):
+        assert run_study(driver, stopped_by) == 128 + signal.SIGTERM
+    assert runs()["mini"].info.status == status
+
+
+def test_an_error_behind_the_last_run_ends_a_study_in_mlflow_too(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, runs = elsewhere
+    report = StudyReport(StudyRecord("mini", "smoothing", ()), Leaderboard((), "smoothing"), 0, stopped=False)
+    monkeypatch.setattr(driver, "run", lambda *_: report)
+    breaks = BrokenPipeError("as in: smoothcert study FILE | head -1")
+
+    def break_off(*_: object) -> None:
+        raise breaks
+
+    monkeypatch.setattr("smoothcert.cli.show_leaderboard.print_leaderboard", break_off)
+    with pytest.raises(BrokenPipeError):
+        run_study(driver, StopSignals(Terminal(stderr=True)))
+    assert runs()["mini"].info.status == "FAILED"
+    # one that had nothing to do stays what it was
+    mark_study(driver.url, driver.study.combinations[0].job, "FINISHED")
+    driver.record = StudyRecord(
+        "mini", "smoothing", tuple(StudyRun(each.label, "", "complete") for each in driver.study.combinations)
+    )
+    with pytest.raises(BrokenPipeError):
+        run_study(driver, StopSignals(Terminal(stderr=True)))
+    assert runs()["mini"].info.status == "FINISHED"
+
+
+def test_who_quits_does_not_wait_for_mlflow(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = StudyTracking(elsewhere[0], Terminal(stderr=True))
+    session.begin()
+    answers, asked = threading.Event(), []
+
+    def say_nothing(url: str, job: object, status: str) -> None:
+        asked.append(status)
+        answers.wait(60)
+
+    monkeypatch.setattr("smoothcert.tracking.study.mark_study", say_nothing)
+    started = time.monotonic()
+    session.cut_short(SystemExit(130))
+    took = time.monotonic() - started
+    answers.set()
+    assert asked == ["KILLED"] and took < 30
+
+
+def test_a_store_that_is_away_when_a_study_begins_has_its_runs_all_the_same(
+    done: Path,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    driver, runs = elsewhere
+    session = StudyTracking(driver, Terminal(stderr=True))
+
+    def be_away(*_: object) -> None:
+        raise TrackingError("MLflow is away", remedy="wait")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("smoothcert.tracking.study.mark_study", be_away)
+        session.begin()
+    assert "not tracked yet: MLflow is away" in capsys.readouterr().err
+    record = read_record(str(done / "runs/mini.study"))
+    assert record is not None
+    ended = record.open_runs()["smoothing"]
+    with open_query([ended.url]) as query:
+        session.keep_run(ended, driver.study.of("smoothing").job, "smoothing", summarise(ended.url), query)
+    found = runs()
+    assert {name: each.info.status for name, each in found.items()} == {
+        "mini": "RUNNING",
+        "smoothing": "FINISHED",
+    }
+    assert found["mini"].data.tags["smoothcert.study_url"] == driver.url
+    assert "not tracked" not in capsys.readouterr().err
+
+
 def test_what_is_no_longer_as_it_was_is_looked_at_again(done: Path) -> None:
     def complete(*overrides: str) -> list[bool]:
         driver = StudyDriver(load_study(done / "study.yaml", overrides))
@@ -353,7 +496,10 @@ train: {{method: noise, out: "{here}/tuned", sigma: 0.25, steps: 2, batch: 8, va
 
 
 def test_a_study_trains_what_its_combinations_name_once(
-    tmp_path: Path, forked: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    forked: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed between the training and the first run, and with MLflow away from the start."""
     text = STUDY.split("attacks:")[0] + "tracking: {{uri: 'http://127.0.0.1:9', report: false}}\n"
@@ -371,9 +517,17 @@ def test_a_study_trains_what_its_combinations_name_once(
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
     assert trained and not (tmp_path / "runs").exists()
 
+    asked: list[str] = []
+
+    def count(to: Destination, later: str) -> Any:
+        asked.append(to.uri)
+        return translated(to, later)
+
+    monkeypatch.setattr("smoothcert.tracking.track.translated", count)
     assert run("study", file) == 0
     told = capsys.readouterr().err
-    assert "noise" not in told and told.count("not tracked: ") == 1
+    assert "noise" not in told and told.count("not tracked: ") == told.count("not tracked yet: ") == 1
+    assert len(asked) == 2, "at the beginning and when the first run ended, but not for every run"
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "not trained again"
     record = read_record(str(tmp_path / "runs/mini.study"))
     assert record is not None and {each.state for each in record.runs} == {"complete"}
@@ -418,7 +572,6 @@ def test_a_run_that_fails_leaves_the_others_whole(tmp_path: Path) -> None:
     told: list[str] = []
 
     def perform(run: Any, combination: Any) -> int:
-        from smoothcert.errors import StoreError
         from smoothcert.runtime.executor import Monitor
 
         if combination.label == "smoothing":

@@ -19,6 +19,7 @@ from smoothcert.tracking import track_run
 from smoothcert.tracking.database import ensure_database
 from smoothcert.tracking.destination import sqlite_uri
 from smoothcert.tracking.quiet import quiet_mlflow
+from smoothcert.tracking.study import mark_study
 
 from .conftest import JOB, RunMaker
 
@@ -133,6 +134,21 @@ def test_runs_of_one_job_meet_under_one_parent(make_run: RunMaker, beside: str) 
     assert len({result.parent_run_id for result in results}) == 1
     other = track_run(*make_run("c", JOB.replace("name: sample", "name: other")), TrackingSection())
     assert other.parent_run_id != results[0].parent_run_id and other.experiment_id == results[0].experiment_id
+
+
+def test_how_a_study_stands_is_not_told_by_one_of_its_runs(
+    make_run: RunMaker, beside: str, tmp_path: Path
+) -> None:
+    """MLflow was away while the study's runs ended, so that none of them is there as one of a study."""
+    url, summary, job = make_run()
+    mark_study(str(tmp_path / "runs/sample.study"), job, "FAILED")
+    result = track_run(url, summary, job)
+    with quiet_mlflow():
+        child = client(beside).get_run(result.run_id)
+        parent = client(beside).get_run(result.parent_run_id)
+    assert result.created and child.info.status == "FINISHED" and summary.finished
+    assert parent.info.status == "FAILED", "what is wrong with other runs stays wrong"
+    assert parent.data.tags["smoothcert.study_url"] == str(tmp_path / "runs/sample.study")
 
 
 def test_a_deleted_experiment_is_refused_with_the_remedy(make_run: RunMaker, beside: str) -> None:

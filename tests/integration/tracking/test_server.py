@@ -9,6 +9,7 @@ from smoothcert.errors import TrackingError
 from smoothcert.job import TrackingSection
 from smoothcert.tracking import track_run
 from smoothcert.tracking.quiet import quiet_mlflow
+from smoothcert.tracking.study import mark_study
 
 from .conftest import RunMaker
 
@@ -79,7 +80,11 @@ def test_a_dead_server_is_known_at_once(make_run: RunMaker) -> None:
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(TrackingError, match="cannot be reached: Connection refused") as caught:
             track_run(url, summary, job, TrackingSection(uri=address))
-    assert address in caught.value.message and "smoothcert track" in caught.value.remedy
+        with pytest.raises(TrackingError, match="Connection refused") as of_study:
+            section = TrackingSection(uri=address)
+            mark_study(f"{url}.study", job.model_copy(update={"tracking": section}), "RUNNING")
+    assert address in caught.value.message and "smoothcert track RUN" in caught.value.remedy
+    assert "smoothcert study FILE" in of_study.value.remedy and "track" not in of_study.value.remedy
 
 
 @pytest.mark.timeout(100)  # MLflow's own defaults wait for minutes

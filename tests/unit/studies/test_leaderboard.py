@@ -12,7 +12,7 @@ import pytest
 from smoothcert.store import RunDirectory
 from smoothcert.studies.leaderboard import Leaderboard, Line, make_leaderboard
 from smoothcert.studies.tables import difference_table, from_csv, table, to_csv
-from smoothcert.studies.tracked import leading_figures
+from smoothcert.studies.tracked import leading_figures, middle_radius
 
 make = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "store" / "builders.py")))
 
@@ -58,34 +58,55 @@ def certified(label: str, certificate: str, radius: float, value: float, figure:
 
 
 @pytest.mark.parametrize(
-    ("radii", "holding", "shown", "middle"),
+    ("radii", "holding", "shown"),
     [
-        ((0.1, 0.2, 0.3, 0.4), 0.4, ("0.1", "0.3", "0.4"), "0.3"),
-        ((0.1, 0.2, 0.3, 0.4, 0.5), 0.3, ("0.1", "0.2", "0.3"), "0.2"),
-        ((0.1, 0.2), 0.0, ("0.1", "0.2"), "0.1"),
+        ((0.1, 0.2, 0.3, 0.4), 0.4, ("0.1", "0.3", "0.4")),
+        ((0.1, 0.2, 0.3, 0.4, 0.5), 0.3, ("0.1", "0.2", "0.3")),
+        ((0.1, 0.2), 0.0, ("0.1", "0.2")),
     ],
 )
 def test_few_radii_are_shown_up_to_where_anything_is_certified(
-    radii: tuple[float, ...], holding: float, shown: tuple[str, ...], middle: str
+    radii: tuple[float, ...], holding: float, shown: tuple[str, ...]
 ) -> None:
-    ways = {"class": None, "class_distribution": "by distribution", "vote": "by vote"}
+    names = [row[0] for row in table(two_runs(radii, holding))[1]]
+    told = [f"certified by {way} r {radius}" for way in ("distribution", "vote") for radius in shown]
+    assert names == [*told, "target class r 9"]
+
+
+def two_runs(radii: tuple[float, ...], holding: float) -> Leaderboard:
+    """Certified up to the radius ``holding``."""
     lines = [
         certified(label, certificate, radius, float(radius <= holding))
         for label in ("FS", "FS + PSM")
-        for certificate in ways
+        for certificate in ("class", "class_distribution", "vote")
         for radius in radii
     ]
     lines.append(certified("FS", "class", 9.0, 0.5, figure="target_certified"))
-    board = Leaderboard(tuple(lines), "FS")
-    names = [row[0] for row in table(board)[1]]
-    told = [f"certified {way} r {radius}" for way in ways.values() if way for radius in shown]
-    assert names == [*told, "target class r 9"]
-    assert set(leading_figures(board)) == {
-        *(
-            f"certified {way} r {middle}/{run}"
-            for way in ways.values()
-            if way
-            for run in ("FS", "FS plus PSM")
-        ),
-        "target class r 9/FS",
-    }
+    return Leaderboard(tuple(lines), "FS")
+
+
+@pytest.mark.parametrize(
+    ("settings", "middle"),
+    [
+        (["certify.radii=[0.1,0.2,0.3,0.4,0.5]"], "0.3"),
+        (["certify.radii=[0.1,0.2,0.3,0.5]"], "0.2"),
+        (["certify.radii=[0.1,0.2,0.3,0.4]", "certify.radii=[0.3,0.4,0.5]"], "0.3"),
+        (["certify.radii=[0.1,0.2]", "certify.radii=[0.4]"], "0.2"),
+        # by default 0.1, 0.2, 0.4, 0.6 and 0.2, 0.4, 0.8, 1.2
+        (["certify.radii=null certify.sigma=0.4", "certify.radii=null certify.sigma=0.8"], "0.2"),
+    ],
+)
+def test_the_radius_of_metrics_is_of_the_jobs_and_no_result_moves_it(
+    settings: list[str], middle: str
+) -> None:
+    jobs = [make.job(*each.split()) for each in settings]
+    radii = tuple(sorted({radius for job in jobs for radius in job.certify.radii}))
+    for holding in (0.0, 0.15, 0.35, 2.0):  # as the runs of a study end, session by session
+        assert set(leading_figures(two_runs(radii, holding), middle_radius(jobs))) == {
+            *(
+                f"certified by {way} r {middle}/{run}"
+                for way in ("distribution", "vote")
+                for run in ("FS", "FS plus PSM")
+            ),
+            "target class r 9/FS",
+        }
