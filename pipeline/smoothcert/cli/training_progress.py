@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from smoothcert.training.train import Training
 
 
+_AGAIN_S = 60.0
+"""From one try of MLflow to the next, while it is away; longer where a try itself takes long."""
+
+
 class TrainingProgress:
     """A ``Watcher`` that shows loss, steps/s and the time left of a stage.
 
-    Where MLflow is away, it says so once and training goes on.
+    Where MLflow is away, it says so once and training goes on; what was to be logged is kept and tried again after a
+    minute or more, and at the end.
 
     Args:
         terminal: where to.
@@ -43,6 +49,9 @@ class TrainingProgress:
         self._live = Live(self._bar, console=terminal, refresh_per_second=4, transient=True)
         self._plain = not terminal.is_terminal
         self._run: TrackedTraining | None = None
+        self._unsent: deque[Callable[[], None]] = deque()
+        self._try_again_at = 0.0
+        self._told = False
         self._task: TaskID | None = None
         self._steps = self._first = 0
         self._started = self._last_plain = time.monotonic()
@@ -51,8 +60,9 @@ class TrainingProgress:
     def __enter__(self) -> TrainingProgress:
         if not self._plain:
             self._live.start()
-        if self._training.job.tracking.enabled:
-            self._track(self._open_run)
+        if self._enabled:
+            self._unsent.append(self._open_run)
+            self._send()
         return self
 
     def __exit__(
@@ -60,10 +70,8 @@ class TrainingProgress:
     ) -> None:
         if not self._plain:
             self._live.stop()
-        if self._run is not None:
-            run = self._run
-            status = "FAILED" if kind is not None else "KILLED" if self.stopped else "FINISHED"
-            self._track(lambda: run.finish(status))
+        status = "FAILED" if kind is not None else "KILLED" if self.stopped else "FINISHED"
+        self._track(lambda run: run.finish(status), last=True)
 
     @property
     def stopped(self) -> bool:
@@ -100,13 +108,10 @@ class TrainingProgress:
 
     def validated(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
         """See ``Watcher.validated``: MLflow gets the means of the losses since the last time, and the figures."""
-        if self._run is None:
-            return
         names = self._window[0] if self._window else {}
         losses = {name: sum(each[name] for each in self._window) / len(self._window) for name in names}
         self._window = []
-        run = self._run
-        self._track(lambda: run.log(stage, step, losses, figures))
+        self._track(lambda run: run.log(stage, step, losses, figures))
 
     def end(self, stage: str, step: int, best_step: int) -> None:
         """See ``Watcher.end``."""
@@ -118,10 +123,35 @@ class TrainingProgress:
         self._run = TrackedTraining(self._training)
         self.tracked = [self._run.where]
 
-    def _track(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except TrackingError as exc:
-            self._run = None
-            self.tracked = []
-            self._terminal.say(("not tracked: ", "yellow"), exc.message)
+    @property
+    def _enabled(self) -> bool:
+        return self._training.job.tracking.enabled
+
+    def _track(self, write: Callable[[TrackedTraining], None], *, last: bool = False) -> None:
+        """Write to MLflow, after what could not be written before."""
+        if not self._enabled:
+            return
+
+        def to_the_run() -> None:
+            assert self._run is not None, "what opens it comes first"
+            write(self._run)
+
+        self._unsent.append(to_the_run)
+        if last or time.monotonic() >= self._try_again_at:
+            self._send(last=last)
+
+    def _send(self, *, last: bool = False) -> None:
+        began = time.monotonic()
+        while self._unsent:
+            try:
+                self._unsent[0]()
+            except TrackingError as exc:
+                if last:
+                    self._terminal.say(("not tracked: ", "yellow"), exc.message)
+                elif not self._told:
+                    self._terminal.say(("not tracked yet: ", "yellow"), f"{exc.message}; tried again later")
+                self._told = True
+                ended = time.monotonic()
+                self._try_again_at = ended + max(_AGAIN_S, 10 * (ended - began))
+                return
+            self._unsent.popleft()
