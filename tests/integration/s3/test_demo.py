@@ -46,7 +46,8 @@ def test_the_demo_survives_its_driver_and_leaks_nothing(
 ):
     """A run that was begun on Ray goes on in one process; both, and what looks at it, are processes that really end.
 
-    Ray's workers have the credentials from the environment of the driver that starts Ray.
+    Ray gets the credentials in the environment of the driver that starts it. That one is killed at its first commit:
+    how a run on Ray ends is in ``test_certify_ray.py``.
     """
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
