@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-fast check docs schemas clean
+.PHONY: demo test test-fast test-all check docs schemas clean
 
 demo: $(INSTALLED)
 	$(BIN)/smoothcert demo-data demo/digits --format parquet
@@ -22,6 +22,11 @@ test: $(INSTALLED)
 # Before every commit: no Ray, no servers, nothing slow. Three processes for two cores: some tests wait for a moment
 test-fast: $(INSTALLED)
 	$(PYTEST) -n 3 --fast tests/unit
+
+# Before a release, hours: every fault, family and command, and five times the statistics
+test-all: $(INSTALLED)
+	SMOOTHCERT_ALL_FAULTS=1 SMOOTHCERT_ALL_FAMILIES=1 SMOOTHCERT_ALL_COMMANDS=1 SMOOTHCERT_TEST_SCALE=5 \
+		$(PYTEST) -n 4 --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -37,7 +37,11 @@ NOT_FAST = (
     "tests/integration/",
     "tests/statistical/",
     "tests/unit/adding/",
-    "tests/unit/audit/",
+    "tests/unit/audit/test_answers.py",
+    "tests/unit/audit/test_attacked.py",
+    "tests/unit/audit/test_audit.py",
+    "tests/unit/audit/test_dishonest.py",
+    "tests/unit/audit/test_outcomes.py",
     "tests/unit/certificates/test_second_moment.py",
     "tests/unit/cli/test_terminal.py",
     "tests/unit/datasets/test_links.py",
@@ -114,8 +118,8 @@ def smoothcert(
 
 
 def start_fork(work: Callable[..., None], *given: Any) -> Any:
-    """A process that does some work with all that was imported here."""
-    process = multiprocessing.get_context("fork").Process(target=work, args=given)
+    """A process that does some work with all that was imported here, and is killed where this one ends before it."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=given, daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: those of tests wait
         process.start()
@@ -131,7 +135,9 @@ def fork() -> Callable[..., Any]:
 class Forked:
     """``smoothcert ARGUMENTS`` in a fork of this process, to be killed or sent signals.
 
-    It has all that was imported here, so it begins at once: a new process imports for seconds.
+    It has all that was imported here, so it begins at once: a new process imports for seconds. So it cannot show that
+    the command imports what it uses, nor, as it ends without taking the interpreter down, how that goes: what is
+    registered with ``atexit`` is not done, and no thread is in the way.
 
     Args:
         arguments: of the command.
@@ -140,34 +146,47 @@ class Forked:
 
     def __init__(self, arguments: tuple[object, ...], first: Callable[[], None]) -> None:
         pipes = [os.pipe(), os.pipe()]
-        told = ([str(each) for each in arguments], first, [end for _, end in pipes])
-        self._process = start_fork(_become_command, *told)
-        for _, end in pipes:
-            os.close(end)
-        self.stdout, self.stderr = (os.fdopen(end, encoding="utf-8") for end, _ in pipes)
+        self._process = start_fork(_become_command, [str(each) for each in arguments], first, pipes)
+        self._said = [bytearray(), bytearray()]
+        self._readers = []
+        for (reading, writing), said in zip(pipes, self._said, strict=True):
+            os.close(writing)
+            self._readers.append(threading.Thread(target=_read_on, args=(reading, said), daemon=True))
+            self._readers[-1].start()
+
+    @property
+    def out(self) -> str:
+        """What it has printed so far."""
+        return self._said[0].decode("utf-8", "replace")
+
+    @property
+    def err(self) -> str:
+        """What it has written to standard error so far."""
+        return self._said[1].decode("utf-8", "replace")
 
     def poll(self) -> int | None:
         """Its exit code, or minus the signal that ended it; None while it runs."""
         return self._process.exitcode
 
-    def send(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send it a signal."""
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
-    def finish(self, seconds: float = 240) -> Outcome:
-        """Wait for its end. Of each stream that is no more than a pipe holds, 64 KB."""
-        self._process.join(seconds)
+    def wait(self, timeout: float = 240) -> int:
+        """Its exit code, at its end, without a traceback before it."""
+        self._process.join(timeout)
         code = self.poll()
-        assert code is not None, f"it has not ended in {seconds:g} s"
-        outcome = Outcome(code, self.stdout.read(), self.stderr.read())
-        assert "Traceback" not in outcome.out + outcome.err, outcome.err
-        return outcome
+        assert code is not None, f"it has not ended in {timeout:g} s:\n{self.err}"
+        for reader in self._readers:
+            reader.join()
+        assert "Traceback" not in self.out + self.err, self.err
+        return code
 
     def wait_for(self, there: Callable[[], bool]) -> None:
         """Until something is there that it makes."""
         while not there():
-            assert self.poll() is None or there(), (self.poll(), self.stderr.read())
+            assert self.poll() is None or there(), (self.poll(), self.err)
             time.sleep(0.005)
 
     def close(self) -> None:
@@ -175,16 +194,25 @@ class Forked:
         self._process.kill()
         self._process.join()
         self._process.close()
-        self.stdout.close()
-        self.stderr.close()
+        for reader in self._readers:
+            reader.join()
 
 
-def _become_command(arguments: list[str], first: Callable[[], None], streams: list[int]) -> None:
+def _read_on(reading: int, said: bytearray) -> None:
+    with os.fdopen(reading, "rb", buffering=0) as stream:
+        while some := stream.read(65536):
+            said += some
+
+
+def _become_command(arguments: list[str], first: Callable[[], None], pipes: list[tuple[int, int]]) -> None:
     from smoothcert.cli.main import main
 
-    for number, end in enumerate(streams, start=1):
-        os.dup2(end, number)
-        os.close(end)
+    for number, (reading, writing) in enumerate(pipes, start=1):
+        os.dup2(writing, number)
+        os.close(writing)
+        os.close(reading)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # what pytest put in their place would keep what is said
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
@@ -227,10 +255,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_configure(config: pytest.Config) -> None:
     """Of several processes each begins to read the test files at another place.
 
-    What one has rewritten (a third of the time on a fresh checkout), the others find in the cache.
+    What one has rewritten (a third of the time on a fresh checkout), the others find in the cache. Not with
+    ``--ignore``, which pytest does not apply to files that it is given.
     """
     folders = [Path(arg) for arg in config.args]
-    if not hasattr(config, "workerinput") or not all(folder.is_dir() for folder in folders):
+    leaves_out = config.getoption("ignore") or config.getoption("ignore_glob")
+    if not hasattr(config, "workerinput") or leaves_out or not all(folder.is_dir() for folder in folders):
         return
     files = sorted(file for folder in folders for file in folder.absolute().rglob("test_*.py"))
     if config.getoption("--fast"):

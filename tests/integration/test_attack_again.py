@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from smoothcert.audit.audit import audit_run
+from smoothcert.cli import exit_codes
 from smoothcert.cli.attack import choose_again
 from smoothcert.cli.retry import retry
 from smoothcert.cli.running import run_job
@@ -167,8 +168,7 @@ def test_quarantined_attacks_are_made_again_on_request(
     assert halted.stopped and (halted.missing, halted.units_missing, len(units)) == (1, 1, 2)
     capsys.readouterr()
     # the encoder still broke under the other attack
-    chosen = choose_again(faulty(only), NAN)
-    assert faulty(only).work("attacks", quiet(), chosen).missing == 0
+    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
     said = capsys.readouterr().err
     assert "attacking 1 quarantined pairs again" in said and "2 more belong to attacks" in said
     third = state()
@@ -178,7 +178,9 @@ def test_quarantined_attacks_are_made_again_on_request(
     assert {pair: third[pair] for pair in third.keys() - bright} == {
         pair: first[pair] for pair in first.keys() - bright
     }
-    assert choose_again(faulty(only), NAN) == {}
+    known = run.commits.unit_ids()
+    assert attack_again(faulty(only), NAN) == exit_codes.NOT_SOUND
+    assert run.commits.unit_ids() == known
     assert "attacking 0 quarantined pairs again" in capsys.readouterr().err
     # with all attacks made again the audit has nothing to object, but says what was there before
     assert attack_again(faulty([PGD, other]), NAN) == 0

@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -115,16 +115,18 @@ def driver(data: Path, tmp_path: Path, encoder: Encoder) -> Callable[..., Driver
 @pytest.fixture(scope="module")
 def attacked(
     data: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[RunDirectory, str]]:
+) -> tuple[RunDirectory, str]:
     """A job with three attacks, run to its end; and what was said."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     attacks = [PGD, SIGNS, PGD | {"steps": 2, "seed": 6}]
     made = make_driver(data, encoder, tmp_path_factory.mktemp("attacked"), attacks)
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        assert run_job(made) == 0
-    yield made.run, said.getvalue()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert run_job(made) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return made.run, said.getvalue()
 
 
 def quiet() -> Monitor:

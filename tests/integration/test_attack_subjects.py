@@ -205,6 +205,7 @@ def test_a_defended_encoder_is_certified_and_attacked_as_a_whole(
     assert {row["violation"] for row in found} == {False}
     certified = rows(made.run, "SELECT DISTINCT encoder_digest FROM certificates")
     assert certified == [{"encoder_digest": blurred.digest}]
+    assert audit_run(made.run).sound
 
 
 ROUNDED = """

@@ -74,25 +74,24 @@ def test_no_room_then_killed_then_interrupted_then_resumed_equals_undisturbed(
         resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
     one_unit = ("--set", "executor.units_in_flight=1")
-    code, out, err = forked("certify", path, *one_unit, first=no_room).finish()
-    assert code == 3, (out, err)
-    assert "remedy" in err and "File too large" in err
+    process = forked("certify", path, *one_unit, first=no_room)
+    assert process.wait() == 3, process.err
+    assert "remedy" in process.err and "File too large" in process.err
     assert not list((run / "commits").glob("*.json"))
 
     process = forked("certify", path)
     process.wait_for(lambda: commits(run) >= 1)
-    process.send(signal.SIGKILL)
-    assert process.finish().code == -signal.SIGKILL
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     left = len(local.rows(str(run)))
     assert 3 <= left < 24
 
     process = forked("certify", path)
     process.wait_for(lambda: commits(run) > left // 3)
     found = commits(run)
-    process.send(signal.SIGINT)
-    code, out, err = process.finish()
-    assert f"certification: resuming, {left} of 24 pairs are done" in err
-    assert code == 130 and "run the same command again to resume" in err
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130 and "run the same command again to resume" in process.err, process.err
+    assert f"certification: resuming, {left} of 24 pairs are done" in process.err
     stopped_at = len(local.rows(str(run)))
     assert 3 * found <= stopped_at < 24
 
@@ -147,12 +146,11 @@ def test_quarantined_pairs_are_retried_by_sql(smoothcert, job_file, tmp_path):
 def test_a_second_signal_leaves_at_once_with_its_own_code(forked, job_file, tmp_path):
     process = forked("certify", job_file(draws=2000))
     process.wait_for(lambda: commits(tmp_path / "runs" / "mine") >= 1)
-    process.send(signal.SIGTERM)
-    while "stopping" not in (line := process.stderr.readline()):
-        assert line, "it ended before"
-    process.send(signal.SIGTERM)
-    code, out, err = process.finish(60)
-    assert code == 143 and "quitting now" in err and "certified" not in out, (out, err)
+    process.send_signal(signal.SIGTERM)
+    process.wait_for(lambda: "stopping" in process.err)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143 and "quitting now" in process.err, process.err
+    assert "certified" not in process.out
 
 
 def test_missing_rows_have_an_exit_code_of_their_own(smoothcert, tmp_path, digits, job_file):

@@ -158,7 +158,7 @@ def test_sigkill_in_the_middle_loses_nothing(place: Path, forked: Callable[..., 
     settings = place / "killed" / "monitor.json"
     for at, number in (("/commits/", 9), ("killed/nights/", 1)):
         killed = forked(*arguments(place, "k1", directory="killed"), first=partial(die_at, at, number))
-        assert killed.finish().code == -signal.SIGKILL
+        assert killed.wait() == -signal.SIGKILL
     assert not list((place / "killed").glob("nights/*.parquet"))
     assert run(place, "k1", directory="killed").exit_code == 0
     (place / "alone" / "monitor.json").write_text(settings.read_text())

@@ -113,13 +113,15 @@ def test_training_again_after_the_end_trains_nothing(job: Path, run: Run, tmp_pa
 
 
 def test_a_signal_stops_after_a_step_and_the_same_command_goes_on(
-    job: Path, forked: Callable[..., Any], tmp_path: Path
+    job: Path, run: Run, forked: Callable[..., Any], tmp_path: Path
 ) -> None:
-    process = forked("train", job, "--set", "train.steps=10000", "--set", "tracking.enabled=false")
+    settings = ("--set", "train.steps=60", "--set", "tracking.enabled=false")
+    process = forked("train", job, *settings)
     process.wait_for((tmp_path / "psm" / "checkpoint-purifier.safetensors").exists)
-    process.send(signal.SIGTERM)
-    code, _, said = process.finish(60)
-    assert code == 143 and "run the same command again to resume" in said, said
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143 and "run the same command again to resume" in process.err, process.err
+    code, said = run("train", job, *settings)
+    assert code == 0 and "goes on at step" in said and "goes on at step 0" not in said, said
 
 
 def test_a_tracking_server_that_is_away_costs_nothing_but_a_line(job: Path, run: Run) -> None:

@@ -313,14 +313,14 @@ def commits_of(url: str) -> int:
 
 
 @pytest.fixture
-def python(ready: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def forked_python(ready: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Runs ``python ARGUMENTS`` in a process forked from the one that stands ready; all end with the test."""
     from smoothcert_asking import Forked
 
     started: list[Forked] = []
 
     def begin(*arguments: object, **environment: str) -> Forked:
-        log = tmp_path / f"process-{len(started)}.log"
+        log = tmp_path / f"process-{len(started)}"
         started.append(Forked([str(each) for each in arguments], {**os.environ, **environment}, log))
         return started[-1]
 
@@ -330,9 +330,9 @@ def python(ready: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def smoothcert_process(python: Callable[..., Any]) -> Callable[..., Any]:
+def smoothcert_process(forked_python: Callable[..., Any]) -> Callable[..., Any]:
     """Runs ``smoothcert ARGUMENTS`` so."""
-    return partial(python, "-c", "from smoothcert.cli.main import main; main()")
+    return partial(forked_python, "-c", "from smoothcert.cli.main import main; main()")
 
 
 @dataclass
@@ -352,7 +352,7 @@ class DriverProcess:
 
 @pytest.fixture
 def driver_process(
-    python: Callable[..., Any], cluster: Any, job_text: Callable[..., str], tmp_path: Path
+    forked_python: Callable[..., Any], cluster: Any, job_text: Callable[..., str], tmp_path: Path
 ) -> Callable[..., DriverProcess]:
     """Starts drivers as processes that join the cluster, or start a Ray of their own; all are gone after the test."""
 
@@ -368,7 +368,7 @@ def driver_process(
             f"sys.exit(f.guarded(lambda: f.certify({job_text(**changes)!r}, f.Faults({faults}))))"
         )
         runs = str(changes.get("runs", tmp_path / "runs"))
-        return DriverProcess(python("-c", code, **(there | (environment or {}))), f"{runs}/r")
+        return DriverProcess(forked_python("-c", code, **(there | (environment or {}))), f"{runs}/r")
 
     return begin
 

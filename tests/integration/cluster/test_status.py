@@ -18,7 +18,7 @@ def test_it_follows_a_run_to_its_end(start, check, plug, tools, watch):
     watcher = watch(run.url, "--json")
     assert run.report().missing == 0
     assert watcher.wait(100) == 0, watcher.text
-    seen = [json.loads(line) for line in watcher.text.splitlines()]
+    seen = [json.loads(line) for line in watcher.out.splitlines()]
     assert len(seen) > 1 and not seen[0]["complete"] and seen[-1]["complete"]
     counts = [status["committed"] for status in seen]
     assert counts == sorted(counts) and counts[-1] == tools.pairs
@@ -28,7 +28,7 @@ def test_it_follows_a_run_to_its_end(start, check, plug, tools, watch):
     assert working and last["draws"] >= (tools.pairs - 1) * 48
     # a watcher of a run that is complete has nothing to wait for
     plain = watch(run.url)
-    assert plain.wait(60) == 0 and "48 of 48 committed (100.0%), 1 quarantined" in plain.text
+    assert plain.wait(60) == 0 and "48 of 48 committed (100.0%), 1 quarantined" in plain.out
     check(run.url, {tools.bright_id: "OutOfMemoryError"})
 
 

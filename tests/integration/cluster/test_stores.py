@@ -70,13 +70,13 @@ with RunDirectory.open(sys.argv[1]).committing():
 
 
 def test_one_driver_at_a_time_and_a_killed_one_is_outlived(
-    driver_process, python, check, tools, tmp_path, plug, job_text, monkeypatch
+    driver_process, forked_python, check, tools, tmp_path, plug, job_text, monkeypatch
 ):
     monkeypatch.setenv("SMOOTHCERT_BEAT_S", "1")
     runs = f"flaky://{tmp_path}/runs"
     url = plug.FaultyDriver(parse_job(job_text(runs=runs, kind="local")), plug.Faults()).run.url
-    first = python("-c", HOLD, url)
-    tools.until(lambda: first.text == "mine\n")
+    first = forked_python("-c", HOLD, url)
+    tools.until(lambda: first.out == "mine\n")
     second = driver_process("", runs=runs, kind="local")
     assert second.end() == 2, second.text
     assert f"process {first.pid}" in second.text and "is in use by" in second.text

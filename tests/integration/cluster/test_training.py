@@ -188,7 +188,7 @@ def test_a_driver_that_is_killed_or_stopped_goes_on(
     )
     second.send_signal(signal.SIGTERM)
     assert second.wait(120) == 143, second.text
-    assert "run the same command again to resume" in second.text and "goes on at step" in second.text
+    assert "run the same command again to resume" in second.err and "goes on at step" in second.err
 
     place.flag.unlink()
     heard = listener()

@@ -10,12 +10,12 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def smoothcert(smoothcert_process):
-    """Runs a command to its end, in a process of its own: what it says."""
+    """Runs a command to its end, in a process of its own: what it prints."""
 
     def run(*arguments):
         process = smoothcert_process(*arguments)
         assert process.wait(60) == 0, process.text
-        return process.text
+        return process.out
 
     return run
 

@@ -75,10 +75,12 @@ def test_of_several_processes_each_unit_is_committed_by_one(
     s3: str, make: Any, fork: Callable[..., Any]
 ) -> None:
     run = RunDirectory.create_or_open(f"{s3}/race", make.identity(), make.units(8))
-    won = multiprocessing.get_context("fork").SimpleQueue()
+    context = multiprocessing.get_context("fork")
+    won, ready = context.SimpleQueue(), context.Barrier(3)
 
     def race() -> None:
         mine = RunDirectory.open(run.url)
+        ready.wait(60)
         won.put(sum(make.commit_unit(mine, unit) for unit in mine.plan()))
 
     workers = [fork(race) for _ in range(3)]

@@ -512,8 +512,8 @@ def test_a_study_trains_what_its_combinations_name_once(
     def die_before_the_runs() -> None:
         StudyDriver.check = lambda study: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
 
-    first = forked("study", file, first=die_before_the_runs).finish()
-    assert first.code == -signal.SIGKILL and "noise: 3 steps" in first.err, first.err
+    first = forked("study", file, first=die_before_the_runs)
+    assert first.wait() == -signal.SIGKILL and "noise: 3 steps" in first.err, first.err
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*") if path.is_file()}
     assert trained and not (tmp_path / "runs").exists()
 
@@ -630,8 +630,8 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, forked: C
     process = forked("study", file)
     # the fifth is in the second run; on Ray, in both: cluster/test_study.py
     process.wait_for(lambda: len(list((tmp_path / "runs").glob("*/commits/*"))) >= 5)
-    process.send(signal.SIGKILL)
-    assert process.finish().code == -signal.SIGKILL
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/commits/*.json")}
     assert kept
     assert run("study", file) == 0

@@ -113,7 +113,11 @@ def beside(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def serve(home: Path, port: int) -> None:
-    """What ``mlflow server`` makes of its options, in this process: it would import everything twice."""
+    """MLflow's own app as ``mlflow server`` starts it, in a fork: as a program it would import everything twice.
+
+    It works in its home, so that what it writes to the directory it is in lies with all else that it writes.
+    """
+    os.chdir(home)
     with (home / "log").open("wb") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
@@ -141,6 +145,7 @@ def server(
     """A real server on a free port of the loopback; its address, and the directory of all its files."""
     home = tmp_path_factory.mktemp("server")
     shutil.copy(migrated, home / "server.db")
+    # the fork has MLflow from here, without its chatter
     with quiet_mlflow(), socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -328,7 +328,7 @@ def test_code_that_is_not_there_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_compiled_module_gives_the_same_features(code, own_kernels):
-    """With kernels, which a C++ compiler makes: few here, for those of a tower take a minute (test_pretrained.py)."""
+    """With kernels, which a C++ compiler makes: few here. test_pretrained.py has those of a tower, on request."""
     pixels = torch.rand(6, 3, 8, 8)
     compiled = load(f"{code}:small", compile=True, slots=2, chunk=3)
     with torch.inference_mode():

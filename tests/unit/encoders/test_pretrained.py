@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -202,10 +203,18 @@ def test_switching_the_model_to_training_is_noticed(clip_directory):
         encoder.encode_images(torch.rand(1, 3, 24, 24))
 
 
+def compiles_as_shipped():
+    scale = int(os.environ.get("SMOOTHCERT_TEST_SCALE", "1"))
+    return pytest.param("inductor", marks=pytest.mark.skipif(scale < 5, reason="set SMOOTHCERT_TEST_SCALE=5"))
+
+
 @pytest.mark.slow
-def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch):
-    """Traced and taken apart as for any compiler; test_module_encoder.py has kernels made too."""
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+@pytest.mark.parametrize("backend", ["aot_eager", compiles_as_shipped()])
+def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch, request, backend):
+    """Traced and taken apart as for any compiler; with kernels, which take a minute, at a scale of 5."""
+    if backend == "inductor":
+        request.getfixturevalue("own_kernels")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     directory = tiny_models.build_clip(tmp_path / "model", layers=1)
     plain, compiled = load(directory), load(directory, compile=True, slots=2, chunk=3)
     pixels = torch.rand(6, 3, 24, 24)

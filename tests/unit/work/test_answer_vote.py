@@ -66,9 +66,12 @@ def test_right_is_a_property_and_no_wording() -> None:
 def test_a_vote_with_a_radius_ends_at_the_same_draw_however_draws_come(share: float) -> None:
     rng = np.random.default_rng(1)
     fresh = ["cat" if each < share else "dog" for each in rng.random(200)]
-    section = VoteSection(max_draws=200, radius=0.1)
-    results = {run(section, ["cat"], fresh, sizes=size) for size in (1, 7, 64, 200)}
-    (result,) = results
+    section = VoteSection(max_draws=200, radius=0.1, score="rouge_l")
+    settings = {"references": ("a red cat",), "percentile": 0.5}
+    (result,) = {run(section, ["cat"], fresh, sizes=size, **settings) for size in (1, 7, 64, 200)}
+    assert result.score_quantiles is not None and result.score == pytest.approx(
+        0.5 * fresh[: result.draws].count("cat") / result.draws
+    )
     assert result.decision == ("certified" if share > 0.9 else "refuted")
     assert result.draws < 200 and result.method == "betting"
     assert (result.radius is not None and result.radius >= 0.1) == (result.decision == "certified")

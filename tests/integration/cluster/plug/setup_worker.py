@@ -2,6 +2,7 @@
 
 Ray leaves this out of a command line where there is nothing to set up, by its file's name: then it stands in place of
 Ray's ``default_worker.py``, else before it. What is set up are variables, among them where code of the driver is.
+None of it is documented; so it was in Ray 2.60.
 """
 
 import json

@@ -23,7 +23,8 @@ def ask(
     request = {"arguments": arguments, "environment": dict(environment), "directory": os.getcwd()}
     text = json.dumps(request | {"ends_with_us": ends_with_us}).encode() + b"\n"
     sent = socket.send_fds(connection, [text], files)
-    connection.sendall(text[sent:])
+    if rest := text[sent:]:  # else it may be over by now, and nobody listening
+        connection.sendall(rest)
     return connection, int(_line(connection))
 
 
@@ -40,23 +41,40 @@ def _line(connection: socket.socket) -> bytes:
 class Forked:
     """``python ARGUMENTS``; it is killed when this process ends or closes it.
 
+    It has imported what stands ready, so it cannot show that a command imports what it uses; and it does what is
+    registered with ``atexit``, but does not take the interpreter down, so neither can it show how that goes.
+
     Args:
         arguments: without the interpreter.
         environment: all of it.
-        log: where it writes what it prints and complains of; with what is there already.
+        log: where it writes, less the endings ``.out`` and ``.err``.
     """
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self._code: int | None = None
         self._log = log
-        with log.open("a") as out, open(os.devnull) as nothing:
-            files = [nothing.fileno(), out.fileno(), out.fileno()]
+        with (
+            log.with_suffix(".out").open("w") as out,
+            log.with_suffix(".err").open("w") as err,
+            open(os.devnull) as nothing,
+        ):
+            files = [nothing.fileno(), out.fileno(), err.fileno()]
             self._connection, self.pid = ask(arguments, environment, files, ends_with_us=True)
+
+    @property
+    def out(self) -> str:
+        """All that it has printed."""
+        return self._log.with_suffix(".out").read_text()
+
+    @property
+    def err(self) -> str:
+        """All that it has written to standard error."""
+        return self._log.with_suffix(".err").read_text()
 
     @property
     def text(self) -> str:
         """All that it has written."""
-        return self._log.read_text()
+        return self.out + self.err
 
     def poll(self) -> int | None:
         """Its exit code, or minus the signal that ended it; None while it runs."""

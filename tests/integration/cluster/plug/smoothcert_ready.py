@@ -75,6 +75,9 @@ def become(request: dict[str, Any]) -> int:
             return exit.code or 0
         print(exit.code, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return -signal.SIGINT
     except BaseException:
         traceback.print_exc()
         return 1
@@ -82,20 +85,31 @@ def become(request: dict[str, Any]) -> int:
 
 
 def end(code: int) -> None:
-    """As Python ends; but for taking down what was imported, which would take a second."""
+    """As Python ends; but for taking down what was imported, which would take a second.
+
+    So a thread that needs Python's lock while the interpreter goes down aborts nothing here.
+    """
     with contextlib.suppress(AttributeError):
         threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit(code)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     text, files, _, _ = socket.recv_fds(connection, REQUEST, 3)
     while not text.endswith(b"\n"):
-        text += connection.recv(REQUEST)
+        more = connection.recv(REQUEST)
+        if not more:
+            for file in files:
+                os.close(file)
+            raise EOFError("whoever asked is gone")
+        text += more
     return json.loads(text), files
 
 
@@ -113,7 +127,11 @@ def serve(listening: socket.socket) -> dict[str, Any]:
                 os._exit(0)
             elif key.data == "request":
                 connection, _ = listening.accept()
-                request, files = receive(connection)
+                try:
+                    request, files = receive(connection)
+                except EOFError:
+                    connection.close()
+                    continue
                 if (pid := os.fork()) == 0:
                     os.setpgid(0, 0)  # Ray kills workers with their groups
                     for number, file in enumerate(files):
