@@ -211,7 +211,7 @@ def test_data_on_a_store_and_what_cannot_be(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(JobError, match="DATA is missing"):
         run("-o", "x.yaml")
     (tmp_path / "ok.csv").write_text("image,caption\nx.png,c\n")
-    with pytest.raises(JobError, match="is no target"):
+    with pytest.raises(JobError, match="is not a target"):
         run("ok.csv", "--target", "angular", "-o", "x.yaml")
     with pytest.raises(JobError, match="needs 'cosine'"):
         run("ok.csv", "--target", "angular@0.2", "-o", "x.yaml")

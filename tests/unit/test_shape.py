@@ -62,10 +62,48 @@ def test_functions_are_short_and_take_few_parameters() -> None:
     assert long == set(WITH_A_REASON)
 
 
-def test_no_two_classes_have_one_name() -> None:
-    places: dict[str, list[str]] = defaultdict(list)
+def test_no_two_classes_or_aliases_have_one_name() -> None:
+    """Aliases of the same type may share one."""
+    places: dict[str, dict[str, str]] = defaultdict(dict)
     for file, tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                places[node.name.lstrip("_")].append(file)
-    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+                places[node.name.lstrip("_")][file] = f"class in {file}"
+        for node in tree.body:
+            if (
+                isinstance(node, ast.Assign)
+                and len(node.targets) == 1
+                and isinstance(node.targets[0], ast.Name)
+            ):
+                name, value = node.targets[0].id, ast.unparse(node.value)
+                if name[:1].isupper() and not name.isupper() and not value.startswith("TypeVar("):
+                    places[name][file] = value
+    twice = {name: files for name, files in places.items() if len(set(files.values())) > 1}
+    assert twice == {}
+
+
+PARTICIPLES = {
+    "left",
+    "both",
+    "only",
+    "gone",
+    "named",
+    "shown",
+    "checked",
+    "clean",
+    "joined",
+    "computed",
+    "opened",
+}
+
+
+def test_functions_are_called_by_verbs() -> None:
+    """Properties, which are called nothing, may be what they say."""
+    found = [
+        f"{file}:{name}"
+        for file, tree in trees()
+        for name, function in functions(tree)
+        if name.rpartition(".")[2].strip("_") in PARTICIPLES
+        and not any("property" in ast.unparse(each) for each in function.decorator_list)
+    ]
+    assert found == []

@@ -197,14 +197,12 @@ class ChatService:
                 data = response.json()
             except ValueError:
                 if attempt == settings.retries:
-                    raise self._failure(
-                        "answers what is no JSON, again and again", "ask its operator"
-                    ) from None
+                    raise self._failure("keeps answering with what is not JSON", "ask its operator") from None
                 continue
             if isinstance(data, dict):
                 return data
             break
-        raise self._failure("answers JSON that is no object", "is it OpenAI-compatible?")
+        raise self._failure("answers with JSON that is not an object", "is it OpenAI-compatible?")
 
     def _read(self, data: dict[str, Any]) -> TextAnswer:
         told = data.get("model")

@@ -82,7 +82,7 @@ class Certificates:
         names = "".join(f"<th>{name}</th>" for name in _SHOWN if name in self._table.column_names)
         rows = "".join(
             "<tr>"
-            + "".join(f"<td>{html.escape(_shown(row[name]))}</td>" for name in _SHOWN if name in row)
+            + "".join(f"<td>{html.escape(_show(row[name]))}</td>" for name in _SHOWN if name in row)
             + "</tr>"
             for row in self
         )
@@ -179,12 +179,12 @@ def _job(
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={_shown(row[name])}" for name in _SHOWN if row.get(name) is not None]
+    return [f"{name}={_show(row[name])}" for name in _SHOWN if row.get(name) is not None]
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_shown, value)) + "]"
+        return "[" + ", ".join(map(_show, value)) + "]"
     return "-" if value is None else str(value)

@@ -90,7 +90,7 @@ def _pixels(image: Any, position: int) -> NDArray[np.uint8]:
         )
     if np.abs(scaled - pixels).max() > 255.0 * _GRID:
         raise JobError(
-            f"images[{position}] holds numbers that are no k/255, so a certificate would be about another image",
+            f"images[{position}] holds numbers that are not k/255, so a certificate would be about another image",
             remedy="round it first, (255 * x).round() / 255, and attack what was rounded",
         )
     return np.ascontiguousarray(pixels.astype(np.uint8))

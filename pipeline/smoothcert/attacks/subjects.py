@@ -132,7 +132,7 @@ class Subject(ABC):
             yield image.to(self.encoder.device).requires_grad_(True)
 
 
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+def _join(parts: list[torch.Tensor]) -> torch.Tensor:
     """One batch of several; a single part is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -165,7 +165,7 @@ class BareSubject(Subject):
             feature = self.encoder.encode_images(points)
             gradients.append(torch.autograd.grad(loss(feature, some).sum(), points)[0])
             features.append(feature.detach())
-        return _joined(features), _joined(gradients)
+        return _join(features), _join(gradients)
 
     def draws(self, image: torch.Tensor, key: NoiseKey, count: int) -> Iterator[torch.Tensor]:
         """See ``Subject.draws``; there is one draw, whatever ``count``."""

@@ -11,7 +11,7 @@ from smoothcert.attacks.noise import NoiseKey, draw_chunks
 from smoothcert.attacks.subjects import RowLoss, Subject
 from smoothcert.defences.defended_tower import Eye
 
-Rule = Literal["bare", "smoothed", "vote"]
+TokenRule = Literal["bare", "smoothed", "vote"]
 
 
 class TokenSubject(Subject):
@@ -31,7 +31,7 @@ class TokenSubject(Subject):
     """
 
     def __init__(
-        self, eye: Eye, rule: Rule, *, sigma: float, eot_draws: int, chunk: int, name: str = ""
+        self, eye: Eye, rule: TokenRule, *, sigma: float, eot_draws: int, chunk: int, name: str = ""
     ) -> None:
         bare = rule == "bare"
         super().__init__(

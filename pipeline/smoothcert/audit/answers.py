@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.audit.expressions import SLACK, compute_sql, number
 from smoothcert.audit.rules import LAST_DIGIT, Check, Failing, Rule
 from smoothcert.catalogue.answers import ANSWER_CERTIFICATES, ANSWER_QUANTILES, ANSWER_SHARE
 from smoothcert.certificates import PERCENTILE_SHIFTS, percentile_share
@@ -147,11 +147,11 @@ def _claimed(info: RunInfo) -> Iterator[Check]:
     """Bounds and radii against those computed from the row's confidence bounds."""
     for each in ANSWER_CERTIFICATES:
         if each.radius is not None:
-            yield _not_above(each.radius.column, computed(each, each.radius, _SIGMA))
+            yield _not_above(each.radius.column, compute_sql(each, each.radius, _SIGMA))
         if each.bound is not None:
             for i, radius in enumerate(info.job.certify.radii, start=1):
                 yield _not_above(
-                    f"{each.bound.column}[{i}]", computed(each, each.bound, _SIGMA, number(radius))
+                    f"{each.bound.column}[{i}]", compute_sql(each, each.bound, _SIGMA, number(radius))
                 )
 
 

@@ -13,7 +13,7 @@ from smoothcert.audit.claims import (
     covered,
     same_encoder,
 )
-from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.audit.expressions import SLACK, compute_sql, number
 from smoothcert.audit.rules import Check, Failing, Rule
 from smoothcert.catalogue.certificates import of_quantity, quantities
 from smoothcert.catalogue.quantities import Quantity
@@ -88,7 +88,7 @@ def _certificate_rules(
     info: RunInfo, stale: Mapping[str, Sequence[str]], here: str, which: str
 ) -> Iterator[Rule]:
     """What attack rows show of the certificates of their pairs."""
-    joined = _joined(info)
+    joined = _join_sql(info)
     yield Rule(
         "other-units",
         "1",
@@ -185,7 +185,7 @@ def _broke(source: str, which: str) -> Rule:
     )
 
 
-def _joined(info: RunInfo) -> str:
+def _join_sql(info: RunInfo) -> str:
     return (
         f"FROM attacks a JOIN certificates c USING (run_id, pair_id) WHERE run_id = {quote(info.run_id)} "
         "AND a.status = 'ok' AND c.status = 'ok'"
@@ -253,7 +253,7 @@ def _copied(quantity: Quantity, info: RunInfo) -> str:
     found = []
     for each in of_quantity(quantity):
         if each.bound is not None and each.anywhere:
-            found.append(computed(each, each.bound, "c.sigma", budget, "c."))
+            found.append(compute_sql(each, each.bound, "c.sigma", budget, "c."))
         elif each.bound is not None:
             found += [
                 f"CASE WHEN a.budget <= {number(radius)} THEN c.{each.bound.column}[{i}] END"

@@ -21,7 +21,7 @@ from scipy.special import bdtrc
 from smoothcert.audit.answers import answer_rules, asked_answers
 from smoothcert.audit.attacks import WHICH, attack_rules, missing_attacks, other_run_rules
 from smoothcert.audit.claims import EVER, Others, covered, tested_pairs
-from smoothcert.audit.expressions import computed, number
+from smoothcert.audit.expressions import compute_sql, number
 from smoothcert.audit.outcomes import asked_sections, outcome_rules, outside_their_bounds
 from smoothcert.audit.plan import misplaced_rows, unfinished_tasks
 from smoothcert.audit.published import published_notes, published_rules
@@ -353,7 +353,7 @@ def _above_their_row(query: Query, info: RunInfo) -> list[str]:
     for j, target in enumerate(info.job.certify.targets, start=1):
         certificate = of_name(target.certificate)
         if certificate.anywhere and certificate.bound is not None and certificate.rule == "mean":
-            own = computed(certificate, certificate.bound, "sigma", number(target.radius))
+            own = compute_sql(certificate, certificate.bound, "sigma", number(target.radius))
             enough = number((target.cosine or 0.0) - 1e-4)
             above.append(f"(target_decision[{j}] = 'certified' AND NOT coalesce({own} >= {enough}, false))")
     if not above:

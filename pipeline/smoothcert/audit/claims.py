@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.audit.expressions import SLACK, compute_sql, number
 from smoothcert.catalogue.certificates import CATALOGUE, of_name, quantities
 from smoothcert.catalogue.quantities import RANK_MARGIN, Quantity
 from smoothcert.sql.literals import quote
@@ -61,7 +61,7 @@ def claims(info: RunInfo) -> Iterator[Comparison]:
             continue
         if each.bound is not None:
             if each.anywhere:
-                yield _claim(quantity, name, computed(each, each.bound, "c.sigma", reach, "c."))
+                yield _claim(quantity, name, compute_sql(each, each.bound, "c.sigma", reach, "c."))
             column = each.bound.column
             for i, radius in enumerate(certify.radii, start=1):
                 within = f"a.perturbation_l2 <= {number(radius)}"

@@ -52,7 +52,7 @@ def argument(evidence: Evidence, table: str = "", position: int = 1) -> str:
     return f"CASE WHEN {name} IS NULL THEN {evidence.null:g} {inside} END"
 
 
-def computed(
+def compute_sql(
     certificate: Certificate, form: Form, sigma: str, point: str = "", table: str = "", position: int = 1
 ) -> str:
     """A bound or radius as it follows from a row; NULL where nothing does.

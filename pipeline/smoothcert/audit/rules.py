@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from smoothcert.audit.expressions import SLACK, computed, number
+from smoothcert.audit.expressions import SLACK, compute_sql, number
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE, evidence
 from smoothcert.catalogue.evidence import ESCAPE, SCORE, part_of
@@ -252,7 +252,7 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
     certify = info.job.certify
     sigma = number(certify.sigma)
     pairs = [
-        (f"{each.bound.column}[{i}]", computed(each, each.bound, sigma, number(radius), position=i))
+        (f"{each.bound.column}[{i}]", compute_sql(each, each.bound, sigma, number(radius), position=i))
         for i, radius in enumerate(certify.radii, start=1)
         for each in _COSINES
         if each.bound is not None
@@ -278,8 +278,8 @@ def _rounded_up(info: RunInfo, ok: str) -> Iterator[Rule]:
             inside = (
                 f"CASE WHEN {name}[{j}] BETWEEN 0 AND 1e300 THEN {name}[{j}] * (1 - {number(SEARCH)}) END"
             )
-            bound = computed(certificate, certificate.bound, sigma, inside)
-            again = computed(certificate, certificate.radius_at, sigma, number(cosine))
+            bound = compute_sql(certificate, certificate.bound, sigma, inside)
+            again = compute_sql(certificate, certificate.radius_at, sigma, number(cosine))
             checks.append(
                 Check(
                     f"{name}[{j}]",
@@ -332,7 +332,7 @@ def _above_means(info: RunInfo) -> Iterator[str]:
 def _by_scores(sigma: float) -> list[str]:
     """Bounds at radius 0 that follow from the very draws whose mean is estimated: they bound that mean."""
     return [
-        computed(each, each.bound, number(sigma), "0")
+        compute_sql(each, each.bound, number(sigma), "0")
         for each in _COSINES
         if each.bound is not None
         and each.rule == "mean"

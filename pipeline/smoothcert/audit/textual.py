@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from smoothcert.audit.expressions import SLACK, argument, computed, number
+from smoothcert.audit.expressions import SLACK, argument, compute_sql, number
 from smoothcert.audit.rules import LAST_DIGIT, Check, Failing, Rule
 from smoothcert.catalogue.certificate import Certificate
 from smoothcert.catalogue.certificates import CATALOGUE
@@ -71,13 +71,13 @@ def textual_rules(info: RunInfo, pool: Sequence[str] | None) -> Iterator[Rule]:
     for certificate in _TEXTUAL:
         needed = _needed(certificate)
         if certificate.radius is not None:
-            follows = computed(certificate, certificate.radius, sigma)
+            follows = compute_sql(certificate, certificate.radius, sigma)
             if certificate.quantity == RANK_MARGIN:
                 follows = _or_no_rival(certificate.radius.column, follows, needed, info, pool)
             checks.append(_radius(certificate.radius.column, follows, needed))
         if certificate.bound is not None:
             for i, radius in enumerate(info.job.certify.radii, start=1):
-                follows = computed(certificate, certificate.bound, sigma, number(radius), position=i)
+                follows = compute_sql(certificate, certificate.bound, sigma, number(radius), position=i)
                 checks.append(_bound(f"{certificate.bound.column}[{i}]", follows, needed))
     yield Rule(
         "rounded-up",

@@ -48,7 +48,7 @@ def dual_bound(
     Raises:
         ValueError: NaN, out of range, shapes that do not fit, or a gram matrix that is none.
     """
-    g, s, rho = _checked(gram, lower, radius, sigma)
+    g, s, rho = _check(gram, lower, radius, sigma)
     shape, k = rho.shape, s.shape[-1]
     g, s, rho = g.reshape(-1, k + 1, k + 1), s.reshape(-1, k), rho.reshape(-1)
     given = None
@@ -80,7 +80,7 @@ def best_multipliers(gram: ArrayLike, lower: ArrayLike, radius: ArrayLike, sigma
     Raises:
         ValueError: as ``dual_bound``.
     """
-    g, s, rho = _checked(gram, lower, radius, sigma)
+    g, s, rho = _check(gram, lower, radius, sigma)
     found = np.zeros(s.shape)
     shifts = np.clip(rho, SMALLEST_SHIFT, LARGEST_SHIFT)
     for shift in np.unique(shifts):
@@ -126,7 +126,7 @@ def _value(ratio: LikelihoodRatio, gram: FloatArray, lower: FloatArray, weights:
     return np.asarray(ratio.expected_norm(a, b) - known + rounding)
 
 
-def _checked(
+def _check(
     gram: ArrayLike, lower: ArrayLike, radius: ArrayLike, sigma: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     over = 1.0 + 1e-9

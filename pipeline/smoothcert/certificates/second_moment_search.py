@@ -19,7 +19,7 @@ from smoothcert.certificates.likelihood import LikelihoodRatio
 from smoothcert.certificates.second_moment_dual import Expansion, Facts, escaping_share, expansion, rows_of
 
 Rows = NDArray[np.intp]
-Look = Callable[[Rows, FloatArray, FloatArray], Expansion]
+Expand = Callable[[Rows, FloatArray, FloatArray], Expansion]
 Scale = Callable[[Rows, FloatArray], FloatArray]
 
 _NODES, _REACH, _SUMMIT_STEPS = 56, 4.5, 5
@@ -100,7 +100,7 @@ class _Search:
     """Rows on their way: the best point of each with its expansion, and the trial that is looked at next."""
 
     def __init__(
-        self, look: Look, scale: Scale, start: tuple[FloatArray, FloatArray], most: float, sign: float
+        self, look: Expand, scale: Scale, start: tuple[FloatArray, FloatArray], most: float, sign: float
     ) -> None:
         """``sign`` is that of the derivative in the unknown, whose largest value is ``most``."""
         self._look, self._scale, self._most, self._sign = look, scale, most, sign

@@ -90,4 +90,4 @@ def _print(terminal: Terminal, log: PublishedLog, made: Imported) -> None:
         )
     if log.left_out:
         first = "; ".join(f"line {number}: {text[:60]!r}" for number, text in log.left_out[:_SHOWN])
-        terminal.say(("  left out   ", "yellow"), f"{len(log.left_out):,} lines are no results: {first}")
+        terminal.say(("  left out   ", "yellow"), f"{len(log.left_out):,} lines are not results: {first}")

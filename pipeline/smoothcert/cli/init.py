@@ -169,7 +169,7 @@ def _target(text: str) -> tuple[str, float, float | None]:
     found = _TARGET.fullmatch(text.strip())
     if found is None:
         raise JobError(
-            f"--target '{text}' is no target", remedy="write e.g. 'angular>=0.8@0.25' or 'class@0.25'"
+            f"--target '{text}' is not a target", remedy="write e.g. 'angular>=0.8@0.25' or 'class@0.25'"
         )
     certificate, cosine, radius = found.groups()
     return certificate, float(radius), None if cosine is None else float(cosine)

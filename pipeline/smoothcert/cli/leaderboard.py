@@ -51,6 +51,6 @@ def leaderboard(
 def _check_baseline(baseline: str | None, runs: dict[str, RunDirectory]) -> None:
     if baseline is not None and baseline not in runs:
         raise JobError(
-            f"--baseline '{baseline}' is none of these runs{did_you_mean(baseline, runs)}",
+            f"--baseline '{baseline}' is not one of these runs{did_you_mean(baseline, runs)}",
             remedy=f"use one of {', '.join(repr(label) for label in list(runs)[:8])}",
         )

@@ -73,7 +73,7 @@ def _show(result: pa.Table, format: OutputFormat) -> None:
 
     if format is OutputFormat.parquet:
         raise QueryError(
-            "--format parquet is no text for a terminal", remedy="name a file: --output result.parquet"
+            "--format parquet cannot be shown on a terminal", remedy="name a file: --output result.parquet"
         )
     text = io.BytesIO()
     write_result(result, format.value, text, width=shutil.get_terminal_size().columns)

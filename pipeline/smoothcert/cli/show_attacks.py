@@ -161,8 +161,8 @@ def rows_by_rule(found: Sequence[RulesUnderAttack]) -> list[dict[str, object]]:
     columns: dict[str, Callable[[RulesUnderAttack], str]] = {
         "right by vote": lambda each: _interval(each.vote_accuracy, True),
         "by percentile": lambda each: _interval(each.percentile_accuracy, True),
-        "to clean": lambda each: _shown(each.clean_percentile.mean),
-        "to caption": lambda each: _shown(each.caption_percentile.mean),
+        "to clean": lambda each: _show_share(each.clean_percentile.mean),
+        "to caption": lambda each: _show_share(each.caption_percentile.mean),
     }
     shown = {name: [of(each) for each in found] for name, of in columns.items()}
     shown = {name: cells for name, cells in shown.items() if set(cells) != {"-"}}
@@ -191,7 +191,7 @@ def _print_rows(terminal: Terminal, title: str, rows: list[dict[str, object]]) -
         terminal,
         title,
         header,
-        [[_shown(value) for value in row.values()] for row in rows],
+        [[_show_share(value) for value in row.values()] for row in rows],
         names=sum(name in _NAMES for name in header),
         left=[name for name, value in rows[0].items() if isinstance(value, str)],
         whole=_NAMES,
@@ -202,7 +202,7 @@ _NAMES = ("subject", "budget", "attack", "reference")
 """Columns that say what a row is."""
 
 
-def _shown(value: object) -> str:
+def _show_share(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from smoothcert.printable import printable
 
-Part = str | tuple[str, str]
+Styled = str | tuple[str, str]
 """Text, or text with a style."""
 
 
@@ -34,7 +34,7 @@ class Terminal(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
-    def say(self, *parts: Part) -> None:
+    def say(self, *parts: Styled) -> None:
         """Print one line of parts; it is not wrapped, so that it can be copied and searched.
 
         Args:

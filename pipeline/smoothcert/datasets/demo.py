@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL.Image import Image
 
-from smoothcert.datasets.digits import Split, numbered_digits
+from smoothcert.datasets.digits import DigitsPart, numbered_digits
 from smoothcert.datasets.png import encode_pngs
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _Digit = tuple[int, Image, str, str]
 
 
 def write_demo_data(
-    directory: str | PathLike[str], format: Format, *, split: Split = "test"
+    directory: str | PathLike[str], format: Format, *, split: DigitsPart = "test"
 ) -> WrittenDataset:
     """Write the digits of a split as image-text pairs; the same bytes every time.
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from smoothcert.errors import JobError, did_you_mean
 
-Split = Literal["test", "train", "all"]
+DigitsPart = Literal["test", "train", "all"]
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGIT_PIXELS = 32
@@ -28,7 +28,7 @@ def digit_caption(name: str) -> str:
     return f"a photo of the digit {name}"
 
 
-def load_digits_pairs(split: Split) -> list[tuple[Image.Image, str, str]]:
+def load_digits_pairs(split: DigitsPart) -> list[tuple[Image.Image, str, str]]:
     """The digits of one split, in the order of the data.
 
     Args:
@@ -43,7 +43,7 @@ def load_digits_pairs(split: Split) -> list[tuple[Image.Image, str, str]]:
     return [(image, caption, label) for _, image, caption, label in numbered_digits(split)]
 
 
-def numbered_digits(split: Split) -> list[tuple[int, Image.Image, str, str]]:
+def numbered_digits(split: DigitsPart) -> list[tuple[int, Image.Image, str, str]]:
     """Like ``load_digits_pairs``, each with its row in the bundled data (0..1796)."""
     scans, labels, _ = _bundled()
     pairs = []
@@ -53,10 +53,10 @@ def numbered_digits(split: Split) -> list[tuple[int, Image.Image, str, str]]:
     return pairs
 
 
-def split_rows(split: Split) -> npt.NDArray[np.intp]:
+def split_rows(split: DigitsPart) -> npt.NDArray[np.intp]:
     """Ascending rows of the bundled data that belong to a split."""
-    if split not in get_args(Split):
-        known = get_args(Split)
+    if split not in get_args(DigitsPart):
+        known = get_args(DigitsPart)
         raise JobError(
             f"split={split!r} does not exist{did_you_mean(str(split), known)}",
             remedy=f"use one of {', '.join(known)}",

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from smoothcert.datasets.listing import MARKS, Found, OnLeftOut, braces, files_in, files_like
+from smoothcert.datasets.listing import MARKS, FoundFiles, OnLeftOut, braces, files_in, files_like
 from smoothcert.datasets.stores import is_link, store_of
 from smoothcert.errors import SmoothcertError, SourceError, did_you_mean
 from smoothcert.storage.steady import SteadyFile, info_of, steadily
@@ -55,7 +55,7 @@ def list_files(
     """
     if not uris:
         raise SourceError("data.uri is an empty list", remedy="give at least one file, directory or glob")
-    found: Found = {}
+    found: FoundFiles = {}
     for uri in _meant(uris):
         with store_trouble(uri, "list"):
             listed, left_out = steadily(partial(_listed, uri, suffixes, recursive), uri)
@@ -153,7 +153,9 @@ def _exists(uri: str) -> bool:
     return info_of(fs, path) is not None
 
 
-def _listed(uri: str, suffixes: Collection[str], recursive: bool) -> tuple[Found, list[tuple[str, str, str]]]:
+def _listed(
+    uri: str, suffixes: Collection[str], recursive: bool
+) -> tuple[FoundFiles, list[tuple[str, str, str]]]:
     """Files of one URI, and (kind, path, reason) of what else was seen."""
     left_out: list[tuple[str, str, str]] = []
 

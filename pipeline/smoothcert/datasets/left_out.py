@@ -17,7 +17,7 @@ class LeftOut:
 
     Attributes:
         kind: ``file``, ``folder``, ``member`` (of an archive) or ``line``.
-        reason: why, e.g. ``'.npy' is no image, caption or label``.
+        reason: why, e.g. ``'.npy' is not an image, caption or label``.
         count: how many.
         examples: names of the first few; a member is named ``<archive>#<member>``, a line ``<file>#byte <offset>``.
     """

@@ -17,7 +17,7 @@ from smoothcert.errors import SourceError
 OnLeftOut = Callable[[str, str, str], object]
 """Called with kind (``file`` or ``folder``), path and reason."""
 
-Found = dict[str, int | None]
+FoundFiles = dict[str, int | None]
 """Path of each file -> its size, if the store says."""
 
 Enter = Callable[[str], bool]
@@ -30,10 +30,10 @@ _MOST_BRACES = 1_000_000
 
 def files_in(
     fs: Any, folder: str, suffixes: Collection[str], *, recursive: bool, told: OnLeftOut
-) -> tuple[Found, list[str]]:
+) -> tuple[FoundFiles, list[str]]:
     """Files of a folder that end in one of ``suffixes``, sorted; and the suffixes of the others."""
     inside = _walk(fs, folder, None if recursive else 1, told, hidden=False)
-    chosen: Found = {}
+    chosen: FoundFiles = {}
     others: set[str] = set()
     wanted = " or ".join(sorted(suffixes))
     for path in sorted(inside):
@@ -45,7 +45,7 @@ def files_in(
     return chosen, sorted(others)
 
 
-def files_like(fs: Any, pattern: str, told: OnLeftOut) -> Found:
+def files_like(fs: Any, pattern: str, told: OnLeftOut) -> FoundFiles:
     """Files that a pattern matches, sorted. Hidden names only if the pattern spells them."""
     named = pattern[: min(pattern.find(mark) for mark in MARKS if mark in pattern)].rpartition("/")[0]
     rest = pattern[len(named) :]
@@ -94,7 +94,7 @@ def _braces(uri: str) -> Iterator[str]:
 
 def _walk(
     fs: Any, folder: str, depth: int | None, told: OnLeftOut, *, hidden: bool, enter: Enter | None = None
-) -> Found:
+) -> FoundFiles:
     """Path and size of every file below a folder, to a depth (1: the folder alone).
 
     Args:
@@ -108,7 +108,7 @@ def _walk(
     say: OnLeftOut = told if enter is None else _unsaid
     if isinstance(fs, LocalFileSystem):
         return _walk_disk(folder.rstrip("/") or "/", depth, told, say, hidden, enter or _everywhere)
-    found: Found = {}
+    found: FoundFiles = {}
     for path, info in fs.find(folder, detail=True, maxdepth=depth).items():
         if info.get("type") == "directory":
             continue
@@ -121,8 +121,8 @@ def _walk(
 
 def _walk_disk(
     folder: str, depth: int | None, told: OnLeftOut, say: OnLeftOut, hidden: bool, enter: Enter
-) -> Found:
-    found: Found = {}
+) -> FoundFiles:
+    found: FoundFiles = {}
     entered: set[str] = set()
     waiting = [(folder, depth)]
     links: list[tuple[str, int | None]] = []
@@ -142,7 +142,7 @@ def _walk_disk(
                 elif entry.is_file():
                     found[inner] = entry.stat().st_size
                 elif not entry.is_dir():
-                    reason = "it is a link to nothing" if entry.is_symlink() else "it is no regular file"
+                    reason = "it is a link to nothing" if entry.is_symlink() else "it is not a regular file"
                     told("file", inner, reason)
                 elif left is not None and left <= 1:
                     say("folder", inner, "folders inside are not searched in this format")

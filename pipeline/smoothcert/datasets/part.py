@@ -35,8 +35,8 @@ def ranges_of(part: PartSection, pairs: int) -> Ranges:
     aside = list(_set_aside(part.set_aside, pairs))
     if part.use == "set_aside":
         count = part.first or part.set_aside
-        return _joined([aside[i * part.set_aside // count] for i in range(count)])
-    taken = _joined(aside)
+        return _join([aside[i * part.set_aside // count] for i in range(count)])
+    taken = _join(aside)
     starts = [0, *(stop for _, stop in taken)]
     stops = [*(start for start, _ in taken), pairs]
     return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
@@ -45,7 +45,7 @@ def ranges_of(part: PartSection, pairs: int) -> Ranges:
 def ranges_of_sample(sample: SampleSection, pairs: int) -> Ranges:
     """The positions of a sample: every set of so many pairs is equally likely over seeds."""
     chosen = random.Random(sample.seed).sample(range(pairs), min(sample.pairs, pairs))
-    return _joined(sorted(chosen))
+    return _join(sorted(chosen))
 
 
 def overlap(ranges: Ranges, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -62,7 +62,7 @@ def _set_aside(count: int, pairs: int) -> Iterator[int]:
         yield from range(begins, begins + (block + 1) * count // blocks - block * count // blocks)
 
 
-def _joined(positions: Sequence[int]) -> list[tuple[int, int]]:
+def _join(positions: Sequence[int]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for position in positions:
         if found and found[-1][1] == position:

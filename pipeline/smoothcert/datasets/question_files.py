@@ -14,7 +14,7 @@ from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.errors import JobError
 from smoothcert.job.questions import QuestionColumns
 
-Found = tuple[str, ImageQuestion]
+FoundQuestion = tuple[str, ImageQuestion]
 """What a file calls an image, and a question about it."""
 
 CAPTION_PROMPT = "Describe the image in one short sentence."
@@ -76,7 +76,9 @@ class QuestionFiles:
             remedy = f"did you mean answer.format: {guess}? It looks like that; docs/answers.md shows each"
         return JobError(f"{where}='{uri or self.uri}' cannot be used: {what}", remedy=remedy)
 
-    def rows(self, data: Any, make: Callable[[Any], Iterator[Found]], whole: Any) -> Iterator[Found]:
+    def rows(
+        self, data: Any, make: Callable[[Any], Iterator[FoundQuestion]], whole: Any
+    ) -> Iterator[FoundQuestion]:
         """What ``make`` makes of each row; a row that lacks something is an error that names it."""
         for number, row in enumerate(data, 1):
             try:

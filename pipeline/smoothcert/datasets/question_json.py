@@ -10,7 +10,7 @@ from smoothcert.datasets.image_question import ImageQuestion, as_multiple_choice
 from smoothcert.datasets.question_files import (
     CAPTION_PROMPT,
     OBJECTS_PROMPT,
-    Found,
+    FoundQuestion,
     QuestionFiles,
     looks_like,
     reason,
@@ -22,7 +22,7 @@ _Known = tuple[tuple[str, ...], str | None]
 """Answers to a question, and its kind."""
 
 
-def read_lines(files: QuestionFiles) -> Iterator[Found]:
+def read_lines(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``jsonl``: ``{"pair": ..., "question": ...}``, and perhaps ``id``, ``answers``, ``choices`` and ``kind``."""
     for number, line in enumerate(files.read(files.uri).splitlines(), 1):
         if not line.strip():
@@ -47,7 +47,7 @@ def read_lines(files: QuestionFiles) -> Iterator[Found]:
             raise files.unlike(f"line {number}: {reason(exc)}") from exc
 
 
-def read_vqa(files: QuestionFiles) -> Iterator[Found]:
+def read_vqa(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``vqa``: VQA v2 with its annotations, TextVQA (``data``), VizWiz (a list, found by the image's name)."""
     data = files.parse(files.uri)
     rows = data.get("questions", data.get("data")) if isinstance(data, dict) else data
@@ -58,7 +58,7 @@ def read_vqa(files: QuestionFiles) -> Iterator[Found]:
         answers = dict(_annotated(files))
     matched = 0
 
-    def question(row: Any) -> Iterator[Found]:
+    def question(row: Any) -> Iterator[FoundQuestion]:
         nonlocal matched
         image = str(row["image_id"] if "image_id" in row else row["image"])
         identity = str(row["question_id"] if "question_id" in row else image)
@@ -75,12 +75,12 @@ def read_vqa(files: QuestionFiles) -> Iterator[Found]:
         )
 
 
-def read_coco_captions(files: QuestionFiles) -> Iterator[Found]:
+def read_coco_captions(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``coco_captions``: one question for each image, its captions the answers."""
     data = files.parse(files.uri)
     captions: dict[str, list[str]] = {}
 
-    def caption(row: Any) -> Iterator[Found]:
+    def caption(row: Any) -> Iterator[FoundQuestion]:
         captions.setdefault(str(row["image_id"]), []).append(text_of(row["caption"]))
         yield from ()
 
@@ -89,17 +89,17 @@ def read_coco_captions(files: QuestionFiles) -> Iterator[Found]:
         yield image, ImageQuestion(f"caption-{image}", files.ask or CAPTION_PROMPT, tuple(texts), "caption")
 
 
-def read_coco_instances(files: QuestionFiles) -> Iterator[Found]:
+def read_coco_instances(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``coco_instances``: one question for each image, the names of its objects the answers."""
     data = files.parse(files.uri)
     names: dict[Any, str] = {}
     objects: dict[str, list[str]] = {}
 
-    def category(row: Any) -> Iterator[Found]:
+    def category(row: Any) -> Iterator[FoundQuestion]:
         names[row["id"]] = text_of(row["name"])
         yield from ()
 
-    def instance(row: Any) -> Iterator[Found]:
+    def instance(row: Any) -> Iterator[FoundQuestion]:
         objects.setdefault(str(row["image_id"]), []).append(names[row["category_id"]])
         yield from ()
 
@@ -110,7 +110,7 @@ def read_coco_instances(files: QuestionFiles) -> Iterator[Found]:
         yield image, ImageQuestion(f"objects-{image}", files.ask or OBJECTS_PROMPT, kinds, "objects")
 
 
-def read_karpathy(files: QuestionFiles) -> Iterator[Found]:
+def read_karpathy(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``karpathy``: images with ``split`` and ``sentences``, found by ``cocoid`` or by the file's name."""
     data = files.parse(files.uri)
     images = data.get("images") if isinstance(data, dict) else None
@@ -118,7 +118,7 @@ def read_karpathy(files: QuestionFiles) -> Iterator[Found]:
         raise files.unlike("it has no images", data=data)
     files.chosen_split({str(row["split"]) for row in images if isinstance(row, dict) and "split" in row})
 
-    def caption(row: Any) -> Iterator[Found]:
+    def caption(row: Any) -> Iterator[FoundQuestion]:
         if files.split in (None, row["split"]):
             name = text_of(row["filename"])
             image = str(row["cocoid"]) if "cocoid" in row else name.rpartition(".")[0] or name
@@ -128,14 +128,14 @@ def read_karpathy(files: QuestionFiles) -> Iterator[Found]:
     yield from files.rows(images, caption, data)
 
 
-def read_scienceqa(files: QuestionFiles) -> Iterator[Found]:
+def read_scienceqa(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``scienceqa``: ``problems.json``; problems without an image are left out."""
     data = files.parse(files.uri)
     if not isinstance(data, dict) or looks_like(data) != "scienceqa":
-        raise files.unlike("it is no object of problems with question and choices", data=data)
+        raise files.unlike("it is not an object of problems with question and choices", data=data)
     files.chosen_split({str(row["split"]) for row in data.values() if "split" in row})
 
-    def problem(item: tuple[str, Any]) -> Iterator[Found]:
+    def problem(item: tuple[str, Any]) -> Iterator[FoundQuestion]:
         identity, row = item
         if row.get("image") and files.split in (None, row["split"]):
             choices = tuple(text_of(each) for each in row["choices"])
@@ -163,7 +163,7 @@ def right_option(answer: Any, choices: tuple[str, ...]) -> str:
         letters = [chr(ord("A") + place) for place in range(len(choices))]
         if answer.strip().upper() in letters:
             return choices[letters.index(answer.strip().upper())]
-    raise ValueError(f"the answer {answer!r} is none of the choices {list(choices)}")
+    raise ValueError(f"the answer {answer!r} is not one of the choices {list(choices)}")
 
 
 def _read_all(files: QuestionFiles, data: Any, name: str, take: Any) -> None:

@@ -13,7 +13,7 @@ from smoothcert.datasets.image_folder import ImageFolderSource
 from smoothcert.datasets.image_question import ImageQuestion, as_multiple_choice
 from smoothcert.datasets.nanoseconds import read_as_pandas_does
 from smoothcert.datasets.parquet_source import ParquetSource
-from smoothcert.datasets.question_files import CLASS_PROMPT, Found, QuestionFiles, reason, text_of
+from smoothcert.datasets.question_files import CLASS_PROMPT, FoundQuestion, QuestionFiles, reason, text_of
 from smoothcert.datasets.question_json import right_option
 from smoothcert.datasets.records import pair_id
 from smoothcert.errors import JobError, did_you_mean
@@ -21,7 +21,7 @@ from smoothcert.errors import JobError, did_you_mean
 _ROWS = 1024
 
 
-def read_folders(files: QuestionFiles) -> Iterator[Found]:
+def read_folders(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``imagefolder``: one question for each image; the answer is the folder's name, ``_`` read as a blank."""
     for file in list_files([files.uri], ImageFolderSource.suffixes):
         files.digest.update(file.name.encode() + b"\0")
@@ -31,7 +31,7 @@ def read_folders(files: QuestionFiles) -> Iterator[Found]:
         yield pair, ImageQuestion(f"class-{pair}", files.ask or CLASS_PROMPT, (label,), "class")
 
 
-def read_parquet(files: QuestionFiles) -> Iterator[Found]:
+def read_parquet(files: QuestionFiles) -> Iterator[FoundQuestion]:
     """``parquet``: one question a row; without ``columns.pair`` it is about the image of the same row."""
     for file in list_files([files.uri], ParquetSource.suffixes):
         with store_trouble(file.uri, "read the questions"), open_binary(file.uri) as stream:
@@ -50,7 +50,9 @@ def read_parquet(files: QuestionFiles) -> Iterator[Found]:
                     number += 1
 
 
-def _question(files: QuestionFiles, cells: dict[str, Any], short: str, name: str, number: int) -> Found:
+def _question(
+    files: QuestionFiles, cells: dict[str, Any], short: str, name: str, number: int
+) -> FoundQuestion:
     pair = pair_id(name, number) if "pair" not in cells else str(cells["pair"])
     question = text_of(cells["question"]) if "question" in cells else files.ask or CLASS_PROMPT
     choices = tuple(text_of(each) for each in cells.get("choices") or ())
@@ -76,7 +78,7 @@ def _columns(files: QuestionFiles, there: list[str], uri: str) -> dict[str, str]
     for role, name in wanted.items():
         if name not in there and role in files.columns.model_fields_set:
             raise JobError(
-                f"answer.columns.{role}='{name}' is no column of '{uri}'{did_you_mean(name, there)}",
+                f"answer.columns.{role}='{name}' is not a column of '{uri}'{did_you_mean(name, there)}",
                 remedy=f"it has {', '.join(there)}",
             )
     found = {role: name for role, name in wanted.items() if name in there}

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from smoothcert.catalogue.question_formats import QUESTION_FORMATS
 from smoothcert.datasets.image_question import ImageQuestion
-from smoothcert.datasets.question_files import Found, QuestionFiles
+from smoothcert.datasets.question_files import FoundQuestion, QuestionFiles
 from smoothcert.errors import JobError
 from smoothcert.job.answer import AnswerSection
 
@@ -81,7 +81,7 @@ def read_questions(section: AnswerSection) -> QuestionSet:
         SourceError: reading failed.
     """
     entry = QUESTION_FORMATS[section.format]
-    reader: Callable[[QuestionFiles], Iterator[Found]] = getattr(
+    reader: Callable[[QuestionFiles], Iterator[FoundQuestion]] = getattr(
         import_module(f"smoothcert.datasets.{entry.module}"), entry.reader
     )
     files = QuestionFiles(

@@ -69,7 +69,7 @@ def read_scene(caption: str) -> Scene:
     """
     found = _CAPTION.fullmatch(caption)
     if found is None:
-        raise ValueError(f"{caption!r} is no caption of the generated shapes")
+        raise ValueError(f"{caption!r} is not a caption of the generated shapes")
     size, colour, shape, place, relation, *other = found.groups()
     objects = ((size, colour, shape),) + (((other[0], other[1], other[2]),) if relation else ())
     return Scene(objects, place, relation)

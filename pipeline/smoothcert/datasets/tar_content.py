@@ -24,7 +24,7 @@ def member_bytes(stream: BinaryIO, member: Member) -> bytes:
         target = _target(stream, member)
         if target is None:
             raise ReadError(
-                f"member '{member.name}' is a hard link to '{member.link}', which is no file before it",
+                f"member '{member.name}' is a hard link to '{member.link}', which is not a file before it",
                 remedy="pack the archive again with the files themselves (tar --hard-dereference)",
             )
         member = target

@@ -12,7 +12,7 @@ TEXT_EXTENSIONS = ("txt", "json", "cls")
 MOST_TOGETHER = 32
 """So many samples are looked at together at most, to tell parts of a sample from samples with dots in their names."""
 
-OnLeftOut = Callable[[Member, str], object]
+OnMemberLeftOut = Callable[[Member, str], object]
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ def family(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
-def group_members(members: Iterable[Member], on_left_out: OnLeftOut | None = None) -> Iterator[Sample]:
+def group_members(members: Iterable[Member], on_left_out: OnMemberLeftOut | None = None) -> Iterator[Sample]:
     """Samples in order.
 
     The extension is what follows the last dot: ``scan 2.0 left.png`` goes with ``scan 2.0 left.txt``. Only where
@@ -109,7 +109,7 @@ def group_members(members: Iterable[Member], on_left_out: OnLeftOut | None = Non
     yield from _parted(together, name, told)
 
 
-def _put(sample: Sample, extension: str, member: Member, told: OnLeftOut) -> None:
+def _put(sample: Sample, extension: str, member: Member, told: OnMemberLeftOut) -> None:
     if extension in sample.members:
         told(member, "its sample has a member of this extension already")
     elif extension in IMAGE_EXTENSIONS and sample.image is not None:
@@ -120,7 +120,7 @@ def _put(sample: Sample, extension: str, member: Member, told: OnLeftOut) -> Non
         sample.problem = f"member '{member.name}': {member.problem}"
 
 
-def _parted(together: list[Sample], name: str, told: OnLeftOut) -> Iterator[Sample]:
+def _parted(together: list[Sample], name: str, told: OnMemberLeftOut) -> Iterator[Sample]:
     """The samples, without those that are mere parts of the one that has the name itself for its key."""
     head = next((sample for sample in together if sample.key == name), None)
     begin = True
@@ -142,7 +142,7 @@ def _parted(together: list[Sample], name: str, told: OnLeftOut) -> Iterator[Samp
 def _why(extension: str, known: bool) -> str:
     if known:
         return "its name begins with a dot"
-    return f"'.{extension}' is no image, caption or label" if extension else "its name has no extension"
+    return f"'.{extension}' is not an image, caption or label" if extension else "its name has no extension"
 
 
 def _ignored(member: Member, reason: str) -> None:

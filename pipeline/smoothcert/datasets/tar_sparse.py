@@ -43,7 +43,7 @@ def gnu_segments(
         more = block[504] != 0
     pieces = [(number(entry[:12]), number(entry[12:])) for entry in entries if entry.strip(b"\0 ")]
     size = number(header[483:495])
-    return size, _checked(pieces, size)
+    return size, _check_pieces(pieces, size)
 
 
 def pax_is_sparse(records: Sequence[tuple[str, str]]) -> bool:
@@ -64,7 +64,7 @@ def pax_segments(
         size = int(said.get("GNU.sparse.realsize") or said["GNU.sparse.size"])
         if said.get("GNU.sparse.major") == "1":
             numbers, map_bytes = _map_in_data(read_block)
-            return size, _checked(numbers, size), map_bytes
+            return size, _check_pieces(numbers, size), map_bytes
         if "GNU.sparse.map" in said:
             flat = [int(each) for each in said["GNU.sparse.map"].split(",") if each]
         else:
@@ -74,7 +74,7 @@ def pax_segments(
         raise
     except (KeyError, ValueError) as exc:
         raise SparseError(f"its map of pieces cannot be read: {exc}") from None
-    return size, _checked(list(zip(flat[::2], flat[1::2], strict=False)), size), 0
+    return size, _check_pieces(list(zip(flat[::2], flat[1::2], strict=False)), size), 0
 
 
 def _map_in_data(read_block: Callable[[], bytes]) -> tuple[list[tuple[int, int]], int]:
@@ -93,7 +93,7 @@ def _map_in_data(read_block: Callable[[], bytes]) -> tuple[list[tuple[int, int]]
     return list(zip(numbers[::2], numbers[1::2], strict=True)), blocks * BLOCK
 
 
-def _checked(pieces: list[tuple[int, int]], size: int) -> Segments:
+def _check_pieces(pieces: list[tuple[int, int]], size: int) -> Segments:
     end = 0
     for offset, length in pieces:
         if offset < end or length < 0 or offset + length > size:

@@ -61,7 +61,7 @@ class DiffusionPurifier(torch.nn.Module):
         low, high = float(known.min()), float(known.max())
         if not low <= sigma <= high:
             raise ValueError(
-                f"sigma={sigma:g} is none of its noise levels: they go from {low:.3g} to {high:.3g} "
+                f"sigma={sigma:g} is not one of its noise levels: they go from {low:.3g} to {high:.3g} "
                 "in units of [0,1] pixels"
             )
         self.unet = unet
@@ -118,7 +118,7 @@ def read_diffusion(where: str, sigma: float) -> tuple[DiffusionPurifier, str]:
     name = str(_json(schedule / _SCHEDULER).get("_class_name", ""))
     scheduler_class = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
     if scheduler_class is None:
-        raise ValueError(f"its scheduler '{name}' is none of diffusers {diffusers.__version__}")
+        raise ValueError(f"its scheduler '{name}' is not in diffusers {diffusers.__version__}")
     scheduler = scheduler_class.from_pretrained(schedule, local_files_only=True)
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if not isinstance(alphas, torch.Tensor):
@@ -167,7 +167,7 @@ def _size(unet: Any) -> tuple[int, int] | None:
 def _json(file: Path) -> dict[str, Any]:
     data = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
-        raise ValueError(f"{file.name} is no mapping")
+        raise ValueError(f"{file.name} is not a mapping")
     return data
 
 

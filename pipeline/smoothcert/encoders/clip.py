@@ -42,7 +42,7 @@ class ClipEncoder(PretrainedEncoder):
         end = self._model.config.text_config.eos_token_id
         if not isinstance(end, int):
             raise EncoderError(
-                f"encoder '{self.name}': text_config.eos_token_id={end} in config.json is no token, so the end of a "
+                f"encoder '{self.name}': text_config.eos_token_id={end} in config.json is not a token, so the end of a "
                 "text, where CLIP reads its feature, cannot be found",
                 remedy=self._how_to_name_the_end(),
             )

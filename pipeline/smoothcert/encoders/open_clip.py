@@ -223,7 +223,7 @@ def _tower(given: dict[str, Any], known: dict[str, Any], where: str, model: str)
 def _refuse(keys: set[str], where: str, model: str) -> None:
     if keys:
         raise EncoderError(
-            f"encoder.model='{model}': {where} has {', '.join(sorted(keys))}, so this is no plain CLIP",
+            f"encoder.model='{model}': {where} has {', '.join(sorted(keys))}, so this is not a plain CLIP",
             remedy=_BY_CODE,
         )
 

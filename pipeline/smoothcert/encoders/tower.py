@@ -88,10 +88,10 @@ class TowerEncoder(PretrainedEncoder):
 
     def _entering(self, normalised: torch.Tensor) -> torch.Tensor:
         output, count = self.image_output(normalised), len(normalised)
-        tokens = joined(output.pooler_output, count)
+        tokens = join_tokens(output.pooler_output, count)
         if not self.joins_depth:
             return tokens
-        return torch.cat((tokens, *(joined(each, count) for each in output.deepstack_features)), dim=-1)
+        return torch.cat((tokens, *(join_tokens(each, count) for each in output.deepstack_features)), dim=-1)
 
     def _tokens(self, normalised: torch.Tensor) -> torch.Tensor:
         return self._entering(normalised)
@@ -99,7 +99,7 @@ class TowerEncoder(PretrainedEncoder):
     def _image_tower(self, normalised: torch.Tensor) -> torch.Tensor:
         if self._feature == "pooled":
             seen = self.image_output(normalised).last_hidden_state
-            return joined(seen, len(normalised)).mean(dim=1)
+            return join_tokens(seen, len(normalised)).mean(dim=1)
         tokens = self._entering(normalised)
         return tokens.flatten(1) if self._feature == "tokens" else tokens.mean(dim=1)
 
@@ -145,7 +145,7 @@ def suitable_size(family: Any, processor: Any, model: str) -> tuple[int, int]:
         ) from exc
 
 
-def joined(tokens: torch.Tensor | Iterable[torch.Tensor], count: int) -> torch.Tensor:
+def join_tokens(tokens: torch.Tensor | Iterable[torch.Tensor], count: int) -> torch.Tensor:
     """Tokens of ``count`` images of one size, in whatever form a family returns them, as (count, T, d)."""
     whole = tokens if isinstance(tokens, torch.Tensor) else torch.cat([each for each in tokens])
     return whole.reshape(count, -1, whole.shape[-1])

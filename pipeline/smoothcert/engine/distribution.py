@@ -178,7 +178,7 @@ class ScalarMeter:
             if not alive:
                 break
             rows = [shown[i] for i in alive]
-            score, law, bound = self.measure(joined(rows), radius)
+            score, law, bound = self.measure(join_draws(rows), radius)
             ends = np.cumsum([len(each.counts) for each in rows])[:-1]
             starts = np.concatenate([[0], ends])
             going = []
@@ -201,7 +201,7 @@ def binding(bounds: Array, k: int, rest: bool) -> int:
     return last if rest and last in order[:k] else int(order[k - 1])
 
 
-def joined(parts: Sequence[Draws]) -> Draws:
+def join_draws(parts: Sequence[Draws]) -> Draws:
     """The rows of several one after the other; what is missing behind the draws that count is 0."""
     length = max(part.fresh.shape[1] for part in parts)
     counts = np.concatenate([part.counts for part in parts])

@@ -14,7 +14,7 @@ from smoothcert.catalogue.evidence import BESIDE, CAPTION_ALIGNMENT, EIGENVALUE,
 from smoothcert.catalogue.functions import projection_of_score
 from smoothcert.certificates import PERCENTILE_SHIFTS
 from smoothcert.engine.beside import Means, along_beside
-from smoothcert.engine.distribution import Draws, ScalarBounds, ScalarMeter, joined
+from smoothcert.engine.distribution import Draws, ScalarBounds, ScalarMeter, join_draws
 from smoothcert.engine.layout import PILOT, Layout
 from smoothcert.engine.question import Question
 from smoothcert.engine.records import Measurement
@@ -284,7 +284,7 @@ class BatchEvidence:
         assert wanted.direction
         if wanted.direction not in self._scalars:
             position = self._layout.position(wanted.direction)
-            draws = joined([self.draws(i, position, 1) for i in range(len(self._batch))])
+            draws = join_draws([self.draws(i, position, 1) for i in range(len(self._batch))])
             meter = ScalarMeter(self._certify, part_of(self._certify.alpha, share * (1 - BESIDE)))
             self._scalars[wanted.direction] = meter.along(draws, _least(wanted))
         return self._scalars[wanted.direction]

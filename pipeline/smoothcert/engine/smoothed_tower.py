@@ -103,7 +103,7 @@ class SmoothedTokens(torch.nn.Module):
         images = self.smoothing.base.denormalised(pixel_values.float())
         outputs = [self._mean_of(image, options) for image in images]
         first = outputs[0]
-        return type(first)(**{name: _joined([output[name] for output in outputs]) for name in first})
+        return type(first)(**{name: _join([output[name] for output in outputs]) for name in first})
 
     def _mean_of(self, image: torch.Tensor, options: dict[str, Any]) -> Any:
         total: Any = None
@@ -207,7 +207,7 @@ def _plus(one: Any, other: Any) -> Any:
     return None if one is None else one + other
 
 
-def _joined(values: list[Any]) -> Any:
+def _join(values: list[Any]) -> Any:
     if isinstance(values[0], tuple):
-        return tuple(_joined(list(each)) for each in zip(*values, strict=True))
+        return tuple(_join(list(each)) for each in zip(*values, strict=True))
     return None if values[0] is None else torch.cat(values)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from smoothcert.catalogue.question_formats import QUESTION_FORMATS
-from smoothcert.job.answer_attack import AnswerAttackSection, Subject
+from smoothcert.job.answer_attack import AnswerAttackSection, SubjectName
 from smoothcert.job.attacks import known_name
 from smoothcert.job.encoder import DefenceSection, EncoderSection
 from smoothcert.job.judge import JudgeSection
@@ -99,7 +99,7 @@ class AnswerSection(Section):
     template: str | None = None
     """Prompt with {question} and the model's image token, e.g. 'USER: <image> {question} ASSISTANT:'. By default the
     model's own chat template."""
-    subjects: tuple[Subject, ...] = ("bare", "smoothed", "vote")
+    subjects: tuple[SubjectName, ...] = ("bare", "smoothed", "vote")
     """bare: the image as it is. smoothed: mean image tokens over smooth_draws noisy images. defended: the
     same of purified noisy images (defence). vote: certified."""
     defence: DefenceSection | None = None
@@ -130,7 +130,7 @@ class AnswerSection(Section):
 
     @field_validator("subjects")
     @classmethod
-    def _some_subjects(cls, subjects: tuple[Subject, ...]) -> tuple[Subject, ...]:
+    def _some_subjects(cls, subjects: tuple[SubjectName, ...]) -> tuple[SubjectName, ...]:
         if not subjects or len(set(subjects)) < len(subjects):
             raise ValueError(f"{list(subjects)} must name at least one subject, each once")
         return subjects
@@ -190,7 +190,7 @@ class AnswerSection(Section):
                     "an endpoint takes images, not image tokens: remove defence and subject 'defended'"
                 )
             if not self.endpoint.startswith(("http://", "https://")):
-                raise ValueError(f"endpoint='{self.endpoint}' is no http(s) URL")
+                raise ValueError(f"endpoint='{self.endpoint}' is not an http(s) URL")
             if "smoothed" in self.subjects:
                 raise ValueError(
                     "an endpoint takes images, not image tokens: remove 'smoothed' from subjects, e.g. subjects: "

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from smoothcert.job.attacks import AttackSection, ObjectiveName, known_name, one_or_several
 
-Subject = Literal["bare", "smoothed", "defended", "vote"]
+SubjectName = Literal["bare", "smoothed", "defended", "vote"]
 AnswerObjectiveName = Literal["answer", "target_answer", "divergence", "matching"]
 ON_FEATURES: tuple[ObjectiveName, ...] = ("divergence", "matching")
 """Objectives about the job's encoder: what the model then says is looked at afterwards."""
@@ -24,7 +24,7 @@ class AnswerAttackSection(AttackSection):
     """answer: the model says something else than without attack. target_answer: it says target_answer. Both by the
     cross-entropy of the words (white box). divergence, matching: the feature of the job's encoder is moved, as in
     attacks, and the model is asked about the image that comes of it."""
-    subjects: Annotated[tuple[Subject, ...], BeforeValidator(one_or_several), Field(min_length=1)] = (
+    subjects: Annotated[tuple[SubjectName, ...], BeforeValidator(one_or_several), Field(min_length=1)] = (
         "bare",
         "smoothed",
     )

@@ -50,7 +50,7 @@ class JudgeSection(Section):
         if (self.endpoint is None) != (self.model is None):
             raise ValueError("judge.model is the name that judge.endpoint knows: give both or neither")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"judge.endpoint='{self.endpoint}' is no http(s) URL")
+            raise ValueError(f"judge.endpoint='{self.endpoint}' is not an http(s) URL")
         if "{answer}" not in self.prompt:
             raise ValueError(f"judge.prompt has no {{answer}}; it may have {', '.join(_SLOTS)}")
         if self.encoder is not None and self.prompt != JUDGE_PROMPT:

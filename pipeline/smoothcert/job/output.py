@@ -38,7 +38,7 @@ class OutputSection(Section):
                 f"{json.dumps(above or ('/' if run.startswith('/') else 'runs'))} and output.run: {json.dumps(name)}"
             )
         if "/" in run or run in _NO_NAMES:
-            raise ValueError(f"{run!r} is no name for a folder; give another one, or leave it out")
+            raise ValueError(f"{run!r} is not a valid folder name; give another one, or leave it out")
         return run
 
 

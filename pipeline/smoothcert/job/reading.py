@@ -167,6 +167,6 @@ def set_field(data: dict[str, Any], name: str, value: Any, said: str) -> None:
 def _entry(entries: list[Any], number: str, said: str) -> int:
     if not number.isdigit() or int(number) >= len(entries):
         raise JobError(
-            f"{said}: '{number}' is no entry of a list of {len(entries)}", remedy="count entries from 0"
+            f"{said}: '{number}' is not in a list of {len(entries)}", remedy="count entries from 0"
         )
     return int(number)

@@ -61,7 +61,9 @@ class StudySection(Section):
     def _usable_names(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, settings in variants.items():
             if not LABEL.fullmatch(name):
-                raise ValueError(f"'{name}' is no name of a variant; use letters, digits, spaces and . _ + -")
+                raise ValueError(
+                    f"'{name}' is not a valid variant name; use letters, digits, spaces and . _ + -"
+                )
             for field in settings:
                 _check_field(field)
         return variants
@@ -138,9 +140,9 @@ class TuneSection(Section):
 def _check_field(field: str) -> None:
     section = field.partition(".")[0]
     if not _FIELD.fullmatch(field):
-        raise ValueError(f"'{field}' is no field; write its dotted name, e.g. certify.sigma")
+        raise ValueError(f"'{field}' is not a field; write its dotted name, e.g. certify.sigma")
     if section in _OTHERS:
         raise ValueError(f"'{field}' changes no result, so it cannot be varied; set it in the job itself")
     known = ("answer", "attacks", "certify", "data", "defences", "encoder", "retrieval", "zero_shot")
     if section not in known:
-        raise ValueError(f"'{field}' is no field of a job{did_you_mean(section, known)}")
+        raise ValueError(f"'{field}' is not a field of a job{did_you_mean(section, known)}")

@@ -167,7 +167,7 @@ def _combinations(
             words = [variant] if variant else []
             for field, (number, value) in zip(section.grid, point, strict=True):
                 settings[field] = value
-                words.append(f"{short[field]} {_shown(value, number)}")
+                words.append(f"{short[field]} {_show(value, number)}")
             label = ", ".join(words)
             while label in taken:
                 label = f"{label} again"
@@ -209,7 +209,7 @@ def _baseline(section: StudySection, combinations: Sequence[Combination], origin
         if label == section.baseline or label.startswith(f"{section.baseline}, "):
             return label
     raise JobError(
-        f"{origin}: study.baseline='{section.baseline}' is none of its runs"
+        f"{origin}: study.baseline='{section.baseline}' is not one of its runs"
         f"{did_you_mean(section.baseline, [*section.variants, *labels])}",
         remedy=f"use one of {', '.join(repr(label) for label in labels[:8])}",
     )
@@ -224,7 +224,7 @@ def _short_names(fields: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _shown(value: Any, number: int) -> str:
+def _show(value: Any, number: int) -> str:
     """A value in a label: itself where it is short, else its number in the list."""
     if value is None:
         return "none"

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from smoothcert.catalogue.attacks import Norm
 from smoothcert.job.section import PositiveInt, Section
 
-Method = Literal["psm", "purifier", "mapper", "token-mapper", "noise", "fare", "tecoa"]
-TUNING: tuple[Method, ...] = ("noise", "fare", "tecoa")
+TrainMethod = Literal["psm", "purifier", "mapper", "token-mapper", "noise", "fare", "tecoa"]
+TUNING: tuple[TrainMethod, ...] = ("noise", "fare", "tecoa")
 """Methods that change the encoder itself; the others leave it as it is."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -65,7 +65,7 @@ class AdversarySection(Section):
 class TrainSection(Section):
     """What is trained, on the job's data, for its encoder."""
 
-    method: Method = "psm"
+    method: TrainMethod = "psm"
     """psm: purifier, then mapper behind it. purifier, mapper: one of them alone; token-mapper: a mapper of patch
     tokens. noise, fare, tecoa: the encoder itself, on noisy or on attacked images, with features kept where they were
     (noise, fare) or led by the texts of zero_shot (tecoa)."""

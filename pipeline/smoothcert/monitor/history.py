@@ -205,7 +205,7 @@ class MonitorDirectory:
         text = self._storage.read_if_present(_SETTINGS)
         if text is None:
             raise RunDirectoryError(
-                f"'{self.url}' is no monitor", remedy="check the path, or begin one with a job"
+                f"'{self.url}' is not a monitor", remedy="check the path, or begin one with a job"
             )
         try:
             data = json.loads(text)

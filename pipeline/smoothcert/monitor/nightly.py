@@ -26,7 +26,7 @@ def check_night(name: str, done: list[str]) -> None:
     """
     if not _NAME.fullmatch(name):
         raise JobError(
-            f"--night '{name}' is no name for a night",
+            f"--night '{name}' is not a valid name for a night",
             remedy="use letters, digits, '.', '_' and '-', as in 2026-11-30",
         )
     if done and name < done[-1] and name not in done:

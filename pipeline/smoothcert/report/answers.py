@@ -1,6 +1,6 @@
 """Figures of answers: what the multimodal model says, what is certified of it, and what attacks make of it.
 
-All without intervals: questions about one image are no independent draws.
+All without intervals: questions about one image are not independent draws.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _answers(infos: Sequence[RunInfo]) -> FigureQuery:
         title="Answers of the multimodal model",
         note="Means over the questions with reference answers. bare: the image as it is; smoothed: image tokens "
         "averaged over noisy copies; vote: the answer that most noisy copies get. Without intervals: questions about "
-        "one image are no independent draws.",
+        "one image are not independent draws.",
         sql=f"SELECT run_id, subject, kind, questions, quarantined, {', '.join(shown)}, refused, cut "
         "FROM answer_accuracy ORDER BY ALL",
     )

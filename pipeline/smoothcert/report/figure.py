@@ -118,7 +118,7 @@ class FigureQuery:
 
 
 def cell(value: Any) -> Cell:
-    """A value as JSON has it: long texts cut, times as ISO 8601, what is no finite number as text."""
+    """A value as JSON has it: long texts cut, times as ISO 8601, what is not a finite number as text."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):

@@ -123,7 +123,7 @@ def check_images(run: RunDirectory, source: Source, plan: Plan, job: Job, *, men
     if text is not None:
         before, uris = _from_parquet(text)
         moved = uris != list(job.data.uris)
-        changed = dict(_named(source, files, list(_changed(before, files, moved=moved))))
+        changed = dict(_find_names(source, files, list(_changed(before, files, moved=moved))))
         if moved:
             changed |= other_images(run, source, plan.units)
         if changed:
@@ -196,7 +196,7 @@ def _changed(
             )
 
 
-def _named(
+def _find_names(
     source: Source, files: Sequence[SourceFile], places: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[str, str]]:
     """(pair_id, path) of the images at these places."""

@@ -12,7 +12,7 @@ attacked_answer_accuracy
                    per run, attack, subject and budget: ACC without and under attack over questions with reference
                    answers, ASR over those that count (column success), and how many contradict a certificate
 
-Questions about one image are no independent draws, so there are no intervals here. Quarantined rows count as asked and
+Questions about one image are not independent draws, so there are no intervals here. Quarantined rows count as asked and
 not certified.
 """
 

@@ -26,13 +26,13 @@ def read_only(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statem
         raise explain(exc, text, connection) from exc
     if len(statements) != 1:
         raise QueryError(
-            f"the SQL has {len(statements)} statements: {_shown(text)}",
+            f"the SQL has {len(statements)} statements: {_shorten(text)}",
             remedy="give exactly one SQL statement",
         )
     kind = statements[0].type.name
     if kind not in _READING:
         raise QueryError(
-            f"{kind} is not allowed, because runs are read-only: {_shown(text)}",
+            f"{kind} is not allowed, because runs are read-only: {_shorten(text)}",
             remedy="use SELECT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; write results to a file with --output",
         )
     return statements[0]
@@ -45,10 +45,10 @@ def explain(error: duckdb.Error, text: str, connection: duckdb.DuckDBPyConnectio
     if inside:
         # one of our functions refused a number: its own words are enough
         return QueryError(
-            f"{inside['text']}\n  in: {_shown(text)}", remedy="check the arguments of the function"
+            f"{inside['text']}\n  in: {_shorten(text)}", remedy="check the arguments of the function"
         )
     lines = "\n  ".join(line.rstrip() for line in message.splitlines() if line.strip())
-    return QueryError(f"{lines}\n  in: {_shown(text)}", remedy=_remedy(error, message, text, connection))
+    return QueryError(f"{lines}\n  in: {_shorten(text)}", remedy=_remedy(error, message, text, connection))
 
 
 _UDF = re.compile(r"Invalid Input Error: Python exception .* the UDF: ValueError: (?P<text>.*)", re.DOTALL)
@@ -105,6 +105,6 @@ def _catalogue(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     return {str(view): list(names) for view, names in rows}
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     one_line = " ".join(text.split())
     return one_line if len(one_line) <= 300 else one_line[:297] + "..."

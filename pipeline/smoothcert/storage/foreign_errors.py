@@ -34,7 +34,7 @@ def _errno(*names: str) -> Callable[[BaseException], bool]:
     return lambda exc: isinstance(exc, OSError) and exc.errno in numbers
 
 
-def _named(*names: str) -> Callable[[BaseException], bool]:
+def _has_name(*names: str) -> Callable[[BaseException], bool]:
     return lambda exc: any(kind.__name__ in names for kind in type(exc).__mro__)
 
 
@@ -54,24 +54,24 @@ TABLE: tuple[Translation, ...] = (
         "choose a writable directory in output.runs, or train.out",
     ),
     Translation(
-        _named(
+        _has_name(
             "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"
         ),
         "no credentials for the object store were found",
         "set them in the environment, a profile or an instance role; never in the job file",
     ),
     Translation(
-        _any(_named("PermissionError", "Forbidden"), _errno("EACCES", "EPERM")),
+        _any(_has_name("PermissionError", "Forbidden"), _errno("EACCES", "EPERM")),
         "access was denied",
         "check the permissions of the path, or the policy of the bucket and the credentials in use",
     ),
     Translation(
-        _any(_named("FileNotFoundError", "NoSuchBucket"), _errno("ENOENT")),
+        _any(_has_name("FileNotFoundError", "NoSuchBucket"), _errno("ENOENT")),
         "it does not exist",
         "check the path; a bucket must exist before a run writes to it",
     ),
     Translation(
-        _any(_named("IsADirectoryError", "NotADirectoryError"), _errno("EISDIR", "ENOTDIR")),
+        _any(_has_name("IsADirectoryError", "NotADirectoryError"), _errno("EISDIR", "ENOTDIR")),
         "there is a file where a directory is needed, or the reverse",
         "choose another directory, or move the conflicting file",
     ),
@@ -92,22 +92,22 @@ TABLE: tuple[Translation, ...] = (
         "check the store's health, then run the same command again: committed units are kept",
     ),
     Translation(
-        _named("ImportError"),
+        _has_name("ImportError"),
         "the library for this kind of URL is not installed",
         "install it: pip install s3fs for s3://, gcsfs for gs://, adlfs for abfs://",
     ),
     Translation(
-        _named("BotoCoreError", "ClientError", "HttpError", "AzureError"),
+        _has_name("BotoCoreError", "ClientError", "HttpError", "AzureError"),
         "the object store refused the request",
         "check the bucket, the region and the endpoint",
     ),
     Translation(
-        _any(_named("ArrowInvalid", "ArrowException")),
+        _any(_has_name("ArrowInvalid", "ArrowException")),
         "it is not a readable Parquet file",
         "the file was changed or cut after it was written; restore it, or start a new run directory",
     ),
     Translation(
-        _any(_named("OSError")),
+        _any(_has_name("OSError")),
         "the file system reported an error",
         "check the file system, then run the same command again: committed units are kept",
     ),

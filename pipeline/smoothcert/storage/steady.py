@@ -59,17 +59,17 @@ _BUSY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 def timed_out(exc: BaseException) -> bool:
     """Whether a store did not answer in time."""
-    return _named(exc, _SLOW)
+    return _is_one_of(exc, _SLOW)
 
 
 def connection_failed(exc: BaseException) -> bool:
     """Whether the connection to a store broke or was not made."""
-    return _named(exc, _CONNECTION)
+    return _is_one_of(exc, _CONNECTION)
 
 
 def not_served(exc: BaseException) -> bool:
     """Whether a store answered that it cannot just now, or cut its answer."""
-    if _named(exc, frozenset({"ClientResponseError"})):
+    if _is_one_of(exc, frozenset({"ClientResponseError"})):
         return getattr(exc, "status", None) in _BUSY_STATUS
     return isinstance(exc, OSError) and exc.errno in _BUSY
 
@@ -110,7 +110,7 @@ def read_whole(fs: Any, path: str) -> bytes:
         OSError: also, with errno EIO, when fewer or more bytes came than the store says there are, if it says so.
     """
     data, size = bytes(fs.cat_file(path)), fs.info(path).get("size")
-    return data if size is None else _checked(data, int(size), path)
+    return data if size is None else _check_length(data, int(size), path)
 
 
 def info_of(fs: Any, path: str) -> dict[str, Any] | None:
@@ -164,7 +164,7 @@ class SteadyFile(io.RawIOBase):
         stop = min(start + len(buffer), self._size)
         if start >= stop:
             return 0
-        data = steadily(lambda: _checked(self._range(start, stop), stop - start, self._path), self._path)
+        data = steadily(lambda: _check_length(self._range(start, stop), stop - start, self._path), self._path)
         buffer[: len(data)] = data
         self._position = stop
         return len(data)
@@ -173,11 +173,11 @@ class SteadyFile(io.RawIOBase):
         return bytes(self._fs.cat_file(self._path, start=start, end=stop))
 
 
-def _checked(data: bytes, expected: int, path: str) -> bytes:
+def _check_length(data: bytes, expected: int, path: str) -> bytes:
     if len(data) != expected:
         raise OSError(errno.EIO, f"{len(data)} bytes came where '{path}' has {expected}")
     return data
 
 
-def _named(exc: BaseException, names: frozenset[str]) -> bool:
+def _is_one_of(exc: BaseException, names: frozenset[str]) -> bool:
     return any(kind.__name__ in names for kind in type(exc).__mro__)

@@ -78,7 +78,7 @@ def collect(
     ]
     held = [f"{MANIFESTS}/{entry.name}" for entry in manifests[len(superseded) :]]
     # while the first manifest is young, a reader may hold none
-    kept = _named(run, held, from_none=bool(manifests) and not _before(manifests[0], horizon))
+    kept = _list_named(run, held, from_none=bool(manifests) and not _before(manifests[0], horizon))
     _refuse_missing(run, {file: entry.size for file, entry in listed})
     garbage = [Garbage(file, entry.size) for file, entry in old if file not in kept]
     garbage += [Garbage(file, entry.size) for file, entry in superseded]
@@ -124,7 +124,7 @@ def _before(entry: Entry, moment: datetime) -> bool:
     return entry.modified is not None and entry.modified < moment
 
 
-def _named(run: RunDirectory, manifests: list[str], *, from_none: bool) -> set[str]:
+def _list_named(run: RunDirectory, manifests: list[str], *, from_none: bool) -> set[str]:
     """Every file that a reader of any of these manifests, or of none of them, would open."""
     kept = {run.info.plan}
     known: set[str] | None = None

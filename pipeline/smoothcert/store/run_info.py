@@ -227,7 +227,7 @@ def changed_fields(first: Job, second: Job) -> list[tuple[str, str, str]]:
     """What two jobs say differently of that which determines numbers: field, and both values as JSON or ``absent``."""
     ours, theirs = _flat(first.science()), _flat(second.science())
     return [
-        (key, _shown(ours.get(key, _ABSENT)), _shown(theirs.get(key, _ABSENT)))
+        (key, _show(ours.get(key, _ABSENT)), _show(theirs.get(key, _ABSENT)))
         for key in [*ours, *(key for key in theirs if key not in ours)]
         if ours.get(key, _ABSENT) != theirs.get(key, _ABSENT)
     ]
@@ -238,7 +238,7 @@ def run_name(identity: RunIdentity) -> str:
     return f"{identity.job.name}-{variant(identity.job)}-{identity.fingerprint[:8]}"
 
 
-def _shown(value: object) -> str:
+def _show(value: object) -> str:
     return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
 
 

@@ -23,7 +23,7 @@ from smoothcert.sql import Query
 from smoothcert.store import RunDirectory
 from smoothcert.store.runs import find_runs
 
-Trial = Callable[[Combination], str]
+RunTrial = Callable[[Combination], str]
 """Runs a combination to its end and returns the URL of its run directory."""
 
 
@@ -147,7 +147,7 @@ def on_part(combination: Combination, part: PartSection) -> Combination:
     return Combination(combination.label, combination.settings, job.model_copy(update=changed))
 
 
-def choose(study: Study, trial: Trial, stopped: Callable[[], bool] = lambda: False) -> Choice:
+def choose(study: Study, trial: RunTrial, stopped: Callable[[], bool] = lambda: False) -> Choice:
     """Try every combination on the pairs set aside, and choose.
 
     Args:
@@ -178,7 +178,7 @@ def choose(study: Study, trial: Trial, stopped: Callable[[], bool] = lambda: Fal
 
 
 class _Halving:
-    def __init__(self, study: Study, tune: TuneSection, trial: Trial) -> None:
+    def __init__(self, study: Study, tune: TuneSection, trial: RunTrial) -> None:
         self._study = study
         self._tune = tune
         self._trial = trial

@@ -1,6 +1,6 @@
 """Means of the metrics of answers, by subject and kind of question: those of rows, and those of a whole set.
 
-Without intervals: questions about one image are no independent draws.
+Without intervals: questions about one image are not independent draws.
 """
 
 from __future__ import annotations

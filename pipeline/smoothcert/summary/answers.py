@@ -1,6 +1,6 @@
 """The figures of a run's answers: shares of questions that are right, and that are certified, by subject and kind.
 
-Without intervals: questions about one image are no independent draws.
+Without intervals: questions about one image are not independent draws.
 """
 
 from __future__ import annotations

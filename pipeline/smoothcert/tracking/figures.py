@@ -107,37 +107,39 @@ def figures_document(summary: Summary) -> str:
 def figures(summary: Summary) -> Iterator[Figure]:
     """Every figure of the summary that has a value, the leading ones of each kind first."""
     yield Figure("pairs", summary.pairs, leading=True)
-    yield from _shown("quarantined", summary.quarantined, leading=True)
+    yield from _to_figures("quarantined", summary.quarantined, leading=True)
     if summary.draws_per_pair is not None:
         yield Figure("draws_per_pair", summary.draws_per_pair, leading=True)
     for name in ("ok", "unknown_labels", "draws", "pilot_draws", "expected_false_certificates"):
         yield Figure(name, getattr(summary, name))
     for name, metric in summary.metrics.items():
-        yield from _shown(name, metric, leading=True)
+        yield from _to_figures(name, metric, leading=True)
     for at in summary.radii:
         yield from _at_radius(at)
     for each in summary.attacks:
         if each.is_worst_case:
             here = attack_name(each)
             for name in FIGURES:
-                yield from _shown(f"{name}/{here}", getattr(each, name), leading=name in _ATTACKED)
+                yield from _to_figures(f"{name}/{here}", getattr(each, name), leading=name in _ATTACKED)
         else:
             method = re.sub(r"[^A-Za-z0-9.]+", "_", each.method).strip("_.")[:60]
             name = f"success_among_right/{attack_name(each)}/{method}_{each.attack_id}"
-            yield from _shown(name, each.success_among_right)
+            yield from _to_figures(name, each.success_among_right)
     for left in summary.attack_rules:
         here = f"{left.subject}_{left.norm}_{left.budget:g}"
         for name in RULE_FIGURES:
-            yield from _shown(f"attacked_{name}/{here}", getattr(left, name))
+            yield from _to_figures(f"attacked_{name}/{here}", getattr(left, name))
     for name, figure in summary.answers.items():
         head, _, rest = name.partition("/")
         leads = isinstance(figure, Share) or "_" not in rest or head == "answers_cider"
-        yield from _shown(f"{head}/{re.sub(_NO_LETTERS, '_', rest)[:_LONGEST_KIND]}", figure, leading=leads)
+        yield from _to_figures(
+            f"{head}/{re.sub(_NO_LETTERS, '_', rest)[:_LONGEST_KIND]}", figure, leading=leads
+        )
     for target in summary.targets:
         name = metric_name(target.name)
-        yield from _shown(f"target_certified/{name}", target.certified, leading=True)
-        yield from _shown(f"target_refuted/{name}", target.refuted)
-        yield from _shown(f"target_budget/{name}", target.budget)
+        yield from _to_figures(f"target_certified/{name}", target.certified, leading=True)
+        yield from _to_figures(f"target_refuted/{name}", target.refuted)
+        yield from _to_figures(f"target_budget/{name}", target.budget)
     for name, count in summary.tables.items():
         yield Figure(f"{name}/rows", count.rows)
         yield Figure(f"{name}/quarantined", count.quarantined)
@@ -163,17 +165,17 @@ def _at_radius(at: AtRadius) -> Iterator[Figure]:
     for name, share in at.unchanged.items():
         # of a prediction that is right and one that is not, the right one leads where labels tell
         better = at.unchanged.get(right.get(name, ""))
-        yield from _shown(
+        yield from _to_figures(
             f"{name}/{here}", share, leading=name in leading and (better is None or better.share is None)
         )
     for name, figure in at.cosines.items():
         leads = any(each.leading for each in CATALOGUE if each.name == name)
-        yield from _shown(f"certified_cosine_{name}/{here}", figure.mean, leading=leads)
+        yield from _to_figures(f"certified_cosine_{name}/{here}", figure.mean, leading=leads)
         for each in figure.at_least:
-            yield from _shown(
+            yield from _to_figures(
                 f"certified_share_{name}_{each.cosine:g}/{here}", each.share, leading=name == _SHARES_OF
             )
-        yield from _shown(f"vacuous_{name}/{here}", figure.vacuous)
+        yield from _to_figures(f"vacuous_{name}/{here}", figure.vacuous)
 
 
 def metric_name(target: str) -> str:
@@ -221,7 +223,7 @@ def shorten(text: str) -> str:
     return text[: PARAM_LIMIT - len(tail)] + tail
 
 
-def _shown(name: str, figure: Share | Mean | None, *, leading: bool = False) -> Iterator[Figure]:
+def _to_figures(name: str, figure: Share | Mean | None, *, leading: bool = False) -> Iterator[Figure]:
     value = figure.share if isinstance(figure, Share) else figure.mean if figure is not None else None
     if figure is not None and value is not None:
         yield Figure(name, float(value), figure.low, figure.high, leading)

@@ -21,7 +21,7 @@ from smoothcert.tracking.track import (
     find_parent,
     log_batches,
     new_metrics,
-    opened,
+    open_client,
 )
 
 _LATER = "smoothcert study FILE, with the same study file again"
@@ -61,7 +61,7 @@ def read_tracked(url: str, job: Job) -> TrackedStudy:
         TrackingError: MLflow is away, or refused.
     """
     to = destination(url, job.tracking)
-    with opened(to, _LATER) as client:
+    with open_client(to, _LATER) as client:
         experiment = find_experiment(client, job.tracking.experiment, to)
         wanted = f"tags.`smoothcert.job` = '{job.name}'"
         found = client.search_runs([experiment], filter_string=wanted, max_results=_MOST_RUNS)
@@ -90,7 +90,7 @@ def mark_study(url: str, job: Job, status: str) -> None:
         TrackingError: MLflow is away, or refused.
     """
     to = destination(url, job.tracking)
-    with opened(to, _LATER) as client:
+    with open_client(to, _LATER) as client:
         experiment = find_experiment(client, job.tracking.experiment, to)
         _mark(client, find_parent(client, experiment, job.name, int(time.time() * 1000), url), status)
 
@@ -128,7 +128,7 @@ def track_study(
         TrackingError: MLflow is away, or refused.
     """
     to = destination(url, job.tracking)
-    with opened(to, _LATER) as client:
+    with open_client(to, _LATER) as client:
         from mlflow.entities import RunTag
 
         experiment = find_experiment(client, job.tracking.experiment, to)

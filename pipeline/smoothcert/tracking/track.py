@@ -101,7 +101,7 @@ def track_run(
     tracking = tracking or job.tracking
     run = RunDirectory.open(run_url)
     to = destination(run_url, tracking)
-    with opened(to) as client:
+    with open_client(to) as client:
         experiment = find_experiment(client, tracking.experiment, to)
         parent = find_parent(client, experiment, job.name, _milliseconds(run.info.created))
         child, created = find_or_create(
@@ -143,7 +143,7 @@ def track_run(
 
 
 @contextmanager
-def opened(to: Destination, later: str = _LATER) -> Iterator[Any]:
+def open_client(to: Destination, later: str = _LATER) -> Iterator[Any]:
     """MLflow's client for a store, made first where it is embedded and new; what it raises is ours.
 
     Args:

@@ -13,12 +13,12 @@ from smoothcert.job.train import AdversarySection
 _STEP = 2.5
 """Length of all steps of PGD together, in budgets (Madry et al. 2018)."""
 
-Loss = Callable[[torch.Tensor], torch.Tensor]
+AdversaryLoss = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, 3, H, W) to a loss for each (B,)."""
 
 
 def worst_images(
-    images: torch.Tensor, loss: Loss, adversary: AdversarySection, seed: int, first: int = 0
+    images: torch.Tensor, loss: AdversaryLoss, adversary: AdversarySection, seed: int, first: int = 0
 ) -> torch.Tensor:
     """Images within the budget with a large loss: PGD from random points, the last iterate.
 

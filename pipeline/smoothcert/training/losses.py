@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 Losses = Mapping[str, torch.Tensor]
 """Parts of a loss by name, each a scalar with its weight in it."""
-Mean = Callable[[torch.Tensor], torch.Tensor]
+TakeMean = Callable[[torch.Tensor], torch.Tensor]
 """From means over the rows that are here to means over those of the whole batch (``BatchShare.mean``)."""
 
 
@@ -28,7 +28,7 @@ def here(mean: torch.Tensor) -> torch.Tensor:
     return mean
 
 
-def moments_loss(features: torch.Tensor, wanted: torch.Tensor, over_batch: Mean = here) -> torch.Tensor:
+def moments_loss(features: torch.Tensor, wanted: torch.Tensor, over_batch: TakeMean = here) -> torch.Tensor:
     """Squared errors of mean and standard deviation of each dimension over the batch, summed over dimensions.
 
     Both are taken of unit features.
@@ -47,7 +47,7 @@ def moments_loss(features: torch.Tensor, wanted: torch.Tensor, over_batch: Mean 
     return (means[0] - means[1]).square().sum() + (spreads[0] - spreads[1]).square().sum()
 
 
-def identity_loss(mapped: torch.Tensor, features: torch.Tensor, over_batch: Mean = here) -> torch.Tensor:
+def identity_loss(mapped: torch.Tensor, features: torch.Tensor, over_batch: TakeMean = here) -> torch.Tensor:
     """Mean over the batch of |M(z, 0) - z|^2, relative to the mean |z|^2; arguments as for ``moments_loss``."""
     off = (mapped.float() - features.float()).square().sum(dim=-1).mean()
     length = features.float().square().sum(dim=-1).mean()

@@ -171,8 +171,8 @@ def test_it_comes_back_after_limits_and_failures(service: Service) -> None:
     [
         ([(429, {}, b"slow down")] * 3, "answers 429: slow down"),
         ([(401, {}, f"bad key {KEY}".encode())], r"(?s)answers 401: bad key <key>.*SMOOTHCERT_API_KEY"),
-        ([(200, {}, b"{")] * 3, "no JSON"),
-        ([(200, {}, b"[1]")], "no object"),
+        ([(200, {}, b"{")] * 3, "not JSON"),
+        ([(200, {}, b"[1]")], "not an object"),
         ([(200, {}, b'{"model": "eye-1", "choices": []}')], "without choices"),
         ([(200, {}, b'{"model": "ear-7", "choices": []}')], "answers with model 'ear-7'"),
     ],
@@ -245,5 +245,5 @@ def test_without_a_key_nothing_begins(service: Service, monkeypatch: pytest.Monk
 def test_what_an_endpoint_cannot_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="takes images, not image tokens"):
         AnswerSection(model="eye-1", endpoint="http://x", questions="-", subjects=("smoothed",))
-    with pytest.raises(ValueError, match="no http"):
+    with pytest.raises(ValueError, match="not an http"):
         AnswerSection(model="eye-1", endpoint="x", questions="-", subjects=("bare",))

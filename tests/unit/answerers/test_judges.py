@@ -117,7 +117,7 @@ def test_prompt_and_model_are_its_identity_and_the_threshold_is_not(service: obj
     [
         ({}, "either encoder .* or endpoint"),
         ({"endpoint": "http://x"}, "give both or neither"),
-        ({"endpoint": "ftp://x", "model": "m"}, "no http"),
+        ({"endpoint": "ftp://x", "model": "m"}, "not an http"),
         ({"endpoint": "http://x", "model": "m", "prompt": "how good?"}, "has no {answer}"),
         ({"encoder": {"model": "m"}, "prompt": "{answer}"}, "is for judge.endpoint"),
     ],

@@ -223,7 +223,7 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
     assert [each.question for each in found] == ["what?", "which?", "and?"]
     assert [each.answers for each in found] == [("cat", "kitten"), ("1",), ()]
     assert [each.kind for each in found] == ["a", "b", None]
-    with pytest.raises(JobError, match=r"(?s)columns\.question='qury' is no column.*mean 'query'"):
+    with pytest.raises(JobError, match=r"(?s)columns\.question='qury' is not a column.*mean 'query'"):
         read(str(tmp_path / "data.parquet"), "parquet", columns={"question": "qury"})
     with pytest.raises(JobError, match=r"(?s)has no column 'question'.*answer\.ask"):
         read(str(tmp_path / "data.parquet"), "parquet")
@@ -262,7 +262,7 @@ def test_parquet_of_multiple_choice_beside_the_images(tmp_path: Path) -> None:
         (
             '{"pair": "a", "question": "x", "choices": ["y"], "answers": "B"}',
             "jsonl",
-            "'B' is none of the choices",
+            "'B' is not one of the choices",
         ),
         ("\n", "jsonl", "holds no question"),
         ("5", "vqa", "neither questions nor data"),
@@ -270,7 +270,7 @@ def test_parquet_of_multiple_choice_beside_the_images(tmp_path: Path) -> None:
         ('{"images": []}', "vqa", "neither questions nor data"),
         ('{"annotations": [{"image_id": 1}]}', "coco_captions", "entry 1: it has no 'caption'"),
         ('{"images": []}', "coco_captions", "it has no annotations"),
-        ("[]", "scienceqa", "no object of problems"),
+        ("[]", "scienceqa", "not an object of problems"),
         (json.dumps(PROBLEMS), "vqa", "did you mean answer.format: scienceqa"),
         (json.dumps({"images": [{"filename": "x", "split": "test"}]}), "karpathy", "it has no 'sentences'"),
     ],

@@ -58,7 +58,7 @@ def test_both_captions_of_two_objects_say_the_same() -> None:
 
 
 def test_other_texts_are_no_captions() -> None:
-    with pytest.raises(ValueError, match="no caption of the generated shapes"):
+    with pytest.raises(ValueError, match="not a caption of the generated shapes"):
         read_scene("a photo of the digit seven")
 
 

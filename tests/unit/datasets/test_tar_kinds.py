@@ -101,7 +101,7 @@ def test_every_member_that_is_no_part_of_a_pair_is_named(shards, read_all):
     assert len(read_all(data)) == 1
     assert named(data) == {
         ("its name has no extension", "a.tar#README"),
-        ("'.npy' is no image, caption or label", "a.tar#k.npy"),
+        ("'.npy' is not an image, caption or label", "a.tar#k.npy"),
         ("its sample has another image already", "a.tar#k.jpg"),
         ("its name begins with a dot", "a.tar#d/.hidden.png"),
         ("its sample has a member of this extension already", "a.tar#k.txt"),
@@ -113,7 +113,7 @@ def test_many_of_a_kind_are_counted_and_a_few_named(shards):
     (entry,) = data.left_out()
     assert (entry.count, len(entry.examples)) == (300, 8)
     assert str(entry).startswith(
-        "300 members: '.npy' is no image, caption or label (a.tar#000.npy, a.tar#001.npy"
+        "300 members: '.npy' is not an image, caption or label (a.tar#000.npy, a.tar#001.npy"
     )
 
 

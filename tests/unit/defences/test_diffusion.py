@@ -104,7 +104,7 @@ def test_what_cannot_be_a_purifier_is_refused_by_name(folder: Path, tmp_path: Pa
             ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "takes pixels and no text"),
             ("unet/config.json", {"num_class_embeds": 10}, "told a class"),
             ("unet/config.json", {"in_channels": 4}, "4 channels"),
-            ("scheduler/scheduler_config.json", {"_class_name": "Nothing"}, "'Nothing' is none of diffusers"),
+            ("scheduler/scheduler_config.json", {"_class_name": "Nothing"}, "'Nothing' is not in diffusers"),
             (
                 "scheduler/scheduler_config.json",
                 {"_class_name": "FlowMatchEulerDiscreteScheduler"},
@@ -115,7 +115,7 @@ def test_what_cannot_be_a_purifier_is_refused_by_name(folder: Path, tmp_path: Pa
         place = copy_of(folder, tmp_path / str(number), name, **change)
         with pytest.raises(ValueError, match=said):
             read_diffusion(str(place), 0.25)
-    with pytest.raises(ValueError, match="sigma=1e-05 is none of its noise levels: they go from 0.0"):
+    with pytest.raises(ValueError, match="sigma=1e-05 is not one of its noise levels: they go from 0.0"):
         read_diffusion(str(folder), 1e-5)
 
 

@@ -182,7 +182,7 @@ def test_it_is_converted_once_and_a_copy_is_the_same_encoder(tmp_path: Path, cac
 )
 def test_what_is_no_plain_clip_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     write(tmp_path / "m", **changes)
-    with pytest.raises(EncoderError, match=rf"{said}, so this is no plain CLIP(.|\n)*module:callable"):
+    with pytest.raises(EncoderError, match=rf"{said}, so this is not a plain CLIP(.|\n)*module:callable"):
         in_transformers_layout(tmp_path / "m", model="m")
 
 

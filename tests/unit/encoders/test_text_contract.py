@@ -48,7 +48,7 @@ def digits(tmp_path) -> Path:
     ("end", "message"),
     [
         ("absent", r"the tokens of 'a' have no text_config.eos_token_id=49407"),  # what transformers fills in
-        (None, r"text_config.eos_token_id=None in config.json is no token"),
+        (None, r"text_config.eos_token_id=None in config.json is not a token"),
         (7, r"the tokens of 'a' have no text_config.eos_token_id=7"),
         (
             338,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from smoothcert.certificates import normal_scalar
-from smoothcert.engine.distribution import Draws, ScalarMeter, binding, joined, pool
+from smoothcert.engine.distribution import Draws, ScalarMeter, binding, join_draws, pool
 from smoothcert.statistics import lower_bound
 
 SIGMA, ALPHA, PILOT, FRESH = 0.5, 0.01, 40, 400
@@ -97,4 +97,4 @@ def test_pairs_side_by_side_give_what_each_gives_alone(meter):
         alone = meter.against([each], 1)
         assert together.bound[i] == pytest.approx(alone.bound[0], abs=1e-5, nan_ok=True)
     short = Draws(pairs[0].pilot, pairs[0].fresh[:, :100], np.full(2, 100))
-    assert joined([short, pairs[2]]).fresh.shape == (7, FRESH)
+    assert join_draws([short, pairs[2]]).fresh.shape == (7, FRESH)

@@ -108,8 +108,8 @@ def refusal(*overrides: str, text: str = TINY) -> str:
         ("output.run=/a/", ("'/a/'", 'output.runs: "/"', 'output.run: "a"')),
         ("output.run=a/", ("'a/'", 'output.runs: "runs"', 'output.run: "a"')),
         ("output.run=''", ("output.run", "''", "leave it out")),
-        ("output.run=../..", ("'../..'", "no name")),
-        ("output.run='..'", ("'..'", "no name")),
+        ("output.run=../..", ("'../..'", "not a valid folder name")),
+        ("output.run='..'", ("'..'", "not a valid folder name")),
         ("name=", ("name=None",)),
     ],
 )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from smoothcert.answerers.forced import ForcedTexts
 from smoothcert.attacks.objectives.base import PER_PAIR, Objective
 
-Scores = Callable[[torch.Tensor, ForcedTexts], torch.Tensor]
+ForcedScores = Callable[[torch.Tensor, ForcedTexts], torch.Tensor]
 """Image tokens (B, T, d) and forced answers -> scores of words (B, L, words), differentiable."""
 
 
@@ -40,7 +40,7 @@ class AnswerObjective(Objective):
 
     ids: torch.Tensor = field(metadata=PER_PAIR)
     answer: torch.Tensor = field(metadata=PER_PAIR)
-    scores: Scores
+    scores: ForcedScores
     shape: tuple[int, int]
     reach: bool = False
 

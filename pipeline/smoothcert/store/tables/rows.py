@@ -44,7 +44,7 @@ def rows_to_table(rows: Sequence[Any], schema: TableSchema = CERTIFICATES, **con
         if column.name == "error_message":
             # it may quote the URL of an image, signed or with a login
             values = [redact(value) for value in values]
-        arrays.append(_checked(_converted(values, column, schema), column, schema))
+        arrays.append(_check_column(_converted(values, column, schema), column, schema))
     table = pa.Table.from_arrays(arrays, schema=schema.arrow)
     _check_once(table, schema)
     return table
@@ -90,7 +90,7 @@ def _converted(values: list[Any], column: Column, schema: TableSchema) -> pa.Arr
         ) from exc
 
 
-def _checked(array: pa.Array, column: Column, schema: TableSchema) -> pa.Array:
+def _check_column(array: pa.Array, column: Column, schema: TableSchema) -> pa.Array:
     name = f"column '{column.name}' of '{schema.name}'"
     if array.null_count and not column.nullable:
         raise StoreError(f"{name} is NULL in {array.null_count} rows, which it may not be", remedy=_BUG)

@@ -65,7 +65,7 @@ class Asker:
 
     def bare(self, asked: Sequence[AskedPair]) -> list[list[TextAnswer]]:
         """Answers about the images as they are: for each pair, one for each question."""
-        pixels = torch.stack([self._clean(each) for each in asked])
+        pixels = torch.stack([self._clean_image(each) for each in asked])
         where = [place for place, each in enumerate(asked) for _ in each.questions]
         texts = [question for each in asked for question in each.questions]
         seeds = [self._seed(asked[place], text, "bare", 0) for place, text in zip(where, texts, strict=True)]
@@ -208,7 +208,7 @@ class Asker:
             self._meter.count(len(said))
         return [each for each in answers if each is not None]
 
-    def _clean(self, asked: AskedPair) -> torch.Tensor:
+    def _clean_image(self, asked: AskedPair) -> torch.Tensor:
         return torch.from_numpy(asked.pixels).to(self._answerer.device).float() / 255
 
     def _noisy(self, asked: AskedPair, stream: Stream, chunk: int, count: int) -> torch.Tensor:

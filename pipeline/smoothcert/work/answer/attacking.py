@@ -16,15 +16,14 @@ from smoothcert.attacks.base import check_norm
 from smoothcert.attacks.noise import NoiseKey
 from smoothcert.attacks.objectives.answer import AnswerObjective
 from smoothcert.attacks.records import AttackOutcome
-from smoothcert.attacks.token_subject import Rule, TokenSubject
+from smoothcert.attacks.token_subject import TokenRule, TokenSubject
 from smoothcert.datasets import Pair
 from smoothcert.datasets.image_question import ImageQuestion
 from smoothcert.defences import defend
 from smoothcert.encoders import Encoder
 from smoothcert.errors import EncodeError, JobError, PairError
 from smoothcert.job.answer import AnswerSection
-from smoothcert.job.answer_attack import ON_FEATURES, AnswerAttackSection
-from smoothcert.job.answer_attack import Subject as Target
+from smoothcert.job.answer_attack import ON_FEATURES, AnswerAttackSection, SubjectName
 from smoothcert.job.attacks import ENSEMBLES
 from smoothcert.store import RunDirectory
 from smoothcert.store.tables.answers import ANSWERS
@@ -156,7 +155,7 @@ class AnswerAttacker:
         return self._section.objective not in ON_FEATURES
 
     def _goal(
-        self, rule: Target, asked: Sequence[AskedPair], images: torch.Tensor, each: Sequence[_Asked]
+        self, rule: SubjectName, asked: Sequence[AskedPair], images: torch.Tensor, each: Sequence[_Asked]
     ) -> tuple[Subject, Any, list[Judged]]:
         """What is searched, what for, and what is answered without attack."""
         clean = self._judge_at(rule, images[[one.place for one in each]], each, ("clean",))
@@ -188,11 +187,11 @@ class AnswerAttacker:
             (tokens.shape[1], tokens.shape[2]),
             self._section.target_answer is not None,
         )
-        how: Rule = "smoothed" if rule == "defended" else rule
+        how: TokenRule = "smoothed" if rule == "defended" else rule
         subject = TokenSubject(answerer.eye, how, sigma=sigma, eot_draws=draws, chunk=chunk, name=rule)
         return MeteredSubject(subject, self._meter), objective, clean
 
-    def _searched_for(self, rule: Target) -> Encoder:
+    def _searched_for(self, rule: SubjectName) -> Encoder:
         """The encoder whose features are moved: of a defended subject behind its defence, unless it is a surrogate."""
         defence = self._answer.defence
         if rule != "defended" or defence is None or self._searched is not self._features.certified:
@@ -223,7 +222,7 @@ class AnswerAttacker:
         return found, found.images if self._per_question else found.images[places]
 
     def _judge_at(
-        self, rule: Target, images: torch.Tensor, each: Sequence[_Asked], index: tuple[str, ...]
+        self, rule: SubjectName, images: torch.Tensor, each: Sequence[_Asked], index: tuple[str, ...]
     ) -> list[Judged]:
         about = (*index, self.maker.attack_id)
         return self._judge.ask(

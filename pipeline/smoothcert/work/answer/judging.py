@@ -11,7 +11,7 @@ import torch
 from smoothcert.answerers.base import Answerer
 from smoothcert.attacks.noise import NoiseKey, draw_chunks
 from smoothcert.datasets.image_question import ImageQuestion
-from smoothcert.job.answer_attack import Subject
+from smoothcert.job.answer_attack import SubjectName
 from smoothcert.work.answer.vote import class_of
 from smoothcert.work.attack.metered import Meter
 
@@ -67,7 +67,7 @@ class Judge:
 
     def ask(
         self,
-        subject: Subject,
+        subject: SubjectName,
         images: torch.Tensor,
         asked: Sequence[ImageQuestion],
         keys: Sequence[NoiseKey],

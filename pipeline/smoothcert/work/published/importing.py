@@ -149,7 +149,7 @@ def _draws_and_alpha(log: PublishedLog, stated: Stated, reach: Reach | None) -> 
             f"log '{log.path}' has a radius of at least {reach.low:.4g} sigma, which {draws:,} draws at "
             f"alpha={alpha:g} cannot give (ln(1/alpha)/N is {math.log(1.0 / alpha) / draws:.3g}, at most "
             f"{reach.rate:.3g} would do)",
-            remedy="check sigma, draws and alpha; if they are right, its radii are no certificates",
+            remedy="check sigma, draws and alpha; if they are right, its radii are not certificates",
         )
     return draws, alpha
 

@@ -181,7 +181,7 @@ def _seconds(text: str) -> float:
     clock = _CLOCK.fullmatch(text.strip())
     if clock is None:
         if not 0.0 <= float(text) < float("inf"):
-            raise ValueError(f"'{text}' is no duration")
+            raise ValueError(f"'{text}' is not a duration")
         return float(text)
     days, hours, minutes, seconds = clock.groups()
     return 86400.0 * int(days or 0) + 3600.0 * int(hours) + 60.0 * int(minutes) + float(seconds)

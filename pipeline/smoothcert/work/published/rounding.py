@@ -25,14 +25,14 @@ class Printing:
         """The printing of a log's numbers.
 
         Raises:
-            ValueError: one is no finite number.
+            ValueError: one is not a finite number.
         """
         digits, decimals = 1, 0
         for text in texts:
             number = Decimal(text).normalize()
             exponent = number.as_tuple().exponent
             if not isinstance(exponent, int):
-                raise ValueError(f"'{text}' is no finite number")
+                raise ValueError(f"'{text}' is not a finite number")
             digits = max(digits, len(number.as_tuple().digits))
             decimals = max(decimals, -exponent)
         return cls(digits, decimals)
