@@ -188,7 +188,7 @@ def test_a_radius_that_no_such_draws_give_is_refused(log: Path, tmp_path: Path) 
     with pytest.raises(JobError, match=r"(?s)does not say how many draws.*no usual pair gives.*--draws"):
         imported(log, tmp_path / "runs")
     with pytest.raises(
-        JobError, match=r"(?s)radius of at least .* sigma, which 100,000 draws.*no certificates"
+        JobError, match=r"(?s)radius of at least .* sigma, which 100,000 draws.*not certificates"
     ):
         imported(log, tmp_path / "runs", draws=100_000, alpha=0.001)
     assert not (tmp_path / "runs").exists()

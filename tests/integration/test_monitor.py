@@ -176,7 +176,7 @@ def test_what_is_refused_before_work(place: Path, two_nights: Path) -> None:
         (["--claim=angular>=0.55@0.0625"], QueryError, "did you mean 'angular>=0.5@0.0625'"),
         (["--against=nowhere"], Exception, "nowhere"),
         (["--set=data.part={set_aside: 4, use: rest}"], JobError, "draws the pairs of each night itself"),
-        (["--night=../x"], JobError, "no name for a night"),
+        (["--night=../x"], JobError, "not a valid name for a night"),
         (["--set=certify.cosines=[0.6]"], QueryError, "job makes no claim"),
     ):
         found = run(place, "x1", *more, directory="refused-" + str(len(words)))
