@@ -1,6 +1,7 @@
 """Ids of units: which planned unit and which task they belong to.
 
-No other file reads that out of a unit's id; ``datasets/records.py`` makes ids, and keeps the number where it cuts a unit.
+No other file reads that out of a unit's id; ``datasets/records.py`` makes ids, and keeps the number where it cuts a
+unit.
 
 Every task of a run works on the planned units of that run, so that joining its rows with the certificates needs no
 second run to be found. The id of a unit under a task is that of the planned unit with the task's id after the number,
