@@ -19,9 +19,11 @@ from smoothcert.errors import JobError, SourceError, StoreError, TrainingError
 from smoothcert.job import Job
 from smoothcert.job.encoder import DefenceSection, EncoderSection
 from smoothcert.training import loop
-from smoothcert.training.batches import training_batch
+from smoothcert.training.batches import Batch, BatchShare, training_batch
+from smoothcert.training.checkpoint import load_checkpoint
 from smoothcert.training.loop import rate
 from smoothcert.training.stages import MapperStage, PurifierStage
+from smoothcert.training.team import ALONE
 from smoothcert.training.train import Training
 from smoothcert.training.watching import Silent
 
@@ -155,11 +157,41 @@ def test_a_killed_training_goes_on_as_if_it_never_had(make_job: MakeJob, tmp_pat
     assert same(weights(tmp_path / "whole", "purifier"), weights(tmp_path / "killed", "purifier"))
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch(make_job: MakeJob, tmp_path: Path) -> None:
-    """Each batch has a key of its own, so the noise differs; the number of batches seen is the same."""
-    recorder = Recorder()
-    Training(make_job("purifier", accumulate=2, steps=2)).run(recorder)
-    assert len(recorder.losses) == 2
+def test_accumulated_batches_make_the_step_of_one_large_batch(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient, as AdamW's first moment tells it, is that of the next two batches' rows in one batch.
+
+    Not the weights: a first step of AdamW has the gradient's signs, whatever its length. Of two steps, so that each is
+    seen to take batches of its own.
+    """
+    monkeypatch.setattr(loop, "_LARGEST_GRADIENT", 1e9)  # a gradient that is cut has any length before
+    job = make_job("purifier", accumulate=2, steps=2)
+    training = Training(job)
+    stage, examples = training.first, training.training
+    moments = [torch.zeros_like(each) for each in stage.module.parameters()]
+    for step in range(2):
+        drawn = [
+            training_batch(examples, training.section, training.sigma, stage.name, 2 * step + part)
+            for part in range(2)
+        ]
+        images, noise, sigma, classes = (
+            torch.cat([getattr(each, name) for each in drawn])
+            for name in ("images", "noise", "sigma", "classes")
+        )
+        large = Batch(images, noise, sigma, classes, 0, BatchShare(ALONE, len(images)))
+        loss = torch.stack(list(stage.losses(large).values())).sum()
+        gradient = torch.autograd.grad(loss, list(stage.module.parameters()))
+        moments = [0.9 * moment + 0.1 * each for moment, each in zip(moments, gradient, strict=True)]
+        recorder = Recorder(1)
+        Training(job).run(recorder)
+        assert recorder.losses == pytest.approx([loss.item()], rel=1e-5)
+        kept = load_checkpoint(training.place, stage.name, training.recipe)
+        assert kept is not None and kept.progress.step == step + 1
+        found = torch.cat([kept.optimizer[f"{number}.exp_avg"].flatten() for number in range(len(moments))])
+        expected = torch.cat([moment.flatten() for moment in moments])
+        assert (found - expected).norm() < 1e-5 * expected.norm()
+        stage.module.load_state_dict(kept.module)
 
 
 def test_early_stopping_keeps_the_best_weights(
@@ -229,7 +261,7 @@ def test_a_checkpoint_cut_short_is_named(make_job: MakeJob, tmp_path: Path) -> N
 
 def test_another_recipe_does_not_go_on_from_a_checkpoint(make_job: MakeJob) -> None:
     Training(make_job("purifier")).run(Recorder(2))
-    with pytest.raises(JobError, match="other settings, data or encoder \\(its"):
+    with pytest.raises(JobError, match=r"other settings, data or encoder \(its"):
         Training(make_job("purifier", learning_rate=0.1)).run(Silent())
 
 
