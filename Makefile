@@ -11,8 +11,10 @@ demo: $(INSTALLED)
 	$(BIN)/smoothcert study jobs/digits-with-psm.yaml
 	$(BIN)/smoothcert certify jobs/digits.yaml
 
-# One thread each, and bytecode kept, whatever the environment says of it: tests start hundreds of processes
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
+# One thread for each process unless the environment says otherwise: tests start hundreds of them
+OMP_NUM_THREADS ?= 1
+# Bytecode is kept, whatever the environment says of it: for the same reason
+PYTEST := OMP_NUM_THREADS=$(OMP_NUM_THREADS) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
 # Four processes for two cores: most integration tests wait for other processes. In the order of the files, so that the
 # long ones, which start Ray, come first (tests/conftest.py)

@@ -61,7 +61,12 @@ NOT_FAST = (
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Torch computes on one thread, also after a test that asked for more; nothing where nobody has imported it."""
+    """Torch computes on one thread, also after a test that asked for more; nothing where nobody has imported it.
+
+    Whatever OMP_NUM_THREADS says, which is for numpy and for the processes that tests start: the order of sums follows
+    the number of threads, and tests such as that of a killed training hold results of this process bit by bit against
+    those of a process that sets one thread itself.
+    """
     torch = sys.modules.get("torch")
     if torch is None:
         yield

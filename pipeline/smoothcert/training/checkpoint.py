@@ -100,7 +100,7 @@ def load_checkpoint(place: Storage, stage: str, recipe: str) -> Checkpoint | Non
         ) from exc
     if progress.recipe != recipe:
         raise JobError(
-            f"train.out='{place.url}' holds a training with other settings, data, encoder or code (its {stage} is at "
+            f"train.out='{place.url}' holds a training with other settings, data or encoder (its {stage} is at "
             f"step {progress.step:,})",
             remedy="choose another train.out, or delete that directory",
         )

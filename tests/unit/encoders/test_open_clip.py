@@ -3,9 +3,11 @@
 import json
 import runpy
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from PIL import Image
@@ -207,3 +209,30 @@ def test_a_tensor_that_is_lacking_is_named_by_the_ordinary_check(tmp_path: Path)
     save_file(state, tmp_path / "m" / "open_clip_model.safetensors")
     with pytest.raises(EncoderError, match="visual_projection.weight"):
         load_encoder(EncoderSection(model=str(tmp_path / "m"), device="cpu"))
+
+
+def test_a_hub_id_as_open_clip_writes_it_is_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``hf-hub:owner/name``: the hub is asked for ``owner/name``, and gives the files that were asked for alone."""
+    write(tmp_path / "m")
+    (tmp_path / "m" / "open_clip_pytorch_model.bin").write_bytes(b"a pickle")
+    fetched = tmp_path / "fetched"
+
+    def snapshot_download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (repo, revision) == ("owner/name", "abc")
+        fetched.mkdir()
+        for file in (tmp_path / "m").iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, fetched)
+        return str(fetched)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    hub = load_encoder(EncoderSection(model="hf-hub:owner/name", revision="abc", device="cpu"))
+    assert not list(fetched.glob("*.bin"))
+    folder = load_encoder(EncoderSection(model=str(tmp_path / "m"), device="cpu"))
+    assert hub.digest == folder.digest and "owner/name" in hub.name
+    x = torch.rand((3, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(hub.encode_images(x), folder.encode_images(x))
+    texts = ["a cat", "the red house"]
+    assert torch.equal(hub.encode_texts(texts), folder.encode_texts(texts))

@@ -19,9 +19,11 @@ from smoothcert.errors import JobError, SourceError, StoreError, TrainingError
 from smoothcert.job import Job
 from smoothcert.job.encoder import DefenceSection, EncoderSection
 from smoothcert.training import loop
-from smoothcert.training.batches import training_batch
+from smoothcert.training.batches import Batch, BatchShare, training_batch
+from smoothcert.training.checkpoint import load_checkpoint
 from smoothcert.training.loop import rate
 from smoothcert.training.stages import MapperStage, PurifierStage
+from smoothcert.training.team import ALONE
 from smoothcert.training.train import Training
 from smoothcert.training.watching import Silent
 
@@ -155,11 +157,73 @@ def test_a_killed_training_goes_on_as_if_it_never_had(make_job: MakeJob, tmp_pat
     assert same(weights(tmp_path / "whole", "purifier"), weights(tmp_path / "killed", "purifier"))
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch(make_job: MakeJob, tmp_path: Path) -> None:
-    """Each batch has a key of its own, so the noise differs; the number of batches seen is the same."""
-    recorder = Recorder()
-    Training(make_job("purifier", accumulate=2, steps=2)).run(recorder)
-    assert len(recorder.losses) == 2
+def test_accumulated_batches_make_the_step_of_one_large_batch(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient, as AdamW's first moment tells it, is that of the next two batches' rows in one batch.
+
+    Not the weights: a first step of AdamW has the gradient's signs, whatever its length. Of two steps, so that each is
+    seen to take batches of its own.
+    """
+    monkeypatch.setattr(loop, "_LARGEST_GRADIENT", 1e9)  # a gradient that is cut has any length before
+    job = make_job("purifier", accumulate=2, steps=2)
+    training = Training(job)
+    stage, examples = training.first, training.training
+    moments = [torch.zeros_like(each) for each in stage.module.parameters()]
+    for step in range(2):
+        drawn = [
+            training_batch(examples, training.section, training.sigma, stage.name, 2 * step + part)
+            for part in range(2)
+        ]
+        images, noise, sigma, classes = (
+            torch.cat([getattr(each, name) for each in drawn])
+            for name in ("images", "noise", "sigma", "classes")
+        )
+        large = Batch(images, noise, sigma, classes, 0, BatchShare(ALONE, len(images)))
+        loss = torch.stack(list(stage.losses(large).values())).sum()
+        gradient = torch.autograd.grad(loss, list(stage.module.parameters()))
+        moments = [0.9 * moment + 0.1 * each for moment, each in zip(moments, gradient, strict=True)]
+        recorder = Recorder(1)
+        Training(job).run(recorder)
+        assert recorder.losses == pytest.approx([loss.item()], rel=1e-5)
+        kept = load_checkpoint(training.place, stage.name, training.recipe)
+        assert kept is not None and kept.progress.step == step + 1
+        found = torch.cat([kept.optimizer[f"{number}.exp_avg"].flatten() for number in range(len(moments))])
+        expected = torch.cat([moment.flatten() for moment in moments])
+        assert (found - expected).norm() < 1e-5 * expected.norm()
+        stage.module.load_state_dict(kept.module)
+
+
+def test_bfloat16_rounds_the_work_of_a_step_and_nothing_that_is_kept(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    """Of both parts: losses move by less than one rounding, weights and moments are float32, a resume changes no bit.
+
+    The root of a loss is a distance between vectors with entries or lengths of about one. A rounding moves an entry by
+    at most half of ``eps`` of it, and so a vector by that much of its length. There are many roundings in a row, but
+    most of them cancel in the sums.
+    """
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        recorder = Recorder()
+        training = Training(make_job(precision=precision, out=str(tmp_path / precision)))
+        training.run(recorder)
+        losses[precision] = torch.tensor(recorder.losses)
+    rounding = torch.finfo(torch.bfloat16).eps / 2
+    for stage in (slice(0, 6), slice(6, 12)):
+        rounded, exact = losses["bfloat16"][stage], losses["float32"][stage]
+        assert len(rounded) == 6 and (rounded.sqrt() - exact.sqrt()).abs().max() < rounding
+        assert (rounded - exact).abs().max() > 1e-5, "float32 rounds these to 1e-7"
+    place = tmp_path / "parted"
+    parted = make_job(precision="bfloat16", out=str(place))
+    assert not Training(parted).run(Recorder(1)).finished
+    assert not Training(parted).run(Recorder(6)).finished, "stopped in the mapper's first step"
+    assert Training(parted).run(Silent()).finished
+    for part in ("purifier", "mapper"):
+        assert same(weights(tmp_path / "bfloat16", part), weights(place, part)), part
+        kept = weights(place, f"checkpoint-{part}")
+        assert {name.partition("/")[0] for name in kept} == {"module", "best", "optimizer"}
+        assert {each.dtype for each in kept.values()} == {torch.float32}
 
 
 def test_early_stopping_keeps_the_best_weights(
@@ -229,7 +293,7 @@ def test_a_checkpoint_cut_short_is_named(make_job: MakeJob, tmp_path: Path) -> N
 
 def test_another_recipe_does_not_go_on_from_a_checkpoint(make_job: MakeJob) -> None:
     Training(make_job("purifier")).run(Recorder(2))
-    with pytest.raises(JobError, match="other settings, data, encoder or code"):
+    with pytest.raises(JobError, match=r"other settings, data or encoder \(its"):
         Training(make_job("purifier", learning_rate=0.1)).run(Silent())
 
 
@@ -287,6 +351,36 @@ def test_a_tuned_encoder_is_a_model_that_a_job_loads(make_job: MakeJob, tmp_path
     assert float((after - before).norm(dim=1).min()) > 1e-4
     texts = ["a photo of the cat", "a photo of the dog"]
     torch.testing.assert_close(tuned.encode_texts(texts), training.encoder.encode_texts(texts))
+
+
+def test_a_defence_on_top_of_a_tuned_encoder_is_trained_for_that_one(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    Training(make_job("fare", learning_rate=1e-2, steps=2, out=str(tmp_path / "tuned"))).run(Silent())
+    model, out = str(tmp_path / "tuned" / "model"), str(tmp_path / "out")
+    job = make_job(steps=2)
+    behind = job.model_copy(update={"encoder": job.encoder.model_copy(update={"model": model})})
+    training = Training(behind)
+    assert training.recipe != Training(job).recipe
+    training.run(Silent())
+    sections = {
+        name: EncoderSection(model=name, device="cpu", purifier=out, mapper=out)
+        for name in (model, job.encoder.model)
+    }
+    tuned, untuned = (load_encoder(EncoderSection(model=name, device="cpu")) for name in sections)
+    assert tuned.digest != untuned.digest
+    for part in ("purifier", "mapper"):
+        held = read_part(out, part).trained
+        assert held is not None and held.encoder_digest == tuned.digest
+    assert f"{model} (digest {tuned.digest[:16]})" in (tmp_path / "out" / "README.md").read_text()
+    defended = load_defended(sections[model], 0.25)
+    assert defended.notes == () and defended.base.digest == tuned.digest
+    pixels = training.held_out.images(slice(0, 4))
+    learned_with, without = (each.encode_images(pixels) for each in (training.encoder, untuned))
+    torch.testing.assert_close(learned_with, defended.base.encode_images(pixels))
+    assert (learned_with - without).norm(dim=1).min() > 1e-4
+    notes = load_defended(sections[job.encoder.model], 0.25).notes
+    assert len(notes) == 2 and all("trained for another encoder" in note for note in notes)
 
 
 def test_a_purifier_learns_from_attacked_images_what_makes_attacks_fail(make_job: MakeJob) -> None:
