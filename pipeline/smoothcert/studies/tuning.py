@@ -2,9 +2,9 @@
 
 Successive halving (Jamieson and Talwalkar 2016; Li et al. 2020), by Optuna's pruner: every combination, one after the
 other, is tried on a few of the pairs set aside, and goes on with more of them while it is among the best so far of each
-round. Each trial is an ordinary run on these pairs, so that a tuning which was killed goes on where it stood. What is chosen is certified on pairs that no
-trial has seen, so that the choice costs the certificates nothing: they are as if the job had been written so from the
-start.
+round. Each trial is an ordinary run on these pairs, so that a tuning which was killed goes on where it stood. What is
+chosen is certified on pairs that no trial has seen, so that the choice costs the certificates nothing: they are as if
+the job had been written so from the start.
 """
 
 from __future__ import annotations
