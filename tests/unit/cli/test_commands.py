@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
 import re
 import runpy
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from smoothcert import __version__
+from smoothcert.cli.main import app
+from smoothcert.cli.query import HELP as QUERY_HELP
+from smoothcert.cli.query import query
 from smoothcert.datasets import open_source
 from smoothcert.errors import RunDirectoryError, StoreError, did_you_mean
 from smoothcert.job import parse_job
@@ -147,6 +152,41 @@ def test_help_version_and_mistakes(smoothcert, tmp_path):
     assert "certfy" in smoothcert("certfy", expect=2).err
     missing = smoothcert("certify", tmp_path / "none.yaml", expect=2).err
     assert "none.yaml" in missing and "remedy" in missing
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=lambda command: command.name)
+def test_a_commands_help_fills_the_terminal(smoothcert, monkeypatch, command):
+    """Paragraphs break where the terminal ends, not where the source does. Nothing sticks out, or is cut from 80 on."""
+    text = QUERY_HELP if command.callback is query else inspect.getdoc(command.callback)
+    lines = {}
+    for width in (60, 80, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        told = smoothcert(command.name, "--help").out
+        lines[width] = [line.rstrip() for line in told.splitlines()]
+        assert max(map(len, lines[width])) <= width and ("…" not in told or width < 80)
+        assert re.search(rf"^ Usage: .*smoothcert {command.name} ", told, re.MULTILINE)
+        said = "\n".join(line.removeprefix(" ") for line in lines[width])
+        for paragraph in text.split("\n\n"):
+            # one column is left free on both sides
+            broken = textwrap.wrap(" ".join(paragraph.split()), width - 2, break_on_hyphens=False)
+            assert "\n\n" + "\n".join(broken) + "\n\n" in said
+    assert len(lines[100]) < len(lines[60])
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_help_of_attack_has_one_option_more_than_that_of_certify(smoothcert, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    certify, attack = (smoothcert(name, "--help").out for name in ("certify", "attack"))
+    assert "Exit codes: 0 every pair has its row" in " ".join(certify.split())
+    assert "Exit codes are those of certify." in " ".join(attack.split())
+    few, more = (told[told.index("╭─ Arguments") :].splitlines() for told in (certify, attack))
+    first, end = (
+        next(at for at, line in enumerate(more) if f"│ {option} " in line) for option in ("--retry", "--help")
+    )
+    assert more[:first] + more[end:] == few and "--retry" not in certify
+    told = " ".join(" ".join(line.strip("│ ") for line in more[first:end]).split())
+    assert told.startswith("--retry SQL Also attack quarantined pairs again: ")
+    assert told.endswith(" The same command resumes.")
 
 
 def test_a_reader_that_goes_away_is_no_error(run):
