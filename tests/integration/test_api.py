@@ -138,7 +138,7 @@ def test_an_image_is_the_same_in_every_form(images: list[bytes], encoder: sc.Enc
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.full((3, 8, 8), 0.3)}, r"no k/255.*round it first"),
+        ({"images": torch.full((3, 8, 8), 0.3)}, r"not k/255.*round it first"),
         ({"images": torch.full((3, 8, 8), 2.0)}, r"outside of \[0, 1\].*before any normalisation"),
         ({"images": torch.zeros((8, 8))}, r"has shape \(8, 8\)"),
         ({"images": np.zeros((8, 8, 3), np.int64)}, "holds int64"),
