@@ -258,27 +258,26 @@ def _figures(run: RunDirectory, goal: Target) -> dict[str, float | None]:
 
 
 def refuse_rows_chosen_on(chosen: Job, trials: list[str]) -> None:
-    """Refuse to certify any pair that a trial has seen, in this tuning or in one before it (of another ``tune.pairs``).
+    """Refuse to certify any pair that a trial has seen, in this tuning or in an earlier one, whatever it was called.
 
     Args:
         chosen: the job that is about to certify.
-        trials: run directories of the trials; those under the same name beside them are added.
+        trials: run directories of the trials; those of earlier tunings in ``output.runs`` are added.
 
     Raises:
         JobError: it has such pairs.
     """
-    trials = list(dict.fromkeys([*trials, *_earlier_trials(chosen)]))
-    mine = {
-        (unit.name, position)
-        for unit in open_source(chosen.data).units(1 << 62)
-        for position in range(unit.start, unit.stop)
-    }
+    units = list(open_source(chosen.data).units(1 << 62))
+    files = {unit.source_uri for unit in units}
     seen = {
         (unit.name, position)
-        for url in trials
-        for unit in RunDirectory.open(url).plan()
+        for run in map(RunDirectory.open, dict.fromkeys([*trials, *_earlier_trials(chosen)]))
+        for unit in run.plan()
+        # files elsewhere may have the same names; those of this study are the same files, moved
+        if unit.source_uri in files or run.info.job.name == _trial_name(chosen)
         for position in range(unit.start, unit.stop)
     }
+    mine = {(unit.name, position) for unit in units for position in range(unit.start, unit.stop)}
     if mine & seen:
         name, position = min(mine & seen)
         raise JobError(
@@ -290,13 +289,13 @@ def refuse_rows_chosen_on(chosen: Job, trials: list[str]) -> None:
 
 
 def _earlier_trials(chosen: Job) -> list[str]:
-    """Run directories of all trials of this name, whatever a tuning set aside."""
+    """Run directories of all trials in ``output.runs``: a tuning under another name has seen its pairs too."""
     try:
         runs = find_runs(chosen.output.runs)
     except RunDirectoryError:  # there are none
         return []
-    name = _trial_name(chosen)
-    return [url for url in runs if RunDirectory.open(url).info.job.name == name]
+    parts = {url: RunDirectory.open(url).info.job.data.part for url in runs}
+    return [url for url, part in parts.items() if part is not None and part.use == "set_aside"]
 
 
 def _trial_name(job: Job) -> str:

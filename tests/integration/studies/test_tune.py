@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,17 @@ def test_rules_that_would_do_compete_and_rows_of_an_earlier_tuning_stay_refused(
     with pytest.raises(JobError, match="pairs that the choice was made on would be certified"):
         app(["tune", str(file), *settings, "--set", "tune.pairs=9"], standalone_mode=False)
     assert (tmp_path / "runs/tuned-tuned.study/study.json").read_bytes() == before
+
+    named_otherwise = ("--set", "name=again", "--set", "tune.pairs=9")
+    with pytest.raises(JobError, match="pairs that the choice was made on would be certified"):
+        app(["tune", str(file), *settings, *named_otherwise], standalone_mode=False)
+    assert not (tmp_path / "runs/again-tuned.study").exists()
+    # files of the same names, which nothing was chosen on
+    shutil.copytree(tmp_path / "digits", tmp_path / "other/digits")
+    elsewhere = ("--set", f"data.uri={tmp_path / 'other/digits'}")
+    with pytest.raises(SystemExit) as ended:
+        app(["tune", str(file), *settings, *named_otherwise, *elsewhere])
+    assert not ended.value.code
 
 
 def test_limits_that_nothing_keeps_to_certify_nothing(
