@@ -71,13 +71,15 @@ class DefendedEncoder(Encoder):
         self._try_parts(name)
 
     def _try_parts(self, name: str) -> None:
-        given = {
-            "purifier": (self.purifier, (1, 3, *self.input_size)),
-            "mapper": (self.mapper, (1, self.feature_dim)),
-        }
-        for part, (module, wanted) in given.items():
-            if module is None:
-                continue
+        image = (1, 3, *self.input_size)
+        given: list[tuple[str, torch.nn.Module, tuple[int, ...]]] = []
+        if self.purifier is not None:
+            given.append(("purifier", self.purifier, image))
+        if self.mapper is not None:
+            given.append(("mapper", self.mapper, (1, self.feature_dim)))
+        if self.token_mapper is not None:
+            given.append(("mapper", self.token_mapper, shape_of_tokens(self.base)))
+        for part, module, wanted in given:
             try:
                 with torch.no_grad():
                     made = module(torch.ones(wanted, device=self.device))
@@ -134,6 +136,18 @@ class DefendedEncoder(Encoder):
 
     def _purified(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels if self.purifier is None else self.purifier(pixels.float())
+
+
+def shape_of_tokens(encoder: Encoder) -> tuple[int, int, int]:
+    """(1, T, d'): the patch tokens of one image.
+
+    Raises:
+        EncoderError: the encoder shows none.
+    """
+    with torch.no_grad():
+        tokens = encoder.encode_patches(torch.ones((1, 3, *encoder.input_size), device=encoder.device))
+    _, count, width = tokens.shape
+    return 1, count, width
 
 
 class _StraightThrough(torch.nn.Module):

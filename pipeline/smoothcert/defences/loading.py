@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from smoothcert.defences.defended import DefendedEncoder
+from smoothcert.defences.defended import DefendedEncoder, shape_of_tokens
 from smoothcert.defences.diffusion import is_diffusion, read_diffusion
 from smoothcert.defences.noise_level import AtSigma, TrainedFor
 from smoothcert.defences.saved import DamagedPartError, read_part
@@ -148,7 +148,7 @@ def _from_factory(where: str, base: Encoder, sigma: float | None) -> _LoadedPart
 
 
 def _refuse_other_size(module: Any, base: Encoder, field: str, where: str) -> None:
-    """Raise ``EncoderError`` for a part that says what it was made for, which is something else."""
+    """Raise ``EncoderError`` for a part that says what it was made for, where that is something else or not there."""
     size = getattr(module, "input_size", None)
     if size is not None and tuple(size) != base.input_size:
         raise EncoderError(
@@ -157,10 +157,13 @@ def _refuse_other_size(module: Any, base: Encoder, field: str, where: str) -> No
             remedy="take one of this size, or train one for this encoder with smoothcert train",
         )
     width = getattr(module, "feature_dim", None)
-    if width is not None and not getattr(module, "tokens", False) and width != base.feature_dim:
+    if width is None:
+        return
+    tokens = getattr(module, "tokens", False)
+    what, wanted = ("tokens", shape_of_tokens(base)[-1]) if tokens else ("features", base.feature_dim)
+    if width != wanted:
         raise EncoderError(
-            f"{field}='{where}' was made for features of size {width}, those of encoder "
-            f"'{base.name}' have {base.feature_dim}",
+            f"{field}='{where}' was made for {what} of size {width}, those of encoder '{base.name}' have {wanted}",
             remedy="train one for this encoder with smoothcert train",
         )
 

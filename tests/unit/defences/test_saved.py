@@ -17,9 +17,9 @@ from smoothcert.defences import (
     read_part,
     save_part,
 )
-from smoothcert.encoders import Encoder, KnownEncoder
+from smoothcert.encoders import Encoder, KnownEncoder, load_encoder
 from smoothcert.errors import EncoderError
-from smoothcert.job.encoder import DefenceSection
+from smoothcert.job.encoder import DefenceSection, EncoderSection
 
 SIDE, DIM = 8, 4
 TRAINED = TrainedFor(sigma=(0.25, 0.5), encoder_digest="e", data_digest="d", recipe="r")
@@ -47,6 +47,13 @@ def folder(tmp_path: Path) -> Path:
                 parameter += 0.1 * torch.randn_like(parameter)
         save_part(place / f"{name}.safetensors", module, TRAINED)
     return place
+
+
+def trained_mapper_of_tokens(width: int) -> ResidualMapper:
+    """One that is no longer the identity."""
+    mapper = ResidualMapper(width, width=8, heads=2, blocks=1, tokens=True)
+    torch.nn.init.normal_(mapper.leave.weight, std=0.1)
+    return mapper
 
 
 def both(folder: Path) -> DefenceSection:
@@ -117,11 +124,37 @@ def test_a_module_of_code_may_ask_for_the_level(base: Encoder, tmp_path: Path) -
     assert defended.digest != defend(base, section, "mine", 0.5).digest
 
 
-def test_a_mapper_of_tokens_leaves_pooled_features_alone(tmp_path: Path, base: Encoder) -> None:
-    save_part(tmp_path / "mapper.safetensors", ResidualMapper(6, width=8, heads=2, tokens=True), TRAINED)
-    defended = defend(base, DefenceSection(mapper=str(tmp_path)), "mine", 0.25)
-    torch.testing.assert_close(defended.encode_images(pixels()), base.encode_images(pixels()))
+def test_a_mapper_of_tokens_leaves_pooled_features_alone(tmp_path: Path) -> None:
+    digits = load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu", threads=1))
+    torch.manual_seed(0)
+    save_part(tmp_path / "mapper.safetensors", trained_mapper_of_tokens(64), TRAINED)
+    defended = defend(digits, DefenceSection(mapper=str(tmp_path)), "mine", 0.25)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(defended.encode_images(images), digits.encode_images(images))
     assert defended.mapper is None and defended.token_mapper is not None
+    assert not torch.allclose(defended.encode_patches(images), digits.encode_patches(images))
+
+
+def test_a_mapper_of_other_tokens_is_an_error_before_work(tmp_path: Path, base: Encoder) -> None:
+    digits = load_encoder(EncoderSection(model="bundled:digits-clip", device="cpu", threads=1))
+    save_part(tmp_path / "mapper.safetensors", trained_mapper_of_tokens(6), TRAINED)
+    section = DefenceSection(mapper=str(tmp_path))
+    with pytest.raises(
+        EncoderError, match="defence 'mine': .* made for tokens of size 6, .*digits-clip' have 64"
+    ):
+        defend(digits, section, "mine", 0.25)
+    with pytest.raises(EncoderError, match="defence 'mine': encoder 'known' has no patch features"):
+        defend(base, section, "mine", 0.25)
+    code = tmp_path / "narrow.py"
+    code.write_text(
+        "import torch\n"
+        "class Narrow(torch.nn.Linear):\n"
+        "    tokens = True\n"
+        "def make(encoder):\n"
+        "    return Narrow(6, 6)\n"
+    )
+    with pytest.raises(EncoderError, match=r"defence 'mine': its mapper fails on a tensor of \(1, 16, 64\)"):
+        defend(digits, DefenceSection(mapper=f"{code}:make"), "mine", 0.25)
 
 
 def test_names_for_people() -> None:
