@@ -406,7 +406,7 @@ def test_an_encoder_of_another_size_is_refused_before_any_work(done: dict[str, A
     assert job.answer is not None
     inputs = Inputs(job, KnownEncoder.rotating(input_size=(4, 6)))
     meter = Meter(torch.device("cpu"))
-    with pytest.raises(JobError, match="a perturbation of one is none of the other"):
+    with pytest.raises(JobError, match="a perturbation of one does not fit the other"):
         AnswerAttacker(inputs, job.answer.attacks[0], meter, None)
 
 

@@ -70,14 +70,16 @@ def test_no_two_classes_or_aliases_have_one_name() -> None:
             if isinstance(node, ast.ClassDef):
                 places[node.name.lstrip("_")][file] = f"class in {file}"
         for node in tree.body:
-            if (
-                isinstance(node, ast.Assign)
-                and len(node.targets) == 1
-                and isinstance(node.targets[0], ast.Name)
-            ):
-                name, value = node.targets[0].id, ast.unparse(node.value)
-                if name[:1].isupper() and not name.isupper() and not value.startswith("TypeVar("):
-                    places[name][file] = value
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    pass
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    pass
+                case _:
+                    continue
+            name, value = name.lstrip("_"), ast.unparse(value)
+            if name[:1].isupper() and not name.isupper() and not value.startswith("TypeVar("):
+                places[name][file] = value
     twice = {name: files for name, files in places.items() if len(set(files.values())) > 1}
     assert twice == {}
 

@@ -42,7 +42,7 @@ def monitor(
     ] = False,
     pairs: Annotated[int, typer.Option(min=10, help="Pairs that are certified a night.")] = 200,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="A drop of the certified share up to this is none.")
+        float, typer.Option(min=0.0, max=0.99, help="Drops of the certified share up to this are accepted.")
     ] = 0.02,
     alpha: Annotated[
         float,

@@ -51,7 +51,7 @@ _CHUNK = 500
 they are."""
 
 _Mask = npt.NDArray[np.bool_]
-_Grid = npt.NDArray[np.float32]
+_PixelGrid = npt.NDArray[np.float32]
 
 
 def write_synthetic(
@@ -161,7 +161,7 @@ _SIZE_NAMES, _COLOUR_NAMES = tuple(SIZES), tuple(COLOURS)
 _PLACE_NAMES, _RELATION_NAMES = tuple(PLACES), tuple(RELATIONS)
 
 
-def _mask(shape: str, centre: _Grid, radius: _Grid, size: int) -> _Mask:
+def _mask(shape: str, centre: _PixelGrid, radius: _PixelGrid, size: int) -> _Mask:
     """Pixels that a shape covers: centre (n, xy), radius (n,) as shares of the side; (n, side, side)."""
     middles = (np.arange(size, dtype=np.float32) + 0.5) / size
     r = radius[:, None, None]

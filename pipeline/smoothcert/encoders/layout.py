@@ -24,7 +24,7 @@ from PIL import Image
 from smoothcert.encoders.preparation import crop_to, normalisation
 from smoothcert.errors import EncoderError
 
-_Array = NDArray[Any]
+_PixelArray = NDArray[Any]
 _DIGITS = 3
 """Pictures that spell out a position in base 256."""
 _OFF_BY = 3.0
@@ -118,7 +118,7 @@ class GridPreparation:
             batch[name] = repeated.reshape(count * value.shape[0], *value.shape[1:]).contiguous()
         return batch
 
-    def _picture(self, make: Callable[[np.random.Generator, tuple[int, ...]], _Array]) -> Image.Image:
+    def _picture(self, make: Callable[[np.random.Generator, tuple[int, ...]], _PixelArray]) -> Image.Image:
         pixels = make(np.random.default_rng(0), (*self.input_size, 3))
         return Image.fromarray(pixels.astype(np.uint8))
 
@@ -133,7 +133,7 @@ class GridPreparation:
                 remedy="set encoder.size to a grid that suits it, e.g. a multiple of its patches or tiles",
             ) from exc
 
-    def _grey_levels(self, image: Image.Image) -> _Array:
+    def _grey_levels(self, image: Image.Image) -> _PixelArray:
         out = self._call(image, do_rescale=False, do_normalize=False)["pixel_values"]
         return np.asarray(out, dtype=np.float64)
 
@@ -169,7 +169,7 @@ class GridPreparation:
         self.sources.reshape(tiles.shape)[resized] = -2
         self._resize = (torch.from_numpy(rows).float(), torch.from_numpy(columns).float())
 
-    def _verify(self, image: Image.Image, whole: _Array) -> None:
+    def _verify(self, image: Image.Image, whole: _PixelArray) -> None:
         """Compare with the processor's own output, normalisation and padding included."""
         x = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
         scale, shift = (torch.from_numpy(each).float()[:, None, None] for each in (self.scale, self.shift))

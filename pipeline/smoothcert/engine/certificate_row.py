@@ -21,11 +21,11 @@ def _columns() -> Iterator[tuple[str, Any, Any]]:
             yield form.column, one if form is certificate.radius else several, field(default=None)
 
 
-_Certified: Any = make_dataclass("_Certified", _columns(), frozen=True, kw_only=True)
+_CertifiedColumns: Any = make_dataclass("_CertifiedColumns", _columns(), frozen=True, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertificateRow(PairRow, _Certified):  # type: ignore[misc]  # columns that only the catalogue knows
+class CertificateRow(PairRow, _CertifiedColumns):  # type: ignore[misc]  # columns that only the catalogue knows
     """One pair of the input: its certificates, or why it has none. Columns are documented in ``schemas/``.
 
     The columns of bounds and radii, and of what else they rest on, are the catalogue's.

@@ -18,7 +18,7 @@ from smoothcert.store.parts import PartFile
 from smoothcert.store.plan import unit_from_mapping, unit_to_mapping
 from smoothcert.store.units import CERTIFICATION, task_of
 
-_Row: TypeAlias = tuple[str, str]
+_ManifestRow: TypeAlias = tuple[str, str]
 """Unit and pair."""
 
 _PART = pa.struct(
@@ -163,11 +163,11 @@ class Committed:
         )
 
     @cached_property
-    def _replacing(self) -> dict[_Row, list[_Row]]:
+    def _replacing(self) -> dict[_ManifestRow, list[_ManifestRow]]:
         """The rows that would replace each row, the earliest first."""
         superseding = self.table.filter(pc.not_equal(self.table["supersedes"], ""))
         columns = [superseding[name].to_pylist() for name in ("committed_at", "unit_id", "supersedes")]
-        replacing: dict[_Row, list[_Row]] = {}
+        replacing: dict[_ManifestRow, list[_ManifestRow]] = {}
         for _, unit_id, text in sorted(zip(*columns, strict=True)):
             for replaced, pairs in json.loads(text).items():
                 for pair in pairs:
@@ -175,10 +175,10 @@ class Committed:
         return replacing
 
     @cached_property
-    def _hidden(self) -> set[_Row]:
+    def _hidden(self) -> set[_ManifestRow]:
         replacing = self._replacing
 
-        def below(row: _Row) -> list[list[_Row]]:
+        def below(row: _ManifestRow) -> list[list[_ManifestRow]]:
             """The rows that replace a row, that replace those, and so on."""
             levels = [replacing.get(row, [])]
             while levels[-1]:
@@ -186,7 +186,7 @@ class Committed:
             return levels
 
         replacements = {row for rows in replacing.values() for row in rows}
-        hidden: set[_Row] = set()
+        hidden: set[_ManifestRow] = set()
         for first in replacing.keys() - replacements:
             row = first
             while rivals := replacing.get(row):

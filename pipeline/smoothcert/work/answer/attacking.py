@@ -88,8 +88,8 @@ class AnswerAttacker:
         if section.objective in ON_FEATURES and self._searched.input_size != self._answerer.input_size:
             raise JobError(
                 f"answer.attacks: encoder '{self._searched.name}' takes images of {self._searched.input_size}, "
-                f"answer.model '{self._answerer.name}' of {self._answerer.input_size}, so a perturbation of one is "
-                "none of the other",
+                f"answer.model '{self._answerer.name}' of {self._answerer.input_size}, so a perturbation of one does "
+                "not fit the other",
                 remedy="use the model's own tower as encoder.model, or objective: answer",
             )
         self._attack = make_attack(section.attack, **settings)
