@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
@@ -244,6 +245,23 @@ def forked() -> Iterator[Callable[..., Forked]]:
     yield start
     for each in started:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to copy: it takes seconds to make one. All processes of a test run share it."""
+    from smoothcert.tracking.database import ensure_database
+    from smoothcert.tracking.quiet import quiet_mlflow
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    database = shared / "migrated" / "mlflow.db"
+    with FileLock(shared / "migrated.lock"):
+        if not database.exists():
+            with quiet_mlflow():
+                ensure_database(database, (database.parent / "artifacts").as_uri())
+    return database
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

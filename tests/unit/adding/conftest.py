@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def tell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
+def tell(
+    tmp_path_factory: pytest.TempPathFactory, migrated: Path
+) -> Iterator[Callable[[str], dict[str, Any]]]:
     ready = subprocess.Popen(
         [sys.executable, str(HERE / "ready.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -23,6 +26,7 @@ def tell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], d
 
     def run(program: str) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp(program.split(".")[0])
+        shutil.copy(migrated, folder / "mlflow.db")
         said, complained = folder / "said.json", folder / "complained.txt"
         request = [str(HERE / program), str(folder), str(said), str(complained)]
         print(json.dumps(request), file=ready.stdin, flush=True)

@@ -1,7 +1,7 @@
 """A process that has imported what these programs need from elsewhere, and nothing of smoothcert.
 
 Each program runs in a fork of it, so an entry that it adds is still there before any room of the product reads the
-catalogue, and torch and transformers are imported once for all of them.
+catalogue, and torch, transformers and MLflow are imported once for all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pathlib import Path
 FROM_ELSEWHERE = (
     "duckdb",
     "fsspec",
+    "matplotlib.backends.backend_agg",
+    "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
     "numpy",
     "pyarrow.dataset",
     "pyarrow.parquet",
@@ -29,6 +32,7 @@ FROM_ELSEWHERE = (
     "scipy.optimize",
     "scipy.stats",
     "sklearn.datasets",
+    "sqlalchemy.dialects.sqlite",
     "torch",
     "torch.optim",
     "transformers.models.auto.image_processing_auto",
@@ -55,6 +59,8 @@ def run(program: str, folder: str) -> int:
 
 def main() -> None:
     """For each line of a program, its folder, and files for both streams: run it and tell the exit code."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read on import, so not by each fork
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # runs are tracked beside themselves
     for name in FROM_ELSEWHERE:
         importlib.import_module(name)
     gc.freeze()  # what a fork need not copy to look for garbage

@@ -57,6 +57,7 @@ def test_sql_has_its_function_and_its_views(told: dict[str, Any]) -> None:
 
 
 def test_summary_and_mlflow_have_its_figures(told: dict[str, Any]) -> None:
+    tracked = told["mlflow"]["figures"]
     for place, radius in enumerate(RADII):
         values = [row["twice"][place] for row in told["certificates"] if row["twice"][place] is not None]
         figure = told["summary"]["radii"][place]["cosines"]["twice"]
@@ -65,10 +66,14 @@ def test_summary_and_mlflow_have_its_figures(told: dict[str, Any]) -> None:
             # two readings of the run: SQL adds in the order in which its threads come
             mean = pytest.approx(sum(values) / len(values), abs=NEAR)
             assert figure["mean"]["mean"] == mean
-            assert told["figures"][f"certified_cosine_twice/r{radius:g}"] == mean
-        assert told["figures"][f"vacuous_twice/r{radius:g}"] == 1 - len(values) / 8
+            assert tracked[f"certified_cosine_twice/r{radius:g}"][0] == mean
+        assert tracked[f"vacuous_twice/r{radius:g}"][0] == 1 - len(values) / 8
         held = sum(value >= 0.5 for value in values) / 8
-        assert told["figures"][f"certified_share_twice_0.5/r{radius:g}"] == pytest.approx(held, abs=NEAR)
+        assert tracked[f"certified_share_twice_0.5/r{radius:g}"][0] == pytest.approx(held, abs=NEAR)
+    decisions = [row["target_decision"][0] for row in told["certificates"]]
+    certified = told["mlflow"]["metrics"]["target_certified/twice_0.3_r0.03125"]
+    assert certified == decisions.count("certified") / 8
+    assert told["mlflow"]["params"]["certify.targets"] == '["twice>=0.3@0.03125"]'
 
 
 def test_the_page_of_certificates_lists_it(told: dict[str, Any]) -> None:

@@ -94,8 +94,12 @@ def test_a_table_that_nothing_fills_has_no_retries(told: dict[str, Any]) -> None
 
 def test_summary_mlflow_and_the_command_count_its_rows(told: dict[str, Any]) -> None:
     assert told["summary"]["tables"] == {"brightness": {"rows": PAIRS, "quarantined": 1}}
-    assert told["figures"]["brightness/rows"] == PAIRS and told["figures"]["brightness/quarantined"] == 1
     assert told["mended"]["summary"]["tables"] == {"brightness": {"rows": PAIRS, "quarantined": 0}}
+    for found, quarantined in ((told, 1), (told["mended"], 0)):
+        tracked = found["mlflow"]["figures"]
+        assert tracked["brightness/rows"][0] == PAIRS
+        assert tracked["brightness/quarantined"][0] == quarantined
+    assert told["mlflow"]["params"]["brightness.draws"] == str(DRAWS)
     assert f"brightness: rows of {PAIRS} pairs in table brightness, 1 quarantined" in told["said"]
 
 

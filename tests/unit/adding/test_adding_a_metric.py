@@ -22,8 +22,8 @@ def test_summary_and_mlflow_count_it(told: dict[str, Any]) -> None:
     share = told["summary"]["metrics"]["steady"]
     assert (share["count"], share["of"], share["share"]) == (count, len(norms), count / len(norms))
     assert [share["low"], share["high"]] == pytest.approx([between.low, between.high], abs=1e-6)
-    assert told["figures"]["steady"] == count / len(norms) and "steady" in told["metrics"]
-    assert told["intervals"]["steady"] == [share["low"], share["high"]]
+    assert told["mlflow"]["metrics"]["steady"] == count / len(norms)
+    assert told["mlflow"]["figures"]["steady"] == [count / len(norms), share["low"], share["high"]]
 
 
 def test_it_is_no_matter_of_the_audit(told: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,7 +47,15 @@ def test_a_broken_line_is_a_quarantined_row(told: dict[str, Any]) -> None:
     (quarantined,) = told["quarantine"]
     assert (quarantined["pair_id"], quarantined["error_class"]) == (BROKEN, "ReadError")
     assert "not label, caption and hex" in quarantined["error_message"]
-    assert told["summary"]["quarantined"]["count"] == 1 and told["figures"]["ok"] == 7
+    assert told["summary"]["quarantined"]["count"] == 1
+    assert told["mlflow"]["metrics"]["quarantined"] == 1 / 8 and told["mlflow"]["figures"]["ok"][0] == 7
+
+
+def test_mlflow_knows_the_data(told: dict[str, Any]) -> None:
+    (folder,) = {str(Path(row["source_uri"]).parent) for row in told["certificates"]}
+    tracked = told["mlflow"]
+    assert tracked["params"]["data.format"] == tracked["data"]["format"] == "hexlines"
+    assert (tracked["data"]["uri"], tracked["data"]["num_rows"]) == (folder, 8)
 
 
 def test_the_audit_knows_the_place_of_its_pairs(told: dict[str, Any]) -> None:

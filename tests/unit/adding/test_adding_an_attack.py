@@ -77,7 +77,24 @@ def test_views_count_its_successes(told: dict[str, Any]) -> None:
 def test_summary_and_mlflow_count_its_rows(told: dict[str, Any]) -> None:
     assert len(told["attacks"]) == 4 * PAIRS
     assert told["summary"]["tables"] == {"attacks": {"rows": 4 * PAIRS, "quarantined": 0}}
-    assert told["figures"]["attacks/rows"] == 4 * PAIRS and told["figures"]["attacks/quarantined"] == 0
+    tracked = told["mlflow"]["figures"]
+    assert tracked["attacks/rows"][0] == 4 * PAIRS and tracked["attacks/quarantined"][0] == 0
+
+
+def test_mlflow_has_its_success(told: dict[str, Any]) -> None:
+    """As a metric of all attacks with its question, and by its name in the table of figures."""
+    tracked, (attack_id,) = told["mlflow"], {row["attack_id"] for row in told["attacks"]}
+    for subject in ("bare", "smoothed"):
+        for budget in (SMALL, LARGE):
+            right = [
+                row
+                for row in told["attacks"]
+                if (row["subject"], row["budget"]) == (subject, budget) and row["clean_cosine"] >= THRESHOLD
+            ]
+            turned = sum(row["cosine_to_clean"] < THRESHOLD for row in right) / len(right)
+            name = f"success_among_right/divergence_{THRESHOLD}_{subject}_l2_{budget:g}"
+            assert tracked["metrics"][name] == tracked["figures"][f"{name}/shift_{attack_id}"][0] == turned
+    assert '"attack": "shift"' in tracked["params"]["attacks"]
 
 
 def test_the_audit_holds_it_against_the_certificates(told: dict[str, Any]) -> None:

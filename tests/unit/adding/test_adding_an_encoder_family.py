@@ -56,7 +56,10 @@ def test_summary_and_mlflow_have_its_figures(told: dict[str, Any]) -> None:
     known = [row for row in told["certificates"] if row["label"] in CLASSES]
     right = sum(row["clean_label"] == row["label"] for row in known)
     assert known and told["summary"]["metrics"]["clean_accuracy"]["count"] == right
-    assert told["figures"]["clean_accuracy"] == pytest.approx(right / len(known), abs=1e-12)
+    tracked = told["mlflow"]
+    assert tracked["metrics"]["clean_accuracy"] == pytest.approx(right / len(known), abs=1e-12)
+    assert tracked["params"]["encoder.model"] == told["model"]
+    assert tracked["tags"]["smoothcert.encoder_digest"] == told["digest"]
 
 
 def test_attacks_have_its_gradients_and_the_audit_is_content(told: dict[str, Any]) -> None:

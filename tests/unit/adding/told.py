@@ -6,6 +6,7 @@ they are imported, so an entry is added first, in a process of its own, which is
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -21,8 +22,7 @@ from smoothcert.datasets import write_demo_data
 from smoothcert.errors import SmoothcertError
 from smoothcert.sql import Query
 from smoothcert.store import TABLES, RunDirectory
-from smoothcert.summary.summary import summarise
-from smoothcert.tracking import figures
+from smoothcert.tracking.quiet import quiet_mlflow
 
 PAIRS = 8
 
@@ -43,7 +43,7 @@ def write_job(here: Path, **sections: Any) -> str:
         },
         "executor": {"pairs_per_unit": 4},
         "output": {"runs": str(here), "run": "mine", "quarantine_budget": 1.0},
-        "tracking": {"enabled": False},
+        "tracking": {"report": False},
         **sections,
     }
     if job["data"]["uri"] == f"{here}/digits" and not (here / "digits").exists():
@@ -68,18 +68,36 @@ def smoothcert(*arguments: str, code: int = 0) -> str:
 
 
 def collect(here: Path, **queries: str) -> dict[str, Any]:
-    """Rows of every table, further queries, summary, figures for MLflow and findings of the run ``mine``."""
+    """Rows of every table, further queries, summary, what MLflow holds and findings of the run ``mine``."""
     run = RunDirectory.open(str(here / "mine"))
     queries = {name: f"SELECT * EXCLUDE (run_id) FROM {name} ORDER BY pair_id" for name in TABLES} | queries
     with Query([run]) as query:
         told: dict[str, Any] = {name: query.sql(sql).to_pylist() for name, sql in queries.items()}
     told["summary"] = json.loads((here / "mine" / "summary.json").read_text())
-    shown = list(figures.figures(summarise(run.url)))
-    told["figures"] = {each.name: each.value for each in shown}
-    told["intervals"] = {each.name: [each.low, each.high] for each in shown}
-    told["metrics"] = [each.name for each in shown if each.leading]
+    told["mlflow"] = ask_mlflow(here)
     told["findings"] = find(here)
     return told
+
+
+def ask_mlflow(here: Path) -> dict[str, Any]:
+    """What MLflow's own client finds of the run ``mine`` in the store beside it; figures are [value, low, high]."""
+    with quiet_mlflow():
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        (child,) = client.search_runs(experiments, "tags.`mlflow.parentRunId` != ''")
+        (data,) = child.inputs.dataset_inputs
+        table = Path(client.download_artifacts(child.info.run_id, "figures.csv")).read_text()
+    figures = {
+        line.pop("figure"): [float(cell) if cell else None for cell in line.values()]
+        for line in csv.DictReader(io.StringIO(table))
+    }
+    return {
+        **{name: getattr(child.data, name) for name in ("metrics", "params", "tags")},
+        "data": json.loads(data.dataset.source) | json.loads(data.dataset.profile),
+        "figures": figures,
+    }
 
 
 def find(here: Path) -> list[str]:
