@@ -280,7 +280,7 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     shapes = TINY if options.tiny else SHAPES
     peak = matmul_rate(shapes[0], options.seconds, device)
-    print(f"{name}, torch {torch.__version__}, bfloat16; matrix products reach {peak / 1e12:,.3f} TFLOP/s")
+    print(f"{name}, torch {torch.__version__}, bfloat16; matrix products reach {peak / 1e12:,.4g} TFLOP/s")
     print(
         "shape     compile   bare loop  share     engine  share  engine/   noise   decode  waits\n"
         "                      draws/s of mm     draws/s of mm     bare of step  ms/pair for it"

@@ -43,7 +43,7 @@ def test_the_same_code_on_a_cpu(run: Callable[..., str]) -> None:
     # shares of one number: printed to a tenth of a percent, whatever the machine does
     assert of_bare == pytest.approx(100 * engine / bare, abs=0.1)
     flops = 1e9 * float(re.search(r"tiny: ([\d.]+) GFLOP", told)[1])
-    reached = 1e12 * float(re.search(r"reach ([\d.,]+) TFLOP/s", told)[1].replace(",", ""))
+    reached = 1e12 * float(re.search(r"reach ([\d.,e+-]+) TFLOP/s", told)[1].replace(",", ""))
     assert bare_share == pytest.approx(100 * bare * flops / reached, abs=0.06 + 0.01 * bare_share)
     assert engine_share == pytest.approx(100 * engine * flops / reached, abs=0.06 + 0.01 * engine_share)
     # the products of a vision transformer, counted by hand: 16 patches and a class token of width 64, 2 layers
