@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,6 @@ tracking: {{enabled: false}}
 certify: {{sigma: 0.25}}
 train: {{method: noise, out: "{here}/tuned", sigma: 0.25, steps: 2, batch: 8, validate_every: 2}}
 """
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def write_again(file: Path, old: str, new: str) -> Path:
